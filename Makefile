@@ -1,0 +1,54 @@
+# make demo        fit, check, compare and save models of a real recording; everything lands in demo/
+# make test        the fast tests (doctests and the README's blocks among them); make test-slow: the slow ones
+# make lint types  ruff and mypy; make format rewrites the files in place
+# make bench       speed and quality against rivals
+# make examples    every example in its smoke mode
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install demo test test-slow lint format types examples bench clean
+.DEFAULT_GOAL := test
+
+# The stamp is newer than what it was made from, or the environment is brought up to date (never built twice).
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[examples,dev]'
+	touch $@
+
+install: $(INSTALLED)
+
+demo: $(INSTALLED)
+	$(PY) examples/grasshopper/demo.py --out demo
+
+test: $(INSTALLED)
+	$(PY) -m pytest -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(PY) -m pytest -m slow
+
+lint: $(INSTALLED)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(INSTALLED)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+types: $(INSTALLED)
+	$(PY) -m mypy
+
+# Every example is a directory with a demo.py that takes --out and, for a run of seconds, --smoke.
+examples: $(INSTALLED)
+	set -e; for script in examples/*/demo.py; do \
+		echo "$$script --smoke"; \
+		$(PY) "$$script" --smoke --out "build/smoke/$$(basename "$$(dirname "$$script")")"; \
+	done
+
+bench: $(INSTALLED)
+	set -e; for script in benchmarks/*.py; do echo "$$script"; $(PY) "$$script"; done
+
+clean:
+	rm -rf build dist demo runs .pytest_cache .mypy_cache .ruff_cache
