@@ -1,0 +1,92 @@
+"""Which sequences go together, and taking them out of the plate."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from latentrnn.data.sequence_data import SequenceData
+
+# batches per pool within which sequences are sorted by length: enough to save padding, few enough to stay random
+POOL = 8
+
+
+def take(data: SequenceData, indices: Tensor) -> SequenceData:
+    """The sequences at `indices` (in the host's memory) as a sub-sample of the same plate, trimmed to the longest."""
+    chosen = indices.numpy()
+    lengths = data.host_lengths[chosen]
+    num_steps = int(lengths.max())
+    on_device = indices.to(data.device, non_blocking=True)
+
+    def pick(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        out = {}
+        for name, tensor in tensors.items():
+            head = data.spec.heads.get(name)
+            if head is None or head.per_step:
+                # narrowed first, so that only what is kept is copied, and the copy is contiguous
+                tensor = tensor[:, : num_steps // (1 if head is None else head.clock)]
+            out[name] = tensor.index_select(0, on_device)
+        return out
+
+    return dataclasses.replace(
+        data,
+        observations=pick(data.observations),
+        masks=pick(data.masks),
+        covariates=pick(data.covariates),
+        totals=pick(data.totals),
+        lengths=data.lengths.index_select(0, on_device),
+        context=data.context.index_select(0, on_device),
+        times=None if data.times is None else data.times[:, :num_steps].index_select(0, on_device),
+        keys=tuple(data.keys[i] for i in chosen),
+        names=tuple(data.names[i] for i in chosen),
+        indices=on_device if data.indices is None else data.indices.index_select(0, on_device),
+        num_steps=num_steps,
+        host_lengths=lengths,
+        host_context=data.host_context[chosen],
+    )
+
+
+def plan(
+    lengths: NDArray[np.int64], batch_size: int, bucket: bool, generator: torch.Generator | None
+) -> Iterator[Tensor]:
+    """Positions of the sequences of each batch; with `bucket`, shuffled batches hold similar lengths."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ValueError(f"batch_size: expected a positive whole number, found {batch_size!r}")
+    batch_size = int(batch_size)
+    if generator is None:
+        return iter(torch.arange(len(lengths)).split(batch_size))
+    order = torch.randperm(len(lengths), generator=generator)
+    if not bucket:
+        return iter(order.split(batch_size))
+    by_length = torch.as_tensor(lengths)
+    batches: list[Tensor] = []
+    for pool in order.split(POOL * batch_size):
+        batches += pool[torch.argsort(by_length[pool], stable=True)].split(batch_size)
+    return iter([batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()])
+
+
+def read_index(item: Any, size: int) -> NDArray[np.int64]:
+    """Positions of the chosen sequences, all from 0 to `size` - 1."""
+    if isinstance(item, slice):
+        chosen = np.arange(size)[item]
+    else:
+        array = np.asarray(item.cpu() if isinstance(item, Tensor) else item)
+        if array.size == 0:
+            array = array.astype(np.int64)
+        if array.dtype == bool and array.shape != (size,):
+            raise ValueError(f"index: expected {size} booleans, one per sequence, found shape {array.shape}")
+        if array.dtype.kind not in "bui" or array.ndim > 1:
+            raise TypeError(f"index: expected an integer, a slice, integers or booleans, found {item!r:.80}")
+        chosen = np.flatnonzero(array) if array.dtype == bool else np.atleast_1d(array).astype(np.int64)
+    if ((chosen < -size) | (chosen >= size)).any():
+        raise IndexError(f"index: expected sequences from 0 to {size - 1}, found {chosen.tolist()!r:.80}")
+    if len(chosen) == 0:
+        raise ValueError("index: expected at least one sequence, found none")
+    return np.asarray(np.where(chosen < 0, chosen + size, chosen), dtype=np.int64)

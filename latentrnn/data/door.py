@@ -1,0 +1,312 @@
+"""The one door: everything a user can get wrong in arrays is found here, and nowhere later."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from latentrnn.data.arrays import Array, read_rows, read_steps, read_vectors, refuse
+from latentrnn.data.names import check_known, check_mapping, check_names, read_labels
+from latentrnn.data.spec import CovariateSpec, DataSpec, HeadSpec, SequenceKey
+from latentrnn.data.standardisation import standardisation
+
+
+@dataclass
+class _Head:
+    """A head on its way through the door: per sequence a (frame, channel) array and its mask."""
+
+    where: str
+    values: list[Array]
+    masks: list[Array]
+    per_step: bool
+    clock: int
+
+
+def read_arrays(
+    observations: Mapping[str, Any],
+    covariates: Mapping[str, Any] | None,
+    *,
+    dt: float | None,
+    times: Any,
+    masks: Mapping[str, Any] | None,
+    totals: Mapping[str, Any] | None,
+    clocks: Mapping[str, int] | None,
+    per_sequence: Sequence[str],
+    channel_names: Mapping[str, Sequence[str]] | None,
+    feature_names: Mapping[str, Sequence[str]] | None,
+    sequence_names: Sequence[str] | None,
+    standardise: Sequence[str] | Mapping[str, tuple[Any, Any]],
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """The fields of a `SequenceData`, from what a user holds; see `SequenceData.from_arrays`."""
+    covariates = {} if covariates is None else covariates
+    check_names(observations, covariates)
+    check_known("per_sequence", per_sequence, observations, "an observation head")
+    masks = check_mapping("masks", masks, observations, "an observation head")
+    totals = check_mapping("totals", totals, observations, "an observation head")
+    clocks = check_mapping("clocks", clocks, observations, "an observation head")
+    channel_names = check_mapping("channel_names", channel_names, observations, "an observation head")
+    feature_names = check_mapping("feature_names", feature_names, covariates, "a covariate")
+    check_known("standardise", standardise, [*observations, *covariates], "a head or covariate")
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype: expected torch.float32 or torch.float64, found {dtype}")
+    dt = _read_dt(dt, times)
+
+    heads = {
+        name: _read_head(name, value, masks.get(name), name in per_sequence, clocks.get(name, 1), dtype)
+        for name, value in observations.items()
+    }
+    inputs = {name: _read_covariate(name, value, dtype) for name, value in covariates.items()}
+    stamps = None if times is None else _read_times(times)
+    lengths = _common_lengths(heads, inputs, stamps)
+    num_steps, count = int(lengths.max()), len(lengths)
+    sums = {name: _read_totals(name, value, heads[name]) for name, value in totals.items()}
+
+    spec = DataSpec({}, {}, dt, stamps is not None)
+    for name, head in heads.items():
+        channels = head.values[0].shape[1]
+        names = read_labels(f"channel_names[{name!r}]", channel_names.get(name), channels)
+        location, scale = standardisation(head.where, name, standardise, names, head.values, head.masks)
+        missing = not all(mask.all() for mask in head.masks)
+        spec.heads[name] = HeadSpec(name, channels, names, head.per_step, head.clock, missing, location, scale)
+    for name, arrays in inputs.items():
+        where, features = f"covariates[{name!r}]", arrays[0].shape[1]
+        names = read_labels(f"feature_names[{name!r}]", feature_names.get(name), features)
+        everything = [np.ones(array.shape, bool) for array in arrays]
+        location, scale = standardisation(where, name, standardise, names, arrays, everything)
+        spec.covariates[name] = CovariateSpec(name, features, names, location, scale)
+
+    tensors: dict[str, dict[str, torch.Tensor]] = {"observations": {}, "masks": {}, "covariates": {}, "totals": {}}
+    for name, head in heads.items():
+        frames = num_steps // head.clock if head.per_step else 1
+        mask = _padded(head.masks, frames, torch.bool)
+        filled = fill(_padded(head.values, frames, dtype), mask)
+        tensors["observations"][name] = filled if head.per_step else filled[:, 0]
+        tensors["masks"][name] = mask if head.per_step else mask[:, 0]
+    for name, arrays in inputs.items():
+        tensors["covariates"][name] = _padded(arrays, num_steps, dtype)
+    for name, arrays in sums.items():
+        tensors["totals"][name] = _padded(arrays, num_steps // heads[name].clock, dtype)
+    return {
+        **tensors,
+        "lengths": torch.as_tensor(lengths),
+        "context": torch.zeros(count, dtype=torch.long),
+        "times": None if stamps is None else torch.as_tensor(_continued(stamps, num_steps)),
+        "keys": _keys(heads, inputs, stamps, lengths),
+        "names": read_labels("sequence_names", sequence_names, count),
+        "spec": spec,
+        "total": count,
+        "indices": None,
+        "num_steps": num_steps,
+        "host_lengths": lengths,
+        "host_context": np.zeros(count, dtype=np.int64),
+    }
+
+
+def fill(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Unobserved entries replaced by the first observed value of their channel, or 1.0 when there is none.
+
+    An observed value is inside the support of whatever family the head will get, so that no NaN and no
+    impossible value reaches a distribution, whose gradients would be NaN even when masked.
+    """
+    flat_values, flat_mask = values.flatten(0, -2), mask.flatten(0, -2)
+    first = flat_mask.to(torch.uint8).argmax(0, keepdim=True)
+    filler = flat_values.gather(0, first)
+    filler = torch.where(flat_mask.any(0, keepdim=True), filler, torch.ones_like(filler))
+    return torch.where(mask, values, filler[0])
+
+
+def _read_dt(dt: Any, times: Any) -> float | None:
+    if dt is None:
+        return None
+    if isinstance(dt, bool | str) or not np.isscalar(dt) or isinstance(dt, complex):
+        raise TypeError(f"dt: expected a number of seconds, found {dt!r}")
+    if not (math.isfinite(dt) and dt > 0):  # type: ignore[arg-type]
+        raise ValueError(f"dt: expected a positive, finite number of seconds, found {dt!r}")
+    if times is not None:
+        raise ValueError(f"dt: expected either dt or times, found both (dt={dt!r})")
+    return float(dt)  # type: ignore[arg-type]
+
+
+def _read_head(name: str, value: Any, mask: Any, per_sequence: bool, clock: Any, dtype: torch.dtype) -> _Head:
+    where = f"observations[{name!r}]"
+    if isinstance(clock, bool) or not isinstance(clock, int | np.integer):
+        raise TypeError(f"clocks[{name!r}]: expected a whole number of base steps per frame, found {clock!r}")
+    if clock < 1 or (per_sequence and clock != 1):
+        expected = "no clock, since the head is named in per_sequence" if per_sequence else "at least 1"
+        raise ValueError(f"clocks[{name!r}]: expected {expected}, found {clock}")
+    values = [row[None] for row in read_rows(where, value)] if per_sequence else read_steps(where, value, "channel")
+    given = None if mask is None else _read_mask(name, mask, values, per_sequence)
+    seen = []
+    for index, array in enumerate(values):
+        observed = ~np.isnan(array) if array.dtype.kind == "f" else np.ones(array.shape, bool)
+        if given is not None:
+            observed &= given[index]
+        seen.append(observed)
+        _refuse_unrepresentable(where, array, observed, index, dtype)
+    return _Head(where, values, seen, not per_sequence, int(clock))
+
+
+def _read_mask(name: str, mask: Any, values: list[Array], per_sequence: bool) -> list[Array]:
+    where = f"masks[{name!r}]"
+    read = [row[None] for row in read_rows(where, mask)] if per_sequence else read_steps(where, mask, "channel")
+    if len(read) != len(values):
+        raise ValueError(f"{where}: expected {len(values)} sequences, found {len(read)}")
+    for index, (array, value) in enumerate(zip(read, values, strict=True)):
+        if array.dtype != bool:
+            raise TypeError(f"{where}: expected booleans, True where observed, found dtype {array.dtype}")
+        if array.shape != value.shape:
+            raise ValueError(f"{where}: expected shape {value.shape} at sequence {index}, found {array.shape}")
+    return read
+
+
+def _read_covariate(name: str, value: Any, dtype: torch.dtype) -> list[Array]:
+    where = f"covariates[{name!r}]"
+    arrays = read_steps(where, value, "feature")
+    for index, array in enumerate(arrays):
+        if array.dtype.kind == "f":
+            refuse(where, np.isnan(array), "a value at every step, since covariates cannot be missing", array, index)
+        _refuse_unrepresentable(where, array, np.ones(array.shape, bool), index, dtype)
+    return arrays
+
+
+def _refuse_unrepresentable(where: str, array: Array, observed: Array, index: int, dtype: torch.dtype) -> None:
+    if array.dtype.kind == "f":
+        refuse(where, observed & np.isinf(array), "finite values", array, index)
+        if array.dtype.itemsize > 4:
+            too_large = observed & (np.abs(array) > torch.finfo(dtype).max)
+            refuse(where, too_large, f"values within the range of {dtype}", array, index)
+    elif array.dtype.itemsize > 2 and array.size:
+        limit = 2**24 if dtype == torch.float32 else 2**53
+        inexact = observed & ((array > limit) | (array < -limit))
+        refuse(where, inexact, f"whole numbers up to {limit}, beyond which {dtype} is not exact", array, index)
+
+
+def _read_times(times: Any) -> list[Array]:
+    stamps = [stamp.astype(np.float64) for stamp in read_vectors("times", times)]
+    for index, stamp in enumerate(stamps):
+        refuse("times", ~np.isfinite(stamp), "finite seconds", stamp, index)
+        not_later = np.concatenate([[False], np.diff(stamp) <= 0]) if len(stamp) else np.zeros(0, bool)
+        refuse("times", not_later, "times that increase within a sequence", stamp, index)
+    return stamps
+
+
+def _common_lengths(heads: dict[str, _Head], inputs: dict[str, list[Array]], stamps: list[Array] | None) -> Array:
+    """Base steps per sequence, on which every head, covariate and time agrees."""
+    counts = {head.where: len(head.values) for head in heads.values()}
+    counts |= {f"covariates[{name!r}]": len(arrays) for name, arrays in inputs.items()}
+    counts |= {} if stamps is None else {"times": len(stamps)}
+    leader, count = next(iter(counts.items()))
+    for where, found in counts.items():
+        if found != count:
+            raise ValueError(f"{where}: expected {count} sequences as in {leader}, found {found}")
+
+    base = {head.where: head.values for head in heads.values() if head.per_step and head.clock == 1}
+    base |= {f"covariates[{name!r}]": arrays for name, arrays in inputs.items()}
+    base |= {} if stamps is None else {"times": stamps}
+    slower = {head.where: head for head in heads.values() if head.per_step and head.clock > 1}
+    if base:
+        leader, arrays = next(iter(base.items()))
+        lengths = np.array([len(array) for array in arrays], dtype=np.int64)
+    elif slower:
+        leader = next(iter(slower))
+        lengths = np.array([[len(v) * head.clock for v in head.values] for head in slower.values()]).max(0)
+    else:
+        raise ValueError("observations: expected a head or covariate with one value per step, found per_sequence only")
+    for index in np.flatnonzero(lengths == 0):
+        raise ValueError(f"{leader}: expected at least one step, found 0 at sequence {index}")
+    for where, others in base.items():
+        for index, array in enumerate(others):
+            if len(array) != lengths[index]:
+                raise ValueError(
+                    f"{where}: expected {lengths[index]} steps as in {leader}, found {len(array)} at sequence {index}"
+                )
+    for where, head in slower.items():
+        for index, array in enumerate(head.values):
+            frames = lengths[index] // head.clock
+            if len(array) != frames:
+                raise ValueError(
+                    f"{where}: expected {frames} frames, one every {head.clock} of the {lengths[index]} steps in "
+                    f"{leader}, found {len(array)} at sequence {index}"
+                )
+        if int(lengths.max()) < head.clock:
+            raise ValueError(f"{where}: expected at least one frame, found none in any sequence")
+    return lengths
+
+
+def _read_totals(name: str, value: Any, head: _Head) -> list[Array]:
+    where = f"totals[{name!r}]"
+    if not head.per_step:
+        raise ValueError(f"{where}: expected a per-step head, found one that is named in per_sequence")
+    read = [array.astype(np.float64) for array in read_vectors(where, value)]
+    if len(read) != len(head.values):
+        raise ValueError(f"{where}: expected {len(head.values)} sequences as in {head.where}, found {len(read)}")
+    for index, (total, values, mask) in enumerate(zip(read, head.values, head.masks, strict=True)):
+        if len(total) != len(values):
+            raise ValueError(
+                f"{where}: expected {len(values)} steps as in {head.where}, found {len(total)} at sequence {index}"
+            )
+        seen = np.where(mask, values, 0).astype(np.float64).sum(1)
+        complete = mask.all(1)
+        # where a channel is missing the total may be unknown: what was seen is then all that is known of it
+        unknown = np.isnan(total) & ~complete
+        total[unknown] = seen[unknown]
+        wrong = np.where(complete, ~np.isclose(total, seen, rtol=1e-6, atol=1e-6), ~(total >= seen - 1e-6))
+        wrong |= ~np.isfinite(total)
+        for step in np.flatnonzero(wrong):
+            expected = f"{seen[step]:g}, the sum over channels" if complete[step] else f"at least {seen[step]:g}"
+            raise ValueError(f"{where}: expected {expected}, found {total[step]:g} at sequence {index}, step {step}")
+    return read
+
+
+def _padded(arrays: list[Array], num_steps: int, dtype: torch.dtype) -> torch.Tensor:
+    out = torch.zeros((len(arrays), num_steps, *arrays[0].shape[1:]), dtype=dtype)
+    view = out.numpy()
+    for index, array in enumerate(arrays):
+        # values beyond float32 were refused where observed; what is masked may overflow, and is replaced
+        with np.errstate(over="ignore"):
+            view[index, : len(array)] = array
+    return out
+
+
+def _continued(stamps: list[Array], num_steps: int) -> Array:
+    """Times (sequence, time) that go on in padding with the sequence's last step, so that steps stay positive."""
+    out = np.empty((len(stamps), num_steps))
+    for index, stamp in enumerate(stamps):
+        step = stamp[-1] - stamp[-2] if len(stamp) > 1 else 1.0
+        out[index, : len(stamp)] = stamp
+        out[index, len(stamp) :] = stamp[-1] + step * np.arange(1, num_steps - len(stamp) + 1)
+    return out
+
+
+def _keys(
+    heads: dict[str, _Head], inputs: dict[str, list[Array]], stamps: list[Array] | None, lengths: Array
+) -> tuple[SequenceKey, ...]:
+    seen: dict[str, int] = {}
+    keys = []
+    for index, length in enumerate(lengths):
+        digest = hashlib.blake2b(digest_size=16)
+
+        def add(label: str, array: Array, digest: Any = digest) -> None:
+            digest.update(f"{label}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+
+        for name in sorted(heads):
+            mask = heads[name].masks[index]
+            # in float64 and without -0.0, so that the dtype in which the user holds the values does not matter
+            add(f"observations {name}", np.where(mask, heads[name].values[index], 0).astype(np.float64) + 0.0)
+            add(f"masks {name}", mask)
+        for name in sorted(inputs):
+            add(f"covariates {name}", inputs[name][index].astype(np.float64) + 0.0)
+        if stamps is not None:
+            add("times", stamps[index] + 0.0)
+        key = digest.hexdigest()
+        seen[key] = seen.get(key, 0) + 1
+        keys.append(SequenceKey(key if seen[key] == 1 else f"{key}#{seen[key]}", 0, int(length)))
+    return tuple(keys)

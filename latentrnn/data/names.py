@@ -1,0 +1,67 @@
+"""Names of heads, covariates, channels and sequences, and the options that refer to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+# names of the model's own Pyro sites and plate
+SITES = ("initial", "innovations", "states", "sequences")
+# names of axes and coordinates in what is exported
+AXES = ("sequence", "time", "channel", "feature", "sample", "chain", "draw", "num_steps", "context_steps")
+
+
+def check_names(observations: Any, covariates: Any) -> None:
+    """Raise unless both are mappings whose names can be Pyro sites and axes of an export."""
+    for where, given in (("observations", observations), ("covariates", covariates)):
+        if not isinstance(given, Mapping):
+            raise TypeError(f"{where}: expected a dict of name to array, found {type(given).__name__}")
+        for name in given:
+            if not isinstance(name, str):
+                raise TypeError(f"{where}[{name!r}]: expected a string as name, found {type(name).__name__}")
+            if not name.isidentifier():
+                raise ValueError(f"{where}[{name!r}]: expected a name like a Python identifier, found {name!r}")
+            if name in AXES or (where == "observations" and name in SITES):
+                raise ValueError(f"{where}[{name!r}]: expected another name, since {name!r} is reserved")
+    if not observations:
+        raise ValueError("observations: expected at least one head, found none")
+    for name in covariates:
+        if name in observations:
+            raise ValueError(f"covariates[{name!r}]: expected another name, found the name of an observation head")
+
+
+def check_known(option: str, names: Any, known: Iterable[str], what: str) -> None:
+    """Raise when `names`, the value or keys of `option=`, has a name that is not in `known`."""
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"{option}: expected names, found {names!r}; write {option}=({names!r},)")
+    listed = list(names)
+    for name in listed:
+        if name not in known:
+            raise ValueError(f"{option}: expected {what} among {list(known)}, found {name!r}")
+        if listed.count(name) > 1:
+            raise ValueError(f"{option}: expected every name once, found {name!r} twice")
+
+
+def check_mapping(option: str, value: Any, known: Iterable[str], what: str) -> dict[str, Any]:
+    """`value` as a dict whose keys are all in `known`; None is the empty dict."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{option}: expected a dict of name to value, found {type(value).__name__}")
+    check_known(option, value.keys(), known, what)
+    return dict(value)
+
+
+def read_labels(where: str, labels: Sequence[str] | None, size: int) -> tuple[str, ...]:
+    """`labels` as distinct strings, one for each of `size`; by default "0", "1", ..."""
+    if labels is None:
+        return tuple(str(index) for index in range(size))
+    if isinstance(labels, str):
+        raise TypeError(f"{where}: expected a list of {size} names, found the string {labels!r}")
+    read = tuple(str(label) for label in labels)
+    if len(read) != size:
+        raise ValueError(f"{where}: expected {size} names, found {len(read)}")
+    if len(set(read)) != size:
+        twice = next(label for label in read if read.count(label) > 1)
+        raise ValueError(f"{where}: expected every name once, found {twice!r} twice")
+    return read

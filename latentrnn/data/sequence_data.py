@@ -1,0 +1,399 @@
+"""The one data object: models, guides and scores take a `SequenceData` and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from latentrnn.data import batching, cutting, splitting
+from latentrnn.data.door import fill, read_arrays
+from latentrnn.data.names import check_known
+from latentrnn.data.spec import DataSpec, SequenceKey, with_head
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SequenceData:
+    """Sequences of observations and covariates, padded to one length, in the user's units.
+
+    Made by `from_arrays` or `from_spike_times`, which check everything, and never by the constructor. Treat it
+    as immutable: every method returns a new object, and tensors may be shared between objects.
+
+    Args:
+        observations: per head (sequence, time, channel), or (sequence, channel) for a per-sequence head; what is
+            unobserved holds a value inside the family's support.
+        masks: per head, in the shape of its observations; True where observed, False when missing or padding.
+        covariates: per covariate (sequence, time, feature); 0 in padding.
+        totals: per head that has them (sequence, time).
+        lengths: base steps of each sequence.
+        context: leading base steps of each sequence that inform (history, encoder, state) but are not scored.
+        times: seconds (sequence, time) in float64 when steps are irregular, else None.
+        keys: identity of each sequence by content, with its scored base steps.
+        names: name of each sequence.
+        spec: heads, covariates, units.
+        total: sequences in the plate, of which these may be a sub-sample.
+        indices: which sequences of the plate these are; None for all of them.
+        num_steps: base steps of the longest sequence, to which all are padded.
+        host_lengths: `lengths` as numpy, so that no decision on the host waits for the device.
+        host_context: `context` as numpy.
+    """
+
+    observations: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    covariates: dict[str, Tensor]
+    totals: dict[str, Tensor]
+    lengths: Tensor
+    context: Tensor
+    times: Tensor | None
+    keys: tuple[SequenceKey, ...]
+    names: tuple[str, ...]
+    spec: DataSpec
+    total: int
+    indices: Tensor | None
+    num_steps: int
+    host_lengths: NDArray[np.int64]
+    host_context: NDArray[np.int64]
+
+    @classmethod
+    def from_arrays(
+        cls,
+        observations: Mapping[str, Any],
+        covariates: Mapping[str, Any] | None = None,
+        *,
+        dt: float | None = None,
+        times: Any = None,
+        masks: Mapping[str, Any] | None = None,
+        totals: Mapping[str, Any] | None = None,
+        clocks: Mapping[str, int] | None = None,
+        per_sequence: Sequence[str] = (),
+        channel_names: Mapping[str, Sequence[str]] | None = None,
+        feature_names: Mapping[str, Sequence[str]] | None = None,
+        sequence_names: Sequence[str] | None = None,
+        standardise: Sequence[str] | Mapping[str, tuple[Any, Any]] = (),
+        dtype: torch.dtype = torch.float32,
+    ) -> SequenceData:
+        """Read arrays, tensors or ragged lists of real numbers, checking everything once.
+
+        Args:
+            observations: per head an array (sequence, time, channel) or a list of (time_i, channel); for a head
+                named in `per_sequence` an array (sequence, channel). NaN marks a missing entry.
+            covariates: per covariate an array (sequence, time, feature) or a list of (time_i, feature), complete.
+            dt: seconds per base step; None for unit steps.
+            times: instead of `dt`, seconds of every step, (sequence, time) or a list of (time_i,), increasing.
+            masks: per head booleans in the shape of its observations, True where observed.
+            totals: per head (sequence, time) or a list of (time_i,), the sum over channels of every step; NaN
+                where a channel is missing and the total unknown.
+            clocks: per slow head the base steps per frame; it then has floor(steps / clock) frames.
+            per_sequence: heads with one value per sequence.
+            channel_names: per head one name per channel.
+            feature_names: per covariate one name per feature.
+            sequence_names: one name per sequence.
+            standardise: heads and covariates whose mean and standard deviation over observed entries go to the
+                spec, for the model to apply; or a dict of name to (location, scale), e.g. of training data.
+            dtype: torch.float32 or torch.float64.
+
+        Returns:
+            The data, all values in the units in which they came.
+
+        Raises:
+            TypeError: when something is of the wrong type, e.g. strings for numbers.
+            ValueError: when something is impossible or inconsistent, naming it, what was expected and what came.
+
+        >>> import numpy as np
+        >>> SequenceData.from_arrays({"spikes": [np.ones((5, 2)), np.zeros((3, 2))]}, dt=0.001)
+        SequenceData: 2 sequences of 3 to 5 steps, dt = 0.001 s
+          observations: spikes (2 channels)
+        """
+        return cls(
+            **read_arrays(
+                observations,
+                covariates,
+                dt=dt,
+                times=times,
+                masks=masks,
+                totals=totals,
+                clocks=clocks,
+                per_sequence=per_sequence,
+                channel_names=channel_names,
+                feature_names=feature_names,
+                sequence_names=sequence_names,
+                standardise=standardise,
+                dtype=dtype,
+            )
+        )
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences held here, without waiting for the device."""
+        return len(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.lengths.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of observations and covariates."""
+        return next(iter(self.observations.values())).dtype
+
+    @cached_property
+    def padded(self) -> bool:
+        """Whether any sequence is shorter than `num_steps`."""
+        return bool((self.host_lengths < self.num_steps).any())
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """Booleans (sequence, time), True inside the sequence and False in padding."""
+        return torch.arange(self.num_steps, device=self.device) < self.lengths[:, None]
+
+    def scored(self, name: str) -> Tensor:
+        """Booleans in the shape of head `name`, True where observed and beyond the context.
+
+        Frame k of a head with a clock counts as beyond the context when its first base step is; the value of a
+        per-sequence head always counts.
+        """
+        mask, head = self.masks[name], self.spec.heads[name]
+        if not head.per_step or not self.host_context.any():
+            return mask
+        first_step = torch.arange(mask.shape[1], device=self.device) * head.clock
+        return mask & (first_step >= self.context[:, None])[..., None]
+
+    def __getitem__(self, item: Any) -> SequenceData:
+        """Sequences chosen by an integer, a slice, integers or booleans: a plate of their own.
+
+        Raises:
+            IndexError: when an index is out of range.
+            TypeError: when the index is not made of integers or booleans.
+            ValueError: when booleans do not match the sequences, or nothing is chosen.
+        """
+        chosen = batching.read_index(item, len(self))
+        return dataclasses.replace(batching.take(self, torch.as_tensor(chosen)), total=len(chosen), indices=None)
+
+    def batch(self, indices: Tensor) -> SequenceData:
+        """A sub-sample of the plate, padded no further than its longest sequence.
+
+        Args:
+            indices: sequences by position, a LongTensor in the host's memory.
+        """
+        return batching.take(self, indices)
+
+    def batches(self, batch_size: int, *, generator: torch.Generator | None = None) -> Iterator[SequenceData]:
+        """Batches that visit every sequence once, sequences of similar length together.
+
+        Args:
+            batch_size: sequences per batch; the last may be smaller.
+            generator: source of the shuffling; None to go through the sequences in order.
+
+        Raises:
+            ValueError: when `batch_size` is not a positive whole number.
+        """
+        plan = batching.plan(self.host_lengths, batch_size, self.padded, generator)
+        return (self.batch(indices) for indices in plan)
+
+    def split(
+        self,
+        train: float,
+        valid: float,
+        test: float,
+        *,
+        seed: int | None = None,
+        stratify: Any = None,
+        along: str = "sequence",
+        context: int = 0,
+    ) -> tuple[SequenceData, SequenceData, SequenceData]:
+        """Training, validation and test data.
+
+        Args:
+            train: fraction for training.
+            valid: fraction for validation.
+            test: fraction for testing; the three add up to 1.
+            seed: of the random assignment of sequences; None for a different one each time.
+            stratify: one label per sequence, or the name of a per-sequence head with one channel; labels are then
+                spread over the parts in proportion.
+            along: "sequence" to give each sequence to one part, at random; "time" to cut every sequence in three
+                contiguous stretches, in this order.
+            context: with `along="time"`, base steps of the part before that later parts see but do not score.
+
+        Returns:
+            The three parts, each a plate of its own.
+
+        Raises:
+            ValueError: when fractions do not add up to 1 or a part would be empty.
+        """
+        fractions = splitting.read_fractions(train, valid, test)
+        if along == "sequence":
+            if context:
+                raise ValueError(f'context: expected 0 with along="sequence", found {context}')
+            labels = None if stratify is None else splitting.read_strata(self, stratify)
+            first, second, third = splitting.assign(len(self), fractions, seed, labels)
+            return self[first], self[second], self[third]
+        if along == "time":
+            if stratify is not None:
+                raise ValueError('stratify: expected None with along="time", which cuts every sequence')
+            return cutting.stretches(self, fractions, context)
+        raise ValueError(f'along: expected "sequence" or "time", found {along!r}')
+
+    def windows(self, length: int, *, context: int = 0) -> SequenceData:
+        """Every sequence cut in consecutive windows, which together score each of its steps once.
+
+        Args:
+            length: scored base steps of a window; the last of a sequence may be shorter.
+            context: base steps before the window that it sees but does not score, where there are any.
+
+        Returns:
+            A plate of windows.
+
+        Raises:
+            ValueError: when there is a per-sequence head, or `length` or `context` is no multiple of every clock.
+        """
+        return cutting.windows(self, length, context)
+
+    def time_slice(self, start: int, stop: int) -> SequenceData:
+        """Base steps `start` to `stop - 1` of every sequence; those that ended before have length 0.
+
+        Args:
+            start: first base step, a multiple of every clock.
+            stop: one past the last base step; clipped to `num_steps`.
+        """
+        return cutting.time_slice(self, start, stop)
+
+    def with_observations(self, observations: dict[str, Tensor]) -> SequenceData:
+        """The same data with the values of the named heads replaced, for replicates: masks stay, nothing is checked.
+
+        Args:
+            observations: per head a tensor in the shape of its observations.
+        """
+        return dataclasses.replace(self, observations={**self.observations, **observations})
+
+    def mask_entries(self, name: str, hide: Tensor) -> SequenceData:
+        """The same data with more entries of a head unobserved; their values are dropped.
+
+        Args:
+            name: the head.
+            hide: booleans in the shape of the head's observations, True where to hide.
+
+        Raises:
+            TypeError: when `hide` is not a tensor of booleans.
+            ValueError: when the head is unknown or the shape differs.
+        """
+        self._check_heads("mask_entries", [name])
+        mask = self.masks[name]
+        if not isinstance(hide, Tensor) or hide.dtype != torch.bool:
+            raise TypeError(f"mask_entries[{name!r}]: expected a tensor of booleans, found {hide!r:.80}")
+        if hide.shape != mask.shape:
+            raise ValueError(f"mask_entries[{name!r}]: expected {tuple(mask.shape)}, found {tuple(hide.shape)}")
+        hide = hide.to(self.device)
+        kept = mask & ~hide
+        head = self.spec.heads[name]
+        spec = with_head(self.spec, dataclasses.replace(head, missing=head.missing or bool((mask & hide).any())))
+        return dataclasses.replace(
+            self,
+            observations={**self.observations, name: fill(self.observations[name], kept)},
+            masks={**self.masks, name: kept},
+            spec=spec,
+        )
+
+    def select(self, *, heads: Sequence[str] | None = None, covariates: Sequence[str] | None = None) -> SequenceData:
+        """The same sequences with the named heads and covariates only; None keeps all.
+
+        Raises:
+            ValueError: when a name is unknown or no head is left.
+        """
+        heads = list(self.observations) if heads is None else heads
+        covariates = list(self.covariates) if covariates is None else covariates
+        self._check_heads("heads", heads)
+        check_known("covariates", covariates, self.covariates, "a covariate")
+        if not heads:
+            raise ValueError("heads: expected at least one head, found none")
+        spec = dataclasses.replace(
+            self.spec,
+            heads={name: self.spec.heads[name] for name in heads},
+            covariates={name: self.spec.covariates[name] for name in covariates},
+        )
+        return dataclasses.replace(
+            self,
+            observations={name: self.observations[name] for name in heads},
+            masks={name: self.masks[name] for name in heads},
+            covariates={name: self.covariates[name] for name in covariates},
+            totals={name: total for name, total in self.totals.items() if name in heads},
+            spec=spec,
+        )
+
+    def overlaps(self, other: SequenceData) -> int:
+        """How many sequences score a step that `other` scores too, in the same sequence by content."""
+        return int(splitting.overlapping(self.keys, other.keys).sum())
+
+    def without(self, other: SequenceData) -> SequenceData:
+        """The sequences that do not score a step that `other` scores.
+
+        Raises:
+            ValueError: when no sequence is left.
+        """
+        keep = ~splitting.overlapping(self.keys, other.keys)
+        if not keep.any():
+            raise ValueError(f"without: expected sequences that are not in the other data, found all {len(self)} there")
+        return self[keep]
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> SequenceData:
+        """The same data on another device or in another floating type; times stay float64."""
+
+        def move(tensors: dict[str, Tensor], dtype: torch.dtype | None = dtype) -> dict[str, Tensor]:
+            return {name: tensor.to(device=device, dtype=dtype, non_blocking=True) for name, tensor in tensors.items()}
+
+        def place(tensor: Tensor | None) -> Any:
+            return None if tensor is None else tensor.to(device=device, non_blocking=True)
+
+        return dataclasses.replace(
+            self,
+            observations=move(self.observations),
+            masks=move(self.masks, None),
+            covariates=move(self.covariates),
+            totals=move(self.totals),
+            lengths=place(self.lengths),
+            context=place(self.context),
+            times=place(self.times),
+            indices=place(self.indices),
+        )
+
+    def __repr__(self) -> str:
+        shortest, longest = int(self.host_lengths.min()), int(self.host_lengths.max())
+        steps = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
+        unit = (
+            "irregular times" if self.spec.irregular else f"dt = {self.spec.dt:g} s" if self.spec.dt else "unit steps"
+        )
+        lines = [f"SequenceData: {len(self)} sequences of {steps} steps, {unit}"]
+        heads = [
+            _describe(head.name, head.channels, "channel", head.per_step, head.clock, head.missing)
+            for head in self.spec.heads.values()
+        ]
+        lines.append("  observations: " + ", ".join(heads))
+        if self.spec.covariates:
+            items = [_describe(item.name, item.features, "feature") for item in self.spec.covariates.values()]
+            lines.append("  covariates: " + ", ".join(items))
+        if self.host_context.any():
+            lines.append(f"  up to {int(self.host_context.max())} leading steps are context and not scored")
+        if self.indices is not None:
+            lines.append(f"  a batch of a plate of {self.total}")
+        return "\n".join(lines)
+
+    def _check_heads(self, option: str, heads: Sequence[str]) -> None:
+        check_known(option, heads, self.observations, "an observation head")
+
+
+def _describe(name: str, size: int, axis: str, per_step: bool = True, clock: int = 1, missing: bool = False) -> str:
+    notes = [f"{size} {axis}" + ("s" if size > 1 else "")]
+    notes += [] if per_step else ["per sequence"]
+    notes += [f"every {clock} steps"] if clock > 1 else []
+    notes += ["some missing"] if missing else []
+    return f"{name} ({', '.join(notes)})"

@@ -1,0 +1,173 @@
+"""What is known about the data without looking at a value: heads, covariates, clock and units."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class SequenceKey(NamedTuple):
+    """Identity of a sequence by content, so that what was fitted and what is scored can be told apart.
+
+    Args:
+        key: hash of the sequence's content as it came through the door.
+        start: first scored base step, counted in the sequence as it came through the door.
+        stop: one past the last scored base step, counted likewise.
+    """
+
+    key: str
+    start: int
+    stop: int
+
+    def overlaps(self, other: SequenceKey) -> bool:
+        """Whether both score at least one common step of the same sequence."""
+        return self.key == other.key and max(self.start, other.start) < min(self.stop, other.stop)
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """One observation head.
+
+    Args:
+        name: name of the head, and of its Pyro site.
+        channels: number of channels.
+        channel_names: one name per channel.
+        per_step: False for one value per sequence, a tensor (sequence, channel).
+        clock: base steps per frame; frame k summarises base steps `k * clock` to `(k + 1) * clock - 1`.
+        missing: whether entries are unobserved inside sequences (padding is not missing).
+        location: subtracted by the model, per channel, user units; None when not standardised.
+        scale: divides after `location`, per channel, user units; None when not standardised.
+    """
+
+    name: str
+    channels: int
+    channel_names: tuple[str, ...]
+    per_step: bool = True
+    clock: int = 1
+    missing: bool = False
+    location: tuple[float, ...] | None = None
+    scale: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class CovariateSpec:
+    """One covariate, known at every base step.
+
+    Args:
+        name: name of the covariate.
+        features: number of features.
+        feature_names: one name per feature.
+        location: subtracted by the model, per feature, user units; None when not standardised.
+        scale: divides after `location`, per feature, user units; None when not standardised.
+    """
+
+    name: str
+    features: int
+    feature_names: tuple[str, ...]
+    location: tuple[float, ...] | None = None
+    scale: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Everything a model needs to know about the data before it sees any.
+
+    Args:
+        heads: observation heads by name.
+        covariates: covariates by name.
+        dt: seconds per base step; None for unit steps.
+        irregular: whether every step has its own time.
+    """
+
+    heads: dict[str, HeadSpec]
+    covariates: dict[str, CovariateSpec]
+    dt: float | None = None
+    irregular: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as a dict of JSON types.
+
+        >>> spec = DataSpec({"spikes": HeadSpec("spikes", 1, ("a",))}, {}, dt=0.001)
+        >>> DataSpec.from_json(spec.to_json()) == spec
+        True
+        """
+        return {
+            "heads": [_to_json(head) for head in self.heads.values()],
+            "covariates": [_to_json(covariate) for covariate in self.covariates.values()],
+            "dt": self.dt,
+            "irregular": self.irregular,
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> DataSpec:
+        """The spec that `to_json` wrote.
+
+        Raises:
+            ValueError: when a field is missing, unknown or of the wrong kind.
+        """
+        try:
+            heads = [HeadSpec(**_from_json(head)) for head in content["heads"]]
+            covariates = [CovariateSpec(**_from_json(covariate)) for covariate in content["covariates"]]
+            dt, irregular = content["dt"], content["irregular"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"data spec: expected what DataSpec.to_json writes, found {error!r}") from error
+        for head in heads:
+            _check_sizes(f"heads[{head.name!r}]", head.channels, head.channel_names)
+        for covariate in covariates:
+            _check_sizes(f"covariates[{covariate.name!r}]", covariate.features, covariate.feature_names)
+        return cls({head.name: head for head in heads}, {item.name: item for item in covariates}, dt, irregular)
+
+    def check_compatible(self, other: DataSpec) -> None:
+        """Raise unless data of spec `other` can stand in for data of this spec.
+
+        Missing entries and standardisation may differ: the values are in user units, and a model applies its own.
+
+        Raises:
+            ValueError: naming the first difference, what was expected and what came.
+        """
+        _same_names("observations", list(self.heads), list(other.heads))
+        _same_names("covariates", list(self.covariates), list(other.covariates))
+        for name, head in self.heads.items():
+            for field in ("channels", "channel_names", "per_step", "clock"):
+                _same(f"observations[{name!r}].{field}", getattr(head, field), getattr(other.heads[name], field))
+        for name, covariate in self.covariates.items():
+            for field in ("features", "feature_names"):
+                found = getattr(other.covariates[name], field)
+                _same(f"covariates[{name!r}].{field}", getattr(covariate, field), found)
+        if self.dt is None or other.dt is None or not math.isclose(self.dt, other.dt, rel_tol=1e-9):
+            _same("dt", self.dt, other.dt)
+        _same("irregular", self.irregular, other.irregular)
+
+
+def _to_json(item: HeadSpec | CovariateSpec) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(item).items()}
+
+
+def _from_json(content: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+
+
+def _check_sizes(where: str, size: Any, names: Any) -> None:
+    if not isinstance(size, int) or not isinstance(names, tuple) or len(names) != size:
+        raise ValueError(f"data spec, {where}: expected one name per channel or feature, found {size!r} and {names!r}")
+
+
+def _same_names(where: str, expected: list[str], found: list[str]) -> None:
+    for name in expected:
+        if name not in found:
+            raise ValueError(f"{where}[{name!r}]: expected by the model, but the data has only {found}")
+    for name in found:
+        if name not in expected:
+            raise ValueError(f"{where}[{name!r}]: unknown to the model, which has {expected}; drop it with data.select")
+
+
+def _same(where: str, expected: Any, found: Any) -> None:
+    if expected != found:
+        raise ValueError(f"{where}: expected {expected!r}, found {found!r}")
+
+
+def with_head(spec: DataSpec, head: HeadSpec) -> DataSpec:
+    """The spec with one head replaced."""
+    return dataclasses.replace(spec, heads={**spec.heads, head.name: head})
