@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -87,7 +89,7 @@ def to_numpy(where: str, value: Any) -> Array:
         # numpy has no bfloat16, and float32 holds it exactly
         array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     elif isinstance(value, np.ma.MaskedArray):
-        array = value.astype(np.float64).filled(np.nan)
+        array = np.ma.filled(value.astype(np.float64), np.nan)
     else:
         try:
             array = np.asarray(value)
@@ -97,6 +99,18 @@ def to_numpy(where: str, value: Any) -> Array:
         hint = "; pass sequences of different lengths as a list of arrays" if array.dtype == object else ""
         raise TypeError(f"{where}: expected real numbers, found {_kind(array)}{hint}")
     return array
+
+
+def read_dt(dt: Any) -> float | None:
+    """Seconds per base step, or None for unit steps."""
+    if dt is None:
+        return None
+    if isinstance(dt, bool) or not isinstance(dt, Real):
+        raise TypeError(f"dt: expected a number of seconds, found {dt!r}")
+    seconds = float(dt)
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError(f"dt: expected a positive, finite number of seconds, found {dt!r}")
+    return seconds
 
 
 def refuse(where: str, bad: Array, expected: str, values: Array, sequence: int | None = None) -> None:

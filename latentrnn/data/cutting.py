@@ -105,8 +105,8 @@ def _gather(data: SequenceData, pieces: list[_Piece], names: list[str]) -> Seque
     for head in data.spec.heads.values():
         if not head.per_step:
             raise ValueError(
-                f"observations[{head.name!r}]: expected a value per step, found one value per sequence, which cannot be "
-                "cut in time; leave the head out with data.select(heads=...)"
+                f"observations[{head.name!r}]: expected a value per step, found one value per sequence, which "
+                "cannot be cut in time; leave the head out with data.select(heads=...)"
             )
     lengths = np.array([piece.stop - piece.begin for piece in pieces], dtype=np.int64)
     context = np.array([piece.start - piece.begin for piece in pieces], dtype=np.int64)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from latentrnn.data.arrays import Array, read_rows, read_steps, read_vectors, refuse
+from latentrnn.data.arrays import Array, read_dt, read_rows, read_steps, read_vectors, refuse
+from latentrnn.data.keys import content_keys
 from latentrnn.data.names import check_known, check_mapping, check_names, read_labels
-from latentrnn.data.spec import CovariateSpec, DataSpec, HeadSpec, SequenceKey
+from latentrnn.data.padding import continued, fill, padded
+from latentrnn.data.spec import CovariateSpec, DataSpec, HeadSpec
 from latentrnn.data.standardisation import standardisation
 
 
@@ -56,7 +56,9 @@ def read_arrays(
     check_known("standardise", standardise, [*observations, *covariates], "a head or covariate")
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype: expected torch.float32 or torch.float64, found {dtype}")
-    dt = _read_dt(dt, times)
+    dt = read_dt(dt)
+    if dt is not None and times is not None:
+        raise ValueError(f"dt: expected either dt or times, found both (dt={dt:g})")
 
     heads = {
         name: _read_head(name, value, masks.get(name), name in per_sequence, clocks.get(name, 1), dtype)
@@ -85,20 +87,27 @@ def read_arrays(
     tensors: dict[str, dict[str, torch.Tensor]] = {"observations": {}, "masks": {}, "covariates": {}, "totals": {}}
     for name, head in heads.items():
         frames = num_steps // head.clock if head.per_step else 1
-        mask = _padded(head.masks, frames, torch.bool)
-        filled = fill(_padded(head.values, frames, dtype), mask)
+        mask = padded(head.masks, frames, torch.bool)
+        filled = fill(padded(head.values, frames, dtype), mask)
         tensors["observations"][name] = filled if head.per_step else filled[:, 0]
         tensors["masks"][name] = mask if head.per_step else mask[:, 0]
     for name, arrays in inputs.items():
-        tensors["covariates"][name] = _padded(arrays, num_steps, dtype)
+        tensors["covariates"][name] = padded(arrays, num_steps, dtype)
     for name, arrays in sums.items():
-        tensors["totals"][name] = _padded(arrays, num_steps // heads[name].clock, dtype)
+        tensors["totals"][name] = padded(arrays, num_steps // heads[name].clock, dtype)
+    contents: dict[str, list[Array]] = {}
+    for name, head in sorted(heads.items()):
+        # what is unobserved is no content
+        contents[f"observations {name}"] = [np.where(m, v, 0) for v, m in zip(head.values, head.masks, strict=True)]
+        contents[f"masks {name}"] = head.masks
+    contents |= {f"covariates {name}": arrays for name, arrays in sorted(inputs.items())}
+    contents |= {} if stamps is None else {"times": stamps}
     return {
         **tensors,
         "lengths": torch.as_tensor(lengths),
         "context": torch.zeros(count, dtype=torch.long),
-        "times": None if stamps is None else torch.as_tensor(_continued(stamps, num_steps)),
-        "keys": _keys(heads, inputs, stamps, lengths),
+        "times": None if stamps is None else torch.as_tensor(continued(stamps, num_steps)),
+        "keys": content_keys(contents, lengths),
         "names": read_labels("sequence_names", sequence_names, count),
         "spec": spec,
         "total": count,
@@ -107,31 +116,6 @@ def read_arrays(
         "host_lengths": lengths,
         "host_context": np.zeros(count, dtype=np.int64),
     }
-
-
-def fill(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Unobserved entries replaced by the first observed value of their channel, or 1.0 when there is none.
-
-    An observed value is inside the support of whatever family the head will get, so that no NaN and no
-    impossible value reaches a distribution, whose gradients would be NaN even when masked.
-    """
-    flat_values, flat_mask = values.flatten(0, -2), mask.flatten(0, -2)
-    first = flat_mask.to(torch.uint8).argmax(0, keepdim=True)
-    filler = flat_values.gather(0, first)
-    filler = torch.where(flat_mask.any(0, keepdim=True), filler, torch.ones_like(filler))
-    return torch.where(mask, values, filler[0])
-
-
-def _read_dt(dt: Any, times: Any) -> float | None:
-    if dt is None:
-        return None
-    if isinstance(dt, bool | str) or not np.isscalar(dt) or isinstance(dt, complex):
-        raise TypeError(f"dt: expected a number of seconds, found {dt!r}")
-    if not (math.isfinite(dt) and dt > 0):  # type: ignore[arg-type]
-        raise ValueError(f"dt: expected a positive, finite number of seconds, found {dt!r}")
-    if times is not None:
-        raise ValueError(f"dt: expected either dt or times, found both (dt={dt!r})")
-    return float(dt)  # type: ignore[arg-type]
 
 
 def _read_head(name: str, value: Any, mask: Any, per_sequence: bool, clock: Any, dtype: torch.dtype) -> _Head:
@@ -219,7 +203,7 @@ def _common_lengths(heads: dict[str, _Head], inputs: dict[str, list[Array]], sta
         lengths = np.array([[len(v) * head.clock for v in head.values] for head in slower.values()]).max(0)
     else:
         raise ValueError("observations: expected a head or covariate with one value per step, found per_sequence only")
-    for index in np.flatnonzero(lengths == 0):
+    for index in np.flatnonzero(lengths == 0).tolist():
         raise ValueError(f"{leader}: expected at least one step, found 0 at sequence {index}")
     for where, others in base.items():
         for index, array in enumerate(others):
@@ -252,61 +236,14 @@ def _read_totals(name: str, value: Any, head: _Head) -> list[Array]:
             raise ValueError(
                 f"{where}: expected {len(values)} steps as in {head.where}, found {len(total)} at sequence {index}"
             )
-        seen = np.where(mask, values, 0).astype(np.float64).sum(1)
-        complete = mask.all(1)
+        seen: Array = np.where(mask, values, 0).astype(np.float64).sum(1)
+        complete: Array = mask.all(1)
         # where a channel is missing the total may be unknown: what was seen is then all that is known of it
         unknown = np.isnan(total) & ~complete
         total[unknown] = seen[unknown]
         wrong = np.where(complete, ~np.isclose(total, seen, rtol=1e-6, atol=1e-6), ~(total >= seen - 1e-6))
         wrong |= ~np.isfinite(total)
-        for step in np.flatnonzero(wrong):
+        for step in np.flatnonzero(wrong).tolist():
             expected = f"{seen[step]:g}, the sum over channels" if complete[step] else f"at least {seen[step]:g}"
             raise ValueError(f"{where}: expected {expected}, found {total[step]:g} at sequence {index}, step {step}")
     return read
-
-
-def _padded(arrays: list[Array], num_steps: int, dtype: torch.dtype) -> torch.Tensor:
-    out = torch.zeros((len(arrays), num_steps, *arrays[0].shape[1:]), dtype=dtype)
-    view = out.numpy()
-    for index, array in enumerate(arrays):
-        # values beyond float32 were refused where observed; what is masked may overflow, and is replaced
-        with np.errstate(over="ignore"):
-            view[index, : len(array)] = array
-    return out
-
-
-def _continued(stamps: list[Array], num_steps: int) -> Array:
-    """Times (sequence, time) that go on in padding with the sequence's last step, so that steps stay positive."""
-    out = np.empty((len(stamps), num_steps))
-    for index, stamp in enumerate(stamps):
-        step = stamp[-1] - stamp[-2] if len(stamp) > 1 else 1.0
-        out[index, : len(stamp)] = stamp
-        out[index, len(stamp) :] = stamp[-1] + step * np.arange(1, num_steps - len(stamp) + 1)
-    return out
-
-
-def _keys(
-    heads: dict[str, _Head], inputs: dict[str, list[Array]], stamps: list[Array] | None, lengths: Array
-) -> tuple[SequenceKey, ...]:
-    seen: dict[str, int] = {}
-    keys = []
-    for index, length in enumerate(lengths):
-        digest = hashlib.blake2b(digest_size=16)
-
-        def add(label: str, array: Array, digest: Any = digest) -> None:
-            digest.update(f"{label}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-
-        for name in sorted(heads):
-            mask = heads[name].masks[index]
-            # in float64 and without -0.0, so that the dtype in which the user holds the values does not matter
-            add(f"observations {name}", np.where(mask, heads[name].values[index], 0).astype(np.float64) + 0.0)
-            add(f"masks {name}", mask)
-        for name in sorted(inputs):
-            add(f"covariates {name}", inputs[name][index].astype(np.float64) + 0.0)
-        if stamps is not None:
-            add("times", stamps[index] + 0.0)
-        key = digest.hexdigest()
-        seen[key] = seen.get(key, 0) + 1
-        keys.append(SequenceKey(key if seen[key] == 1 else f"{key}#{seen[key]}", 0, int(length)))
-    return tuple(keys)

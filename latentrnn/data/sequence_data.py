@@ -6,17 +6,23 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latentrnn.data import batching, cutting, splitting
-from latentrnn.data.door import fill, read_arrays
-from latentrnn.data.names import check_known
-from latentrnn.data.spec import DataSpec, SequenceKey, with_head
+from latentrnn.data import batching, cutting, selecting, splitting
+from latentrnn.data.door import read_arrays
+from latentrnn.data.keys import overlapping
+from latentrnn.data.labelled import to_xarray
+from latentrnn.data.spec import DataSpec, SequenceKey
+from latentrnn.data.spikes import count_spikes
+from latentrnn.data.summary import describe
+
+if TYPE_CHECKING:
+    import xarray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -127,6 +133,60 @@ class SequenceData:
                 standardise=standardise,
                 dtype=dtype,
             )
+        )
+
+    @classmethod
+    def from_spike_times(
+        cls,
+        spike_times: Any,
+        *,
+        dt: float,
+        duration: float | Sequence[float],
+        start: float | Sequence[float] = 0.0,
+        covariates: Mapping[str, Any] | None = None,
+        name: str = "spikes",
+        channel_names: Sequence[str] | None = None,
+        feature_names: Mapping[str, Sequence[str]] | None = None,
+        sequence_names: Sequence[str] | None = None,
+        standardise: Sequence[str] | Mapping[str, tuple[Any, Any]] = (),
+        dtype: torch.dtype = torch.float32,
+    ) -> SequenceData:
+        """Count spikes in bins of `dt`.
+
+        Bin t counts the spikes in [start + t dt, start + (t + 1) dt).
+
+        Args:
+            spike_times: seconds, as a list over sequences of lists over channels of 1-D arrays; or by channel name,
+                as a list over sequences of dicts, or a dict of lists over sequences.
+            dt: seconds per bin.
+            duration: seconds, for all or one per sequence; a whole number of bins.
+            start: seconds at which the first bin begins, for all or one per sequence.
+            covariates: as for `from_arrays`, with the number of bins as time.
+            name: name of the head that gets the counts (sequence, time, channel).
+            channel_names: one name per channel, unless spike times come by name.
+            feature_names: as for `from_arrays`.
+            sequence_names: as for `from_arrays`.
+            standardise: as for `from_arrays`.
+            dtype: as for `from_arrays`.
+
+        Raises:
+            TypeError: when the nesting is not sequences of channels of times.
+            ValueError: when spikes lie outside the sequence, or something is inconsistent.
+
+        >>> data = SequenceData.from_spike_times([[[0.001, 0.0012, 0.003]]], dt=0.001, duration=0.005)
+        >>> data.observations["spikes"][0, :, 0].tolist()
+        [0.0, 2.0, 0.0, 1.0, 0.0]
+        """
+        counts, names = count_spikes(spike_times, dt=dt, duration=duration, start=start, channel_names=channel_names)
+        return cls.from_arrays(
+            {name: counts},
+            covariates,
+            dt=dt,
+            channel_names=None if names is None else {name: names},
+            feature_names=feature_names,
+            sequence_names=sequence_names,
+            standardise=standardise,
+            dtype=dtype,
         )
 
     @property
@@ -287,22 +347,7 @@ class SequenceData:
             TypeError: when `hide` is not a tensor of booleans.
             ValueError: when the head is unknown or the shape differs.
         """
-        self._check_heads("mask_entries", [name])
-        mask = self.masks[name]
-        if not isinstance(hide, Tensor) or hide.dtype != torch.bool:
-            raise TypeError(f"mask_entries[{name!r}]: expected a tensor of booleans, found {hide!r:.80}")
-        if hide.shape != mask.shape:
-            raise ValueError(f"mask_entries[{name!r}]: expected {tuple(mask.shape)}, found {tuple(hide.shape)}")
-        hide = hide.to(self.device)
-        kept = mask & ~hide
-        head = self.spec.heads[name]
-        spec = with_head(self.spec, dataclasses.replace(head, missing=head.missing or bool((mask & hide).any())))
-        return dataclasses.replace(
-            self,
-            observations={**self.observations, name: fill(self.observations[name], kept)},
-            masks={**self.masks, name: kept},
-            spec=spec,
-        )
+        return selecting.mask_entries(self, name, hide)
 
     def select(self, *, heads: Sequence[str] | None = None, covariates: Sequence[str] | None = None) -> SequenceData:
         """The same sequences with the named heads and covariates only; None keeps all.
@@ -310,29 +355,11 @@ class SequenceData:
         Raises:
             ValueError: when a name is unknown or no head is left.
         """
-        heads = list(self.observations) if heads is None else heads
-        covariates = list(self.covariates) if covariates is None else covariates
-        self._check_heads("heads", heads)
-        check_known("covariates", covariates, self.covariates, "a covariate")
-        if not heads:
-            raise ValueError("heads: expected at least one head, found none")
-        spec = dataclasses.replace(
-            self.spec,
-            heads={name: self.spec.heads[name] for name in heads},
-            covariates={name: self.spec.covariates[name] for name in covariates},
-        )
-        return dataclasses.replace(
-            self,
-            observations={name: self.observations[name] for name in heads},
-            masks={name: self.masks[name] for name in heads},
-            covariates={name: self.covariates[name] for name in covariates},
-            totals={name: total for name, total in self.totals.items() if name in heads},
-            spec=spec,
-        )
+        return selecting.select(self, heads, covariates)
 
     def overlaps(self, other: SequenceData) -> int:
         """How many sequences score a step that `other` scores too, in the same sequence by content."""
-        return int(splitting.overlapping(self.keys, other.keys).sum())
+        return int(overlapping(self.keys, other.keys).sum())
 
     def without(self, other: SequenceData) -> SequenceData:
         """The sequences that do not score a step that `other` scores.
@@ -340,7 +367,7 @@ class SequenceData:
         Raises:
             ValueError: when no sequence is left.
         """
-        keep = ~splitting.overlapping(self.keys, other.keys)
+        keep = ~overlapping(self.keys, other.keys)
         if not keep.any():
             raise ValueError(f"without: expected sequences that are not in the other data, found all {len(self)} there")
         return self[keep]
@@ -366,34 +393,13 @@ class SequenceData:
             indices=place(self.indices),
         )
 
+    def to_xarray(self) -> xarray.Dataset:
+        """The data as a labelled dataset with axes sequence, time (seconds, or steps without `dt`) and channel.
+
+        Unobserved entries and padding are NaN; `num_steps` and `context_steps` tell them apart. A head `x` has the
+        axis `x_channel`, a covariate `x` the axis `x_feature`, a head with a clock its own `x_time`.
+        """
+        return to_xarray(self)
+
     def __repr__(self) -> str:
-        shortest, longest = int(self.host_lengths.min()), int(self.host_lengths.max())
-        steps = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
-        unit = (
-            "irregular times" if self.spec.irregular else f"dt = {self.spec.dt:g} s" if self.spec.dt else "unit steps"
-        )
-        lines = [f"SequenceData: {len(self)} sequences of {steps} steps, {unit}"]
-        heads = [
-            _describe(head.name, head.channels, "channel", head.per_step, head.clock, head.missing)
-            for head in self.spec.heads.values()
-        ]
-        lines.append("  observations: " + ", ".join(heads))
-        if self.spec.covariates:
-            items = [_describe(item.name, item.features, "feature") for item in self.spec.covariates.values()]
-            lines.append("  covariates: " + ", ".join(items))
-        if self.host_context.any():
-            lines.append(f"  up to {int(self.host_context.max())} leading steps are context and not scored")
-        if self.indices is not None:
-            lines.append(f"  a batch of a plate of {self.total}")
-        return "\n".join(lines)
-
-    def _check_heads(self, option: str, heads: Sequence[str]) -> None:
-        check_known(option, heads, self.observations, "an observation head")
-
-
-def _describe(name: str, size: int, axis: str, per_step: bool = True, clock: int = 1, missing: bool = False) -> str:
-    notes = [f"{size} {axis}" + ("s" if size > 1 else "")]
-    notes += [] if per_step else ["per sequence"]
-    notes += [f"every {clock} steps"] if clock > 1 else []
-    notes += ["some missing"] if missing else []
-    return f"{name} ({', '.join(notes)})"
+        return describe(self.spec, self.host_lengths, self.host_context, None if self.indices is None else self.total)

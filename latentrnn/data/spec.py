@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -166,8 +165,3 @@ def _same_names(where: str, expected: list[str], found: list[str]) -> None:
 def _same(where: str, expected: Any, found: Any) -> None:
     if expected != found:
         raise ValueError(f"{where}: expected {expected!r}, found {found!r}")
-
-
-def with_head(spec: DataSpec, head: HeadSpec) -> DataSpec:
-    """The spec with one head replaced."""
-    return dataclasses.replace(spec, heads={**spec.heads, head.name: head})

@@ -1,10 +1,8 @@
-"""Which sequences go to training, validation and test, and whether two data sets share what they score."""
+"""Which sequences go to training, validation and test."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from latentrnn.data.names import check_known
-from latentrnn.data.spec import SequenceKey
 
 if TYPE_CHECKING:
     from latentrnn.data.sequence_data import SequenceData
@@ -71,14 +68,6 @@ def assign(
         if len(part) == 0:
             raise ValueError(f"{name}: expected at least one sequence, found none for {fraction:g} of {count}")
     return chosen[0], chosen[1], chosen[2]
-
-
-def overlapping(keys: Iterable[SequenceKey], others: Iterable[SequenceKey]) -> NDArray[np.bool_]:
-    """For each of `keys` whether it scores a step that one of `others` scores."""
-    known: defaultdict[str, list[SequenceKey]] = defaultdict(list)
-    for other in others:
-        known[other.key].append(other)
-    return np.array([any(key.overlaps(other) for other in known.get(key.key, ())) for key in keys], dtype=bool)
 
 
 def _sizes(count: int, fractions: Fractions) -> list[int]:

@@ -1,0 +1,38 @@
+"""Identity of sequences by content, and whether two data sets share what they score."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentrnn.data.arrays import Array
+from latentrnn.data.spec import SequenceKey
+
+
+def content_keys(contents: Mapping[str, list[Array]], lengths: Array) -> tuple[SequenceKey, ...]:
+    """A key for each sequence from its arrays; the second sequence with the same content gets "#2", and so on."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for index, length in enumerate(lengths.tolist()):
+        digest = hashlib.blake2b(digest_size=16)
+        for name, arrays in contents.items():
+            # in float64 and without -0.0, so that the type in which the user holds the values does not matter
+            array = arrays[index].astype(np.float64) + 0.0
+            digest.update(f"{name} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        key = digest.hexdigest()
+        seen[key] += 1
+        keys.append(SequenceKey(key if seen[key] == 1 else f"{key}#{seen[key]}", 0, length))
+    return tuple(keys)
+
+
+def overlapping(keys: Iterable[SequenceKey], others: Iterable[SequenceKey]) -> NDArray[np.bool_]:
+    """For each of `keys` whether it scores a step that one of `others` scores."""
+    known: defaultdict[str, list[SequenceKey]] = defaultdict(list)
+    for other in others:
+        known[other.key].append(other)
+    return np.array([any(key.overlaps(other) for other in known.get(key.key, ())) for key in keys], dtype=bool)

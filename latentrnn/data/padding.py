@@ -1,0 +1,42 @@
+"""Sequences of different lengths in one tensor, with harmless values wherever nothing was observed."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from latentrnn.data.arrays import Array
+
+
+def padded(arrays: list[Array], num_steps: int, dtype: torch.dtype) -> torch.Tensor:
+    """Arrays (time_i, channel) as one tensor (sequence, time, channel), 0 in padding."""
+    out = torch.zeros((len(arrays), num_steps, *arrays[0].shape[1:]), dtype=dtype)
+    view = out.numpy()
+    for index, array in enumerate(arrays):
+        # values beyond float32 were refused where observed; what is masked may overflow, and is replaced
+        with np.errstate(over="ignore"):
+            view[index, : len(array)] = array
+    return out
+
+
+def fill(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Unobserved entries replaced by the first observed value of their channel, or 1.0 when there is none.
+
+    An observed value is inside the support of whatever family the head will get, so that no NaN and no
+    impossible value reaches a distribution, whose gradients would be NaN even when masked.
+    """
+    flat_values, flat_mask = values.flatten(0, -2), mask.flatten(0, -2)
+    first = flat_mask.to(torch.uint8).argmax(0, keepdim=True)
+    filler = flat_values.gather(0, first)
+    filler = torch.where(flat_mask.any(0, keepdim=True), filler, torch.ones_like(filler))
+    return torch.where(mask, values, filler[0])
+
+
+def continued(stamps: list[Array], num_steps: int) -> Array:
+    """Times (sequence, time) that go on in padding with the sequence's last step, so that steps stay positive."""
+    out = np.empty((len(stamps), num_steps))
+    for index, stamp in enumerate(stamps):
+        step = stamp[-1] - stamp[-2] if len(stamp) > 1 else 1.0
+        out[index, : len(stamp)] = stamp
+        out[index, len(stamp) :] = stamp[-1] + step * np.arange(1, num_steps - len(stamp) + 1)
+    return out
