@@ -1,0 +1,195 @@
+"""What the README shows works: its Python blocks run in order, in one namespace, in an empty directory.
+
+A reader has data of their own; the names that a block takes for granted come from a preamble of this file. Blocks start
+from the preamble ``recording``; an HTML comment on the line above a fence chooses another, from that block on:
+
+    <!-- preamble: populations -->
+
+Every block runs: there is no comment that leaves one out.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+PREAMBLES = {
+    "recording": """
+        import numpy
+        generator = numpy.random.default_rng(0)
+        stimulus = generator.normal(size=(20, 40, 1))
+        counts = generator.poisson(numpy.exp(0.5 * stimulus - 0.5 + numpy.array([0.0, 0.3, -0.3])))
+    """,
+    # Two populations that share a slow rhythm; the spec of these is the one that the block's own data have.
+    "populations": """
+        import numpy
+        import latentrnn
+        generator = numpy.random.default_rng(0)
+        rhythm = numpy.sin(numpy.arange(30) / 4 + generator.uniform(0, 6, size=(20, 1)))[..., None]
+        a = generator.poisson(numpy.exp(rhythm * generator.normal(size=4)))
+        b = generator.poisson(numpy.exp(rhythm * generator.normal(size=2)))
+        train, valid, test = latentrnn.SequenceData.from_arrays(
+            observations={"heldin": a, "heldout": b}, dt=0.02
+        ).split(0.7, 0.15, 0.15, seed=0)
+    """,
+}
+
+# The path that every change of the package keeps walkable, word for word. The README shows it too.
+WHOLE_PATH = """
+import latentrnn as lr
+
+data = lr.SequenceData.from_arrays(
+    observations={"spikes": counts},        # (sequences, time, channels), or a list of (time_i, channels)
+    covariates={"stimulus": stimulus},      # same leading axes
+    dt=0.001,                               # seconds per step
+)
+train, valid, test = data.split(0.7, 0.15, 0.15, seed=0)
+
+model = lr.LatentRNN(
+    data.spec,
+    transition=lr.GRU(64),
+    latent=lr.Innovations(4),
+    observations={"spikes": lr.Poisson(gain=lr.StimulusGain("stimulus"))},
+)
+guide = lr.Guide(model, encoder=lr.RNNEncoder(64, direction="bidirectional"))
+
+result = lr.fit(model, guide, train, validation=valid, seed=0)   # progress bar, GPU when there is one
+posterior = result.posterior(test)
+
+posterior.evidence("iwae", num_particles=64)    # nats per sequence, with its Monte Carlo error
+check = lr.posterior_predictive_check(posterior)  # discrepancies, p-values, a table and a plot
+idata = posterior.to_arviz()                     # az.plot_* all work; az.compare works on held-out evidence
+result.save("runs/gru")                          # safetensors + JSON; lr.load("runs/gru")
+"""
+
+CO_SMOOTHING = """
+import latentrnn as lr
+
+data = lr.SequenceData.from_arrays(observations={"heldin": a, "heldout": b}, dt=0.02)
+model = lr.LatentRNN(data.spec, transition=lr.GRU(100), latent=lr.Innovations(4, initial=32),
+                     observations={"heldin": lr.Poisson(), "heldout": lr.Poisson()})
+guide = lr.Guide(model, encoder=lr.RNNEncoder(64, direction="bidirectional", observes=["heldin"]))
+posterior = lr.fit(model, guide, train, validation=valid, seed=0).posterior(test)
+rates = posterior.mean("heldout", num_samples=50)        # (sequence, time, channel), expected count per bin
+lr.bits_per_spike(rates, test.observations["heldout"])   # against each channel's mean; mask-aware
+posterior.one_step_ahead("heldin")                        # log p(y_t | y_<t, covariates), nats, never smoothed
+"""
+
+FENCE = re.compile(
+    r"^(?:<!--[ ]*(?P<order>[^:\n]*?):[ ]*(?P<value>[^\n]*?)[ ]*-->\n)?"
+    r"```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^```[ ]*$",
+    re.MULTILINE | re.DOTALL,
+)
+
+ANY_PYTHON_FENCE = re.compile(r"^[ \t>]*(?:`{3,}|~{3,})[ ]*i?py\w*", re.MULTILINE | re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One Python block of a page: its code, the line it starts on, and the preamble asked for above it."""
+
+    code: str
+    line: int
+    preamble: str | None = None
+
+
+def python_blocks(page: str) -> list[Block]:
+    """The ```python blocks of a Markdown page, in order.
+
+    Raises:
+        ValueError: a Python fence that would be passed over (indented, or spelt another way), or an unknown comment.
+    """
+    blocks = []
+    for match in FENCE.finditer(page):
+        line = page[: match.start("code")].count("\n") + 1
+        order, value = match["order"], match["value"]
+        if match["language"] != "python":
+            continue
+        if order is not None and (order != "preamble" or value not in PREAMBLES):
+            raise ValueError(f"line {line}: expected 'preamble: {' | '.join(PREAMBLES)}'; got '{order}: {value}'")
+        blocks.append(Block(match["code"], line, value))
+    shown = ANY_PYTHON_FENCE.findall(page)
+    if len(shown) != len(blocks):
+        raise ValueError(f"expected every Python block between ```python and ``` at the margin; got {shown}")
+    return blocks
+
+
+def run(blocks: list[Block], filename: str) -> dict[str, object]:
+    """Execute blocks in order; returns the namespace. Line numbers in a traceback are those of ``filename``."""
+    namespace: dict[str, object] = {"__name__": "readme"}
+    _prepare(namespace, "recording")
+    for block in blocks:
+        if block.preamble is not None:
+            _prepare(namespace, block.preamble)
+        exec(compile("\n" * (block.line - 1) + block.code, filename, "exec"), namespace)
+    return namespace
+
+
+@pytest.fixture(autouse=True)
+def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_blocks_of_the_readme_run_in_order() -> None:
+    if not README.exists():
+        pytest.skip("README.md is not written yet")
+    blocks = python_blocks(README.read_text())
+    assert blocks, "README.md has no ```python block"
+    run(blocks, str(README))
+
+
+def test_the_whole_path_runs_as_written(tmp_path: Path) -> None:
+    namespace = run([Block(WHOLE_PATH, 1)], "WHOLE_PATH")
+    assert (tmp_path / "runs" / "gru").exists()
+    assert {"result", "posterior", "check", "idata"} <= namespace.keys()
+
+
+def test_the_readme_shows_the_whole_path() -> None:
+    if not README.exists():
+        pytest.skip("README.md is not written yet")
+    assert WHOLE_PATH.strip() in README.read_text()
+
+
+def test_co_smoothing_runs_as_written() -> None:
+    namespace = run([Block(CO_SMOOTHING, 1, "populations")], "CO_SMOOTHING")
+    held_out = namespace["test"].observations["heldout"]  # type: ignore[attr-defined]
+    assert tuple(namespace["rates"].shape) == tuple(held_out.shape)  # type: ignore[attr-defined]
+
+
+def test_blocks_are_found_with_their_lines_and_comments() -> None:
+    page = "# Title\n\n```sh\nmake\n```\n\n```python\nx = 1\n```\n\n"
+    page += "<!-- preamble: populations -->\n```python\nz = x\n```\n"
+    assert python_blocks(page) == [Block("x = 1\n", 8), Block("z = x\n", 13, "populations")]
+
+
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        ("```py\nx\n```\n", "expected every Python block between"),
+        ("- item\n\n  ```python\n  x\n  ```\n", "expected every Python block between"),
+        ("~~~python\nx\n~~~\n", "expected every Python block between"),
+        ("<!-- preamble: mine -->\n```python\nx\n```\n", "line 3: expected 'preamble: recording | populations'"),
+        ("<!-- skip: no -->\n```python\nx\n```\n", "line 3: expected"),
+    ],
+)
+def test_what_would_be_passed_over_is_refused(page: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        python_blocks(page)
+
+
+def test_blocks_share_a_namespace_and_a_failing_one_names_its_line() -> None:
+    with pytest.raises(NameError, match="undefined_name") as raised:
+        run([Block("x = counts.sum()\n", 8), Block("x + 1\nundefined_name\n", 20)], "README.md")
+    frame = traceback.extract_tb(raised.tb)[-1]
+    assert (frame.filename, frame.lineno) == ("README.md", 21)
+
+
+def _prepare(namespace: dict[str, object], preamble: str) -> None:
+    exec(compile(textwrap.dedent(PREAMBLES[preamble]), f"<preamble {preamble}>", "exec"), namespace)
