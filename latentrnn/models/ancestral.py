@@ -1,0 +1,175 @@
+"""Heads whose own past acts on what comes next: scored in parallel, sampled one step after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import constraints
+
+from latentrnn.data import SequenceData
+from latentrnn.models.latents.latent import Latent, Path, join
+from latentrnn.models.observations import HeadInputs, Observation
+from latentrnn.models.transitions import Transition
+
+Head = Callable[..., dist.Distribution]  # an observation, its global sites filled in
+
+
+class Course:
+    """The course of one batch given one draw of the latents: states and heads, with what is fed back.
+
+    Args:
+        transition, latent, observations: the model's parts.
+        heads: the observations as callables `(states, inputs, history) -> distribution`.
+        data: the batch.
+        drive: features of the covariates, (sequence, time, channel).
+        path: a draw of the latents.
+    """
+
+    def __init__(
+        self,
+        transition: Transition,
+        latent: Latent,
+        observations: Mapping[str, Observation],
+        heads: Mapping[str, Head],
+        data: SequenceData,
+        drive: Tensor,
+        path: Path,
+    ) -> None:
+        self.transition, self.latent, self.observations, self.heads = transition, latent, observations, heads
+        self.data, self.drive, self.path = data, drive, path
+        self.inputs: dict[str, HeadInputs] = {name: head.inputs(data) for name, head in observations.items()}
+        self.feeding = [name for name, head in observations.items() if head.feedback is not None]
+        self.values: dict[str, Tensor] = {}  # what the feeding heads turned out to be, as the program went on
+        self._drawn: dict[str, Tensor] = {}
+        self._states: Tensor | None = None
+        self._history: dict[str, Tensor] = {}
+
+    # -- given the past, for all steps at once -------------------------------------------------------------------
+
+    def states(self) -> Tensor:
+        """Return what readouts see, (*sample, sequence, time, hidden_size), given the observed or drawn past."""
+        if self._states is None:
+            self._states = self._run(self.values)
+        return self._states
+
+    def distribution(self, name: str) -> dist.Distribution:
+        """Return a head's distribution given states and the past of every feeding head."""
+        return self._given(name, self.states())
+
+    def _run(self, values: Mapping[str, Tensor]) -> Tensor:
+        self._history = {name: self._features(name, values[name]) for name in self.feeding}
+        into_transition = [self._history[name] for name in self.feeding if self._drives(name)]
+        drive = join(self.drive, *into_transition) if into_transition else self.drive
+        return self.latent.states(self.transition, drive, self.path)
+
+    def _given(self, name: str, states: Tensor) -> dist.Distribution:
+        head, inputs = self.observations[name], self.inputs[name]
+        if not head.head.per_step:
+            return self.heads[name](head.pool(states, self.data), inputs)
+        frames = self.data.observations[name].shape[1]
+        return self.heads[name](head.at_clock(states, frames), inputs, self._history.get(name))
+
+    def _features(self, name: str, values: Tensor) -> Tensor:
+        head = self.observations[name]
+        # the data's own values may have holes; anything else that stands in for them is complete
+        mask = self.data.masks[name] if values is self.data.observations[name] else None
+        return head.feedback(head.encode_history(values, mask))
+
+    def _drives(self, name: str) -> bool:
+        return "transition" in self.observations[name].feedback.into
+
+    # -- free running ----------------------------------------------------------------------------------------------
+
+    def fed_back(self, name: str) -> AncestralHead:
+        """Return the distribution of a feeding head, to be sampled or observed; record the outcome in `values`."""
+        batch = [self.drive.shape[:-2], self.path.initial_state.shape[:-1]]
+        batch += [part.shape[:-2] for part in (self.path.innovations, self.path.states) if part is not None]
+        event = self.data.observations[name].shape[1:]
+        return AncestralHead(self, name, torch.broadcast_shapes(*batch), event)
+
+    def score(self, name: str, value: Tensor) -> dist.Distribution:
+        """Return the distribution of a feeding head at every step given its own value, and the others', before it."""
+        if value is self.values.get(name):
+            return self.distribution(name)
+        history = self._history
+        distribution = self._given(name, self._run({**self.values, name: value}))
+        self._history = history
+        return distribution
+
+    def draw(self, name: str, batch: torch.Size) -> Tensor:
+        """Return one free-running sample of a feeding head; all of them are drawn together, step by step.
+
+        Raises:
+            ValueError: another feeding head was observed: its recorded past and this one's sampled past would be
+                two different histories.
+        """
+        if name not in self._drawn:
+            if self.values:
+                observed = sorted(self.values)
+                raise ValueError(
+                    f"head {name!r} is to be sampled while {observed} are observed, but all of them feed back into one "
+                    "state; sample all heads with feedback, or observe all of them"
+                )
+            self._drawn = self._simulate(batch)
+        return self._drawn[name]
+
+    @torch.no_grad()
+    def _simulate(self, batch: torch.Size) -> dict[str, Tensor]:
+        data, heads = self.data, {name: self.observations[name] for name in self.feeding}
+        state = self.path.initial_state.expand(*batch, -1)
+        innovations = None if self.path.innovations is None else self.path.innovations.unbind(-2)
+        given = None if self.path.states is None else self.path.states.unbind(-2)
+        windows = {
+            name: self.drive.new_zeros(*batch, head.feedback.steps, head.history_channels)
+            for name, head in heads.items()
+        }
+        drawn: dict[str, list[Tensor]] = {name: [] for name in heads}
+        warm_up = int(np.max(data.host_context, initial=0))
+        for t, a_t in enumerate(self.drive.unbind(-2)):
+            features = {name: head.feedback.at(windows[name]) for name, head in heads.items()}
+            if given is None:
+                parts = [features[name] for name in heads if self._drives(name)]
+                parts += [innovations[t]] if innovations is not None else []
+                state = self.transition.step(state, join(a_t.expand(*batch, -1), *parts))
+            h_t = self.transition.output(state) if given is None else given[t]
+            for name, head in heads.items():
+                inputs = self.inputs[name].at(t)
+                y_t = self.heads[name](h_t.unsqueeze(-2), inputs, features[name].unsqueeze(-2)).sample()
+                encoded = head.encode_history(y_t, None)
+                if t < warm_up:  # the context is given, not sampled
+                    recorded, mask = data.observations[name][:, t : t + 1], data.masks[name][:, t : t + 1]
+                    inside = (t < data.context)[:, None, None]
+                    y_t = torch.where(inside, recorded, y_t)
+                    encoded = torch.where(inside, head.encode_history(recorded, mask), encoded)
+                drawn[name].append(y_t.squeeze(-2))
+                windows[name] = torch.cat([windows[name][..., 1:, :], encoded], -2)
+        return {name: torch.stack(values, -2) for name, values in drawn.items()}
+
+
+class AncestralHead(TorchDistribution):
+    """A head that feeds back: `log_prob` for all steps at once, `sample` step by step on its own past samples."""
+
+    arg_constraints = {}
+    support = constraints.independent(constraints.real, 2)
+
+    def __init__(self, course: Course, name: str, batch_shape: torch.Size, event_shape: torch.Size) -> None:
+        self.course, self.name = course, name
+        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
+
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> AncestralHead:
+        return AncestralHead(self.course, self.name, batch_shape, self.event_shape)
+
+    def given(self, value: Tensor) -> dist.Distribution:
+        """Return the head's distribution at every step given `value` before that step (teacher-forced)."""
+        return self.course.score(self.name, value)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.given(value).log_prob(value)
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        return self.course.draw(self.name, torch.Size(sample_shape) + self.batch_shape)

@@ -1,0 +1,83 @@
+"""Stimulus-gated gain: how strongly a head listens to a stimulus, opened and closed by the state."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from latentrnn.data import DataSpec
+from latentrnn.models.component import Component, check_priors
+from latentrnn.models.features import CovariateReader, Lags
+from latentrnn.models.readouts import linear
+from latentrnn.models.transitions.transition import check_size
+
+
+class StimulusGain(Component):
+    """A multiplicative term of a head: the state gates the stimulus before it reaches the channels.
+
+        g_t = sigmoid(W h_t + U s_t + b),    contribution to eta:  beta (g_t * s_t)
+
+    One `beta` per channel and stimulus feature, one gate per stimulus feature. Scale convention: the gate lies
+    between 0 and 1 and `beta` is the gain of a fully open gate. Where data never open the gate fully, only the
+    product is identified; `Posterior.gain` therefore reports gates whose maximum over the data is one, and `beta`
+    to match. The stimulus does not enter the transition, unless `LatentRNN(inputs=...)` lists it there too.
+
+    Args:
+        stimulus: the covariate's name.
+        lags: steps of stimulus history, the present one included; each lag is a stimulus feature.
+        gated: False fixes the gate at one (a plain linear stimulus term: the rival that a gate must beat).
+        priors: a scalar prior on `beta`, shared by its entries; without one a point estimate.
+
+    Raises:
+        ValueError: fewer than one lag, a prior on anything but `beta`.
+    """
+
+    interpretable = ("beta",)
+
+    def __init__(
+        self,
+        stimulus: str,
+        *,
+        lags: int = 1,
+        gated: bool = True,
+        priors: dict[str, dist.Distribution] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(stimulus, str):
+            raise TypeError(f"StimulusGain: stimulus must be a covariate's name; found {type(stimulus).__name__}")
+        self.stimulus, self.gated = stimulus, gated
+        self.lags = check_size("StimulusGain", "lags", lags)
+        self.priors = check_priors("StimulusGain", priors, self.interpretable)
+
+    def build(self, head: str, spec: DataSpec, hidden_size: int, outputs: int) -> None:
+        """Create the gate's weights and `beta` (outputs, features * lags)."""
+        owner = f"observations[{head!r}]: StimulusGain"
+        self.reader = CovariateReader(owner, [Lags(self.stimulus, self.lags)], spec)
+        features = self.reader.size
+        self.add_parameter("beta", torch.zeros(outputs, features), self.priors)
+        if self.gated:
+            self.state_weight = nn.Parameter(torch.zeros(features, hidden_size))
+            self.stimulus_weight = nn.Parameter(torch.zeros(features, features))
+            self.gate_bias = nn.Parameter(torch.zeros(features))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw small weights from torch's global generator: gates start half open."""
+        with torch.no_grad():
+            self.beta.normal_(0.0, 0.1 / self.beta.shape[-1] ** 0.5)
+            if self.gated:
+                self.state_weight.normal_(0.0, 1.0 / self.state_weight.shape[-1] ** 0.5)
+                self.stimulus_weight.normal_(0.0, 0.1 / self.stimulus_weight.shape[-1] ** 0.5)
+                self.gate_bias.zero_()
+
+    def gate(self, states: Tensor, stimulus: Tensor) -> Tensor:
+        """Return g, (..., time, feature), of states (..., time, hidden_size) and the stimulus (..., time, feature)."""
+        if not self.gated:
+            return torch.ones_like(stimulus)
+        return torch.sigmoid(linear(states, self.state_weight, self.gate_bias) + linear(stimulus, self.stimulus_weight))
+
+    def forward(self, states: Tensor, stimulus: Tensor) -> Tensor:
+        """Return the contribution to eta, (..., time, outputs)."""
+        gated = self.gate(states, stimulus) * stimulus if self.gated else stimulus
+        return linear(gated, self.beta)

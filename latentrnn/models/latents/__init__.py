@@ -1,0 +1,8 @@
+"""Where randomness enters the state, one concept a file."""
+
+from latentrnn.models.latents.deterministic import Deterministic as Deterministic
+from latentrnn.models.latents.initial_state import InitialState as InitialState
+from latentrnn.models.latents.innovations import Innovations as Innovations
+from latentrnn.models.latents.latent import Latent as Latent
+from latentrnn.models.latents.latent import LatentSite as LatentSite
+from latentrnn.models.latents.markov_normal import MarkovNormal as MarkovNormal

@@ -1,0 +1,68 @@
+"""A stationary Gaussian AR(1) process as one Pyro distribution."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import Independent, constraints
+
+
+class AutoregressiveNormal(TorchDistribution):
+    """u_1 ~ Normal(0, scale^2); u_t ~ Normal(phi_t u_{t-1}, (1 - phi_t^2) scale^2); standard normal in padding.
+
+    Args:
+        memory: phi, (dim,) or (sequence, time, dim), in (0, 1); the entry of the first step is not used.
+        scale: stationary standard deviation, (dim,).
+        shape: (sequence, time, dim).
+        valid: (sequence, time), True where the process runs; None where there is no padding.
+    """
+
+    arg_constraints = {}
+    support = constraints.independent(constraints.real, 2)
+    has_rsample = True
+
+    def __init__(self, memory: Tensor, scale: Tensor, shape: tuple[int, ...], valid: Tensor | None) -> None:
+        memory = memory.expand(shape)
+        first = torch.zeros_like(memory[..., :1, :])
+        memory = torch.cat([first, memory[..., 1:, :]], -2)
+        noise = (1 - memory**2).sqrt() * scale
+        if valid is not None:
+            memory = torch.where(valid.unsqueeze(-1), memory, torch.zeros_like(memory))
+            noise = torch.where(valid.unsqueeze(-1), noise, torch.ones_like(noise))
+        self.memory, self.noise = memory, noise  # (sequence, time, dim)
+        super().__init__(torch.Size(shape[:-2]), torch.Size(shape[-2:]), validate_args=False)
+
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> AutoregressiveNormal:
+        new = AutoregressiveNormal.__new__(AutoregressiveNormal)
+        shape = torch.Size(batch_shape) + self.event_shape
+        new.memory, new.noise = self.memory.expand(shape), self.noise.expand(shape)
+        TorchDistribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
+        return new
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
+        steps = (torch.randn(shape, dtype=self.noise.dtype, device=self.noise.device) * self.noise).unbind(-2)
+        u, path = torch.zeros_like(steps[0]), []
+        for phi, step in zip(self.memory.unbind(-2), steps, strict=True):
+            u = phi * u + step
+            path.append(u)
+        return torch.stack(path, -2)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        standard = (value - self.memory * _lagged(value)) / self.noise
+        return (-0.5 * standard**2 - self.noise.log() - 0.5 * math.log(2 * math.pi)).sum((-2, -1))
+
+
+@torch.distributions.register_kl(Independent, AutoregressiveNormal)
+def _kl_mean_field_autoregressive(q: Independent, p: AutoregressiveNormal) -> Tensor:
+    """KL(q || p) in nats for a mean-field Normal q over (time, dim): both are Gaussian, so it is exact."""
+    loc, variance = q.base_dist.loc, q.base_dist.scale**2
+    squared = (loc - p.memory * _lagged(loc)) ** 2 + variance + p.memory**2 * _lagged(variance)
+    return (0.5 * squared / p.noise**2 + p.noise.log() - 0.5 * variance.log() - 0.5).sum((-2, -1))
+
+
+def _lagged(value: Tensor) -> Tensor:
+    return torch.nn.functional.pad(value, (0, 0, 1, 0))[..., :-1, :]

@@ -1,0 +1,37 @@
+"""No randomness in the state."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from latentrnn.data import SequenceData
+from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, learned_vector
+from latentrnn.models.transitions import Transition
+
+
+class Deterministic(Latent):
+    """s_0 is a learned constant and nothing else is random: the likelihood is exact.
+
+    All that varies from sequence to sequence comes through covariates and fed-back observations.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def build(self, transition: Transition, dt: float | None) -> None:
+        self.initial_state = learned_vector(transition.state_size)
+
+    def reset_parameters(self) -> None:
+        """Return to s_0 = 0."""
+        with torch.no_grad():
+            self.initial_state.zero_()
+
+    def sites(self) -> list[LatentSite]:
+        return []
+
+    def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
+        return Path(self.initial_state)
+
+    def begin(self, shape: tuple[int, ...]) -> Carry:
+        return Carry(self.initial_state.expand(*shape, -1))

@@ -1,0 +1,99 @@
+"""Where randomness enters the state: the contract that every latent fulfils."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from latentrnn.data import SequenceData
+from latentrnn.models.component import Component
+from latentrnn.models.transitions import Transition
+
+
+@dataclass(frozen=True)
+class LatentSite:
+    """What a guide must know of a latent site: its name, its dimension, and whether it runs along time."""
+
+    name: str
+    dim: int
+    along_time: bool
+
+
+class Path(NamedTuple):
+    """One draw of everything random in the state.
+
+    Attributes:
+        initial_state: s_0, (..., state_size).
+        innovations: u_{1:T}, (*sample, sequence, time, dim), where the latent has them.
+        states: z_{1:T}, (*sample, sequence, time, dim), where the states themselves were drawn.
+    """
+
+    initial_state: Tensor
+    innovations: Tensor | None = None
+    states: Tensor | None = None
+
+
+class Carry(NamedTuple):
+    """What one step of the prior needs of the step before: the state and, with memory in u_t, the innovation."""
+
+    state: Tensor
+    innovation: Tensor | None = None
+
+
+class Latent(Component):
+    """A prior over the state's randomness, as Pyro statements and as a simulator of single steps.
+
+    In padding every latent trajectory is standard normal, in the prior here and in the guide: nothing there matters,
+    the two cancel exactly, and no site is ever masked.
+    """
+
+    input_size = 0  # channels of u_t, appended to the transition's input
+    consumes_feedback = True  # False where z_{1:T} is drawn before any observation could be fed back
+
+    @abstractmethod
+    def build(self, transition: Transition, dt: float | None) -> None:
+        """Create the parameters for this transition; `dt` is in seconds, None for unit steps."""
+
+    @abstractmethod
+    def sites(self) -> list[LatentSite]:
+        """Return the latent sites, in the order in which they are sampled."""
+
+    @abstractmethod
+    def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
+        """Draw a path with `pyro.sample`; call inside the plate. `drive` is a_{1:T} without u."""
+
+    def states(self, transition: Transition, drive: Tensor, path: Path) -> Tensor:
+        """Return what readouts see, (*sample, sequence, time, hidden_size), for a path and a_{1:T} without u."""
+        if path.innovations is not None:
+            drive = join(drive, path.innovations)
+        return transition.scan(drive, path.initial_state)[0]
+
+    @abstractmethod
+    def begin(self, shape: tuple[int, ...]) -> Carry:
+        """Draw s_0 from the prior with leading axes `shape`."""
+
+    def advance(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Carry:
+        """Draw s_t given s_{t-1}; `a_t` is (..., channel) without u, `gap` the time since the last step."""
+        return Carry(transition.step(carry.state, a_t))
+
+
+def join(*parts: Tensor) -> Tensor:
+    """Concatenate along channels, the leading axes broadcast."""
+    batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    return torch.cat([part.expand(*batch, part.shape[-1]) for part in parts], -1)
+
+
+def learned_vector(size: int) -> nn.Parameter:
+    """Return a zero vector to learn."""
+    return nn.Parameter(torch.zeros(size))
+
+
+def where_valid(value: Tensor, data: SequenceData, otherwise: float) -> Tensor:
+    """Replace what lies in padding; `value` broadcasts to (..., sequence, time, dim)."""
+    if not data.padded:
+        return value
+    return torch.where(data.valid.unsqueeze(-1), value, value.new_full((), otherwise))

@@ -1,0 +1,134 @@
+"""A state that is itself drawn at every step."""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.nn import functional as F
+
+from latentrnn.data import SequenceData
+from latentrnn.models import sites
+from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, where_valid
+from latentrnn.models.transitions import Transition
+
+
+class MarkovNormal(Latent):
+    """z_0 ~ Normal(m, diag(s^2));  z_t ~ Normal(h_t, diag(scale^2)),  h_t = transition(z_{t-1}, a_t).
+
+    With `Linear` this is the linear-Gaussian state-space model (a diagonal noise is no restriction there: the
+    state's basis is free), with other transitions a deep Markov model.
+
+    Args:
+        scale: "constant", one learned standard deviation per dimension, or "state", softplus(W h_t + b).
+
+    Raises:
+        ValueError: an unknown scale, or, when the model is put together, a transition whose state holds more
+            than its output (LSTM, stacked layers): z_t is the whole state.
+
+    References:
+        Krishnan, Shalit, Sontag. Structured inference networks for nonlinear state space models. 2017.
+    """
+
+    consumes_feedback = False
+
+    def __init__(self, scale: str = "constant") -> None:
+        super().__init__()
+        if scale not in ("constant", "state"):
+            raise ValueError(f"MarkovNormal: scale must be 'constant' or 'state'; found {scale!r}")
+        self.scale = scale
+
+    def build(self, transition: Transition, dt: float | None) -> None:
+        if transition.state_size != transition.hidden_size:
+            raise ValueError(
+                f"MarkovNormal draws the whole state at every step, but the state of {transition!r} holds "
+                f"{transition.state_size} numbers of which its output is {transition.hidden_size}; "
+                "expected a single-layer transition without a separate cell state (VanillaRNN, GRU, Linear)"
+            )
+        size = self.dim = transition.state_size
+        self.initial_loc = nn.Parameter(torch.zeros(size))
+        self.initial_log_scale = nn.Parameter(torch.zeros(size))
+        if self.scale == "constant":
+            self.log_scale = nn.Parameter(torch.zeros(size))
+        else:
+            self.scale_map = nn.Linear(size, size)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Return to a standard normal z_0 and a constant scale of 0.3."""
+        with torch.no_grad():
+            self.initial_loc.zero_()
+            self.initial_log_scale.zero_()
+            if self.scale == "constant":
+                self.log_scale.fill_(math.log(0.3))
+
+    def sites(self) -> list[LatentSite]:
+        return [LatentSite(sites.INITIAL, self.dim, False), LatentSite(sites.STATES, self.dim, True)]
+
+    def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
+        z_0 = pyro.sample(sites.INITIAL, self._initial((data.num_sequences,)))
+        z = pyro.sample(sites.STATES, MarkovNormalPath(self, transition, z_0, drive, data))
+        return Path(z_0, states=z)
+
+    def states(self, transition: Transition, drive: Tensor, path: Path) -> Tensor:
+        return path.states
+
+    def begin(self, shape: tuple[int, ...]) -> Carry:
+        return Carry(self._initial(shape).sample())
+
+    def advance(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Carry:
+        h_t = transition.step(carry.state, a_t)
+        return Carry(h_t + self.noise_scale(h_t) * torch.randn_like(h_t))
+
+    def noise_scale(self, h_t: Tensor) -> Tensor:
+        """Return the standard deviation of z_t, broadcastable to (..., dim)."""
+        return self.log_scale.exp() if self.scale == "constant" else F.softplus(self.scale_map(h_t)) + 1e-4
+
+    def _initial(self, shape: tuple[int, ...]) -> dist.Distribution:
+        loc = self.initial_loc.expand(*shape, -1)
+        return dist.Normal(loc, self.initial_log_scale.exp().expand_as(loc), validate_args=False).to_event(1)
+
+
+class MarkovNormalPath(TorchDistribution):
+    """p(z_{1:T} | z_0, a_{1:T}): sampled along time, scored for all steps in one call; standard normal in padding."""
+
+    arg_constraints = {}
+    support = constraints.independent(constraints.real, 2)
+    has_rsample = True
+
+    def __init__(
+        self, latent: MarkovNormal, transition: Transition, z_0: Tensor, drive: Tensor, data: SequenceData
+    ) -> None:
+        self.latent, self.transition, self.data = latent, transition, data
+        self.z_0, self.drive = z_0, drive
+        batch = torch.broadcast_shapes(z_0.shape[:-1], drive.shape[:-2])
+        super().__init__(batch, torch.Size((drive.shape[-2], latent.dim)), validate_args=False)
+
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> MarkovNormalPath:
+        z_0 = self.z_0.expand(*batch_shape, self.latent.dim)
+        return MarkovNormalPath(self.latent, self.transition, z_0, self.drive, self.data)
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        z, path = self.z_0.expand(*sample_shape, *self.batch_shape, -1), []
+        valid = self.data.valid.unsqueeze(-1).unbind(1) if self.data.padded else None
+        for t, a_t in enumerate(self.drive.unbind(-2)):
+            h_t = self.transition.step(z, a_t.expand(*z.shape[:-1], -1))
+            noise = torch.randn_like(z)
+            z = h_t + self.latent.noise_scale(h_t) * noise
+            if valid is not None:
+                z = torch.where(valid[t], z, noise)
+            path.append(z)
+        return torch.stack(path, -2)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        z_0 = self.z_0.unsqueeze(-2).expand(*value.shape[:-2], 1, -1)
+        previous = torch.cat([z_0, value[..., :-1, :]], -2)
+        loc = self.transition.step(previous, self.drive.expand(*previous.shape[:-1], -1))
+        scale = where_valid(self.latent.noise_scale(loc).expand_as(loc), self.data, 1.0)
+        standard = (value - where_valid(loc, self.data, 0.0)) / scale
+        return (-0.5 * standard**2 - scale.log() - 0.5 * math.log(2 * math.pi)).sum((-2, -1))

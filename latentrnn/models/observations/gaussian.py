@@ -1,0 +1,144 @@
+"""Real-valued observations with Gaussian noise."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from latentrnn.data import HeadSpec
+from latentrnn.models.observations.observation import HeadInputs, Observation, channel_means
+
+
+class Gaussian(Observation):
+    """y ~ Normal(eta, R), with R = diag(sigma^2) or a full covariance between the channels of one step.
+
+    Where the data's door standardised the head, eta and R are in standard units and are mapped back, so that
+    the site, its log-density and its samples are in the data's own units.
+
+    Args:
+        covariance: "diagonal", one learned noise scale per channel, or "full".
+        **shared: see `Observation`.
+
+    Raises:
+        ValueError: an unknown covariance, or a full one on a per-sequence head.
+    """
+
+    def __init__(self, covariance: str = "diagonal", **shared: Any) -> None:
+        super().__init__(**shared)
+        if covariance not in ("diagonal", "full"):
+            raise ValueError(f"Gaussian: covariance must be 'diagonal' or 'full'; found {covariance!r}")
+        self.covariance = covariance
+        self.joint = covariance == "full"
+
+    def build_family(self, head: HeadSpec) -> None:
+        if self.joint and not head.per_step:
+            raise ValueError(f"observations[{head.name!r}]: Gaussian(covariance='full') needs a per-step head")
+        self.log_noise_scale = nn.Parameter(torch.zeros(head.channels))
+        if self.joint:
+            self.noise_mixing = nn.Parameter(torch.zeros(head.channels, head.channels))
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        with torch.no_grad():
+            self.log_noise_scale.zero_()
+            if self.joint:
+                self.noise_mixing.zero_()
+
+    @property
+    def noise_scale_tril(self) -> Tensor:
+        """Lower-triangular square root of R in the data's units, (channel, channel); covariance="full" only."""
+        unit = torch.tril(self.noise_mixing, -1) + torch.diag(self.log_noise_scale.exp())
+        return self.scale.unsqueeze(-1) * unit
+
+    def set_noise_covariance(self, covariance: Tensor) -> None:
+        """Set R, (channel, channel), positive definite, in the data's units; covariance="full" only."""
+        tril = torch.linalg.cholesky(covariance) / self.scale.unsqueeze(-1)
+        with torch.no_grad():
+            self.log_noise_scale.copy_(tril.diagonal().log())
+            self.noise_mixing.copy_(torch.tril(tril, -1))
+
+    def family(self, eta: Tensor) -> dist.Distribution:
+        scale = (self.scale * self.log_noise_scale.exp()).expand_as(eta)
+        return dist.Normal(self.location + self.scale * eta, scale, validate_args=False)
+
+    def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
+        if not self.joint:
+            return super().distribution(eta, inputs)
+        loc = self.location + self.scale * eta
+        return StepwiseMultivariateNormal(loc, self.noise_scale_tril, inputs.mask, inputs.partial)
+
+    def entry_log_prob(self, distribution: dist.Distribution, value: Tensor) -> Tensor:
+        if not self.joint:
+            return super().entry_log_prob(distribution, value)
+        return distribution.step_log_prob(value).unsqueeze(-1)
+
+    def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
+        return (channel_means(values, mask) - self.location) / self.scale
+
+    def initialise(self, values: Tensor, mask: Tensor) -> None:
+        super().initialise(values, mask)
+        with torch.no_grad():
+            self.log_noise_scale.copy_((self.history_scale / self.scale).log())
+
+
+class StepwiseMultivariateNormal(TorchDistribution):
+    """y_t ~ Normal(loc_t, L L^T) at every step, missing channels integrated out.
+
+    For a missing channel, row and column of the covariance become the identity's and the residual zero; the
+    constant that this leaves behind, 0.5 log(2 pi) for each, is added back, so the density is exactly that of the
+    observed channels.
+
+    Args:
+        loc: (..., time, channel).
+        scale_tril: L, (channel, channel).
+        mask: True = observed, (sequence, time, channel), or None.
+        partial: whether a step can be observed in some channels only; if not, one factorisation serves all steps.
+    """
+
+    arg_constraints = {}
+    support = constraints.independent(constraints.real, 2)
+    has_rsample = True
+
+    def __init__(self, loc: Tensor, scale_tril: Tensor, mask: Tensor | None, partial: bool) -> None:
+        self.loc, self.scale_tril, self.mask, self.partial = loc, scale_tril, mask, partial
+        super().__init__(loc.shape[:-2], loc.shape[-2:], validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """E[y], (..., time, channel)."""
+        return self.loc
+
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> StepwiseMultivariateNormal:
+        loc = self.loc.expand(torch.Size(batch_shape) + self.event_shape)
+        return StepwiseMultivariateNormal(loc, self.scale_tril, self.mask, self.partial)
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        shape = torch.Size(sample_shape) + self.loc.shape
+        return self.loc + torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device) @ self.scale_tril.mT
+
+    def step_log_prob(self, value: Tensor) -> Tensor:
+        """Return log-densities per step, nats, (..., time), zero where nothing is observed."""
+        residual = value - self.loc
+        constant = 0.5 * math.log(2 * math.pi)
+        if self.mask is None or not self.partial:
+            standard = torch.linalg.solve_triangular(self.scale_tril, residual.unsqueeze(-1), upper=False).squeeze(-1)
+            log_prob = -0.5 * (standard**2).sum(-1) - self.scale_tril.diagonal().log().sum()
+            log_prob = log_prob - residual.shape[-1] * constant
+            return log_prob if self.mask is None else torch.where(self.mask[..., 0], log_prob, 0.0)
+        seen = self.mask
+        residual = torch.where(seen, residual, 0.0)
+        identity = torch.eye(residual.shape[-1], dtype=residual.dtype, device=residual.device)
+        both = seen.unsqueeze(-1) & seen.unsqueeze(-2)
+        tril = torch.linalg.cholesky(torch.where(both, self.scale_tril @ self.scale_tril.mT, identity))
+        standard = torch.linalg.solve_triangular(tril, residual.unsqueeze(-1), upper=False).squeeze(-1)
+        log_det = tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return -0.5 * (standard**2).sum(-1) - log_det - seen.sum(-1) * constant
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.step_log_prob(value).sum(-1)

@@ -1,0 +1,231 @@
+"""What every observation head shares: readout, gain, covariates, history, masks; a family adds its distribution."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from latentrnn.data import DataSpec, HeadSpec, SequenceData
+from latentrnn.models.component import Component, check_priors
+from latentrnn.models.features import CovariateReader, standardisation
+from latentrnn.models.feedback import History
+from latentrnn.models.gain import StimulusGain
+from latentrnn.models.readouts import LinearReadout, linear
+
+
+class HeadInputs(NamedTuple):
+    """What a head needs besides the state, for all its frames: (sequence, time, ...), None where it needs nothing."""
+
+    mask: Tensor | None = None  # which entries count, (sequence, time, channel) or (sequence, channel)
+    partial: bool = False  # some channels of a step may be missing while others are observed
+    stimulus: Tensor | None = None
+    covariates: Tensor | None = None
+    totals: Tensor | None = None
+
+    def at(self, t: int) -> HeadInputs:
+        """Return the inputs of one frame, with a time axis of length one; nothing is masked."""
+        stimulus, covariates, totals = (
+            None if part is None else part[:, t : t + 1] for part in (self.stimulus, self.covariates, self.totals)
+        )
+        return HeadInputs(None, False, stimulus, covariates, totals)
+
+
+class Observation(Component):
+    """One head: eta_t = readout(h_t) + gain(stimulus_t, h_t) + D x_t + history_t;  y_t ~ family(link(eta_t)).
+
+    A per-channel family is one short class: `outputs_per_channel`, and `family(eta)`. Families that join channels
+    override `distribution`.
+
+    Args (of every family, keyword-only):
+        gain: a `StimulusGain`, or None.
+        feedback: a `History` of the head's own past, or None.
+        covariates: covariates that act on the head directly, eta += D x_t.
+        priors: scalar priors on the readout's `weight` or `baseline`: what has one becomes a Pyro site with a
+            posterior; everything else is a point estimate.
+        pooling: for a per-sequence head, which state it reads: "last" (the sequence's last step) or "mean".
+    """
+
+    outputs_per_channel = 1
+    joint = False  # True where the channels of one step share one density
+    discrete = False
+
+    def __init__(
+        self,
+        *,
+        gain: StimulusGain | None = None,
+        feedback: History | None = None,
+        covariates: Sequence[str] = (),
+        priors: dict[str, dist.Distribution] | None = None,
+        pooling: str = "last",
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        for value, kind, argument in ((gain, StimulusGain, "gain"), (feedback, History, "feedback")):
+            if value is not None and not isinstance(value, kind):
+                raise TypeError(f"{name}: {argument} must be a {kind.__name__}; found {type(value).__name__}")
+        if pooling not in ("last", "mean"):
+            raise ValueError(f"{name}: pooling must be 'last' or 'mean'; found {pooling!r}")
+        self.gain, self.feedback, self.pooling = gain, feedback, pooling
+        self.covariates = [covariates] if isinstance(covariates, str) else list(covariates)
+        self.priors = check_priors(name, priors, LinearReadout.interpretable)
+
+    def build(self, head: HeadSpec, spec: DataSpec, hidden_size: int) -> None:
+        """Create the parameters of this head.
+
+        Raises:
+            ValueError: an unknown covariate or stimulus, or feedback from a head that cannot feed back.
+        """
+        self.head = head
+        self.outputs = head.channels * self.outputs_per_channel
+        owner = f"observations[{head.name!r}]"
+        self.readout = LinearReadout(self.priors)
+        self.readout.build(hidden_size, self.outputs)
+        if self.gain is not None:
+            self.gain.build(head.name, spec, hidden_size, self.outputs)
+        if self.covariates:
+            self.reader = CovariateReader(owner, self.covariates, spec)
+            self.covariate_weight = nn.Parameter(torch.zeros(self.outputs, self.reader.size))
+        if not head.per_step and (self.gain is not None or self.covariates or self.feedback is not None):
+            raise ValueError(f"{owner}: a per-sequence head has no time axis for gain, covariates or feedback")
+        if self.feedback is not None:
+            if head.clock != 1:
+                raise ValueError(f"{owner}: feedback needs a head on the base clock; this one's clock is {head.clock}")
+            self.feedback.build(head.channels, self.history_channels, self.outputs)
+        self._register("location", "scale", standardisation(head, head.channels))
+        self._register(
+            "history_centre", "history_scale", (torch.zeros(head.channels), torch.ones(head.channels)), keep=True
+        )
+        self.build_family(head)
+
+    def build_family(self, head: HeadSpec) -> None:  # noqa: B027 - most families have no parameters of their own
+        """Create the parameters that the family itself has (noise scales and the like)."""
+
+    def _register(self, first: str, second: str, values: tuple[Tensor, Tensor], keep: bool = False) -> None:
+        self.register_buffer(first, values[0], persistent=keep)
+        self.register_buffer(second, values[1], persistent=keep)
+
+    def reset_parameters(self) -> None:
+        """Return what this class itself owns to its start; sub-modules do so themselves."""
+        if self.covariates:
+            with torch.no_grad():
+                self.covariate_weight.zero_()
+
+    # -- the family ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def family(self, eta: Tensor) -> dist.Distribution:
+        """Return independent distributions of every entry.
+
+        Args:
+            eta: linear predictor, (..., channel), or (..., channel, outputs_per_channel) where there are several.
+
+        Returns:
+            A univariate distribution with batch shape (..., channel).
+        """
+
+    def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
+        """Return the head's distribution, event (time, channel) (per sequence: (channel,)), the mask applied inside."""
+        if self.outputs_per_channel > 1:
+            eta = eta.unflatten(-1, (self.head.channels, self.outputs_per_channel))
+        entries = self.family(eta)
+        if inputs.mask is not None:
+            entries = entries.mask(inputs.mask)
+        return entries.to_event(2 if self.head.per_step else 1)
+
+    def entry_log_prob(self, distribution: dist.Distribution, value: Tensor) -> Tensor:
+        """Return log-probabilities, nats, entry by entry, (..., time, channel), zero where masked.
+
+        A family that joins channels has one density per step: (..., time, 1).
+        """
+        return distribution.base_dist.log_prob(value)
+
+    def mean(self, distribution: dist.Distribution) -> Tensor:
+        """Return E[y], (..., time, channel), in the data's own units."""
+        return distribution.mean
+
+    def check(self, name: str, values: Tensor, mask: Tensor) -> None:  # noqa: B027 - real-valued families take all
+        """Raise a ValueError that names the first observed entry outside the family's support."""
+
+    def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
+        """Return a baseline, (outputs,), that matches each channel's mean in the training data."""
+        return torch.zeros(self.outputs)
+
+    # -- what surrounds it ---------------------------------------------------------------------------------------
+
+    @property
+    def history_channels(self) -> int:
+        """Channels of the head's encoded past."""
+        return self.head.channels
+
+    def encode_history(self, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Return y~, (..., time, history_channels): standard units, zero (the average) where nothing was observed."""
+        encoded = (values - self.history_centre) / self.history_scale
+        return encoded if mask is None else torch.where(mask, encoded, torch.zeros_like(encoded))
+
+    def initialise(self, values: Tensor, mask: Tensor) -> None:
+        """Set baseline and scales from the training data, (sequence, [time,] channel) with their mask."""
+        count = mask.flatten(0, -2).sum(0).clamp_min(1)
+        centre = torch.where(mask, values, 0.0).flatten(0, -2).sum(0) / count
+        spread = (torch.where(mask, values - centre, 0.0).flatten(0, -2) ** 2).sum(0) / count
+        with torch.no_grad():
+            self.history_centre.copy_(centre)
+            self.history_scale.copy_(torch.where(spread > 0, spread, 1.0).sqrt())
+            self.readout.baseline.copy_(self.starting_baseline(values, mask))
+
+    def inputs(self, data: SequenceData) -> HeadInputs:
+        """Return what the head needs of a batch besides the state, at the head's own clock."""
+        name = self.head.name
+        frames = data.observations[name].shape[1]
+        stimulus = None if self.gain is None else self.at_clock(self.gain.reader(data), frames)
+        covariates = self.at_clock(self.reader(data), frames) if self.covariates else None
+        return HeadInputs(
+            data.scored(name), data.spec.heads[name].missing, stimulus, covariates, data.totals.get(name)
+        )
+
+    def at_clock(self, values: Tensor, frames: int) -> Tensor:
+        """Return (..., frame, channel) of (..., time, channel): each frame's last base step, which knows all of it."""
+        return values if self.head.clock == 1 else values[..., self.head.clock - 1 :: self.head.clock, :][..., :frames, :]
+
+    def pool(self, states: Tensor, data: SequenceData) -> Tensor:
+        """Return the state that a per-sequence head reads, (..., sequence, hidden_size)."""
+        if self.pooling == "mean":
+            weight = data.valid.to(states.dtype).unsqueeze(-1)
+            return (states * weight).sum(-2) / weight.sum(-2)
+        last = (data.lengths - 1).clamp_min(0)[:, None, None].expand(*states.shape[:-2], 1, states.shape[-1])
+        return states.gather(-2, last).squeeze(-2)
+
+    def predictor(self, states: Tensor, inputs: HeadInputs, history: Tensor | None) -> Tensor:
+        """Return eta, (..., time, outputs), of states at this head's frames, (..., time, hidden_size)."""
+        eta = self.readout(states)
+        if self.gain is not None:
+            eta = eta + self.gain(states, inputs.stimulus)
+        if self.covariates:
+            eta = eta + linear(inputs.covariates, self.covariate_weight)
+        if history is not None and "readout" in self.feedback.into:
+            eta = eta + self.feedback.to_predictor(history)
+        return eta
+
+    def forward(self, states: Tensor, inputs: HeadInputs, history: Tensor | None = None) -> dist.Distribution:
+        """Return the distribution of this head given its states and the features of its own past."""
+        return self.distribution(self.predictor(states, inputs, history), inputs)
+
+
+def refuse_outside(name: str, family: str, expected: str, bad: Tensor, values: Tensor) -> None:
+    """Raise a ValueError that names the first entry where `bad` is True."""
+    if not bool(bad.any()):
+        return
+    index = tuple(int(i) for i in bad.nonzero()[0])
+    labels = ("sequence", "step", "channel") if len(index) == 3 else ("sequence", "channel")
+    where = ", ".join(f"{label} {i}" for label, i in zip(labels, index, strict=True))
+    raise ValueError(f"observations[{name!r}]: {family} needs {expected}; found {float(values[index])} at {where}")
+
+
+def channel_means(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of each channel over its observed entries, (channel,)."""
+    flat, seen = values.flatten(0, -2), mask.flatten(0, -2)
+    return torch.where(seen, flat, 0.0).sum(0) / seen.sum(0).clamp_min(1)

@@ -1,0 +1,76 @@
+"""Counts with a Poisson distribution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import constraints
+from torch.nn import functional as F
+
+from latentrnn.models.observations.observation import Observation, channel_means, refuse_outside
+
+LARGEST_RATE = 1e6  # a free-running model that explodes shows up as huge counts, not as NaN
+
+
+class Poisson(Observation):
+    """y ~ Poisson(rate), rate = exp(eta) or softplus(eta): the expected count per bin.
+
+    Args:
+        link: "exp" or "softplus".
+        **shared: see `Observation`.
+
+    Raises:
+        ValueError: an unknown link.
+    """
+
+    discrete = True
+
+    def __init__(self, link: str = "exp", **shared: Any) -> None:
+        super().__init__(**shared)
+        if link not in ("exp", "softplus"):
+            raise ValueError(f"Poisson: link must be 'exp' or 'softplus'; found {link!r}")
+        self.link = link
+
+    def family(self, eta: Tensor) -> dist.Distribution:
+        return LogRatePoisson(eta if self.link == "exp" else F.softplus(eta).clamp_min(1e-30).log())
+
+    def check(self, name: str, values: Tensor, mask: Tensor) -> None:
+        bad = mask & ((values < 0) | (values != values.floor()))
+        refuse_outside(name, "Poisson", "non-negative integers", bad, values)
+
+    def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
+        rate = channel_means(values, mask).clamp_min(1e-4)
+        return rate.log() if self.link == "exp" else rate + torch.log(-torch.expm1(-rate))
+
+
+class LogRatePoisson(TorchDistribution):
+    """Poisson by its log-rate, which stays finite where the rate underflows."""
+
+    arg_constraints = {"log_rate": constraints.real}
+    support = constraints.nonnegative_integer
+
+    def __init__(self, log_rate: Tensor) -> None:
+        self.log_rate = log_rate
+        super().__init__(log_rate.shape, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """The rate."""
+        return self.log_rate.exp()
+
+    variance = mean
+
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> LogRatePoisson:
+        return LogRatePoisson(self.log_rate.expand(batch_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return value * self.log_rate - self.log_rate.exp() - torch.lgamma(value + 1)
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        with torch.no_grad():
+            rate = self.log_rate.exp().clamp(max=LARGEST_RATE).expand(torch.Size(sample_shape) + self.batch_shape)
+            return torch.poisson(rate)

@@ -1,0 +1,13 @@
+"""The names of the Pyro sites and plates: said once, here. A head's site carries the head's own name."""
+
+PLATE = "sequences"  # the one plate, at dim -1
+INITIAL = "initial"  # the latent initial state, event (dim,)
+INNOVATIONS = "innovations"  # u_{1:T}, event (time, dim)
+STATES = "states"  # z_{1:T} of a Markov latent, event (time, dim)
+
+LATENTS = (INITIAL, INNOVATIONS, STATES)
+
+
+def parameter_site(head: str, path: str) -> str:
+    """Return the site name of a head's parameter that has a prior, e.g. `spikes.gain.beta`."""
+    return f"{head}.{path}"

@@ -1,0 +1,236 @@
+"""The generative model: a Pyro program put together from a transition, a latent and observation heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.trace_messenger import TraceMessenger
+from torch import Tensor, nn
+
+from latentrnn.data import DataSpec, SequenceData
+from latentrnn.models import sites
+from latentrnn.models.ancestral import Course, Head
+from latentrnn.models.component import expanded_prior, from_config
+from latentrnn.models.features import CovariateReader, Lags
+from latentrnn.models.latents import Latent, LatentSite
+from latentrnn.models.observations import Observation
+from latentrnn.models.transitions import Transition
+
+
+class LatentRNN(nn.Module):
+    """A state-space model whose transition is a recurrent network.
+
+        s_0 ~ p(s_0),  u_t ~ p(u_t | u_{t-1}),  h_t = transition(s_{t-1}, [inputs_t, feedback(y_{<t}), u_t]),
+        y^k_t ~ family_k(link_k(readout_k(h_t) + gain_k(stimulus_t, h_t)))  for every head k
+
+    `model(data)` is a Pyro program over one batch: one site per latent trajectory, one per head, one plate over
+    sequences at dim -1 (sub-sampled where the batch is), and one site for every parameter that has a prior. What
+    Pyro can do with a model works with it, except `pyro.infer.SVI` with `pyro.optim`, which cannot see plain
+    parameters: use `latentrnn.fit`.
+
+    Args:
+        spec: `data.spec`.
+        transition: the learned transition.
+        latent: where randomness enters the state.
+        observations: head name to `Observation`; heads of the data that are not listed are not modelled.
+        inputs: covariates (names or `Lags`) that drive the transition. By default every covariate that no gain
+            claims.
+
+    Raises:
+        ValueError: an unknown head or covariate, no head at all, or parts that do not go together.
+        TypeError: something that is not the component its argument calls for.
+
+    Example:
+        >>> import numpy as np, latentrnn as lr
+        >>> data = lr.SequenceData.from_arrays({"spikes": np.ones((2, 5, 3))}, dt=0.01)
+        >>> lr.LatentRNN(data.spec, transition=lr.GRU(8), latent=lr.Innovations(2), observations={"spikes": lr.Poisson()})
+        LatentRNN(transition=GRU(hidden_size=8), latent=Innovations(dim=2), observations={'spikes': Poisson()}, inputs=[])
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        transition: Transition,
+        latent: Latent,
+        observations: Mapping[str, Observation],
+        inputs: Sequence[str | Lags] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_parts(spec, transition, latent, observations)
+        self.spec = spec
+        heads = {name: observation.fresh() for name, observation in observations.items()}
+        claimed = {head.gain.stimulus for head in heads.values() if head.gain is not None}
+        self.inputs = [n for n in spec.covariates if n not in claimed] if inputs is None else list(inputs)
+        self.features = CovariateReader("inputs", self.inputs, spec)
+        self.transition, self.latent = transition.fresh(), latent.fresh()
+        self.observations = nn.ModuleDict(heads)
+        self._build()
+        self._checked: DataSpec | None = None
+
+    def _build(self) -> None:
+        for name, head in self.observations.items():
+            head.build(self.spec.heads[name], self.spec, self.transition.hidden_size)
+        fed_back = 0
+        for name, head in self.observations.items():
+            if head.feedback is not None and "transition" in head.feedback.into:
+                fed_back += head.feedback.size
+                if not self.latent.consumes_feedback:
+                    raise ValueError(
+                        f"observations[{name!r}]: {type(self.latent).__name__} draws its states before any observation, "
+                        "so feedback into the transition has nowhere to go; use History(into='readout'), or Innovations"
+                    )
+        # a transition that nothing drives gets a constant, so that library kernels have an input at all
+        self._constant = self.features.size + fed_back + self.latent.input_size == 0
+        self.transition.build(max(self.features.size + fed_back + self.latent.input_size, 1))
+        self.latent.build(self.transition, self.spec.dt)
+
+    def forward(self, data: SequenceData) -> dict[str, Tensor]:
+        """Run the Pyro program on a batch.
+
+        Args:
+            data: the batch; its `total` and `indices` tell the plate what it is a sub-sample of.
+
+        Returns:
+            The value of every head: observed, or sampled where a handler frees it.
+
+        Raises:
+            ValueError: the batch does not fit the model's spec.
+            RuntimeError: called by `pyro.infer.SVI`, which would train nothing.
+        """
+        refuse_param_store(type(self).__name__)
+        self._check_spec(data)
+        heads = self._sample_parameters()
+        with sequence_plate(data):
+            drive = self.drive(data)
+            path = self.latent.sample(self.transition, drive, data)
+            course = Course(self.transition, self.latent, self.observations, heads, data, drive, path)
+            for name in course.feeding:
+                value = pyro.sample(name, course.fed_back(name), obs=data.observations[name])
+                course.values[name] = value
+            others = [name for name in self.observations if name not in course.values]
+            return course.values | {
+                name: pyro.sample(name, course.distribution(name), obs=data.observations[name]) for name in others
+            }
+
+    def drive(self, data: SequenceData) -> Tensor:
+        """Return the features of the covariates that drive the transition, (sequence, time, channel)."""
+        features = self.features(data)
+        return features.new_ones(*features.shape[:-1], 1) if self._constant else features
+
+    def latent_sites(self) -> list[LatentSite]:
+        """Return the local latent sites, in the order in which they are sampled."""
+        return self.latent.sites()
+
+    def parameter_sites(self) -> dict[str, tuple[dist.Distribution, Tensor]]:
+        """Return prior and starting value of every parameter that is a Pyro site, by site name."""
+        found = {}
+        for name, head in self.observations.items():
+            for path, prior in head.prior_sites().items():
+                start = head.get_buffer(path)
+                found[sites.parameter_site(name, path)] = (expanded_prior(prior, start), start)
+        return found
+
+    def _sample_parameters(self) -> dict[str, Head]:
+        heads: dict[str, Head] = {}
+        for name, head in self.observations.items():
+            values = {}
+            for path, prior in head.prior_sites().items():
+                site = sites.parameter_site(name, path)
+                values[path] = pyro.sample(site, expanded_prior(prior, head.get_buffer(path)))
+            heads[name] = partial(_call_with, head, values) if values else head
+        return heads
+
+    def check(self, data: SequenceData) -> None:
+        """Check a data set against this model: its spec, and every observed entry against its family's support.
+
+        Raises:
+            ValueError: naming the head, what was expected and what came.
+        """
+        self._check_spec(data)
+        for name, head in self.observations.items():
+            head.check(name, data.observations[name], data.masks[name])
+
+    def _check_spec(self, data: SequenceData) -> None:
+        if not isinstance(data, SequenceData):
+            raise TypeError(f"expected SequenceData; found {type(data).__name__}")
+        if data.spec is not self._checked:
+            self.spec.check_compatible(data.spec)
+            self._checked = data.spec
+
+    def config(self) -> dict[str, Any]:
+        """Return the JSON form: all hyper-parameters, without the spec and the weights."""
+        return {
+            "transition": self.transition.config(),
+            "latent": self.latent.config(),
+            "observations": {name: head.config() for name, head in self.observations.items()},
+            "inputs": [item.config() if isinstance(item, Lags) else item for item in self.inputs],
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], spec: DataSpec) -> LatentRNN:
+        """Return an untrained model from its JSON form."""
+        return cls(
+            spec,
+            transition=from_config(config["transition"]),
+            latent=from_config(config["latent"]),
+            observations={name: from_config(head) for name, head in config["observations"].items()},
+            inputs=[item if isinstance(item, str) else from_config(item) for item in config["inputs"]],
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"LatentRNN(transition={self.transition!r}, latent={self.latent!r}, "
+            f"observations={dict(self.observations.items())!r}, inputs={self.inputs!r})"
+        )
+
+
+def sequence_plate(data: SequenceData) -> pyro.plate:
+    """Return the plate over sequences of a batch: the same for model and guide."""
+    if data.indices is None:
+        return pyro.plate(sites.PLATE, data.num_sequences, dim=-1)
+    return pyro.plate(sites.PLATE, data.total, subsample=data.indices, dim=-1)
+
+
+def refuse_param_store(owner: str) -> None:
+    """Raise where `pyro.infer.SVI` looks for parameters in the param store, in which ours do not live.
+
+    Raises:
+        RuntimeError: naming what to use instead.
+    """
+    for handler in _PYRO_STACK:
+        if isinstance(handler, TraceMessenger) and handler.param_only:
+            if not any(node["type"] == "param" for node in handler.trace.nodes.values()):
+                raise RuntimeError(
+                    f"{owner} keeps its parameters in the module, where pyro.infer.SVI with pyro.optim cannot see "
+                    "them: it would train nothing. Use latentrnn.fit, or Trace_ELBO()(model, guide) with torch.optim"
+                )
+
+
+def _call_with(head: Observation, values: dict[str, Tensor], *inputs: Any) -> dist.Distribution:
+    return torch.func.functional_call(head, values, inputs)
+
+
+def _check_parts(spec: Any, transition: Any, latent: Any, observations: Any) -> None:
+    if not isinstance(spec, DataSpec):
+        raise TypeError(f"LatentRNN: spec must be a DataSpec (data.spec); found {type(spec).__name__}")
+    for argument, value, kind in (("transition", transition, Transition), ("latent", latent, Latent)):
+        if not isinstance(value, kind):
+            raise TypeError(f"LatentRNN: {argument} must be a {kind.__name__}; found {type(value).__name__}")
+    if not isinstance(observations, Mapping) or not observations:
+        raise ValueError(
+            f"LatentRNN: observations must name at least one head of the data, {sorted(spec.heads)}; found {observations!r}"
+        )
+    for name, head in observations.items():
+        if name not in spec.heads:
+            raise ValueError(f"observations[{name!r}]: the data have no such head; they have {sorted(spec.heads)}")
+        if not isinstance(head, Observation):
+            raise TypeError(f"observations[{name!r}]: expected an Observation; found {type(head).__name__}")
+        if name in sites.LATENTS + (sites.PLATE,):
+            raise ValueError(f"observations[{name!r}]: the name is taken by a latent site; choose another")
