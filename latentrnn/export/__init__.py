@@ -1,0 +1,3 @@
+"""Out of the package: ArviZ groups and netCDF, checkpoints."""
+
+from latentrnn.export.arviz import to_arviz as to_arviz

@@ -1,0 +1,106 @@
+"""A posterior as ArviZ groups: the one file that knows ArviZ 0.x (InferenceData) from 1.x (xarray DataTree)."""
+
+from __future__ import annotations
+
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from latentrnn.inference.posterior import Posterior
+
+
+def to_arviz(
+    posterior: Posterior,
+    *,
+    num_samples: int = 100,
+    num_particles: int = 64,
+    prior_predictive: bool = True,
+    latents: bool = True,
+    seed: int | None = None,
+    container: Literal["auto", "inferencedata", "datatree"] = "auto",
+) -> Any:
+    """Return a posterior as the groups that `az.plot_*`, `az.summary` and netCDF understand.
+
+    - posterior: global sites under their site names (dims named after the site), and where the model has them the
+      latents `states`, `innovations` (sequence, time, `{name}_dim`) and `initial` (sequence, `initial_dim`); a model
+      that draws nothing has no such group.
+    - posterior_predictive, prior_predictive: free-running replicates per head (sequence, time, `{head}_channel`), in
+      user units.
+    - log_likelihood: one variable `log_likelihood` (sequence), all heads jointly, local latents integrated out, nats.
+    - observed_data: per head, user units, NaN where unobserved.
+    - constant_data: covariates (sequence, time, `{name}_feature`), `{head}_mask` (True where observed),
+      `{head}_total`, `num_steps`, `context_steps`, `seconds` where steps are irregular, `dt`.
+
+    The first three have leading dims (chain, draw), with one chain: the draws of a variational posterior are
+    independent.
+
+    Time is in seconds from the sequence's first step when the data have a `dt`, else in steps. A head with a slower
+    clock has its own dim `{head}_time`, at the start of each frame. Replicates are NaN wherever the head is unobserved,
+    and latents beyond a sequence's end, so that plots compare like with like. Whole-number heads without a missing
+    entry are integers, which ArviZ draws as counts.
+
+    `log_likelihood` is `log p(y_n | theta)`, one value per sequence and draw of the global sites, which are the draws
+    in the posterior group. When every parameter is a point estimate there is nothing to draw, and it has one chain and
+    one draw: `az.loo` refuses that, rightly, since importance sampling needs a posterior, and `az.waic` on data that
+    were fitted would be over-optimistic. Compare such models with `latentrnn.compare` on held-out sequences.
+
+    Args:
+        posterior: what `FitResult.posterior(data)` returned.
+        num_samples: draws per variable.
+        num_particles: importance samples per sequence for the log-likelihood.
+        prior_predictive: whether to include that group.
+        latents: whether to include the latent trajectories, the largest part by far for long sequences.
+        seed: seed of all the draws; None for the posterior's own.
+        container: "inferencedata" (ArviZ 0.x), "datatree" (ArviZ 1.x and arviz-base), or "auto" for what the installed
+            ArviZ takes.
+
+    Returns:
+        An `arviz.InferenceData` or an `xarray.DataTree`; both have `to_netcdf`.
+
+    Raises:
+        ValueError: a count below one, an unknown container, "inferencedata" without ArviZ 0.x, or two variables of one
+            group with the same name.
+    """
+    for name, value in (("num_samples", num_samples), ("num_particles", num_particles)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1; found {value}")
+    # xarray takes most of a second to import, which only those who export should wait for
+    from latentrnn.export.groups import posterior_groups
+
+    make = _container(container)
+    groups = posterior_groups(
+        posterior,
+        num_samples=num_samples,
+        num_particles=num_particles,
+        prior_predictive=prior_predictive,
+        latents=latents,
+        seed=seed,
+    )
+    return make(groups)
+
+
+def _container(kind: str) -> Any:
+    """Return the function from {group: Dataset} to what the installed ArviZ takes."""
+    if kind not in ("auto", "inferencedata", "datatree"):
+        raise ValueError(f'container: expected "auto", "inferencedata" or "datatree"; found {kind!r}')
+    installed = _arviz_version()
+    is_zero = installed is not None and installed.split(".")[0] == "0"
+    if kind == "inferencedata" and not is_zero:
+        raise ValueError(f'container: "inferencedata" needs arviz below 1.0; found {installed or "no arviz"}')
+    if kind == "datatree" or not is_zero:
+        from xarray import DataTree
+
+        return DataTree.from_dict
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # 0.23 announces 1.x when it is imported, once a day
+        import arviz
+
+    return lambda groups: arviz.InferenceData(**groups)
+
+
+def _arviz_version() -> str | None:
+    try:
+        return version("arviz")
+    except PackageNotFoundError:  # the 1.x stack can be installed as arviz-base alone
+        return None

@@ -1,0 +1,153 @@
+"""The groups of a posterior as xarray Datasets with named dims and coordinates, which every ArviZ version takes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from latentrnn.data import SequenceData
+    from latentrnn.inference.posterior import Posterior
+
+_SAMPLE = ("chain", "draw")
+_EXACT_INTEGER = 2**53  # beyond it, a float64 no longer tells neighbouring integers apart
+
+_Variable = tuple[tuple[Hashable, ...], np.ndarray]  # dims and values
+
+
+def posterior_groups(
+    posterior: Posterior,
+    *,
+    num_samples: int,
+    num_particles: int,
+    prior_predictive: bool,
+    latents: bool,
+    seed: int | None,
+) -> dict[str, xr.Dataset]:
+    """Return {group: Dataset}; `to_arviz` documents the groups, the arguments and the dims."""
+    data = posterior.data
+    with _seeded(seed):
+        log_likelihood = posterior.log_likelihood(num_particles)
+        sites = posterior.parameters(num_samples)
+        trajectories = posterior.latents(num_samples) if latents else {}
+        replicates = {"posterior_predictive": posterior.predictive(num_samples)}
+        if prior_predictive:
+            replicates["prior_predictive"] = posterior.prior_predictive(num_samples)
+    labelled = data.to_xarray()
+    # the heads that are modelled: az.plot_ppc pairs every observed variable with its replicates
+    heads = list(replicates["posterior_predictive"])
+    whole = {head for head in heads if _is_whole(data, head, replicates)}
+
+    groups = {}
+    parameters = _sites(sites) | _latents(data, trajectories)
+    if parameters:
+        groups["posterior"] = _drawn(parameters, labelled)
+    for group, values in replicates.items():
+        groups[group] = _drawn(_replicated(data, values, whole, labelled), labelled)
+    groups["log_likelihood"] = _drawn({"log_likelihood": (("sequence",), log_likelihood.double().numpy())}, labelled)
+    groups["log_likelihood"].attrs |= {
+        "unit": "nats",
+        "integrated": "all heads jointly; local latents integrated out by importance sampling",
+        "num_particles": num_particles,
+        "parameters": "one draw of the global sites per draw"
+        if sites
+        else "point estimates: not for PSIS-LOO or WAIC; compare held-out evidence with latentrnn.compare",
+    }
+    observed = labelled.reset_coords()[heads]
+    groups["observed_data"] = observed.assign({head: observed[head].astype(np.int64) for head in whole})
+    groups["constant_data"] = _constants(data, heads, labelled)
+    source = {"inference_library": "latentrnn", "inference_library_version": _version()}
+    return {name: group.assign_attrs(source) for name, group in groups.items()}
+
+
+def _drawn(variables: Mapping[str, _Variable], labelled: xr.Dataset) -> xr.Dataset:
+    """Return variables whose leading axis is the draws of one chain, with the data's coordinates on shared dims."""
+    arrays = {name: ((*_SAMPLE, *dims), values[None]) for name, (dims, values) in variables.items()}
+    dataset = xr.Dataset(arrays)
+    return dataset.assign_coords(
+        {
+            dim: labelled[dim].variable if dim in labelled.indexes else np.arange(size)
+            for dim, size in dataset.sizes.items()
+        }
+    )
+
+
+def _sites(sites: Mapping[str, Tensor]) -> dict[str, _Variable]:
+    """Name the axes of a global site after the site, as ArviZ does."""
+    return {
+        name: (tuple(f"{name}_dim_{axis}" for axis in range(values.dim() - 1)), values.numpy())
+        for name, values in sites.items()
+    }
+
+
+def _latents(data: SequenceData, latents: Mapping[str, Tensor]) -> dict[str, _Variable]:
+    """Name the axes of the latents, and remove what lies beyond a sequence's end: there is no such step."""
+    variables: dict[str, _Variable] = {}
+    for name, values in latents.items():
+        if values.dim() == 4:  # (sample, sequence, time, dim); the initial state has no time
+            values = values.masked_fill(~data.valid[..., None].cpu(), torch.nan)
+            variables[name] = (("sequence", "time", f"{name}_dim"), values.numpy())
+        else:
+            variables[name] = (("sequence", f"{name}_dim"), values.numpy())
+    return variables
+
+
+def _replicated(
+    data: SequenceData, heads: Mapping[str, Tensor], whole: set[str], labelled: xr.Dataset
+) -> dict[str, _Variable]:
+    """Name the axes of the replicates as the observed heads' are, and remove what is unobserved there."""
+    variables: dict[str, _Variable] = {}
+    for name, values in heads.items():
+        if name in whole:
+            values = values.to(torch.int64)
+        else:
+            values = values.masked_fill(~data.masks[name].cpu(), torch.nan)
+        variables[name] = (labelled[name].dims, values.numpy())
+    return variables
+
+
+def _is_whole(data: SequenceData, head: str, replicates: Mapping[str, Mapping[str, Tensor]]) -> bool:
+    """Whether a head is observed everywhere and holds whole numbers, replicates included."""
+    if not bool(data.masks[head].all()):
+        return False
+    values = [data.observations[head], *(drawn[head] for drawn in replicates.values())]
+    return all(bool(((v == v.round()) & (v.abs() < _EXACT_INTEGER)).all()) for v in values)
+
+
+def _constants(data: SequenceData, heads: list[str], labelled: xr.Dataset) -> xr.Dataset:
+    """Return what the model conditions on: covariates, totals, lengths, masks and the step."""
+    constants = labelled.reset_coords().drop_vars(list(data.observations))
+    ours = {f"{name}_mask": (labelled[name].dims, data.masks[name].cpu().numpy()) for name in heads}
+    if data.spec.dt is not None:
+        ours["dt"] = ((), np.asarray(data.spec.dt), {"units": "s"})
+    for name in ours:
+        if name in constants:
+            raise ValueError(
+                f"covariates[{name!r}]: the export has a variable {name!r} of its own; rename the covariate"
+            )
+    return constants.assign(ours).drop_attrs(deep=False)
+
+
+def _version() -> str:
+    try:
+        return version("latentrnn")
+    except PackageNotFoundError:
+        return "unknown"  # run from a source tree that is not installed
+
+
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Draw from a seed of our own and leave torch's global generator as it was."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

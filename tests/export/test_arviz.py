@@ -1,0 +1,246 @@
+"""ArviZ export: every group's dims, coordinates and values, the functions of both ArviZ lines, and netCDF."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from latentrnn.data import SequenceData
+from latentrnn.export import arviz as export
+from latentrnn.export.arviz import to_arviz
+from tests.export.fakes import FakePosterior, fake_data
+
+DRAWS = 20
+GROUPS = {
+    "posterior",
+    "posterior_predictive",
+    "prior_predictive",
+    "log_likelihood",
+    "observed_data",
+    "constant_data",
+}
+CONTAINERS = ["inferencedata", "datatree"]
+ENGINES = ["h5netcdf", "netcdf4"]
+
+
+@pytest.fixture
+def az() -> Any:
+    # by way of the export, which silences what ArviZ 0.23 announces once a day when it is imported
+    to_arviz(FakePosterior(fake_data()), num_samples=2, container="inferencedata")
+    return sys.modules["arviz"]
+
+
+def datasets(exported: Any) -> dict[str, xr.Dataset]:
+    """The groups of either container as plain datasets."""
+    if isinstance(exported, xr.DataTree):
+        return {name: node.to_dataset() for name, node in exported.children.items()}
+    return {name: exported[name] for name in exported.groups()}
+
+
+def groups_of(posterior: FakePosterior, container: Any = "datatree", **options: Any) -> dict[str, xr.Dataset]:
+    return datasets(to_arviz(posterior, num_samples=DRAWS, container=container, **options))
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_dims_of_every_variable(container: str) -> None:
+    groups = groups_of(FakePosterior(fake_data()), container)
+    sampled = ("chain", "draw", "sequence")
+    heads = {
+        "spikes": (*sampled, "time", "spikes_channel"),
+        "field": (*sampled, "field_time", "field_channel"),
+        "label": (*sampled, "label_channel"),
+    }
+    expected = {
+        "posterior": {
+            "spikes.gain.beta": ("chain", "draw", "spikes.gain.beta_dim_0", "spikes.gain.beta_dim_1"),
+            "states": (*sampled, "time", "states_dim"),
+            "innovations": (*sampled, "time", "innovations_dim"),
+            "initial": (*sampled, "initial_dim"),
+        },
+        "posterior_predictive": heads,
+        "prior_predictive": heads,
+        "log_likelihood": {"log_likelihood": sampled},
+        "observed_data": {name: dims[2:] for name, dims in heads.items()},
+        "constant_data": {
+            "stimulus": ("sequence", "time", "stimulus_feature"),
+            "num_steps": ("sequence",),
+            "context_steps": ("sequence",),
+            "dt": (),
+            **{f"{name}_mask": dims[2:] for name, dims in heads.items()},
+        },
+    }
+    assert {g: {v: d.dims for v, d in dataset.data_vars.items()} for g, dataset in groups.items()} == expected
+    for dataset in groups.values():
+        assert set(dataset.dims) == set(dataset.indexes), "every dim has a coordinate"
+
+
+@pytest.mark.parametrize(("dt", "unit", "step"), [(0.5, "s", 0.5), (None, "step", 1.0)])
+def test_coordinates_name_sequences_channels_and_time(dt: float | None, unit: str, step: float) -> None:
+    for name in ("observed_data", "posterior_predictive", "prior_predictive"):
+        dataset = groups_of(FakePosterior(fake_data(dt=dt)))[name]
+        assert dataset["sequence"].values.tolist() == ["a", "b", "c"]
+        assert dataset["spikes_channel"].values.tolist() == ["left", "right"]
+        np.testing.assert_allclose(dataset["time"], np.arange(6) * step)
+        np.testing.assert_allclose(dataset["field_time"], np.arange(3) * 2 * step)
+        assert dataset["time"].attrs["units"] == dataset["field_time"].attrs["units"] == unit
+
+
+def test_values_are_the_posteriors_and_nan_where_there_is_nothing() -> None:
+    posterior = FakePosterior(fake_data())
+    drawn = posterior.fixed(DRAWS)
+    groups = groups_of(posterior)
+    spikes = groups["posterior_predictive"]["spikes"].values[0]
+    mask = posterior.data.masks["spikes"].numpy()
+    np.testing.assert_array_equal(np.isnan(spikes), np.broadcast_to(~mask, spikes.shape))
+    np.testing.assert_array_equal(spikes[:, mask], drawn.predictive(DRAWS)["spikes"].numpy()[:, mask])
+    observed = groups["observed_data"]["spikes"].values
+    np.testing.assert_array_equal(observed[mask], posterior.data.observations["spikes"].numpy()[mask])
+    assert np.isnan(observed[~mask]).all()
+    assert np.isnan(groups["observed_data"]["field"].sel(sequence="a").values).tolist() == [[False], [True], [False]]
+    states = groups["posterior"]["states"].sel(sequence="c")
+    assert bool(states.isel(time=slice(4, None)).isnull().all()), "there is no state beyond the sequence's end"
+    assert bool(states.isel(time=slice(4)).notnull().all())
+    np.testing.assert_array_equal(
+        groups["posterior"]["spikes.gain.beta"][0], drawn.parameters(DRAWS)["spikes.gain.beta"]
+    )
+    np.testing.assert_allclose(groups["log_likelihood"]["log_likelihood"][0], drawn.log_likelihood())
+
+
+def test_whole_numbers_are_integers_only_where_nothing_is_missing() -> None:
+    """ArviZ draws integers as counts, but an integer cannot be NaN."""
+    kinds = {
+        ragged: {
+            (group, head): groups[group][head].dtype.kind
+            for group in ("observed_data", "posterior_predictive", "prior_predictive")
+            for head in ("spikes", "field", "label")
+        }
+        for ragged in (False, True)
+        if (groups := groups_of(FakePosterior(fake_data(ragged=ragged))))
+    }
+    for (_, head), kind in kinds[False].items():
+        assert kind == {"spikes": "i", "field": "f", "label": "i"}[head]
+    for (_, head), kind in kinds[True].items():
+        assert kind == {"spikes": "f", "field": "f", "label": "i"}[head]
+
+
+def test_totals_irregular_times_and_context_are_constant_data() -> None:
+    counts = torch.tensor([[[1.0, 2.0], [0.0, 3.0], [4.0, 0.0]]])
+    data = SequenceData.from_arrays(
+        {"choice": counts}, totals={"choice": counts.sum(-1)}, times=np.array([[0.0, 0.1, 0.5]])
+    )
+    constants = groups_of(FakePosterior(data, sites=False), latents=False)["constant_data"]
+    assert constants["choice_total"].values.tolist() == [[3.0, 3.0, 4.0]]
+    np.testing.assert_allclose(constants["seconds"], [[0.0, 0.1, 0.5]])
+    assert "dt" not in constants
+
+
+def test_parts_that_can_be_left_out() -> None:
+    data = fake_data()
+    assert set(groups_of(FakePosterior(data))) == GROUPS
+    assert set(groups_of(FakePosterior(data), prior_predictive=False)) == GROUPS - {"prior_predictive"}
+    assert set(groups_of(FakePosterior(data), latents=False)["posterior"]) == {"spikes.gain.beta"}
+    # with nothing drawn there is no posterior to show, and ArviZ is told so by its absence
+    assert set(groups_of(FakePosterior(data, sites=False), latents=False)) == GROUPS - {"posterior"}
+
+
+def test_heads_that_the_model_leaves_out_are_not_observed_by_it() -> None:
+    """`az.plot_ppc` looks for replicates of everything in observed_data."""
+    groups = groups_of(FakePosterior(fake_data(), heads=("spikes",)))
+    for name in ("observed_data", "posterior_predictive", "prior_predictive"):
+        assert set(groups[name]) == {"spikes"}
+    assert "field_mask" not in groups["constant_data"]
+
+
+def test_point_estimates_have_one_draw_that_loo_refuses(az: Any) -> None:
+    exported = to_arviz(FakePosterior(fake_data(), sites=False), num_samples=DRAWS, container="inferencedata")
+    assert dict(exported.log_likelihood.sizes) == {"chain": 1, "draw": 1, "sequence": 3}
+    assert "latentrnn.compare" in exported.log_likelihood.attrs["parameters"]
+    with pytest.raises(IndexError):
+        az.loo(exported)
+
+
+def test_particles_and_seed_reach_the_posterior() -> None:
+    posterior = FakePosterior(fake_data())
+    first, again, other = (groups_of(posterior, num_particles=7, seed=seed) for seed in (3, 3, 4))
+    assert posterior.asked == {"num_particles": 7}
+    for name, dataset in first.items():
+        xr.testing.assert_identical(dataset, again[name])
+    assert not first["posterior_predictive"].equals(other["posterior_predictive"])
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_arviz_zero_draws_it(az: Any, ragged: bool) -> None:
+    exported = to_arviz(FakePosterior(fake_data(ragged=ragged)), num_samples=DRAWS, container="inferencedata")
+    az.plot_ppc(exported)
+    az.plot_ppc(exported, group="prior", kind="cumulative")
+    az.plot_trace(exported, var_names=["spikes.gain.beta"])
+    az.plot_posterior(exported, var_names=["spikes.gain.beta"])
+    az.plot_forest(exported, var_names=["spikes.gain.beta"])
+    assert len(az.summary(exported, var_names=["spikes.gain.beta"])) == 2
+
+
+def test_arviz_one_reads_it() -> None:
+    base = pytest.importorskip("arviz_base", reason="the ArviZ 1.x stack is not installed")
+    exported = to_arviz(FakePosterior(fake_data()), num_samples=DRAWS, container="datatree")
+    assert base.convert_to_datatree(exported) is exported
+    assert base.extract(exported, var_names="spikes.gain.beta").sizes["sample"] == DRAWS
+    assert base.dataset_to_dataarray(base.convert_to_dataset(exported, group="log_likelihood")).sizes["label"] == 3
+
+
+def test_arviz_one_summarises_and_draws_it() -> None:
+    stats = pytest.importorskip("arviz_stats", reason="the ArviZ 1.x stack is not installed")
+    plots = pytest.importorskip("arviz_plots", reason="the ArviZ 1.x stack is not installed")
+    exported = to_arviz(FakePosterior(fake_data(ragged=False)), num_samples=DRAWS, container="datatree")
+    assert len(stats.summary(exported, var_names=["spikes.gain.beta"])) == 2
+    plots.plot_ppc_dist(exported, var_names=["field"], num_samples=5, backend="none")
+    plots.plot_trace(exported, var_names=["spikes.gain.beta"], backend="none")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_netcdf_round_trip(tmp_path: Path, container: str, engine: str) -> None:
+    exported = to_arviz(FakePosterior(fake_data()), num_samples=DRAWS, container=container)
+    exported.to_netcdf(tmp_path / "fit.nc", engine=engine)
+    with xr.open_datatree(tmp_path / "fit.nc", engine=engine) as stored:
+        for name, dataset in datasets(exported).items():
+            xr.testing.assert_identical(stored[name].to_dataset().load(), dataset)
+
+
+def test_arviz_zero_reads_its_netcdf(az: Any, tmp_path: Path) -> None:
+    exported = to_arviz(FakePosterior(fake_data()), num_samples=DRAWS, container="inferencedata")
+    stored = az.from_netcdf(exported.to_netcdf(str(tmp_path / "fit.nc")))
+    assert set(stored.groups()) == GROUPS
+    xr.testing.assert_equal(stored.posterior_predictive, exported.posterior_predictive)
+
+
+@pytest.mark.parametrize(
+    ("installed", "expected"),
+    [("0.23.4", "InferenceData"), ("1.3.0", "DataTree"), (None, "DataTree")],
+)
+def test_the_container_follows_the_installed_arviz(
+    monkeypatch: pytest.MonkeyPatch, installed: str | None, expected: str
+) -> None:
+    monkeypatch.setattr(export, "_arviz_version", lambda: installed)
+    assert type(to_arviz(FakePosterior(fake_data()), num_samples=2)).__name__ == expected
+
+
+def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    posterior = FakePosterior(fake_data())
+    with pytest.raises(ValueError, match="num_samples: expected at least 1; found 0"):
+        to_arviz(posterior, num_samples=0)
+    with pytest.raises(ValueError, match="num_particles: expected at least 1; found -1"):
+        to_arviz(posterior, num_particles=-1)
+    with pytest.raises(ValueError, match=r'container: expected "auto", "inferencedata" or "datatree"; found \'zarr\''):
+        to_arviz(posterior, container="zarr")
+    monkeypatch.setattr(export, "_arviz_version", lambda: "1.3.0")
+    with pytest.raises(ValueError, match=r'"inferencedata" needs arviz below 1.0; found 1.3.0'):
+        to_arviz(posterior, container="inferencedata")
+    clash = SequenceData.from_arrays({"y": torch.zeros(1, 3, 1)}, {"y_mask": torch.zeros(1, 3, 1)})
+    with pytest.raises(ValueError, match=r"covariates\['y_mask'\]: .* rename the covariate"):
+        to_arviz(FakePosterior(clash, sites=False), latents=False)
