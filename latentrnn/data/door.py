@@ -237,7 +237,7 @@ def _read_totals(name: str, value: Any, head: _Head) -> list[Array]:
                 f"{where}: expected {len(values)} steps as in {head.where}, found {len(total)} at sequence {index}"
             )
         seen: Array = np.where(mask, values, 0).astype(np.float64).sum(1)
-        complete: Array = mask.all(1)
+        complete = np.asarray(mask.all(1))
         # where a channel is missing the total may be unknown: what was seen is then all that is known of it
         unknown = np.isnan(total) & ~complete
         total[unknown] = seen[unknown]

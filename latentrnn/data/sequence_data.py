@@ -375,18 +375,21 @@ class SequenceData:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> SequenceData:
         """The same data on another device or in another floating type; times stay float64."""
 
-        def move(tensors: dict[str, Tensor], dtype: torch.dtype | None = dtype) -> dict[str, Tensor]:
-            return {name: tensor.to(device=device, dtype=dtype, non_blocking=True) for name, tensor in tensors.items()}
+        # a copy to the host that does not block would be read before it is there
+        background = device is not None and torch.device(device).type != "cpu"
 
-        def place(tensor: Tensor | None) -> Any:
-            return None if tensor is None else tensor.to(device=device, non_blocking=True)
+        def place(tensor: Tensor | None, dtype: torch.dtype | None = None) -> Any:
+            return None if tensor is None else tensor.to(device=device, dtype=dtype, non_blocking=background)
+
+        def move(tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+            return {name: place(tensor, dtype) for name, tensor in tensors.items()}
 
         return dataclasses.replace(
             self,
-            observations=move(self.observations),
-            masks=move(self.masks, None),
-            covariates=move(self.covariates),
-            totals=move(self.totals),
+            observations=move(self.observations, dtype),
+            masks=move(self.masks),
+            covariates=move(self.covariates, dtype),
+            totals=move(self.totals, dtype),
             lengths=place(self.lengths),
             context=place(self.context),
             times=place(self.times),
