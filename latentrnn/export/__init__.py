@@ -1,3 +1,5 @@
 """Out of the package: ArviZ groups and netCDF, checkpoints."""
 
 from latentrnn.export.arviz import to_arviz as to_arviz
+from latentrnn.export.checkpoints import load as load
+from latentrnn.export.checkpoints import save as save

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import arviz_base
+import arviz_plots
+import arviz_stats
 import numpy as np
 import pytest
 import torch
@@ -186,20 +189,20 @@ def test_arviz_zero_draws_it(az: Any, ragged: bool) -> None:
 
 
 def test_arviz_one_reads_it() -> None:
-    base = pytest.importorskip("arviz_base", reason="the ArviZ 1.x stack is not installed")
     exported = to_arviz(FakePosterior(fake_data()), num_samples=DRAWS, container="datatree")
-    assert base.convert_to_datatree(exported) is exported
-    assert base.extract(exported, var_names="spikes.gain.beta").sizes["sample"] == DRAWS
-    assert base.dataset_to_dataarray(base.convert_to_dataset(exported, group="log_likelihood")).sizes["label"] == 3
+    assert arviz_base.convert_to_datatree(exported) is exported
+    assert arviz_base.extract(exported, var_names="spikes.gain.beta").sizes["sample"] == DRAWS
+    assert (
+        arviz_base.dataset_to_dataarray(arviz_base.convert_to_dataset(exported, group="log_likelihood")).sizes["label"]
+        == 3
+    )
 
 
 def test_arviz_one_summarises_and_draws_it() -> None:
-    stats = pytest.importorskip("arviz_stats", reason="the ArviZ 1.x stack is not installed")
-    plots = pytest.importorskip("arviz_plots", reason="the ArviZ 1.x stack is not installed")
     exported = to_arviz(FakePosterior(fake_data(ragged=False)), num_samples=DRAWS, container="datatree")
-    assert len(stats.summary(exported, var_names=["spikes.gain.beta"])) == 2
-    plots.plot_ppc_dist(exported, var_names=["field"], num_samples=5, backend="none")
-    plots.plot_trace(exported, var_names=["spikes.gain.beta"], backend="none")
+    assert len(arviz_stats.summary(exported, var_names=["spikes.gain.beta"])) == 2
+    arviz_plots.plot_ppc_dist(exported, var_names=["field"], num_samples=5, backend="none")
+    arviz_plots.plot_trace(exported, var_names=["spikes.gain.beta"], backend="none")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -1,0 +1,244 @@
+"""Saving a fit to a directory of safetensors and JSON, and loading it; nothing is pickled."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from torch import nn
+
+from latentrnn.export.strict_json import dumps, loads
+from latentrnn.export.weights import read_weights, write_atomically, write_weights
+
+if TYPE_CHECKING:
+    from latentrnn.data import DataSpec
+    from latentrnn.inference.svi import FitResult
+
+T = TypeVar("T")
+
+MANIFEST = "latentrnn.json"
+FORMAT = "latentrnn checkpoint"
+FORMAT_VERSION = 1
+
+# What the manifest must hold, and of what type: the table that `load` checks before it believes anything.
+_SCHEMA: dict[str, type | tuple[type, ...]] = {
+    "versions": dict,
+    "spec": dict,
+    "model": dict,
+    "guide": dict,
+    "own_classes": dict,
+    "weights": dict,
+    "weights.model": dict,
+    "weights.guide": dict,
+    "history": dict,
+    "settings": dict,
+    "stop_reason": str,
+    "seed": (int, type(None)),
+    "used": list,
+    "events": list,
+}
+_WEIGHTS_SCHEMA: dict[str, type | tuple[type, ...]] = {
+    "file": str,
+    "sha256": str,
+    "bytes": int,
+    "dtype": str,
+    "training": bool,
+}
+_WEIGHTS_FILE = re.compile(r"(model|guide)-[0-9a-f]{12}\.safetensors")
+
+
+def save(result: FitResult, path: str | os.PathLike[str]) -> Path:
+    """Save a fit to a directory: `latentrnn.json` and one safetensors file each for model and guide.
+
+    The weights are written first, under names that carry the hash of their content, and then the JSON file that
+    names them, each in one atomic step. So a checkpoint that was there before stays whole until the new one is, even
+    if the process is killed; other files in the directory stay as they are.
+
+    Args:
+        result: what `lr.fit` returned.
+        path: the directory; it is made, with its parents, if it does not exist.
+
+    Returns:
+        The directory.
+
+    Raises:
+        ValueError: `path` is a file, or a parameter is NaN or infinite.
+        TypeError: a setting, or an argument of a component of your own, has no JSON form; the message says which.
+    """
+    directory = Path(path)
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory}: expected a directory to save to; found a file")
+    manifest = _describe(result)
+    dumps(manifest, "result")  # what JSON refuses is refused before anything is written
+    directory.mkdir(parents=True, exist_ok=True)
+    before = _weights_files(directory)
+    written: set[str] = set()
+    try:
+        manifest["weights"] = {}
+        for part, module in (("model", result.model), ("guide", result.guide)):
+            manifest["weights"][part] = write_weights(module, directory, part)
+            written.add(manifest["weights"][part]["file"])
+        write_atomically(directory / MANIFEST, dumps(manifest, "result").encode())
+    except BaseException:
+        _remove(directory, written - before)
+        raise
+    _remove(directory, before - written)
+    return directory
+
+
+def load(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> FitResult:
+    """Load a fit that `save` wrote, on CPU, checking everything that can be wrong with the files.
+
+    Args:
+        path: the directory given to `save`.
+        spec: the spec of the data that the model is meant for, `data.spec`; it is compared with the saved one.
+
+    Returns:
+        The fit: configuration, weights and history equal those of the saved one bit for bit.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`.
+        ValueError: `path` is not a checkpoint, or was written by a newer version, or a file is missing, truncated or
+            changed, or a tensor is not what the configuration describes, or a component class is not known yet, or
+            `spec` differs from the saved one. The message names the file and what is wrong.
+    """
+    from latentrnn.data import DataSpec, SequenceKey
+    from latentrnn.inference.guides import Guide
+    from latentrnn.inference.svi import FitResult
+    from latentrnn.models.state_space import LatentRNN
+
+    directory = Path(path)
+    manifest = _read_manifest(directory)
+    where = directory / MANIFEST
+    saved_spec = _rebuild(where, "spec", lambda: DataSpec.from_json(manifest["spec"]))
+    if spec is not None:
+        try:
+            saved_spec.check_compatible(spec)
+        except ValueError as error:
+            raise ValueError(f"{directory}: the saved model does not fit this data: {error}") from error
+    model = _rebuild(where, "model", lambda: LatentRNN.from_config(manifest["model"], saved_spec), manifest)
+    read_weights(model, directory, manifest["weights"]["model"])
+    guide = _rebuild(where, "guide", lambda: Guide.from_config(manifest["guide"], model), manifest)
+    read_weights(guide, directory, manifest["weights"]["guide"])
+    return FitResult(
+        model=model,
+        guide=guide,
+        history=manifest["history"],
+        stop_reason=manifest["stop_reason"],
+        seed=manifest["seed"],
+        used=_rebuild(where, "used", lambda: frozenset(SequenceKey(*key) for key in manifest["used"])),
+        settings=manifest["settings"],
+        events=manifest["events"],
+    )
+
+
+def _describe(result: FitResult) -> dict[str, Any]:
+    """Return everything about a fit but its weights."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "versions": {name: _version(name) for name in ("latentrnn", "torch", "pyro-ppl")},
+        "spec": result.spec.to_json(),
+        "model": result.model.config(),
+        "guide": result.guide.config(),
+        "own_classes": _own_classes(result.model) | _own_classes(result.guide),
+        "stop_reason": result.stop_reason,
+        "seed": result.seed,
+        "settings": result.settings,
+        "history": result.history,
+        "events": result.events,
+        "used": sorted([key.key, key.start, key.stop] for key in result.used),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"  # run from a source tree that is not installed
+
+
+def _own_classes(module: nn.Module) -> dict[str, str]:
+    """Return {class name: module} of what is not the package's own, so that `load` can say what to import."""
+    classes = {type(part).__name__: type(part).__module__ for part in module.modules()}
+    return {name: home for name, home in classes.items() if home.split(".")[0] not in ("latentrnn", "torch", "pyro")}
+
+
+def _weights_files(directory: Path) -> set[str]:
+    """Return the weights files of the checkpoint that is in a directory now; none if there is none that can be read."""
+    try:
+        entries = _read_manifest(directory)["weights"].values()
+    except (FileNotFoundError, ValueError):
+        return set()
+    return {entry["file"] for entry in entries}
+
+
+def _remove(directory: Path, files: set[str]) -> None:
+    for file in files:
+        (directory / file).unlink(missing_ok=True)
+
+
+def _read_manifest(directory: Path) -> dict[str, Any]:
+    if not directory.exists():
+        raise FileNotFoundError(f"{directory}: no such directory; expected one that FitResult.save wrote")
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise ValueError(f"{directory}: not a latentrnn checkpoint; expected a directory with a {MANIFEST}")
+    try:
+        manifest = loads(path.read_bytes().decode())
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise ValueError(f"{path}: damaged or truncated; not valid JSON ({error})") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ValueError(f'{path}: not a latentrnn checkpoint; expected "format": "{FORMAT}"')
+    number = manifest.get("format_version")
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ValueError(f"{path}: format_version: expected a positive integer; found {number!r}")
+    if number > FORMAT_VERSION:
+        writer = manifest.get("versions")
+        writer = writer.get("latentrnn", "unknown") if isinstance(writer, dict) else "unknown"
+        raise ValueError(
+            f"{path}: format_version {number}, written by latentrnn {writer}, is newer than this version reads "
+            f"(up to {FORMAT_VERSION}); upgrade latentrnn"
+        )
+    _check_schema(path, manifest, _SCHEMA)
+    for part in ("model", "guide"):
+        _check_schema(path, manifest["weights"][part], _WEIGHTS_SCHEMA, f"weights.{part}.")
+        if not _WEIGHTS_FILE.fullmatch(manifest["weights"][part]["file"]):
+            raise ValueError(
+                f"{path}: weights.{part}.file: expected {part}-<hash>.safetensors; "
+                f"found {manifest['weights'][part]['file']!r}"
+            )
+    return manifest
+
+
+def _check_schema(
+    path: Path, values: dict[str, Any], schema: dict[str, type | tuple[type, ...]], prefix: str = ""
+) -> None:
+    for name, kind in schema.items():
+        found: Any = values
+        for key in name.split("."):
+            if key not in found:
+                raise ValueError(f"{path}: {prefix}{name} is missing; the file was not written by latentrnn, or edited")
+            found = found[key]
+        if not isinstance(found, kind):
+            kinds = kind if isinstance(kind, tuple) else (kind,)
+            expected = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
+            raise ValueError(f"{path}: {prefix}{name}: expected {expected}; found {type(found).__name__}")
+
+
+def _rebuild(path: Path, part: str, build: Callable[[], T], manifest: dict[str, Any] | None = None) -> T:
+    """Return `build()`; if the saved description makes no sense here, name the file, the part and what to import."""
+    try:
+        return build()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        for name, home in (manifest or {}).get("own_classes", {}).items():
+            if not hasattr(sys.modules.get(home), name):
+                remedy = "define it" if home == "__main__" else f"import {home}, which defines it,"
+                reason += f". The fit was saved with a class of your own, {name}: {remedy} before loading"
+        raise ValueError(f"{path}: cannot rebuild the {part} it describes: {reason}") from error
