@@ -22,7 +22,7 @@ def take(data: SequenceData, indices: Tensor) -> SequenceData:
     """The sequences at `indices` (in the host's memory) as a sub-sample of the same plate, trimmed to the longest."""
     chosen = indices.numpy()
     lengths = data.host_lengths[chosen]
-    num_steps = int(lengths.max())
+    num_steps = max(int(lengths.max()), data.spec.slowest)
     on_device = indices.to(data.device, non_blocking=True)
 
     def pick(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

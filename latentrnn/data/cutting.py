@@ -90,10 +90,10 @@ def stretches(
     for row, (stop, first) in enumerate(zip(data.host_lengths.tolist(), data.host_context.tolist(), strict=True)):
         cuts = [first, *(first + _floor(share * (stop - first), unit) for share in np.cumsum(fractions)[:2]), stop]
         for part, (name, start, end) in enumerate(zip(PARTS, cuts, cuts[1:], strict=False)):
-            if end <= start:
+            if end - start < unit:
                 raise ValueError(
-                    f"{name}: expected at least one step of every sequence, found none of the "
-                    f"{stop - first} scored steps of sequence {row} ({data.names[row]!r})"
+                    f"{name}: expected at least {unit} step{'s' * (unit > 1)} of every sequence, found {end - start} "
+                    f"of the {stop - first} scored steps of sequence {row} ({data.names[row]!r})"
                 )
             begin = 0 if part == 0 else max(0, start - context)
             parts[part].append(_Piece(row, begin, start, end))
@@ -110,7 +110,7 @@ def _gather(data: SequenceData, pieces: list[_Piece], names: list[str]) -> Seque
             )
     lengths = np.array([piece.stop - piece.begin for piece in pieces], dtype=np.int64)
     context = np.array([piece.start - piece.begin for piece in pieces], dtype=np.int64)
-    num_steps = int(lengths.max())
+    num_steps = max(int(lengths.max()), data.spec.slowest)
     rows = torch.tensor([piece.row for piece in pieces], device=data.device)[:, None]
     begins = torch.tensor([piece.begin for piece in pieces], device=data.device)[:, None]
     on_device = torch.as_tensor(lengths).to(data.device)

@@ -8,7 +8,9 @@ from typing import Any
 # names of the model's own Pyro sites and plate
 SITES = ("initial", "innovations", "states", "sequences")
 # names of axes and coordinates in what is exported
-AXES = ("sequence", "time", "channel", "feature", "sample", "chain", "draw", "num_steps", "context_steps")
+AXES = ("sequence", "time", "channel", "feature", "sample", "chain", "draw", "num_steps", "context_steps", "seconds")
+# what an export appends to a name
+SUFFIXES = ("_channel", "_feature", "_time", "_total")
 
 
 def check_names(observations: Any, covariates: Any) -> None:
@@ -28,6 +30,11 @@ def check_names(observations: Any, covariates: Any) -> None:
     for name in covariates:
         if name in observations:
             raise ValueError(f"covariates[{name!r}]: expected another name, found the name of an observation head")
+    names = {*observations, *covariates}
+    for name in names:
+        for taken in (name + suffix for suffix in SUFFIXES if name + suffix in names):
+            where = "observations" if taken in observations else "covariates"
+            raise ValueError(f"{where}[{taken!r}]: expected another name, since exports of {name!r} use it")
 
 
 def check_known(option: str, names: Any, known: Iterable[str], what: str) -> None:

@@ -85,6 +85,11 @@ class DataSpec:
     dt: float | None = None
     irregular: bool = False
 
+    @property
+    def slowest(self) -> int:
+        """Base steps of the longest frame, below which a tensor would have no frame of some head."""
+        return max((head.clock for head in self.heads.values()), default=1)
+
     def to_json(self) -> dict[str, Any]:
         """The spec as a dict of JSON types.
 

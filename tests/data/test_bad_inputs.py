@@ -45,6 +45,11 @@ DOOR: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "name is no identifier": (door({"my y": COUNTS}), ValueError, "like a Python identifier, found 'my y'"),
     "name of a latent site": (door({"states": COUNTS}), ValueError, "observations['states']: expected another name"),
     "name of an axis": (door(None, {"time": STIMULUS}), ValueError, "covariates['time']: expected another name"),
+    "name of a coordinate": (
+        door(None, {"y_channel": STIMULUS}),
+        ValueError,
+        "covariates['y_channel']: expected another name, since exports of 'y' use it",
+    ),
     "name used twice": (door(None, {"y": STIMULUS}), ValueError, "found the name of an observation head"),
     "strings": (door({"y": COUNTS.astype(str)}), TypeError, "observations['y']: expected real numbers, found strings"),
     "complex": (door({"y": COUNTS + 1j}), TypeError, "observations['y']: expected real numbers, found complex numbers"),
@@ -370,7 +375,12 @@ METHODS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "stretch without steps": (
         lambda: STEPS.split(0.8, 0.1, 0.1, along="time"),
         ValueError,
-        "valid: expected at least one step of every sequence, found none of the 4 scored steps of sequence 0 ('0')",
+        "valid: expected at least 1 step of every sequence, found 0 of the 4 scored steps of sequence 0 ('0')",
+    ),
+    "stretch without a frame": (
+        lambda: SLOW.split(0.5, 0.2, 0.3, along="time"),
+        ValueError,
+        "valid: expected at least 3 steps of every sequence, found 0 of the 12",
     ),
     "cutting a label": (
         lambda: DATA.windows(2),

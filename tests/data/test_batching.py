@@ -100,5 +100,15 @@ def test_indexing_gives_a_plate_of_its_own(item: object, expected: list[int]) ->
         assert_same_sequence(chosen, row, data, index)
 
 
+def test_sequences_without_a_frame_still_make_a_batch() -> None:
+    data = SequenceData.from_arrays(
+        {"y": [np.ones((9, 1)), np.ones((2, 1))], "slow": [np.ones((2, 1)), np.ones((0, 1))]}, clocks={"slow": 4}
+    )
+    short = data[1]
+    assert (short.num_steps, short.padded, short.observations["slow"].shape) == (4, True, (1, 1, 1))
+    assert not short.masks["slow"].any()
+    assert short.windows(4).observations["slow"].shape == (1, 1, 1)
+
+
 def test_iteration_ends() -> None:
     assert [one.names[0] for one in ragged()] == list(ragged().names)  # type: ignore[attr-defined]
