@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from torch import nn
 
 from latentrnn.export.strict_json import dumps, loads
@@ -17,7 +18,7 @@ from latentrnn.export.weights import read_weights, write_atomically, write_weigh
 
 if TYPE_CHECKING:
     from latentrnn.data import DataSpec
-    from latentrnn.inference.svi import FitResult
+    from latentrnn.inference.result import FitResult
 
 T = TypeVar("T")
 
@@ -26,7 +27,7 @@ FORMAT = "latentrnn checkpoint"
 FORMAT_VERSION = 1
 
 # What the manifest must hold, and of what type: the table that `load` checks before it believes anything.
-_SCHEMA: dict[str, type | tuple[type, ...]] = {
+_SCHEMA: dict[str, type] = {
     "versions": dict,
     "spec": dict,
     "model": dict,
@@ -38,11 +39,12 @@ _SCHEMA: dict[str, type | tuple[type, ...]] = {
     "history": dict,
     "settings": dict,
     "stop_reason": str,
-    "seed": (int, type(None)),
+    "best_step": int,
+    "seed": int,
     "used": list,
     "events": list,
 }
-_WEIGHTS_SCHEMA: dict[str, type | tuple[type, ...]] = {
+_WEIGHTS_SCHEMA: dict[str, type] = {
     "file": str,
     "sha256": str,
     "bytes": int,
@@ -52,7 +54,7 @@ _WEIGHTS_SCHEMA: dict[str, type | tuple[type, ...]] = {
 _WEIGHTS_FILE = re.compile(r"(model|guide)-[0-9a-f]{12}\.safetensors")
 
 
-def save(result: FitResult, path: str | os.PathLike[str]) -> Path:
+def save(result: FitResult, path: str | os.PathLike[str]) -> None:
     """Save a fit to a directory: `latentrnn.json` and one safetensors file each for model and guide.
 
     The weights are written first, under names that carry the hash of their content, and then the JSON file that
@@ -62,9 +64,6 @@ def save(result: FitResult, path: str | os.PathLike[str]) -> Path:
     Args:
         result: what `lr.fit` returned.
         path: the directory; it is made, with its parents, if it does not exist.
-
-    Returns:
-        The directory.
 
     Raises:
         ValueError: `path` is a file, or a parameter is NaN or infinite.
@@ -84,11 +83,10 @@ def save(result: FitResult, path: str | os.PathLike[str]) -> Path:
             manifest["weights"][part] = write_weights(module, directory, part)
             written.add(manifest["weights"][part]["file"])
         write_atomically(directory / MANIFEST, dumps(manifest, "result").encode())
-    except BaseException:
-        _remove(directory, written - before)
-        raise
-    _remove(directory, before - written)
-    return directory
+    finally:
+        # what the JSON file names stays, be it the new checkpoint or, after a failure, the old one
+        for file in (before | written) - _weights_files(directory):
+            (directory / file).unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> FitResult:
@@ -109,7 +107,7 @@ def load(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> FitRe
     """
     from latentrnn.data import DataSpec, SequenceKey
     from latentrnn.inference.guides import Guide
-    from latentrnn.inference.svi import FitResult
+    from latentrnn.inference.result import FitResult
     from latentrnn.models.state_space import LatentRNN
 
     directory = Path(path)
@@ -121,17 +119,21 @@ def load(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> FitRe
             saved_spec.check_compatible(spec)
         except ValueError as error:
             raise ValueError(f"{directory}: the saved model does not fit this data: {error}") from error
-    model = _rebuild(where, "model", lambda: LatentRNN.from_config(manifest["model"], saved_spec), manifest)
+    with torch.random.fork_rng(devices=[]):  # building draws weights; loading leaves the user's generator alone
+        model = _rebuild(where, "model", lambda: LatentRNN.from_config(manifest["model"], saved_spec), manifest)
+        guide = _rebuild(where, "guide", lambda: Guide.from_config(manifest["guide"], model), manifest)
     read_weights(model, directory, manifest["weights"]["model"])
-    guide = _rebuild(where, "guide", lambda: Guide.from_config(manifest["guide"], model), manifest)
     read_weights(guide, directory, manifest["weights"]["guide"])
     return FitResult(
         model=model,
         guide=guide,
         history=manifest["history"],
         stop_reason=manifest["stop_reason"],
+        best_step=manifest["best_step"],
         seed=manifest["seed"],
-        used=_rebuild(where, "used", lambda: frozenset(SequenceKey(*key) for key in manifest["used"])),
+        used=_rebuild(
+            where, "list of used sequences", lambda: frozenset(SequenceKey(*key) for key in manifest["used"])
+        ),
         settings=manifest["settings"],
         events=manifest["events"],
     )
@@ -148,6 +150,7 @@ def _describe(result: FitResult) -> dict[str, Any]:
         "guide": result.guide.config(),
         "own_classes": _own_classes(result.model) | _own_classes(result.guide),
         "stop_reason": result.stop_reason,
+        "best_step": result.best_step,
         "seed": result.seed,
         "settings": result.settings,
         "history": result.history,
@@ -176,11 +179,6 @@ def _weights_files(directory: Path) -> set[str]:
     except (FileNotFoundError, ValueError):
         return set()
     return {entry["file"] for entry in entries}
-
-
-def _remove(directory: Path, files: set[str]) -> None:
-    for file in files:
-        (directory / file).unlink(missing_ok=True)
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:
@@ -216,9 +214,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_schema(
-    path: Path, values: dict[str, Any], schema: dict[str, type | tuple[type, ...]], prefix: str = ""
-) -> None:
+def _check_schema(path: Path, values: dict[str, Any], schema: dict[str, type], prefix: str = "") -> None:
     for name, kind in schema.items():
         found: Any = values
         for key in name.split("."):
@@ -226,19 +222,17 @@ def _check_schema(
                 raise ValueError(f"{path}: {prefix}{name} is missing; the file was not written by latentrnn, or edited")
             found = found[key]
         if not isinstance(found, kind):
-            kinds = kind if isinstance(kind, tuple) else (kind,)
-            expected = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
-            raise ValueError(f"{path}: {prefix}{name}: expected {expected}; found {type(found).__name__}")
+            raise ValueError(f"{path}: {prefix}{name}: expected {kind.__name__}; found {type(found).__name__}")
 
 
 def _rebuild(path: Path, part: str, build: Callable[[], T], manifest: dict[str, Any] | None = None) -> T:
     """Return `build()`; if the saved description makes no sense here, name the file, the part and what to import."""
     try:
         return build()
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         for name, home in (manifest or {}).get("own_classes", {}).items():
-            if not hasattr(sys.modules.get(home), name):
+            if not hasattr(sys.modules.get(str(home)), name):
                 remedy = "define it" if home == "__main__" else f"import {home}, which defines it,"
                 reason += f". The fit was saved with a class of your own, {name}: {remedy} before loading"
         raise ValueError(f"{path}: cannot rebuild the {part} it describes: {reason}") from error
