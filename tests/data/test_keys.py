@@ -75,3 +75,15 @@ def test_context_is_no_overlap() -> None:
     train, _, test = ragged(label=False).split(0.5, 0.25, 0.25, along="time", context=2)
     assert test.host_context.tolist() == [2] * len(test)
     assert test.overlaps(train) == train.overlaps(test) == 0
+
+
+def test_an_observed_zero_is_not_a_missing_one() -> None:
+    zeros, missing = np.zeros((1, 4, 1)), np.zeros((1, 4, 1))
+    missing[0, 2] = np.nan
+    assert SequenceData.from_arrays({"y": zeros}).keys != SequenceData.from_arrays({"y": missing}).keys
+    assert SequenceData.from_arrays({"y": zeros}).keys == SequenceData.from_arrays({"y": -zeros}).keys
+
+
+def test_keys_see_differences_that_float32_would_not() -> None:
+    ones = np.ones((1, 4, 1))
+    assert SequenceData.from_arrays({"y": ones}).keys != SequenceData.from_arrays({"y": ones + 1e-12}).keys
