@@ -1,0 +1,299 @@
+"""Field statistics of recordings: what a replicate must reproduce to be taken for the data.
+
+Every function takes values with axes `(*sample, sequence, time, channel)` and a boolean mask that
+broadcasts to them (True = counts), works on all samples at once, and returns `(*sample, ...)` in
+float64. Where a statistic is undefined (no interval, no observed entry, no variance) it is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Kind = Literal["count", "continuous", "categorical"]
+StatisticFunction = Callable[[Tensor, Tensor], Tensor]
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A named statistic `function(values, mask)` and the kinds of observation that it describes.
+
+    Args:
+        name: what the table calls it.
+        function: `(*sample, sequence, time, channel)` and a mask to `(*sample, ...)`.
+        applies_to: kinds for which it is a default.
+        labels: names of the trailing entries, or None for channel names (or positions).
+    """
+
+    name: str
+    function: StatisticFunction
+    applies_to: frozenset[Kind] = frozenset({"count", "continuous", "categorical"})
+    labels: tuple[str, ...] | None = None
+
+    def __call__(self, values: Tensor, mask: Tensor) -> Tensor:
+        return self.function(values, mask)
+
+
+def observation_kind(values: Tensor, mask: Tensor) -> Kind:
+    """Tell counts from continuous values by looking at the observed entries.
+
+    Non-negative whole numbers are counts (0/1 events included), everything else is continuous.
+    Class labels look like counts: say `kinds={"head": "categorical"}` where that matters.
+
+    >>> observation_kind(torch.tensor([[[0.], [2.]]]), torch.ones(1, 2, 1, dtype=torch.bool))
+    'count'
+    """
+    seen = values[mask.expand_as(values)]
+    whole = bool(((seen >= 0) & (seen == seen.round())).all()) if seen.numel() else False
+    return "count" if whole else "continuous"
+
+
+def default_statistics(
+    values: Tensor, mask: Tensor, *, kind: Kind | None = None, dt: float | None = None
+) -> tuple[Statistic, ...]:
+    """Choose the statistics for one head from what was observed.
+
+    Counts: mean rate, zero fraction, Fano factor, mean and coefficient of variation of the inter-event
+    intervals, autocorrelation, channel correlation. Continuous: mean, standard deviation, minimum,
+    maximum, autocorrelation, channel correlation. Categorical: the share of each class.
+    The Fano window holds about five events per channel, and leaves at least ten windows.
+
+    Args:
+        values: observations `(sequence, time, channel)`, user units.
+        mask: entries that count, same shape.
+        kind: overrides `observation_kind`.
+        dt: seconds per step; None leaves rates per step and intervals in steps.
+    """
+    kind = observation_kind(values, mask) if kind is None else kind
+    num_steps, num_channels = values.shape[-2:]
+    chosen: list[Statistic] = []
+    if kind == "count":
+        unit = "per step" if dt is None else "Hz"
+        window = _fano_window(values, mask)
+        chosen += [
+            Statistic(f"mean rate ({unit})", partial(mean_rate, dt=dt)),
+            Statistic("zero fraction", zero_fraction),
+            Statistic(f"Fano factor ({window} steps)", partial(fano_factor, window=window)),
+        ]
+        if num_steps > 1:
+            unit = "steps" if dt is None else "s"
+            chosen += [
+                Statistic(f"mean interval ({unit})", partial(interval_mean, dt=dt)),
+                Statistic("interval CV", interval_cv),
+            ]
+    elif kind == "continuous":
+        chosen += [
+            Statistic("mean", mean),
+            Statistic("standard deviation", standard_deviation),
+            Statistic("minimum", minimum),
+            Statistic("maximum", maximum),
+        ]
+    elif kind == "categorical":
+        classes = tuple(int(label) for label in values[mask.expand_as(values)].unique())
+        return (Statistic("class share", partial(class_share, classes=classes)),)
+    else:
+        raise ValueError(f"kind: expected 'count', 'continuous' or 'categorical', got {kind!r}")
+    lags = tuple(lag for lag in (1, 2, 5, 10) if lag < num_steps)
+    chosen += [Statistic(f"autocorrelation lag {lag}", partial(_autocorrelation_at, lag=lag)) for lag in lags]
+    if 1 < num_channels <= 10:
+        pairs = tuple(f"{i}-{j}" for i in range(num_channels) for j in range(i + 1, num_channels))
+        chosen.append(Statistic("channel correlation", channel_correlation, labels=pairs))
+    elif num_channels > 10:
+        chosen.append(Statistic("population coupling", population_coupling))
+    return tuple(chosen)
+
+
+def mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over sequences and time, `(*sample, channel)`."""
+    values, weight = _prepare(values, mask)
+    return _ratio((values * weight).sum((-3, -2)), weight.sum((-3, -2)))
+
+
+def mean_rate(values: Tensor, mask: Tensor, *, dt: float | None = None) -> Tensor:
+    """Mean count per step, or per second when `dt` (seconds) is given, `(*sample, channel)`."""
+    return mean(values, mask) / (1.0 if dt is None else dt)
+
+
+def zero_fraction(values: Tensor, mask: Tensor) -> Tensor:
+    """Share of counted entries that are exactly zero, `(*sample, channel)`."""
+    return mean(values == 0, mask)
+
+
+def class_share(values: Tensor, mask: Tensor, *, classes: Sequence[int]) -> Tensor:
+    """Share of each class label, `(*sample, channel, class)`."""
+    return torch.stack([mean(values == label, mask) for label in classes], -1)
+
+
+def standard_deviation(values: Tensor, mask: Tensor) -> Tensor:
+    """Standard deviation over sequences and time (divisor n), `(*sample, channel)`."""
+    centred, weight = _centred(values, mask)
+    return _ratio(centred.square().sum((-3, -2)), weight.sum((-3, -2))).sqrt()
+
+
+def minimum(values: Tensor, mask: Tensor) -> Tensor:
+    """Smallest counted value, `(*sample, channel)`."""
+    return -maximum(-values, mask)
+
+
+def maximum(values: Tensor, mask: Tensor) -> Tensor:
+    """Largest counted value, `(*sample, channel)`."""
+    values, weight = _prepare(values, mask)
+    largest = values.masked_fill(weight == 0, -math.inf).amax((-3, -2))
+    return largest.masked_fill(largest == -math.inf, NAN)
+
+
+def fano_factor(values: Tensor, mask: Tensor, *, window: int = 1) -> Tensor:
+    """Variance over mean of the counts in consecutive windows, `(*sample, channel)`.
+
+        F_c = Var[N_c(w)] / Mean[N_c(w)],   w over all whole windows of all sequences
+
+    Windows tile each sequence from its start; a window with any entry that does not count is left out.
+    Slow changes of the rate across windows and sequences raise F: it is not a within-condition Fano factor.
+
+    Args:
+        window: steps per window.
+
+    References:
+        U. Fano (1947), Ionization yield of radiations II, Physical Review.
+    """
+    values, weight = _prepare(values, mask)
+    whole = values.shape[-2] // window
+    if whole == 0:
+        raise ValueError(f"window: {window} steps do not fit into {values.shape[-2]}")
+    split = (*values.shape[:-2], whole, window, values.shape[-1])
+    counts = (values * weight)[..., : whole * window, :].reshape(split).sum(-2)
+    complete = weight[..., : whole * window, :].expand_as(values[..., : whole * window, :]).reshape(split).amin(-2)
+    centred, complete = _centred(counts, complete)
+    number = complete.sum((-3, -2))
+    variance = _ratio(centred.square().sum((-3, -2)), (number - 1).clamp(min=0))
+    return _ratio(variance, mean(counts, complete))
+
+
+def inter_event_intervals(values: Tensor, mask: Tensor, *, dt: float | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and coefficient of variation of the intervals between successive bins with an event.
+
+    An event is a positive value; several events in one bin count once, so that no interval is zero.
+    Intervals that span an entry that does not count are left out.
+
+    Args:
+        dt: seconds per step; None leaves the mean in steps.
+
+    Returns:
+        `(mean, cv)`, both `(*sample, channel)`; NaN with fewer than one, respectively two, intervals.
+    """
+    counted = mask.to(torch.bool).expand_as(values)
+    event = (values > 0) & counted
+    step = torch.arange(values.shape[-2], device=values.device)[:, None].expand(values.shape[-2:])
+    # the latest event, and the latest entry that does not count, strictly before each step
+    previous = _shift(torch.where(event, step, -1).cummax(-2).values)
+    gap = _shift(torch.where(counted, -1, step).cummax(-2).values)
+    valid = (event & (previous >= 0) & (previous > gap)).to(torch.float64)
+    intervals = (step - previous).to(torch.float64) * (1.0 if dt is None else dt)
+    number = valid.sum((-3, -2))
+    average = _ratio((intervals * valid).sum((-3, -2)), number)
+    spread = ((intervals - average[..., None, None, :]) * valid).nan_to_num().square().sum((-3, -2))
+    deviation = _ratio(spread, (number - 1).clamp(min=0)).sqrt()
+    return average, _ratio(deviation, average)
+
+
+def interval_mean(values: Tensor, mask: Tensor, *, dt: float | None = None) -> Tensor:
+    """Mean inter-event interval (seconds with `dt`, else steps), `(*sample, channel)`."""
+    return inter_event_intervals(values, mask, dt=dt)[0]
+
+
+def interval_cv(values: Tensor, mask: Tensor) -> Tensor:
+    """Coefficient of variation of the inter-event intervals (1 for a Poisson process), `(*sample, channel)`."""
+    return inter_event_intervals(values, mask)[1]
+
+
+def autocorrelation(values: Tensor, mask: Tensor, *, lags: Sequence[int] = (1, 2, 5, 10)) -> Tensor:
+    """Autocorrelation at the given lags (steps), `(*sample, channel, lag)`.
+
+        rho_k = mean_{s,t}[(y_t - ybar)(y_{t+k} - ybar)] / mean_{s,t}[(y_t - ybar)^2]
+
+    The mean `ybar` is the channel's over all sequences; pairs count when both ends do.
+    """
+    centred, weight = _centred(values, mask)
+    variance = _ratio(centred.square().sum((-3, -2)), weight.sum((-3, -2)))
+    num_steps = values.shape[-2]
+    results = []
+    for lag in lags:
+        if not 0 < lag < num_steps:
+            raise ValueError(f"lags: expected between 1 and {num_steps - 1} steps, got {lag}")
+        product = centred[..., :-lag, :] * centred[..., lag:, :]
+        number = (weight[..., :-lag, :] * weight[..., lag:, :]).sum((-3, -2))
+        results.append(_ratio(_ratio(product.sum((-3, -2)), number), variance))
+    return torch.stack(results, -1)
+
+
+def channel_covariance(values: Tensor, mask: Tensor) -> Tensor:
+    """Covariance between channels over sequences and time, `(*sample, channel, channel)`.
+
+    Each channel is centred on its own mean; a pair counts where both channels do (divisor n).
+    """
+    centred, weight = _centred(values, mask)
+    weight = weight.expand(torch.broadcast_shapes(weight.shape, centred.shape[-3:])).flatten(-3, -2)
+    centred = centred.flatten(-3, -2)
+    return _ratio(centred.mT @ centred, weight.mT @ weight)
+
+
+def channel_correlation(values: Tensor, mask: Tensor) -> Tensor:
+    """Correlation of each pair of channels i < j, `(*sample, pair)`."""
+    covariance = channel_covariance(values, mask)
+    deviation = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
+    correlation = _ratio(covariance, deviation[..., :, None] * deviation[..., None, :])
+    i, j = torch.triu_indices(values.shape[-1], values.shape[-1], 1)
+    return correlation[..., i, j]
+
+
+def population_coupling(values: Tensor, mask: Tensor) -> Tensor:
+    """Correlation of each channel with the sum of the others, `(*sample, channel)`.
+
+    References:
+        M. Okun et al. (2015), Diverse coupling of neurons to populations in sensory cortex, Nature.
+    """
+    covariance = channel_covariance(values, mask)
+    own = covariance.diagonal(dim1=-2, dim2=-1)
+    with_rest = covariance.sum(-1) - own
+    rest = covariance.sum((-2, -1))[..., None] - 2 * with_rest - own
+    return _ratio(with_rest, (own * rest.clamp(min=0)).sqrt())
+
+
+def _autocorrelation_at(values: Tensor, mask: Tensor, *, lag: int) -> Tensor:
+    return autocorrelation(values, mask, lags=(lag,))[..., 0]
+
+
+def _fano_window(values: Tensor, mask: Tensor) -> int:
+    """About five events a window, at least ten windows, no longer than a sequence."""
+    rate = float(mean(values, mask).nanmean()) if bool(mask.any()) else 0.0
+    wanted = math.ceil(5 / rate) if rate > 0 else values.shape[-2]
+    most = max(1, int(mask.sum()) // values.shape[-1] // 10)
+    return max(1, min(wanted, most, values.shape[-2]))
+
+
+def _prepare(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Float64 values with zeros where the mask is False (fillers never enter a sum), and float64 weights."""
+    mask = mask.to(torch.bool)
+    return values.to(torch.float64).masked_fill(~mask, 0.0), mask.to(torch.float64)
+
+
+def _centred(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    prepared, weight = _prepare(values, mask)
+    return (prepared - mean(values, mask)[..., None, None, :]).masked_fill(weight == 0, 0.0), weight
+
+
+def _shift(index: Tensor) -> Tensor:
+    return torch.cat([torch.full_like(index[..., :1, :], -1), index[..., :-1, :]], -2)
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Division whose zero denominators give NaN, never infinity."""
+    return numerator / torch.where(denominator > 0, denominator, NAN)
