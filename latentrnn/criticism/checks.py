@@ -1,0 +1,231 @@
+"""Predictive checks: does the model, left to itself, produce data like the data?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from latentrnn.criticism.discrepancies import Discrepancy, Row, discrepancy, global_p_value, rows
+from latentrnn.criticism.statistics import Kind, Statistic, StatisticFunction, default_statistics
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class PredictiveCheck:
+    """Outcome of a predictive check; `print(check)` shows the table.
+
+    Attributes:
+        discrepancies: one per head and statistic, with all replicate values.
+        global_p_value: probability, were the model right, of a table at least this surprising.
+        level: level of `flagged`.
+        num_samples: replicates.
+        replicates: how they were drawn, in words.
+        non_finite: per head, the share of replicates with a value that is not a number or infinite.
+    """
+
+    discrepancies: tuple[Discrepancy, ...]
+    global_p_value: float
+    level: float
+    num_samples: int
+    replicates: str
+    non_finite: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def p_values(self) -> dict[str, dict[str, Tensor]]:
+        """Two-sided predictive p-values, `p_values[head][statistic]` with one entry per channel (or label)."""
+        nested: dict[str, dict[str, Tensor]] = {}
+        for item in self.discrepancies:
+            nested.setdefault(item.head, {})[item.statistic] = item.p_value
+        return nested
+
+    @property
+    def table(self) -> list[Row]:
+        """One row per head, statistic and entry: observed, replicate mean, 90% interval, p-value, flagged."""
+        return [row for item in self.discrepancies for row in rows(item, self._improbable, self.level)]
+
+    @property
+    def flagged(self) -> list[Row]:
+        """The rows that the model fails to reproduce.
+
+        A row is flagged when its own p-value is below `level` and the table as a whole is improbable
+        (`global_p_value` below `level`). If the model is right, the probability that anything at all
+        is flagged is therefore at most `level`, however many statistics and channels there are. Once a model is
+        found wrong somewhere, each of its right rows has that probability of being flagged along.
+        """
+        return [row for row in self.table if row["flagged"]]
+
+    @property
+    def can_flag(self) -> bool:
+        """Whether there are enough replicates for a p-value below `level` to be possible."""
+        return 2 / (self.num_samples + 1) < self.level
+
+    @property
+    def _improbable(self) -> bool:
+        return self.global_p_value < self.level
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """The table as a pandas frame."""
+        import pandas
+
+        return pandas.DataFrame(self.table)
+
+    def plot(self, *, head: str | None = None, axes: Sequence[Axes] | None = None) -> list[Axes]:
+        """Draw replicates against observation, see `latentrnn.plotting.predictive_check`."""
+        from latentrnn.plotting import predictive_check
+
+        return predictive_check(self, head=head, axes=axes)
+
+    def __str__(self) -> str:
+        lines = [
+            f"predictive check, {self.num_samples} replicates, {self.replicates}",
+            f"{'head':<12} {'statistic':<26} {'entry':<12} {'observed':>10} {'replicates':>10} "
+            f"{'90% interval':>23} {'p':>7}",
+        ]
+        for item in self.discrepancies:
+            entries = rows(item, self._improbable, self.level)
+            if not entries:
+                continue
+            row = min(entries, key=lambda row: row["p_value"])
+            failing = sum(row["flagged"] for row in entries)
+            more = f"  ({failing} of {len(entries)} flagged)" if failing else ""
+            interval = f"{row['lower']:.4g} to {row['upper']:.4g}"
+            lines.append(
+                f"{item.head[:12]:<12} {item.statistic[:26]:<26} {row['entry'][:12]:<12} {row['observed']:>10.4g} "
+                f"{row['replicate_mean']:>10.4g} {interval:>23} {row['p_value']:>7.3f}{more}"
+            )
+        lines.append("each line shows the entry with the smallest p-value")
+        lines += [
+            f"{head}: {share:.0%} of the replicates left the range of numbers"
+            for head, share in self.non_finite.items()
+            if share
+        ]
+        if self.can_flag:
+            lines.append(f"whole table: p = {self.global_p_value:.3f}; flagged at {self.level:g}: {len(self.flagged)}")
+        else:
+            needed = math.ceil(2 / self.level)
+            lines.append(f"flagged at {self.level:g}: cannot tell with fewer than num_samples={needed} replicates")
+        return "\n".join(lines)
+
+
+def posterior_predictive_check(
+    posterior: Any,
+    *,
+    heads: Sequence[str] | None = None,
+    statistics: Mapping[str, StatisticFunction] | None = None,
+    kinds: Mapping[str, Kind] | None = None,
+    num_samples: int = 200,
+    latents: Literal["posterior", "prior"] = "posterior",
+    level: float = 0.01,
+    seed: int | None = None,
+) -> PredictiveCheck:
+    """Compare statistics of the data with those of free-running replicates.
+
+    Replicates y_rep ~ p(y_rep | data) have the shape of the data and its mask, so that padding, missing
+    and unscored entries count in neither. Heads with feedback are fed their own replicated past. For a
+    discrepancy T the two-sided p-value, with n replicates and ties on both sides, is
+
+        p = min(1, 2 min(1 + #{T_rep <= T_obs}, 1 + #{T_rep >= T_obs}) / (n + 1))
+
+    An undefined T (say, the intervals of a silent channel) ranks above every number, in the data as in the
+    replicates; replicates that explode count as 1e30. p is therefore always a number. With
+    `latents="posterior"` the latents have seen these very data, which makes p conservative;
+    `latents="prior"` replicates new sequences with the same covariates.
+
+    Args:
+        posterior: a `Posterior`.
+        heads: names of the heads to check; default all.
+        statistics: `{"name": function}` with `function(values, mask)` from
+            `(*sample, sequence, time, channel)` to `(*sample, ...)`; default by kind of head.
+        kinds: `{"head": "count" | "continuous" | "categorical"}` where the values do not say it.
+        num_samples: replicates; 200 is the least that can flag anything at level 0.01.
+        latents: from their posterior, or afresh from the prior.
+        level: level at which rows are flagged, see `PredictiveCheck.flagged`.
+        seed: passed on to `posterior.predictive` when given.
+
+    Returns:
+        A `PredictiveCheck`.
+
+    Raises:
+        ValueError: for an unknown head, or a statistic that returns the wrong shape.
+
+    References:
+        A. Gelman, X.-L. Meng, H. Stern (1996), Posterior predictive assessment of model fitness via
+        realized discrepancies, Statistica Sinica.
+    """
+    words = f"free-running, latents from the {latents}"
+    options = {"latents": latents} | ({} if seed is None else {"seed": seed})
+    return _check(posterior, heads, statistics, kinds, num_samples, level, words, options)
+
+
+def teacher_forced_check(
+    posterior: Any,
+    *,
+    heads: Sequence[str] | None = None,
+    statistics: Mapping[str, StatisticFunction] | None = None,
+    kinds: Mapping[str, Kind] | None = None,
+    num_samples: int = 200,
+    level: float = 0.01,
+    seed: int | None = None,
+) -> PredictiveCheck:
+    """Like `posterior_predictive_check`, but heads with feedback are fed the recorded past.
+
+    Use it to look at one step at a time. It cannot show an unstable feedback: a model that explodes when
+    left to itself looks fine here, because the recording keeps pulling it back. Arguments as there.
+    """
+    words = "teacher-forced: fed the recorded past, says nothing about stability"
+    options = {"feedback": "recorded"} | ({} if seed is None else {"seed": seed})
+    return _check(posterior, heads, statistics, kinds, num_samples, level, words, options)
+
+
+def _check(
+    posterior: Any,
+    heads: Sequence[str] | None,
+    statistics: Mapping[str, StatisticFunction] | None,
+    kinds: Mapping[str, Kind] | None,
+    num_samples: int,
+    level: float,
+    words: str,
+    options: Mapping[str, Any],
+) -> PredictiveCheck:
+    data = posterior.data
+    names = list(data.observations) if heads is None else list(heads)
+    for name in [*names, *(kinds or {})]:
+        if name not in data.observations:
+            raise ValueError(f"heads: no head {name!r}; the data have {sorted(data.observations)}")
+    if num_samples < 2:
+        raise ValueError(f"num_samples: expected at least 2 replicates, got {num_samples}")
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected between 0 and 1, got {level}")
+    replicates = posterior.predictive(num_samples, heads=names, **options)
+    discrepancies: list[Discrepancy] = []
+    non_finite: dict[str, float] = {}
+    for name in names:
+        observed, mask, replicated = data.observations[name], data.scored(name), replicates[name]
+        if observed.dim() == 2:  # one value per sequence: a single step
+            observed, mask, replicated = observed[:, None], mask[:, None], replicated[:, :, None]
+        if not mask.any():
+            continue
+        labels = tuple(data.spec.heads[name].channel_names)
+        chosen = (
+            default_statistics(observed, mask, kind=(kinds or {}).get(name), dt=_seconds_per_frame(data.spec, name))
+            if statistics is None
+            else tuple(Statistic(label, function) for label, function in statistics.items())
+        )
+        exploded = ~(torch.isfinite(replicated) | ~mask).flatten(1).all(1)
+        non_finite[name] = float(exploded.to(torch.float64).mean())
+        discrepancies += [discrepancy(name, item, observed, replicated, mask, labels) for item in chosen]
+    if not discrepancies:
+        raise ValueError(f"heads: nothing to check, no scored entry in {names}")
+    return PredictiveCheck(tuple(discrepancies), global_p_value(discrepancies), level, num_samples, words, non_finite)
+
+
+def _seconds_per_frame(spec: Any, head: str) -> float | None:
+    return None if spec.dt is None else spec.dt * spec.heads[head].clock
