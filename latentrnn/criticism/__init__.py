@@ -1,0 +1,21 @@
+"""Criticism: predictive checks, calibration, scores, comparison."""
+
+from latentrnn.criticism.calibration import TimeRescaling as TimeRescaling
+from latentrnn.criticism.calibration import time_rescaling as time_rescaling
+from latentrnn.criticism.checks import PredictiveCheck as PredictiveCheck
+from latentrnn.criticism.checks import posterior_predictive_check as posterior_predictive_check
+from latentrnn.criticism.checks import teacher_forced_check as teacher_forced_check
+from latentrnn.criticism.compare import compare as compare
+from latentrnn.criticism.elpd import elpd_data as elpd_data
+from latentrnn.criticism.held_out import held_out_log_likelihood as held_out_log_likelihood
+from latentrnn.criticism.scores import PairedDifference as PairedDifference
+from latentrnn.criticism.scores import RSquared as RSquared
+from latentrnn.criticism.scores import Score as Score
+from latentrnn.criticism.scores import bits_per_spike as bits_per_spike
+from latentrnn.criticism.scores import bits_per_spike_by_block as bits_per_spike_by_block
+from latentrnn.criticism.scores import one_step_ahead_bits_per_spike as one_step_ahead_bits_per_spike
+from latentrnn.criticism.scores import one_step_ahead_log_likelihood as one_step_ahead_log_likelihood
+from latentrnn.criticism.scores import paired_difference as paired_difference
+from latentrnn.criticism.scores import r2 as r2
+from latentrnn.criticism.statistics import Statistic as Statistic
+from latentrnn.criticism.statistics import default_statistics as default_statistics

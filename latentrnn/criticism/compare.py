@@ -1,0 +1,211 @@
+"""Model comparison on held-out data, through ArviZ. What would mislead is refused, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from latentrnn.criticism.elpd import arviz_compare, elpd_data
+from latentrnn.criticism.held_out import check_held_out
+from latentrnn.criticism.spikes import block_sums
+
+if TYPE_CHECKING:
+    import pandas
+
+# below this many paired differences their standard error says next to nothing
+MINIMUM_UNITS = 5
+# beyond this many nats below the best model of a sequence, a model's share in a mixture is nil there
+NEGLIGIBLE = 50.0
+
+_SCALES = {"log": 1.0, "negative_log": -1.0, "deviance": -2.0}
+
+
+@dataclass(frozen=True)
+class _Pointwise:
+    values: Tensor  # log density per unit, nats (unit,)
+    monte_carlo: Tensor  # its Monte Carlo standard error (unit,)
+
+
+def compare(
+    models: Mapping[str, Any],
+    *,
+    block_length: int | None = None,
+    scale: Literal["log", "negative_log", "deviance"] = "log",
+    method: Literal["stacking", "BB-pseudo-BMA", "pseudo-BMA"] = "stacking",
+    num_particles: int = 64,
+    held_out: bool = False,
+) -> pandas.DataFrame:
+    """Rank models by their log density of held-out data, paired, with `az.compare`.
+
+    For posteriors the unit is the sequence, and its log density the importance-weighted evidence, all heads jointly,
+    local latents integrated out. For `OneStepAhead` results, the way for one long recording, the unit is a block of
+    steps and its log density the sum of log p(y_t | y_<t). The guide never sees what is scored in the latter; in the
+    former it only proposes importance samples. The standard error of a difference, over n units, is
+
+        dse = sqrt(n Var_n[log p_best(y_n) - log p_model(y_n)])
+
+    `az.compare` takes exponentials of the log densities, which underflow below -745 nats; here each unit is first
+    shifted by its best model, which changes neither differences nor weights.
+
+    Args:
+        models: `{"name": posterior}` or `{"name": one_step_ahead}`, at least two, all of the same held-out data.
+        block_length: steps per block, for `OneStepAhead`; longer than the correlations in the recording. None
+            takes each sequence as a unit.
+        scale: "log", "negative_log" or "deviance", as in ArviZ.
+        method: of the model weights, as in ArviZ.
+        num_particles: importance samples per sequence, for posteriors.
+        held_out: your word that the data are held out, needed where a model does not know what it was fitted on.
+
+    Returns:
+        ArviZ's frame, best model first, which `az.plot_compare` draws: `rank`, `elpd_loo` (`elpd` in ArviZ 1.x;
+        ArviZ's name, here of new data), `p_loo` (NaN: does not apply), `elpd_diff`, `weight`, `se`, `dse`, `warning`,
+        `scale`, and `mc_se`, the Monte Carlo standard error of the total. `warning` is True where the Monte Carlo
+        error of the difference to the best model exceeds `dse`: use more particles. `frame.attrs` says what the unit
+        is.
+
+    Raises:
+        ValueError: for fewer than two models, different data, different scored heads or entries, data used in a
+            fit or its stopping, fewer than five units, or a density that is not finite.
+        TypeError: for a mixture of posteriors and one-step-ahead results.
+
+    References:
+        A. Vehtari, A. Gelman, J. Gabry (2017), Practical Bayesian model evaluation using leave-one-out
+        cross-validation and WAIC, Statistics and Computing.
+        Y. Yao, A. Vehtari, D. Simpson, A. Gelman (2018), Using stacking to average Bayesian predictive
+        distributions, Bayesian Analysis.
+    """
+    if len(models) < 2:
+        raise ValueError(f"models: a comparison needs at least 2, got {list(models)}")
+    if scale not in _SCALES:
+        raise ValueError(f"scale: expected one of {list(_SCALES)}, got {scale!r}")
+    one_step = {name: hasattr(model, "log_prob") for name, model in models.items()}
+    if len(set(one_step.values())) > 1:
+        raise TypeError(
+            "models: a one-step-ahead density and an evidence are different quantities; got both, "
+            f"one-step-ahead results being {[name for name, flag in one_step.items() if flag]}"
+        )
+    if any(one_step.values()):
+        pointwise, unit = _one_step_ahead(models, block_length, held_out), _block_words(block_length)
+    elif block_length is not None:
+        raise ValueError("block_length: only for one-step-ahead results; evidence is per sequence")
+    else:
+        pointwise, unit = _evidence(models, num_particles, held_out), "sequence"
+    for name, item in pointwise.items():
+        if not bool(torch.isfinite(item.values).all()):
+            where = int((~torch.isfinite(item.values)).nonzero()[0, 0])
+            raise ValueError(f"{name}: log density {float(item.values[where])} of unit {where} is not finite")
+    number = next(iter(pointwise.values())).values.numel()
+    if number < MINIMUM_UNITS:
+        raise ValueError(
+            f"models: {number} units (each a {unit}) are too few for a standard error of their difference, need "
+            f"{MINIMUM_UNITS}; compare one_step_ahead results with a block_length="
+        )
+    frame = _frame(pointwise, scale, method)
+    frame.attrs.update(unit=unit, num_units=number, held_out=True)
+    return frame
+
+
+def _evidence(models: Mapping[str, Any], num_particles: int, held_out: bool) -> dict[str, _Pointwise]:
+    reference_name, reference = next(iter(models.items()))
+    orders: dict[str, list[int]] = {}
+    for name, posterior in models.items():  # every refusal before the first expensive evaluation
+        used = None if posterior.result is None else posterior.result.used
+        orders[name] = _pair(name, posterior.data.keys, reference_name, reference.data.keys)
+        heads, expected = (sorted(p.model.observations) for p in (posterior, reference))
+        if heads != expected:
+            raise ValueError(
+                f"{name}: scores heads {heads}, {reference_name!r} scores {expected}; joint densities of different "
+                "heads cannot be compared, compare one_step_ahead results of one head"
+            )
+        for head in heads:
+            entries = posterior.data.scored(head)[orders[name]], reference.data.scored(head)
+            values = posterior.data.observations[head][orders[name]], reference.data.observations[head]
+            _check_same(name, reference_name, head, entries, values)
+        check_held_out(name, posterior.data.keys, used, held_out=held_out)
+    pointwise = {}
+    for name, posterior in models.items():
+        evidence = posterior.evidence("iwae", num_particles=num_particles)
+        pointwise[name] = _Pointwise(
+            evidence.values.to(torch.float64)[orders[name]], evidence.standard_error.to(torch.float64)[orders[name]]
+        )
+    return pointwise
+
+
+def _one_step_ahead(models: Mapping[str, Any], block_length: int | None, held_out: bool) -> dict[str, _Pointwise]:
+    reference_name, reference = next(iter(models.items()))
+    if block_length is not None and block_length < 1:
+        raise ValueError(f"block_length: expected at least 1 step, got {block_length}")
+    kept = block_sums(reference.scored.to(torch.float64), block_length) > 0
+    pointwise = {}
+    for name, item in models.items():
+        order = _pair(name, item.keys, reference_name, reference.keys)
+        if item.head != reference.head:
+            raise ValueError(f"{name}: scores head {item.head!r}, {reference_name!r} scores {reference.head!r}")
+        # a density joint over channels has one entry per step, so that entries are compared as steps
+        joint = item.scored.shape != reference.scored.shape
+        entries = tuple(s.any(-1, keepdim=True) if joint else s for s in (item.scored[order], reference.scored))
+        _check_same(name, reference_name, item.head, entries, (item.observed[order], reference.observed))
+        check_held_out(name, item.keys, getattr(item, "used", None), held_out=held_out)
+        values = item.log_prob.to(torch.float64).masked_fill(~item.scored, 0.0)[order]
+        error = torch.zeros_like(values) if item.standard_error is None else item.standard_error.to(values)[order]
+        error = error.masked_fill(~item.scored[order], 0.0)
+        pointwise[name] = _Pointwise(
+            block_sums(values, block_length)[kept], block_sums(error.square(), block_length)[kept].sqrt()
+        )
+    return pointwise
+
+
+def _pair(name: str, keys: tuple[Any, ...], reference_name: str, reference: tuple[Any, ...]) -> list[int]:
+    """Positions that bring one model's sequences into the order of the reference's."""
+    if set(keys) != set(reference) or len(keys) != len(reference):
+        shared = len(set(keys) & set(reference))
+        raise ValueError(
+            f"{name}: its data are not those of {reference_name!r} ({shared} sequences shared, of {len(keys)} and "
+            f"{len(reference)}); evidence on different data cannot be compared"
+        )
+    position = {key: index for index, key in enumerate(keys)}
+    return [position[key] for key in reference]
+
+
+def _check_same(name: str, other: str, head: str, entries: tuple[Tensor, ...], values: tuple[Tensor, ...]) -> None:
+    if entries[0].shape != entries[1].shape or not torch.equal(entries[0], entries[1]):
+        raise ValueError(f"{name}: scores other entries of head {head!r} than {other!r} (masks or contexts differ)")
+    one, two = (v.masked_fill(~e.expand_as(v), 0).to(torch.float64) for v, e in zip(values, entries, strict=True))
+    if not torch.equal(one, two):
+        raise ValueError(f"{name}: observations of head {head!r} differ from those of {other!r}")
+
+
+def _frame(pointwise: Mapping[str, _Pointwise], scale: str, method: str) -> pandas.DataFrame:
+    best = torch.stack([item.values for item in pointwise.values()]).amax(0)
+    shifted = {name: elpd_data((item.values - best).clamp(min=-NEGLIGIBLE)) for name, item in pointwise.items()}
+    frame = arviz_compare(shifted, method)
+    # ArviZ ranked and weighted the shifted values; the rest is put back to the true ones
+    total = next(column for column in ("elpd_loo", "elpd") if column in frame)
+    values = {name: item.values for name, item in pointwise.items()}
+    frame = frame.loc[sorted(frame.index, key=lambda name: -float(values[name].sum()))]
+    first = values[frame.index[0]]
+    factor, number = _SCALES[scale], first.numel()
+    columns: dict[str, list[Any]] = {"elpd": [], "elpd_diff": [], "se": [], "dse": [], "mc_se": [], "warning": []}
+    error_of_best = pointwise[frame.index[0]].monte_carlo.square().sum()
+    for name in frame.index:
+        difference = first - values[name]
+        spread = float((number * difference.var(correction=0)).sqrt())
+        monte_carlo = pointwise[name].monte_carlo.square().sum()
+        columns["elpd"].append(factor * float(values[name].sum()))
+        columns["elpd_diff"].append(abs(factor) * float(difference.sum()))
+        columns["se"].append(abs(factor) * float((number * values[name].var(correction=0)).sqrt()))
+        columns["dse"].append(abs(factor) * spread)
+        columns["mc_se"].append(abs(factor) * float(monte_carlo.sqrt()))
+        # strictly the best model's own row has no difference to be unsure of
+        columns["warning"].append(name != frame.index[0] and float((monte_carlo + error_of_best).sqrt()) > spread)
+    return frame.assign(**{total if key == "elpd" else key: value for key, value in columns.items()}).assign(
+        rank=range(len(frame)), scale=scale
+    )
+
+
+def _block_words(block_length: int | None) -> str:
+    return "sequence, one step ahead" if block_length is None else f"block of {block_length} steps, one step ahead"
