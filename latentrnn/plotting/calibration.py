@@ -1,0 +1,45 @@
+"""The Kolmogorov-Smirnov plot of rescaled intervals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from latentrnn.plotting.axes import axes_or_new
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from latentrnn.criticism.calibration import TimeRescaling
+
+
+def time_rescaling(result: TimeRescaling, *, ax: Axes | None = None) -> Axes:
+    """Draw the empirical against the uniform distribution of the rescaled intervals, minus the uniform.
+
+    Each channel is a line, scaled so that its own 95% bound is at 1 and one band serves all channels.
+
+    Args:
+        result: outcome of `latentrnn.time_rescaling`.
+        ax: where to draw; default a new figure.
+    """
+    ax = axes_or_new(ax)
+    for index, z in enumerate(result.rescaled):
+        if not z.numel():
+            continue
+        ordered = z.sort().values
+        number = z.numel()
+        bound = float(result.bound_95[index])
+        # the empirical distribution steps up at each z: both ends of the step are drawn
+        below = [(i / number - value) / bound for i, value in enumerate(ordered.tolist())]
+        above = [((i + 1) / number - value) / bound for i, value in enumerate(ordered.tolist())]
+        x = [0.0, *(value for value in ordered.tolist() for _ in range(2)), 1.0]
+        y = [0.0, *(value for pair in zip(below, above, strict=True) for value in pair), 0.0]
+        inside = bool(result.within_95[index])
+        ax.plot(x, y, color="0.5" if inside else "C3", linewidth=1, label=None if inside else f"channel {index}")
+    ax.axhspan(-1, 1, color="C0", alpha=0.15, linewidth=0, label="95% bound")
+    ax.axhline(0, color="0.3", linewidth=0.8)
+    ax.set_xlim(0, 1)
+    ax.set_xlabel("uniform quantile")
+    ax.set_ylabel("(empirical - uniform) / 95% bound")
+    ax.set_title(f"time rescaling, {result.head}", fontsize="medium")
+    ax.legend(fontsize="small", frameon=False)
+    return ax

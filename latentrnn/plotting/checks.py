@@ -1,0 +1,81 @@
+"""Replicates against the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from latentrnn.plotting.axes import grid_of_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from latentrnn.criticism.checks import PredictiveCheck
+    from latentrnn.criticism.discrepancies import Discrepancy
+
+
+def predictive_check(
+    check: PredictiveCheck, *, head: str | None = None, axes: Sequence[Axes] | None = None
+) -> list[Axes]:
+    """Draw one panel per statistic: a histogram of the replicates for one entry, intervals for several.
+
+    Args:
+        check: outcome of a predictive check.
+        head: draw this head only; default all.
+        axes: one per statistic; default a new figure.
+
+    Returns:
+        The Axes, one per statistic.
+
+    Raises:
+        ValueError: for an unknown head, or the wrong number of axes.
+    """
+    shown = [item for item in check.discrepancies if head in (None, item.head)]
+    if not shown:
+        raise ValueError(f"head: no head {head!r} in the check; it has {sorted(check.p_values)}")
+    panels = grid_of_axes(len(shown)) if axes is None else list(axes)
+    if len(panels) != len(shown):
+        raise ValueError(f"axes: expected {len(shown)}, one per statistic, got {len(panels)}")
+    several = len(check.p_values) > 1
+    for ax, item in zip(panels, shown, strict=True):
+        if item.observed.numel() == 1:
+            _histogram(ax, item)
+        else:
+            _intervals(ax, item)
+        smallest = float(item.p_value.min())
+        title = f"{item.head}: {item.statistic}" if several else item.statistic
+        ax.set_title(f"{title}  (p{' ≥' if item.observed.numel() > 1 else ' ='} {smallest:.2g})", fontsize="medium")
+    panels[0].legend(fontsize="small", frameon=False)
+    return panels
+
+
+def _histogram(ax: Axes, item: Discrepancy) -> None:
+    samples = item.replicated.flatten()
+    samples = samples[samples.isfinite()]
+    if samples.numel():
+        ax.hist(samples.tolist(), bins=30, color="0.75", label="replicates")
+    observed = float(item.observed)
+    if observed == observed:
+        ax.axvline(observed, color="C3", label="observed")
+    ax.set_xlabel(item.statistic)
+    ax.set_yticks([])
+
+
+def _intervals(ax: Axes, item: Discrepancy) -> None:
+    """One line per entry, in the order of what was observed."""
+    observed = item.observed.flatten()
+    order = observed.argsort()
+    quantiles = torch.tensor([0.05, 0.5, 0.95], dtype=item.replicated.dtype)
+    low, middle, high = item.replicated.reshape(item.replicated.shape[0], -1)[:, order].nanquantile(quantiles, 0)
+    position = range(len(order))
+    ax.vlines(position, low.tolist(), high.tolist(), color="0.75", linewidth=3, label="replicates, 90%")
+    ax.plot(position, middle.tolist(), ".", color="0.45")
+    ax.plot(position, observed[order].tolist(), "_", color="C3", markersize=8, label="observed")
+    ax.set_ylabel(item.statistic)
+    if len(order) <= 12:
+        ax.set_xticks(list(position), [item.labels[i] for i in order.tolist()], rotation=90)
+    else:
+        ax.set_xlabel("entries, in the order of the observed value")
+        ax.set_xticks([])

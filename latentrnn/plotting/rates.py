@@ -1,0 +1,76 @@
+"""Spikes and rates of one sequence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from latentrnn.plotting.axes import axes_or_new
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def raster(counts: Tensor, *, dt: float | None = None, start: float = 0.0, ax: Axes | None = None) -> Axes:
+    """Draw one row of ticks per channel, one tick per bin with events.
+
+    Args:
+        counts: `(time, channel)`.
+        dt: seconds per step; None for an axis in steps.
+        start: time of the first step, seconds or steps.
+        ax: where to draw; default a new figure.
+    """
+    if counts.dim() != 2:
+        raise ValueError(f"counts: expected (time, channel) of one sequence, got {tuple(counts.shape)}")
+    ax = axes_or_new(ax)
+    time = _time(counts.shape[0], dt, start)
+    rows = [time[counts[:, channel] > 0].tolist() for channel in range(counts.shape[1])]
+    ax.eventplot(rows, colors="0.2", linelengths=0.8, linewidths=0.8)
+    ax.set_ylim(-0.5, counts.shape[1] - 0.5)
+    ax.set_ylabel("channel")
+    ax.set_xlabel("steps" if dt is None else "time (s)")
+    return ax
+
+
+def rates(
+    samples: Tensor,
+    *,
+    channel: int = 0,
+    dt: float | None = None,
+    start: float = 0.0,
+    level: float = 0.9,
+    label: str | None = None,
+    color: str = "C0",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the posterior mean of a channel's rate with its pointwise band.
+
+    Args:
+        samples: expected count per bin, `(sample, time, channel)`, one sequence of `posterior.rates(head)`.
+        channel: which one.
+        dt: seconds per step, which turns counts per bin into events per second; None keeps them.
+        start: time of the first step, seconds or steps.
+        level: mass of the band.
+        label: for the legend.
+        color: of line and band.
+        ax: where to draw; default a new figure.
+    """
+    if samples.dim() != 3:
+        raise ValueError(f"samples: expected (sample, time, channel) of one sequence, got {tuple(samples.shape)}")
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected between 0 and 1, got {level}")
+    ax = axes_or_new(ax)
+    chosen = samples[..., channel].to(torch.float64) / (1.0 if dt is None else dt)
+    time = _time(chosen.shape[1], dt, start).tolist()
+    low, high = chosen.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64), 0)
+    ax.fill_between(time, low.tolist(), high.tolist(), color=color, alpha=0.3, linewidth=0)
+    ax.plot(time, chosen.mean(0).tolist(), color=color, linewidth=1, label=label)
+    ax.set_xlabel("steps" if dt is None else "time (s)")
+    ax.set_ylabel("events per bin" if dt is None else "rate (Hz)")
+    return ax
+
+
+def _time(number: int, dt: float | None, start: float) -> Tensor:
+    return start + torch.arange(number, dtype=torch.float64) * (1.0 if dt is None else dt)

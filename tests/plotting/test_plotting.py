@@ -1,0 +1,122 @@
+"""Plots draw what they are given, into the Axes that they are given."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from latentrnn import plotting
+from latentrnn.criticism import posterior_predictive_check, time_rescaling
+from latentrnn.data import SequenceData
+from tests.criticism.fakes import FakePosterior, poisson_one_step_ahead
+
+
+def axes(number=1):
+    from matplotlib import pyplot
+
+    return list(pyplot.subplots(1, number, squeeze=False)[1].flat)
+
+
+@pytest.fixture
+def check():
+    generator = torch.Generator().manual_seed(0)
+    rates = torch.full((200, 3, 40, 2), 0.4)
+    data = SequenceData.from_arrays(
+        {"spikes": torch.poisson(rates[0], generator=generator), "field": torch.randn(3, 40, 1, generator=generator)}
+    )
+    replicates = {
+        "spikes": torch.poisson(rates, generator=generator),
+        "field": torch.randn(200, 3, 40, 1, generator=generator),
+    }
+    return posterior_predictive_check(FakePosterior(data, replicates=replicates))
+
+
+def test_predictive_check_has_one_panel_per_statistic(check):
+    panels = check.plot()
+    assert len(panels) == len(check.discrepancies)
+    panels[0].figure.canvas.draw()
+    mine = axes(len(check.p_values["field"]))
+    assert plotting.predictive_check(check, head="field", axes=mine) == mine
+    observed = next(item for item in check.discrepancies if item.head == "field").observed
+    assert any(line.get_xdata()[0] == pytest.approx(float(observed)) for line in mine[0].lines)
+
+
+def test_predictive_check_survives_undefined_statistics():
+    data = SequenceData.from_arrays({"spikes": torch.zeros(2, 30, 2)})
+    replicates = torch.zeros(200, 2, 30, 2)
+    replicates[:100, :, ::3] = 1.0
+    panels = posterior_predictive_check(FakePosterior(data, replicates={"spikes": replicates})).plot()
+    panels[0].figure.canvas.draw()
+
+
+def test_time_rescaling_draws_each_channel_within_its_bound():
+    rates = torch.full((1, 4000, 2), 0.1, dtype=torch.float64)
+    counts = torch.poisson(rates, generator=torch.Generator().manual_seed(0))
+    counts = torch.cat([counts, torch.zeros(1, 4000, 1)], -1)
+    rates = torch.cat([rates, rates[..., :1]], -1)
+    result = time_rescaling(poisson_one_step_ahead(rates, counts))
+    (ax,) = axes()
+    assert result.plot(ax=ax) is ax
+    curves = [line for line in ax.lines if len(line.get_xdata()) > 2]
+    assert len(curves) == 2  # the third channel is silent
+    for channel, line in enumerate(curves):
+        furthest = max(abs(y) for y in line.get_ydata())
+        assert furthest == pytest.approx(float(result.statistic[channel] / result.bound_95[channel]))
+    ax.figure.canvas.draw()
+
+
+def test_raster_ticks_are_events_in_seconds():
+    counts = torch.zeros(10, 3)
+    counts[[2, 5], 1] = 1.0
+    (ax,) = axes()
+    assert plotting.raster(counts, dt=0.5, start=1.0, ax=ax) is ax
+    assert ax.collections[1].get_positions() == [2.0, 3.5]
+    assert ax.collections[0].get_positions() == []
+    assert ax.get_xlabel() == "time (s)"
+
+
+def test_rates_are_shown_per_second_with_their_mean():
+    samples = torch.rand(50, 20, 2, generator=torch.Generator().manual_seed(0))
+    (ax,) = axes()
+    assert plotting.rates(samples, channel=1, dt=0.01, ax=ax) is ax
+    assert ax.lines[0].get_ydata() == pytest.approx((samples[..., 1].double().mean(0) / 0.01).tolist())
+    assert ax.get_ylabel() == "rate (Hz)"
+
+
+def test_history_draws_what_was_recorded():
+    records = {
+        "step": [0, 10, 20],
+        "elbo": [-3.0, -2.0, -1.5],
+        "validation_elbo": [None, -2.5, -2.2],
+        "rate": [1, 1, 1],
+    }
+    (ax,) = axes()
+    assert plotting.history(records, ax=ax) is ax
+    assert [line.get_label() for line in ax.lines] == ["elbo", "validation_elbo"]
+    assert list(ax.lines[1].get_xdata()) == [10, 20]
+
+
+ERRORS = {
+    "head": (lambda check: check.plot(head="spiks"), "head: no head 'spiks'"),
+    "axes": (lambda check: check.plot(axes=axes(2)), "axes: expected"),
+    "raster": (lambda check: plotting.raster(torch.zeros(1, 2, 3)), r"counts: expected \(time, channel\)"),
+    "rates": (lambda check: plotting.rates(torch.zeros(2, 3)), r"samples: expected \(sample, time, channel\)"),
+    "level": (lambda check: plotting.rates(torch.zeros(2, 3, 1), level=2.0), "level: expected between 0 and 1"),
+    "history": (lambda check: plotting.history({"step": [1]}, names=["elbow"]), "names: 'elbow' was not recorded"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_say_what_is_wrong(case, check):
+    call, message = ERRORS[case]
+    with pytest.raises(ValueError, match=message):
+        call(check)
+
+
+def test_importing_the_rooms_imports_no_plotting_library():
+    code = (
+        "import sys, latentrnn.plotting, latentrnn.criticism.checks, latentrnn.criticism.compare;"
+        "assert not {'matplotlib', 'arviz', 'pandas', 'scipy'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
