@@ -141,7 +141,7 @@ def posterior_predictive_check(
 
     Args:
         posterior: a `Posterior`.
-        heads: names of the heads to check; default all.
+        heads: names of the heads to check; default all that the model has.
         statistics: `{"name": function}` with `function(values, mask)` from
             `(*sample, sequence, time, channel)` to `(*sample, ...)`; default by kind of head.
         kinds: `{"head": "count" | "continuous" | "categorical"}` where the values do not say it.
@@ -196,10 +196,11 @@ def _check(
     options: Mapping[str, Any],
 ) -> PredictiveCheck:
     data = posterior.data
-    names = list(data.observations) if heads is None else list(heads)
+    modelled = [name for name in data.observations if name in posterior.model.observations]
+    names = modelled if heads is None else list(heads)
     for name in [*names, *(kinds or {})]:
-        if name not in data.observations:
-            raise ValueError(f"heads: no head {name!r}; the data have {sorted(data.observations)}")
+        if name not in modelled:
+            raise ValueError(f"heads: no head {name!r} in the model; it has {modelled}")
     if num_samples < 2:
         raise ValueError(f"num_samples: expected at least 2 replicates, got {num_samples}")
     if not 0 < level < 1:

@@ -60,9 +60,7 @@ def discrepancy(
     above = (_order(samples) >= _order(value)).sum(0) + 1.0
     below = (_order(samples) <= _order(value)).sum(0) + 1.0
     p_value = (2 * torch.minimum(above, below) / (samples.shape[0] + 1)).clamp(max=1.0)
-    labels = statistic.labels
-    if labels is None or len(labels) != value.numel():
-        labels = _positions(tuple(value.shape), channels)
+    labels = _entry_names(tuple(value.shape), channels, statistic.labels)
     return Discrepancy(head, statistic.name, labels, value, samples, p_value)
 
 
@@ -140,10 +138,13 @@ def _tame(values: Tensor) -> Tensor:
     return numbers.clamp(-EXPLODED, EXPLODED)
 
 
-def _positions(shape: tuple[int, ...], channels: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of the entries: channels along the first axis where its size says so, positions elsewhere."""
+def _entry_names(shape: tuple[int, ...], channels: tuple[str, ...], last: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the entries: `last` along the last axis, channels along the first if its size fits, else positions."""
     if not shape:
         return ("all",)
-    first = channels if shape[0] == len(channels) else tuple(str(i) for i in range(shape[0]))
-    rest = [tuple(str(i) for i in range(size)) for size in shape[1:]]
-    return tuple(",".join(names) for names in itertools.product(first, *rest))
+    axes = [tuple(str(i) for i in range(size)) for size in shape]
+    if shape[0] == len(channels):
+        axes[0] = channels
+    if shape[-1] == len(last):
+        axes[-1] = last
+    return tuple(", ".join(names) for names in itertools.product(*axes))

@@ -30,13 +30,13 @@ class Statistic:
         name: what the table calls it.
         function: `(*sample, sequence, time, channel)` and a mask to `(*sample, ...)`.
         applies_to: kinds for which it is a default.
-        labels: names of the trailing entries, or None for channel names (or positions).
+        labels: names along the last axis of the result; without them channel names, or positions.
     """
 
     name: str
     function: StatisticFunction
     applies_to: frozenset[Kind] = frozenset({"count", "continuous", "categorical"})
-    labels: tuple[str, ...] | None = None
+    labels: tuple[str, ...] = ()
 
     def __call__(self, values: Tensor, mask: Tensor) -> Tensor:
         return self.function(values, mask)
@@ -98,11 +98,14 @@ def default_statistics(
         ]
     elif kind == "categorical":
         classes = tuple(int(label) for label in values[mask.expand_as(values)].unique())
-        return (Statistic("class share", partial(class_share, classes=classes)),)
+        names = tuple(f"class {label}" for label in classes)
+        return (Statistic("class share", partial(class_share, classes=classes), labels=names),)
     else:
         raise ValueError(f"kind: expected 'count', 'continuous' or 'categorical', got {kind!r}")
     lags = tuple(lag for lag in (1, 2, 5, 10) if lag < num_steps)
-    chosen += [Statistic(f"autocorrelation lag {lag}", partial(_autocorrelation_at, lag=lag)) for lag in lags]
+    if lags:
+        names = tuple(f"lag {lag}" for lag in lags)
+        chosen.append(Statistic("autocorrelation", partial(autocorrelation, lags=lags), labels=names))
     if 1 < num_channels <= 10:
         pairs = tuple(f"{i}-{j}" for i in range(num_channels) for j in range(i + 1, num_channels))
         chosen.append(Statistic("channel correlation", channel_correlation, labels=pairs))
@@ -189,19 +192,22 @@ def inter_event_intervals(values: Tensor, mask: Tensor, *, dt: float | None = No
     Returns:
         `(mean, cv)`, both `(*sample, channel)`; NaN with fewer than one, respectively two, intervals.
     """
-    counted = mask.to(torch.bool).expand_as(values)
-    event = (values > 0) & counted
-    step = torch.arange(values.shape[-2], device=values.device)[:, None].expand(values.shape[-2:])
-    # the latest event, and the latest entry that does not count, strictly before each step
-    previous = _shift(torch.where(event, step, -1).cummax(-2).values)
-    gap = _shift(torch.where(counted, -1, step).cummax(-2).values)
-    valid = (event & (previous >= 0) & (previous > gap)).to(torch.float64)
-    intervals = (step - previous).to(torch.float64) * (1.0 if dt is None else dt)
-    number = valid.sum((-3, -2))
-    average = _ratio((intervals * valid).sum((-3, -2)), number)
-    spread = ((intervals - average[..., None, None, :]) * valid).nan_to_num().square().sum((-3, -2))
-    deviation = _ratio(spread, (number - 1).clamp(min=0)).sqrt()
-    return average, _ratio(deviation, average)
+    num_sequences, num_steps, num_channels = values.shape[-3:]
+    counted = mask.to(torch.bool).expand(values.shape[-3:])
+    # only events are looked at, in order of (sample, sequence, channel) and time: recordings are mostly empty
+    row, step = ((values > 0) & counted).mT.reshape(-1, num_steps).nonzero().unbind(-1)
+    uncounted = (~counted).mT.cumsum(-1).reshape(-1, num_steps)[row % (num_sequences * num_channels), step]
+    valid = (row[1:] == row[:-1]) & (uncounted[1:] == uncounted[:-1])
+    intervals = (step[1:] - step[:-1])[valid].to(torch.float64) * (1.0 if dt is None else dt)
+    row = row[1:][valid]
+    group = row // (num_sequences * num_channels) * num_channels + row % num_channels
+    size = values.shape[:-3].numel() * num_channels
+    number = torch.bincount(group, minlength=size)
+    average = _ratio(torch.bincount(group, intervals, size), number)
+    squares = torch.bincount(group, (intervals - average[group]).square(), size)
+    deviation = _ratio(squares, (number - 1).clamp(min=0)).sqrt()
+    shape = (*values.shape[:-3], num_channels)
+    return average.reshape(shape), _ratio(deviation, average).reshape(shape)
 
 
 def interval_mean(values: Tensor, mask: Tensor, *, dt: float | None = None) -> Tensor:
@@ -267,10 +273,6 @@ def population_coupling(values: Tensor, mask: Tensor) -> Tensor:
     return _ratio(with_rest, (own * rest.clamp(min=0)).sqrt())
 
 
-def _autocorrelation_at(values: Tensor, mask: Tensor, *, lag: int) -> Tensor:
-    return autocorrelation(values, mask, lags=(lag,))[..., 0]
-
-
 def _fano_window(values: Tensor, mask: Tensor) -> int:
     """About five events a window, at least ten windows, no longer than a sequence."""
     rate = float(mean(values, mask).nanmean()) if bool(mask.any()) else 0.0
@@ -288,10 +290,6 @@ def _prepare(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 def _centred(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     prepared, weight = _prepare(values, mask)
     return (prepared - mean(values, mask)[..., None, None, :]).masked_fill(weight == 0, 0.0), weight
-
-
-def _shift(index: Tensor) -> Tensor:
-    return torch.cat([torch.full_like(index[..., :1, :], -1), index[..., :-1, :]], -2)
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

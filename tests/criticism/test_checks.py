@@ -161,6 +161,14 @@ def test_heads_of_every_shape_and_kind():
     assert "field" in str(check)
 
 
+def test_heads_that_are_not_modelled_are_left_out():
+    data = SequenceData.from_arrays({"spikes": poisson(0.3, 4, 100, 3), "other": torch.zeros(4, 100, 1)})
+    posterior = FakePosterior(data, replicates={"spikes": poisson(0.3, 200, 4, 100, 3)}, heads=["spikes"])
+    assert list(posterior_predictive_check(posterior).p_values) == ["spikes"]
+    with pytest.raises(ValueError, match="no head 'other' in the model"):
+        posterior_predictive_check(posterior, heads=["other"])
+
+
 def test_options_reach_predictive():
     posterior = posterior_of(0.3, 0.3)
     check = posterior_predictive_check(posterior, latents="prior", seed=7)
@@ -178,7 +186,7 @@ def test_too_few_replicates_to_flag_are_said_so():
 
 
 ERRORS = {
-    "unknown head": ({"heads": ["spiks"]}, r"heads: no head 'spiks'; the data have \['spikes'\]"),
+    "unknown head": ({"heads": ["spiks"]}, r"heads: no head 'spiks' in the model; it has \['spikes'\]"),
     "unknown kind": ({"kinds": {"field": "count"}}, "no head 'field'"),
     "one sample": ({"num_samples": 1}, "num_samples: expected at least 2"),
     "level": ({"level": 0.0}, "level: expected between 0 and 1"),
