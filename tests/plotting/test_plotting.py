@@ -88,8 +88,9 @@ def test_history_draws_what_was_recorded():
     records = {
         "step": [0, 10, 20],
         "elbo": [-3.0, -2.0, -1.5],
-        "validation_elbo": [None, -2.5, -2.2],
-        "rate": [1, 1, 1],
+        "kl_weight": [0, 1, 1],
+        "validation_step": [10, 20],
+        "validation_elbo": [-2.5, -2.2],
     }
     (ax,) = axes()
     assert plotting.history(records, ax=ax) is ax
