@@ -22,9 +22,9 @@ def to_arviz(
 ) -> Any:
     """Return a posterior as the groups that `az.plot_*`, `az.summary` and netCDF understand.
 
-    - posterior: global sites under their site names (dims named after the site), and where the model has them the
-      latents `states`, `innovations` (sequence, time, `{name}_dim`) and `initial` (sequence, `initial_dim`); a model
-      that draws nothing has no such group.
+    - posterior: global sites under their site names (first dim `{head}_channel` for a head's readout and gain), and
+      where the model has them the latents `states`, `innovations` (sequence, time, `{name}_dim`) and `initial`
+      (sequence, `initial_dim`); without either there is no such group.
     - posterior_predictive, prior_predictive: free-running replicates per head (sequence, time, `{head}_channel`), in
       user units.
     - log_likelihood: one variable `log_likelihood` (sequence), all heads jointly, local latents integrated out, nats.
@@ -40,15 +40,14 @@ def to_arviz(
     and latents beyond a sequence's end, so that plots compare like with like. Whole-number heads without a missing
     entry are integers, which ArviZ draws as counts.
 
-    `log_likelihood` is `log p(y_n | theta)`, one value per sequence and draw of the global sites, which are the draws
-    in the posterior group. When every parameter is a point estimate there is nothing to draw, and it has one chain and
+    `log_likelihood` is `log p(y_n | theta)`, one value per sequence and draw of the global sites. When every parameter is a point estimate there is nothing to draw, and it has one chain and
     one draw: `az.loo` refuses that, rightly, since importance sampling needs a posterior, and `az.waic` on data that
     were fitted would be over-optimistic. Compare such models with `latentrnn.compare` on held-out sequences.
 
     Args:
         posterior: what `FitResult.posterior(data)` returned.
         num_samples: draws per variable.
-        num_particles: importance samples per sequence for the log-likelihood.
+        num_particles: importance samples per sequence (and draw of the global sites) for the log-likelihood.
         prior_predictive: whether to include that group.
         latents: whether to include the latent trajectories, the largest part by far for long sequences.
         seed: seed of all the draws; None for the posterior's own.

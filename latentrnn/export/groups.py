@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager
+import copy
+from collections.abc import Hashable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,15 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from latentrnn.models.sites import parameter_site
+
 if TYPE_CHECKING:
     from latentrnn.data import SequenceData
     from latentrnn.inference.posterior import Posterior
+    from latentrnn.models.state_space import LatentRNN
 
 _SAMPLE = ("chain", "draw")
+_PER_OUTPUT = ("readout.weight", "readout.baseline", "gain.beta")  # parameters whose first axis is the head's outputs
 _EXACT_INTEGER = 2**53  # beyond it, a float64 no longer tells neighbouring integers apart
 
 _Variable = tuple[tuple[Hashable, ...], np.ndarray]  # dims and values
@@ -32,26 +36,29 @@ def posterior_groups(
     seed: int | None,
 ) -> dict[str, xr.Dataset]:
     """Return {group: Dataset}; `to_arviz` documents the groups, the arguments and the dims."""
-    data = posterior.data
-    with _seeded(seed):
-        log_likelihood = posterior.log_likelihood(num_particles)
-        sites = posterior.parameters(num_samples)
-        trajectories = posterior.latents(num_samples) if latents else {}
-        replicates = {"posterior_predictive": posterior.predictive(num_samples)}
-        if prior_predictive:
-            replicates["prior_predictive"] = posterior.prior_predictive(num_samples)
+    if seed is not None:
+        posterior = copy.copy(posterior)  # every method of a posterior draws from its seed
+        posterior.seed = seed
+    data = posterior.data.to("cpu")
     labelled = data.to_xarray()
+    sites = posterior.parameters(num_samples)
+    replicates = {"posterior_predictive": posterior.predictive(num_samples)}
+    if prior_predictive:
+        replicates["prior_predictive"] = posterior.prior_predictive(num_samples)
     # the heads that are modelled: az.plot_ppc pairs every observed variable with its replicates
     heads = list(replicates["posterior_predictive"])
     whole = {head for head in heads if _is_whole(data, head, replicates)}
 
     groups = {}
-    parameters = _sites(sites) | _latents(data, trajectories)
-    if parameters:
-        groups["posterior"] = _drawn(parameters, labelled)
+    drawn = _sites(posterior.model, sites)
+    if latents:
+        drawn |= _latents(posterior.latents(num_samples))
+    if drawn:
+        groups["posterior"] = _drawn(drawn, labelled)
     for group, values in replicates.items():
         groups[group] = _drawn(_replicated(data, values, whole, labelled), labelled)
-    groups["log_likelihood"] = _drawn({"log_likelihood": (("sequence",), log_likelihood.double().numpy())}, labelled)
+    log_likelihood = posterior.log_likelihood(num_particles, num_samples)
+    groups["log_likelihood"] = _drawn({"log_likelihood": (("sequence",), log_likelihood.numpy())}, labelled)
     groups["log_likelihood"].attrs |= {
         "unit": "nats",
         "integrated": "all heads jointly; local latents integrated out by importance sampling",
@@ -79,24 +86,27 @@ def _drawn(variables: Mapping[str, _Variable], labelled: xr.Dataset) -> xr.Datas
     )
 
 
-def _sites(sites: Mapping[str, Tensor]) -> dict[str, _Variable]:
-    """Name the axes of a global site after the site, as ArviZ does."""
-    return {
-        name: (tuple(f"{name}_dim_{axis}" for axis in range(values.dim() - 1)), values.numpy())
-        for name, values in sites.items()
+def _sites(model: LatentRNN, sites: Mapping[str, Tensor]) -> dict[str, _Variable]:
+    """Name the axes of global sites: by the head's channels where that is what they run over, else as ArviZ does."""
+    channels = {
+        parameter_site(head, path): f"{head}_channel"
+        for head, observation in model.observations.items()
+        for path in _PER_OUTPUT
+        if observation.outputs_per_channel == 1
     }
-
-
-def _latents(data: SequenceData, latents: Mapping[str, Tensor]) -> dict[str, _Variable]:
-    """Name the axes of the latents, and remove what lies beyond a sequence's end: there is no such step."""
     variables: dict[str, _Variable] = {}
-    for name, values in latents.items():
-        if values.dim() == 4:  # (sample, sequence, time, dim); the initial state has no time
-            values = values.masked_fill(~data.valid[..., None].cpu(), torch.nan)
-            variables[name] = (("sequence", "time", f"{name}_dim"), values.numpy())
-        else:
-            variables[name] = (("sequence", f"{name}_dim"), values.numpy())
+    for name, values in sites.items():
+        dims = [f"{name}_dim_{axis}" for axis in range(values.dim() - 1)]
+        if name in channels:
+            dims[0] = channels[name]
+        variables[name] = (tuple(dims), values.numpy())
     return variables
+
+
+def _latents(latents: Mapping[str, Tensor]) -> dict[str, _Variable]:
+    """Name the axes of the latents: (sample, sequence, time, dim), and no time for the initial state."""
+    axes = {4: ("sequence", "time"), 3: ("sequence",)}
+    return {name: ((*axes[values.dim()], f"{name}_dim"), values.numpy()) for name, values in latents.items()}
 
 
 def _replicated(
@@ -108,7 +118,7 @@ def _replicated(
         if name in whole:
             values = values.to(torch.int64)
         else:
-            values = values.masked_fill(~data.masks[name].cpu(), torch.nan)
+            values = values.masked_fill(~data.masks[name], torch.nan)
         variables[name] = (labelled[name].dims, values.numpy())
     return variables
 
@@ -124,7 +134,7 @@ def _is_whole(data: SequenceData, head: str, replicates: Mapping[str, Mapping[st
 def _constants(data: SequenceData, heads: list[str], labelled: xr.Dataset) -> xr.Dataset:
     """Return what the model conditions on: covariates, totals, lengths, masks and the step."""
     constants = labelled.reset_coords().drop_vars(list(data.observations))
-    ours = {f"{name}_mask": (labelled[name].dims, data.masks[name].cpu().numpy()) for name in heads}
+    ours = {f"{name}_mask": (labelled[name].dims, data.masks[name].numpy()) for name in heads}
     if data.spec.dt is not None:
         ours["dt"] = ((), np.asarray(data.spec.dt), {"units": "s"})
     for name in ours:
@@ -140,14 +150,3 @@ def _version() -> str:
         return version("latentrnn")
     except PackageNotFoundError:
         return "unknown"  # run from a source tree that is not installed
-
-
-@contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
-    """Draw from a seed of our own and leave torch's global generator as it was."""
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

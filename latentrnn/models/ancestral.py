@@ -62,8 +62,8 @@ class Course:
         return self._given(name, self.states())
 
     def _run(self, values: Mapping[str, Tensor]) -> Tensor:
-        self._history = {name: self._features(name, values[name]) for name in self.feeding}
-        into_transition = [self._history[name] for name in self.feeding if self._drives(name)]
+        self._history = {name: self.history_features(name, values[name]) for name in self.feeding}
+        into_transition = [self._history[name] for name in self.feeding if self.drives(name)]
         drive = join(self.drive, *into_transition) if into_transition else self.drive
         return self.latent.states(self.transition, drive, self.path)
 
@@ -74,13 +74,15 @@ class Course:
         frames = self.data.observations[name].shape[1]
         return self.heads[name](head.at_clock(states, frames), inputs, self._history.get(name))
 
-    def _features(self, name: str, values: Tensor) -> Tensor:
+    def history_features(self, name: str, values: Tensor) -> Tensor:
+        """Return the features of a feeding head's past, (..., time, feature), given its values."""
         head = self.observations[name]
         # the data's own values may have holes; anything else that stands in for them is complete
         mask = self.data.masks[name] if values is self.data.observations[name] else None
         return head.feedback(head.encode_history(values, mask))
 
-    def _drives(self, name: str) -> bool:
+    def drives(self, name: str) -> bool:
+        """Return whether a feeding head's past enters the transition."""
         return "transition" in self.observations[name].feedback.into
 
     # -- free running ----------------------------------------------------------------------------------------------
@@ -129,16 +131,17 @@ class Course:
             for name, head in heads.items()
         }
         drawn: dict[str, list[Tensor]] = {name: [] for name in heads}
+        unmasked = {name: self.inputs[name]._replace(mask=None) for name in heads}
         warm_up = int(np.max(data.host_context, initial=0))
         for t, a_t in enumerate(self.drive.unbind(-2)):
             features = {name: head.feedback.at(windows[name]) for name, head in heads.items()}
             if given is None:
-                parts = [features[name] for name in heads if self._drives(name)]
+                parts = [features[name] for name in heads if self.drives(name)]
                 parts += [innovations[t]] if innovations is not None else []
                 state = self.transition.step(state, join(a_t.expand(*batch, -1), *parts))
             h_t = self.transition.output(state) if given is None else given[t]
             for name, head in heads.items():
-                inputs = self.inputs[name].at(t)
+                inputs = unmasked[name].at(t)
                 y_t = self.heads[name](h_t.unsqueeze(-2), inputs, features[name].unsqueeze(-2)).sample()
                 encoded = head.encode_history(y_t, None)
                 if t < warm_up:  # the context is given, not sampled

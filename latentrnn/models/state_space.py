@@ -104,13 +104,8 @@ class LatentRNN(nn.Module):
             ValueError: the batch does not fit the model's spec.
             RuntimeError: called by `pyro.infer.SVI`, which would train nothing.
         """
-        refuse_param_store(type(self).__name__)
-        self._check_spec(data)
-        heads = self._sample_parameters()
-        with sequence_plate(data):
-            drive = self.drive(data)
-            path = self.latent.sample(self.transition, drive, data)
-            course = Course(self.transition, self.latent, self.observations, heads, data, drive, path)
+        course, plate = self._begin(data)
+        with plate:
             for name in course.feeding:
                 value = pyro.sample(name, course.fed_back(name), obs=data.observations[name])
                 course.values[name] = value
@@ -118,6 +113,24 @@ class LatentRNN(nn.Module):
             return course.values | {
                 name: pyro.sample(name, course.distribution(name), obs=data.observations[name]) for name in others
             }
+
+    def unfold(self, data: SequenceData) -> Course:
+        """Sample parameters and latents (Pyro statements), and return the course of the batch before any head.
+
+        With `poutine.replay` this is how a guide's draws become states and distributions of heads. Shapes and
+        errors are those of `forward`.
+        """
+        return self._begin(data)[0]
+
+    def _begin(self, data: SequenceData) -> tuple[Course, pyro.plate]:
+        refuse_param_store(type(self).__name__)
+        self._check_spec(data)
+        heads = self._sample_parameters()
+        plate = sequence_plate(data)
+        with plate:
+            drive = self.drive(data)
+            path = self.latent.sample(self.transition, drive, data)
+        return Course(self.transition, self.latent, self.observations, heads, data, drive, path), plate
 
     def drive(self, data: SequenceData) -> Tensor:
         """Return the features of the covariates that drive the transition, (sequence, time, channel)."""

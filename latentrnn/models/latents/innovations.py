@@ -13,7 +13,7 @@ from latentrnn.data import SequenceData
 from latentrnn.models import sites
 from latentrnn.models.latents.autoregressive import AutoregressiveNormal
 from latentrnn.models.latents.initial_state import NormalStart
-from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, join, learned_vector, where_valid
+from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, gaps, join, learned_vector, where_valid
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import check_size
 
@@ -90,7 +90,7 @@ class Innovations(Latent):
             scale = where_valid(self.scale, data, 1.0).expand(shape)
             return dist.Normal(torch.zeros_like(scale), scale, validate_args=False).to_event(2)
         valid = data.valid if data.padded else None
-        return AutoregressiveNormal(self._memory(_gaps(data)), self.scale, shape, valid)
+        return AutoregressiveNormal(self._memory(gaps(data)), self.scale, shape, valid)
 
     def _memory(self, gap: Tensor | None) -> Tensor:
         """phi, (..., dim), for gaps (...) in the clock's unit; None stands for one step."""
@@ -109,10 +109,3 @@ class Innovations(Latent):
             phi = self._memory(gap)
             noise = phi * carry.innovation + (1 - phi**2).sqrt() * noise
         return Carry(transition.step(carry.state, join(a_t, noise)), noise)
-
-
-def _gaps(data: SequenceData) -> Tensor | None:
-    """Time since the step before, (sequence, time), where the clock is irregular; the first entry is not used."""
-    if data.times is None:
-        return None
-    return torch.diff(data.times, dim=-1, prepend=data.times[:, :1])

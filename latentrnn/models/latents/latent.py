@@ -97,3 +97,10 @@ def where_valid(value: Tensor, data: SequenceData, otherwise: float) -> Tensor:
     if not data.padded:
         return value
     return torch.where(data.valid.unsqueeze(-1), value, value.new_full((), otherwise))
+
+
+def gaps(data: SequenceData) -> Tensor | None:
+    """Return the seconds since the step before, (sequence, time), where the clock is irregular; the first is zero."""
+    if data.times is None:
+        return None
+    return torch.diff(data.times, dim=-1, prepend=data.times[:, :1])

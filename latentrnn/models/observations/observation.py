@@ -28,11 +28,10 @@ class HeadInputs(NamedTuple):
     totals: Tensor | None = None
 
     def at(self, t: int) -> HeadInputs:
-        """Return the inputs of one frame, with a time axis of length one; nothing is masked."""
-        stimulus, covariates, totals = (
-            None if part is None else part[:, t : t + 1] for part in (self.stimulus, self.covariates, self.totals)
-        )
-        return HeadInputs(None, False, stimulus, covariates, totals)
+        """Return the inputs of one frame, with a time axis of length one."""
+        parts = (self.mask, self.stimulus, self.covariates, self.totals)
+        mask, stimulus, covariates, totals = (None if part is None else part[:, t : t + 1] for part in parts)
+        return HeadInputs(mask, self.partial, stimulus, covariates, totals)
 
 
 class Observation(Component):

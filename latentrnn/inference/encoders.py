@@ -1,0 +1,179 @@
+"""From what was observed to features of every step, for a guide to turn into posteriors."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from latentrnn.data import DataSpec, SequenceData
+from latentrnn.models.component import Component
+from latentrnn.models.features import CovariateReader
+from latentrnn.models.transitions.transition import check_size
+
+DIRECTIONS = ("causal", "backward", "bidirectional")
+
+
+class Encoding(NamedTuple):
+    """What an encoder returns.
+
+    Attributes:
+        steps: features of every step, (sequence, time, step_size).
+        summary: features of the sequence as a whole, for its initial state, (sequence, summary_size).
+    """
+
+    steps: Tensor
+    summary: Tensor
+
+
+class Encoder(Component):
+    """Summarises observations and covariates; `observes` says which heads it is shown, and it sees no other."""
+
+    step_size: int
+    summary_size: int
+    observes: list[str] | None
+    visible: list[str]  # the heads that it sees, once built
+
+    @abstractmethod
+    def build(self, spec: DataSpec, heads: Sequence[str]) -> None:
+        """Create the parameters for the heads of a model; a per-sequence head is never shown."""
+
+    @abstractmethod
+    def forward(self, data: SequenceData) -> Encoding:
+        """Encode a batch."""
+
+    def initialise(self, data: SequenceData) -> None:  # noqa: B027 - not every encoder has scales to take
+        """Take what scales it needs from the training data."""
+
+
+class RNNEncoder(Encoder):
+    """A GRU over observations, masks and covariates.
+
+    causal: features of step t see y_{<=t}; backward: y_{>=t}; bidirectional: everything. A causal encoder cannot
+    inform the initial state (nothing lies before it). Where entries can be missing, the encoder is told which, by
+    the mask as further input; missing entries themselves count as average.
+
+    Args:
+        hidden_size: hidden units per direction.
+        direction: "causal", "backward" or "bidirectional".
+        observes: heads that it is shown; by default every per-step head of the model. For co-smoothing, leave the
+            held-out head out.
+        layers: stacked layers per direction.
+        mask_input: whether masks are an input; None decides by the data's spec (True where entries are missing).
+
+    Raises:
+        ValueError: an unknown direction or head, a per-sequence head, or a size below one.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        *,
+        direction: str = "bidirectional",
+        observes: Sequence[str] | None = None,
+        layers: int = 1,
+        mask_input: bool | None = None,
+    ) -> None:
+        super().__init__()
+        if direction not in DIRECTIONS:
+            raise ValueError(f"RNNEncoder: direction must be one of {list(DIRECTIONS)}; found {direction!r}")
+        self.hidden_size = check_size("RNNEncoder", "hidden_size", hidden_size)
+        self.layers = check_size("RNNEncoder", "layers", layers)
+        self.direction, self.mask_input = direction, mask_input
+        self.observes = None if observes is None else [observes] if isinstance(observes, str) else list(observes)
+
+    def build(self, spec: DataSpec, heads: Sequence[str]) -> None:
+        self.visible = self._choose(spec, heads)
+        self._clocks = {name: spec.heads[name].clock for name in self.visible}
+        # a slow head's frames are absent between its clock ticks, which is one kind of missing
+        self._masked = {
+            name: self.mask_input is True
+            or spec.heads[name].clock > 1
+            or (self.mask_input is None and spec.heads[name].missing)
+            for name in self.visible
+        }
+        self.covariates = CovariateReader("RNNEncoder", list(spec.covariates), spec)
+        size = self.covariates.size
+        for name in self.visible:
+            channels = spec.heads[name].channels
+            size += channels * (2 if self._masked[name] else 1)
+            self.register_buffer(f"{name}_centre", torch.zeros(channels))
+            self.register_buffer(f"{name}_scale", torch.ones(channels))
+        if size == 0:
+            raise ValueError("RNNEncoder: nothing to see: no covariate, and no per-step head among those it observes")
+
+        def kernel() -> nn.GRU:
+            return nn.GRU(size, self.hidden_size, self.layers, batch_first=True)
+
+        self.forwards = kernel() if self.direction != "backward" else None
+        self.backwards = kernel() if self.direction != "causal" else None
+        directions = 2 if self.direction == "bidirectional" else 1
+        self.step_size = directions * self.hidden_size
+        self.summary_size = 1 if self.direction == "causal" else self.step_size
+
+    def _choose(self, spec: DataSpec, heads: Sequence[str]) -> list[str]:
+        if self.observes is None:
+            return [name for name in heads if spec.heads[name].per_step]
+        for name in self.observes:
+            if name not in heads:
+                raise ValueError(f"RNNEncoder: observes unknown head {name!r}; the model has {sorted(heads)}")
+            if not spec.heads[name].per_step:
+                raise ValueError(f"RNNEncoder: {name!r} is a per-sequence head: showing it would leak the label")
+        return self.observes
+
+    def initialise(self, data: SequenceData) -> None:
+        """Take centre and scale of every visible head from the training data."""
+        for name in self.visible:
+            mask = data.masks[name].flatten(0, -2)
+            values = torch.where(mask, data.observations[name].flatten(0, -2), 0.0)
+            count = mask.sum(0).clamp_min(1)
+            centre = values.sum(0) / count
+            variance = (torch.where(mask, values - centre, 0.0) ** 2).sum(0) / count
+            getattr(self, f"{name}_centre").copy_(centre)
+            getattr(self, f"{name}_scale").copy_(torch.where(variance > 0, variance, 1.0).sqrt())
+
+    def forward(self, data: SequenceData) -> Encoding:
+        inputs = torch.cat([self.covariates(data), *(part for name in self.visible for part in self._head(name, data))], -1)
+        ahead = None if self.forwards is None else self.forwards(inputs)[0]
+        behind = None if self.backwards is None else self._reverse(self.backwards(self._reverse(inputs, data))[0], data)
+        if behind is None:
+            return Encoding(ahead, inputs.new_ones(len(inputs), 1))
+        if ahead is None:
+            return Encoding(behind, behind[:, 0])
+        last = (data.lengths - 1).clamp_min(0)[:, None, None].expand(-1, 1, ahead.shape[-1])
+        return Encoding(torch.cat([ahead, behind], -1), torch.cat([ahead.gather(1, last)[:, 0], behind[:, 0]], -1))
+
+    def _head(self, name: str, data: SequenceData) -> list[Tensor]:
+        values, mask = data.observations[name], data.masks[name]
+        values = (values - getattr(self, f"{name}_centre")) / getattr(self, f"{name}_scale")
+        values = torch.where(mask, values, torch.zeros_like(values))
+        if self._clocks[name] > 1:
+            values, mask = (self._spread(part, self._clocks[name], data.num_steps) for part in (values, mask))
+        elif not self._masked[name]:
+            if data.spec.heads[name].missing:
+                raise ValueError(
+                    f"observations[{name!r}]: entries are missing, but the encoder was built from data without missing "
+                    "entries and has no input to be told by; use RNNEncoder(..., mask_input=True)"
+                )
+            return [values]
+        return [values, mask.to(values.dtype)]
+
+    @staticmethod
+    def _spread(frames: Tensor, clock: int, steps: int) -> Tensor:
+        """Put each frame at its last base step, where it is first known; zero elsewhere."""
+        spread = frames.new_zeros(len(frames), steps, frames.shape[-1])
+        spread[:, clock - 1 :: clock][:, : frames.shape[1]] = frames
+        return spread
+
+    @staticmethod
+    def _reverse(values: Tensor, data: SequenceData) -> Tensor:
+        """Reverse every sequence within its own length, so that padding stays at the end."""
+        if not data.padded:
+            return values.flip(1)
+        steps = torch.arange(data.num_steps, device=values.device)
+        mirrored = data.lengths[:, None] - 1 - steps
+        order = torch.where(mirrored >= 0, mirrored, steps)
+        return values.gather(1, order.unsqueeze(-1).expand_as(values))

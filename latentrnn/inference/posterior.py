@@ -1,0 +1,391 @@
+"""What a fitted model believes about given sequences."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from latentrnn.data import SequenceData
+from latentrnn.inference import evidence as evidence_of
+from latentrnn.inference import filtering
+from latentrnn.inference.elbo import log_weights, sampled_sites
+from latentrnn.inference.evidence import Evidence
+from latentrnn.inference.filtering import OneStepAhead
+from latentrnn.inference.guides import JOINT, Guide
+from latentrnn.inference.random import random_state
+from latentrnn.inference.result import FitResult
+from latentrnn.inference.svi import resolve_device
+from latentrnn.models import sites
+from latentrnn.models.ancestral import Course
+from latentrnn.models.state_space import LatentRNN
+
+LARGEST_CHUNK = 2**24  # numbers that one chunk of draws may hold per state or head
+
+
+class GainSamples(NamedTuple):
+    """Draws of a head's stimulus gain, in the convention that the largest gate over the data is one.
+
+    Attributes:
+        beta: gain of a fully open gate, (sample, channel, feature).
+        gate: (sample, sequence, time, feature).
+    """
+
+    beta: Tensor
+    gate: Tensor
+
+
+class Posterior:
+    """q(latents | data) and q(parameters) of a model, with everything that follows from them.
+
+    All results are on the CPU, in the data's own units, log-probabilities in nats. Calling a method twice gives the
+    same numbers: each starts from `seed`.
+
+    Args:
+        model, guide: fitted.
+        data: the sequences.
+        result: the fit that they came from, if any (it knows which sequences were used).
+        device: "auto" takes CUDA where there is one.
+        seed: of every random number.
+
+    Raises:
+        ValueError: the data do not fit the model.
+    """
+
+    def __init__(
+        self,
+        model: LatentRNN,
+        guide: Guide,
+        data: SequenceData,
+        *,
+        result: FitResult | None = None,
+        device: str | torch.device = "auto",
+        seed: int = 0,
+    ) -> None:
+        model.check(data)
+        self.data, self.result, self.seed = data, result, seed
+        self._device = resolve_device(device)
+        self.model, self.guide = (copy.deepcopy(module).to(self._device) for module in (model, guide))
+        self._on_device = data.to(self._device)
+
+    # -- draws -----------------------------------------------------------------------------------------------------
+
+    def latents(self, num_samples: int = 100) -> dict[str, Tensor]:
+        """Draw latents from the guide.
+
+        Args:
+            num_samples: number of draws.
+
+        Returns:
+            "states", the h_t (z_t of a Markov latent) that readouts see, (sample, sequence, time, dim), and every
+            latent site, e.g. "innovations" (sample, sequence, time, dim) and "initial" (sample, sequence, dim).
+            Padding is NaN.
+        """
+        parts: dict[str, list[Tensor]] = {}
+        for draw in self._courses(num_samples):
+            found = {sites.STATES: _expanded(draw.course.states(), num_samples)}
+            found |= {k: v for k, v in draw.latents.items() if k != sites.STATES}
+            for name, value in found.items():
+                if value.dim() == 4:
+                    value = torch.where(draw.course.data.valid.unsqueeze(-1), value, torch.nan)
+                parts.setdefault(name, []).append(value)
+        return {name: self._assemble(values, self.data.num_steps) for name, values in parts.items()}
+
+    def parameters(self, num_samples: int = 100) -> dict[str, Tensor]:
+        """Draw the parameters that have priors: site name to (sample, *shape); empty if all are point estimates."""
+        with self._seeded():
+            trace = self._parameter_trace(num_samples)
+        values = {name: site["value"] for name, site in trace.nodes.items() if name != JOINT}
+        return {name: value.squeeze(1).cpu() for name, value in values.items()}
+
+    def rates(self, head: str, num_samples: int = 100) -> Tensor:
+        """Return E[y | latents, parameters] for each draw of the posterior.
+
+        Given the recorded past where the head feeds back (teacher-forced); see `predictive` for free runs.
+
+        Args:
+            head: the head's name.
+            num_samples: number of draws.
+
+        Returns:
+            (sample, sequence, time, channel), in the data's units (expected count per bin for counts); padding NaN.
+
+        Raises:
+            ValueError: an unknown head.
+        """
+        return self._rates(head, num_samples, keep_samples=True)
+
+    def mean(self, head: str, num_samples: int = 100) -> Tensor:
+        """Return E[y | data], (sequence, time, channel), the average of `rates` over draws; padding is NaN."""
+        return self._rates(head, num_samples, keep_samples=False)
+
+    def predictive(
+        self, num_samples: int = 100, *, heads: Sequence[str] | None = None, latents: str = "posterior"
+    ) -> dict[str, Tensor]:
+        """Draw replicated data. Heads that feed back run free: their own samples go in, never the recording.
+
+        Args:
+            num_samples: number of draws.
+            heads: which heads to return; all by default.
+            latents: "posterior" draws latents from the guide given the data, "prior" from the model. Parameters
+                with priors come from the guide either way.
+
+        Returns:
+            Head to replicates, (sample, sequence, time, channel) or (sample, sequence, channel); padding is NaN.
+
+        Raises:
+            ValueError: an unknown head, or `latents` that is neither.
+        """
+        if latents not in ("posterior", "prior"):
+            raise ValueError(f"predictive: latents must be 'posterior' or 'prior'; found {latents!r}")
+        return self._replicates(num_samples, heads, latents=latents, parameters="posterior")
+
+    def prior_predictive(self, num_samples: int = 100, *, heads: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Draw data from the model alone: latents and parameters with priors from their priors. See `predictive`."""
+        return self._replicates(num_samples, heads, latents="prior", parameters="prior")
+
+    def gain(self, head: str, num_samples: int = 100) -> GainSamples:
+        """Draw a head's stimulus gain and gate.
+
+        Args:
+            head: a head with a `StimulusGain`.
+            num_samples: number of draws.
+
+        Returns:
+            `beta` and `gate`, scaled so that the largest gate over the data's scored steps is one in every draw.
+
+        Raises:
+            ValueError: an unknown head, or one without a gain.
+        """
+        observation = self._head(head)
+        if observation.gain is None:
+            raise ValueError(f"gain: head {head!r} has no StimulusGain")
+        gates, betas = [], None
+        for draw in self._courses(num_samples):
+            course = draw.course
+            states = _expanded(course.states(), num_samples)
+            states = observation.at_clock(states, course.data.observations[head].shape[1])
+            gate = observation.gain.gate(states, course.inputs[head].stimulus)
+            scored = course.data.scored(head).any(-1)
+            gates.append(torch.where(scored.unsqueeze(-1), gate, torch.nan))
+            site = sites.parameter_site(head, "gain.beta")
+            beta = draw.parameters[site].squeeze(1) if site in draw.parameters else observation.gain.beta
+            betas = beta.expand(num_samples, *beta.shape[-2:]).cpu()
+        gate = self._assemble(gates, self.data.observations[head].shape[1])
+        largest = gate.nan_to_num(0.0).amax((1, 2)).clamp_min(1e-12)
+        return GainSamples(betas * largest[:, None], gate / largest[:, None, None])
+
+    # -- densities -------------------------------------------------------------------------------------------------
+
+    def evidence(self, kind: str = "iwae", num_particles: int = 64) -> Evidence:
+        """Estimate each sequence's log evidence: all heads jointly, local latents integrated out.
+
+        Parameters with priors are integrated over the guide's q(theta), so that on held-out sequences this is the
+        log predictive density. Without local latents and priors it is exact.
+
+        Args:
+            kind: "elbo" or "iwae" (importance-weighted, tighter).
+            num_particles: draws; the error falls with their square root.
+
+        Raises:
+            ValueError: an unknown kind.
+        """
+        evidence_of.check_kind(kind)
+        return evidence_of.summarise(kind, self._log_weights(num_particles))
+
+    def log_likelihood(self, num_particles: int = 64, num_draws: int = 50) -> Tensor:
+        """Return log p(y_n | theta) of every sequence, local latents integrated out by importance sampling.
+
+        Args:
+            num_particles: draws of the local latents.
+            num_draws: draws of the parameters with priors; without any there is one row.
+
+        Returns:
+            (draw, sequence), nats.
+        """
+        with self._seeded(), torch.no_grad():
+            if self.guide.parameter_sites is None:
+                return evidence_of.summarise("iwae", self._log_weights(num_particles)).values[None]
+            rows = []
+            for _ in range(num_draws):
+                trace = self._parameter_trace(1)
+                rows.append(evidence_of.summarise("iwae", self._log_weights(num_particles, trace)).values)
+            return torch.stack(rows)
+
+    def one_step_ahead(self, head: str, num_particles: int = 256, num_filters: int = 4) -> OneStepAhead:
+        """Return log p(y_t | y_{<t}, covariates_{<=t}) and E[y_t | y_{<t}] of one head.
+
+        Exact where no local latent is random; otherwise by a bootstrap particle filter on the generative model,
+        with its Monte Carlo error. The guide, which smooths, is never used for latents. Parameters with priors are
+        averaged over q(theta) at each step.
+
+        Args:
+            head: a per-step head.
+            num_particles: particles per filter.
+            num_filters: independent filters, whose spread is the error.
+
+        Raises:
+            ValueError: an unknown or a per-sequence head, or fewer than two filters.
+        """
+        if not self._head(head).head.per_step:
+            raise ValueError(f"one_step_ahead: {head!r} is a per-sequence head")
+        if num_filters < 2:
+            raise ValueError(f"one_step_ahead: num_filters must be at least 2, for the error; found {num_filters}")
+        draws = 1 if self.guide.parameter_sites is None else 16
+        exact = not self.model.latent_sites()
+        log_prob, means, errors = [], [], []
+        with self._seeded(), torch.no_grad():
+            for _ in range(draws):
+                course = self._course_of_prior(self._parameter_trace(1))
+                if exact:
+                    value, mean = filtering.exact(course, head)
+                    value, mean = value.reshape(-1, *value.shape[-2:]), mean.reshape(-1, *mean.shape[1:])
+                else:
+                    value, mean, error = filtering.bootstrap_filter(course, head, num_particles, num_filters)
+                    errors.append(error)
+                log_prob.append(value), means.append(mean)
+        value = torch.logsumexp(torch.stack(log_prob), 0) - torch.log(torch.tensor(float(draws)))
+        error = None if exact else (torch.stack(errors).square().sum(0).sqrt() / draws).cpu()
+        scored = self.data.scored(head)
+        scored = scored.any(-1, keepdim=True) if value.shape[-1] != scored.shape[-1] else scored
+        value = torch.where(scored, value.cpu(), 0.0)
+        return OneStepAhead(
+            head, value, torch.stack(means).mean(0).cpu(), self.data.observations[head], scored, error,
+            self.data.spec.dt, self.data.keys, self.data.names,
+        )  # fmt: skip
+
+    def to_arviz(self, **settings: Any) -> Any:
+        """Return the posterior as ArviZ's InferenceData (or DataTree); see `latentrnn.export.to_arviz`."""
+        from latentrnn.export.arviz import to_arviz
+
+        return to_arviz(self, **settings)
+
+    def __repr__(self) -> str:
+        return f"Posterior of {self.data!r}"
+
+    # -- how -------------------------------------------------------------------------------------------------------
+
+    def _head(self, name: str) -> Any:
+        if name not in self.model.observations:
+            raise ValueError(f"unknown head {name!r}; the model has {sorted(self.model.observations)}")
+        return self.model.observations[name]
+
+    def _seeded(self) -> Any:
+        return random_state(self.seed, self._device)
+
+    def _parameter_trace(self, num_samples: int) -> Trace:
+        """Return draws of the parameters with priors as a trace to replay, sample axis at dim -2."""
+        if self.guide.parameter_sites is None:
+            return Trace()
+        with torch.no_grad(), pyro.plate("draws", num_samples, dim=-2):
+            trace = poutine.trace(self.guide.parameter_sites).get_trace()
+        for name in [name for name, site in trace.nodes.items() if (name, site) not in sampled_sites(trace)]:
+            trace.remove_node(name)
+        return trace
+
+    def _chunks(self, num_samples: int) -> Iterator[SequenceData]:
+        """Cut the data so that one chunk's draws stay within bounded memory."""
+        width = max([self.model.transition.state_size, *(head.outputs for head in self.model.observations.values())])
+        per_chunk = max(1, LARGEST_CHUNK // (num_samples * self.data.num_steps * width))
+        data = self._on_device
+        if per_chunk >= len(data):
+            yield data
+            return
+        for start in range(0, len(data), per_chunk):
+            yield data[start : start + per_chunk]
+
+    def _courses(
+        self, num_samples: int, *, latents: str = "posterior", parameters: str = "posterior", fed: bool = True
+    ) -> Iterator[_Draw]:
+        """Yield, chunk by chunk, the course of the data under draws of latents and parameters."""
+        with self._seeded(), torch.no_grad():
+            fixed = self._parameter_trace(num_samples) if parameters == "posterior" else Trace()
+            for data in self._chunks(num_samples):
+                with pyro.plate("draws", num_samples, dim=-2):
+                    guided = fixed
+                    if latents == "posterior":
+                        guided = poutine.trace(poutine.replay(self.guide, trace=fixed)).get_trace(data)
+                    with poutine.trace() as recorder, poutine.replay(trace=guided):
+                        course = self.model.unfold(data)
+                drawn = {name: site["value"] for name, site in sampled_sites(recorder.trace)}
+                if fed:
+                    course.values = {name: data.observations[name] for name in course.feeding}
+                local = {name: value for name, value in drawn.items() if name in sites.LATENTS}
+                yield _Draw(course, local, {k: v for k, v in drawn.items() if k not in local})
+
+    def _course_of_prior(self, parameters: Trace) -> Course:
+        with poutine.block(), poutine.replay(trace=parameters):
+            course = self.model.unfold(self._on_device)
+        course.values = {name: self._on_device.observations[name] for name in course.feeding}
+        return course
+
+    def _rates(self, head: str, num_samples: int, *, keep_samples: bool) -> Tensor:
+        observation = self._head(head)
+        parts = []
+        for draw in self._courses(num_samples):
+            data = draw.course.data
+            mean = observation.mean(draw.course.distribution(head).expand((num_samples, data.num_sequences)))
+            mean = self._padding_to_nan(mean, data, head)
+            parts.append(mean if keep_samples else mean.mean(0, keepdim=True))
+        rates = self._assemble(parts, self.data.observations[head].shape[1] if observation.head.per_step else 0)
+        return rates if keep_samples else rates[0]
+
+    def _replicates(
+        self, num_samples: int, heads: Sequence[str] | None, *, latents: str, parameters: str
+    ) -> dict[str, Tensor]:
+        names = list(self.model.observations) if heads is None else list(heads)
+        for name in names:
+            self._head(name)
+        parts: dict[str, list[Tensor]] = {name: [] for name in names}
+        for draw in self._courses(num_samples, latents=latents, parameters=parameters, fed=False):
+            course = draw.course
+            shape = (num_samples, course.data.num_sequences)
+            values = {name: course.fed_back(name).expand(shape).sample() for name in course.feeding}
+            course.values = values
+            values |= {n: course.distribution(n).expand(shape).sample() for n in names if n not in values}
+            for name in names:
+                parts[name].append(self._padding_to_nan(values[name], course.data, name))
+        frames = {name: self.data.observations[name].shape[1] for name in names}
+        return {name: self._assemble(parts[name], frames[name]) for name in names}
+
+    def _padding_to_nan(self, value: Tensor, data: SequenceData, head: str) -> Tensor:
+        """Put NaN where a sequence (at this head's clock) has ended; value is (sample, sequence, time, ...)."""
+        spec = data.spec.heads[head]
+        if not spec.per_step or not data.padded:
+            return value
+        inside = torch.arange(value.shape[2], device=value.device) < (data.lengths // spec.clock)[:, None]
+        return torch.where(inside.reshape(*inside.shape, *[1] * (value.dim() - 3)), value, torch.nan)
+
+    def _assemble(self, parts: Sequence[Tensor], steps: int) -> Tensor:
+        """Join chunks along sequences, on the CPU, padded to a common length."""
+        parts = [part.cpu() for part in parts]
+        if parts[0].dim() >= 4 and any(part.shape[2] < steps for part in parts):
+            pad = [torch.full((*p.shape[:2], steps - p.shape[2], *p.shape[3:]), torch.nan) for p in parts]
+            parts = [torch.cat([p, q.to(p)], 2) for p, q in zip(parts, pad, strict=True)]
+        return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
+
+    def _log_weights(self, num_particles: int, parameters: Trace | None = None) -> Tensor:
+        """Return log-weights, (particle, sequence); exact and of one particle where nothing is random."""
+        random = bool(self.model.latent_sites()) or (self.guide.parameter_sites is not None and parameters is None)
+        count = num_particles if random else 1
+        guide = self.guide if parameters is None else poutine.replay(self.guide, trace=parameters)
+        with self._seeded() if parameters is None else nullcontext(), torch.no_grad():
+            chunks = [log_weights(self.model, guide, data, count) for data in self._chunks(count)]
+        return torch.cat(chunks, 1).cpu()
+
+
+class _Draw(NamedTuple):
+    course: Course
+    latents: dict[str, Tensor]
+    parameters: dict[str, Tensor]
+
+
+def _expanded(states: Tensor, num_samples: int) -> Tensor:
+    return states if states.dim() == 4 else states.expand(num_samples, *states.shape)

@@ -1,0 +1,71 @@
+"""What a fit returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentrnn.data import DataSpec, SequenceData, SequenceKey
+from latentrnn.inference.guides import Guide
+from latentrnn.models.state_space import LatentRNN
+
+if TYPE_CHECKING:
+    from latentrnn.inference.posterior import Posterior
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A fitted model and guide, and how they came to be.
+
+    Attributes:
+        model, guide: fitted copies, on the CPU.
+        history: per report `step`, `elbo` and its terms (nats per sequence, training batch, true weights),
+            `kl_weight`, `learning_rate`; per evaluation `validation_step`, `validation_elbo` (nats per sequence).
+        stop_reason: why the fit ended, and what to try next.
+        best_step: the step whose weights are kept.
+        seed: the seed.
+        settings: everything else that `fit` was told, in JSON form.
+        used: identity of every sequence that was fitted or decided when to stop.
+        events: what happened on the way (non-finite losses, interrupts), in order.
+    """
+
+    model: LatentRNN
+    guide: Guide
+    history: dict[str, list[float]]
+    stop_reason: str
+    best_step: int
+    seed: int
+    settings: dict[str, Any]
+    used: frozenset[SequenceKey]
+    events: list[str] = field(default_factory=list)
+
+    @property
+    def spec(self) -> DataSpec:
+        """The spec of the data that the model was built for."""
+        return self.model.spec
+
+    def posterior(self, data: SequenceData, *, device: str = "auto", seed: int = 0) -> Posterior:
+        """Return the posterior of the latents of `data` (and of parameters with priors).
+
+        Args:
+            data: sequences that fit the model's spec; they need not be those of the fit.
+            device: "auto" (CUDA where there is one), or a torch device.
+            seed: of every random number that the posterior will draw.
+
+        Raises:
+            ValueError: the data do not fit the model.
+        """
+        from latentrnn.inference.posterior import Posterior
+
+        return Posterior(self.model, self.guide, data, result=self, device=device, seed=seed)
+
+    def save(self, path: str | Path) -> None:
+        """Write weights (safetensors) and description (JSON) into the folder `path`; `latentrnn.load` reads it."""
+        from latentrnn.export.checkpoints import save
+
+        save(self, path)
+
+    def __repr__(self) -> str:
+        elbo = self.history.get("validation_elbo") or self.history.get("elbo") or [float("nan")]
+        return f"FitResult(best_step={self.best_step}, elbo={max(elbo):.4g} nats per sequence, stop_reason={self.stop_reason!r})"

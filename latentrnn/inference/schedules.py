@@ -1,0 +1,157 @@
+"""How a fit moves: optimiser, learning rate, weight of the KL term, when to stop. Plain descriptions, no state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay on weight matrices (never on biases, scales or priors' parameters).
+
+    Args:
+        learning_rate: the largest step size.
+        weight_decay: decay per unit of learning rate; 0 is plain Adam.
+        clip_norm: largest norm of the gradient of the ELBO per scored step.
+        betas: decay rates of the moments.
+
+    Raises:
+        ValueError: a value out of range.
+
+    References:
+        Loshchilov, Hutter. Decoupled weight decay regularization. 2019.
+    """
+
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    clip_norm: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.99)
+
+    def __post_init__(self) -> None:
+        _positive(self, "learning_rate", "clip_norm")
+        if self.weight_decay < 0:
+            raise ValueError(f"AdamW: weight_decay must not be negative; found {self.weight_decay}")
+
+    def build(self, modules: Sequence[nn.Module]) -> torch.optim.Optimizer:
+        """Return the torch optimiser over the modules' parameters."""
+        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, eps=1e-8)
+
+
+@dataclass(frozen=True)
+class Adam(AdamW):
+    """Adam without weight decay. Arguments: see `AdamW`.
+
+    References:
+        Kingma, Ba. Adam: a method for stochastic optimization. 2015.
+    """
+
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A learning rate that stays."""
+
+    def factor(self, step: int, steps: int, stale: int) -> float:
+        """Return the multiple of the largest learning rate at `step` of `steps`; `stale` counts bad evaluations."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """A learning rate that rises linearly and then falls along half a cosine.
+
+    Args:
+        rise: steps of linear rise.
+        final: fraction of the largest rate at the end.
+    """
+
+    rise: int = 20
+    final: float = 0.02
+
+    def factor(self, step: int, steps: int, stale: int) -> float:
+        """Return the multiple of the largest learning rate at `step` of `steps`; `stale` counts bad evaluations."""
+        if step < self.rise:
+            return (step + 1) / self.rise
+        progress = (step - self.rise) / max(steps - self.rise, 1)
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """A learning rate that falls by `factor_per_fall` after `patience` evaluations without a better validation ELBO."""
+
+    patience: int = 4
+    factor_per_fall: float = 0.5
+
+    def factor(self, step: int, steps: int, stale: int) -> float:
+        """Return the multiple of the largest learning rate at `step` of `steps`; `stale` counts bad evaluations."""
+        return self.factor_per_fall ** (stale // self.patience)
+
+
+@dataclass(frozen=True)
+class KLWarmUp:
+    """Weight of the KL term: linear from `start` to one over the first `fraction` of the steps, and one from then on.
+
+    Args:
+        fraction: part of the steps, in [0, 1); 0 switches the warm-up off.
+        start: weight at step 0.
+
+    Raises:
+        ValueError: a fraction that would leave no step at the true ELBO.
+
+    References:
+        Bowman, Vilnis, Vinyals, Dai, Jozefowicz, Bengio. Generating sentences from a continuous space. 2016.
+    """
+
+    fraction: float = 0.2
+    start: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction < 1:
+            raise ValueError(f"KLWarmUp: fraction must be in [0, 1), so that the fit ends at the ELBO; found {self.fraction}")
+
+    def weight(self, step: int, steps: int) -> float:
+        """Return the weight at `step` of `steps`."""
+        last = self.fraction * steps
+        return 1.0 if step >= last else self.start + (1 - self.start) * step / last
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop once the validation ELBO has not improved for `patience` evaluations in a row; keep the best weights.
+
+    Args:
+        every: steps between evaluations.
+        patience: evaluations; None never stops early (the best weights are kept all the same).
+        num_particles: draws per evaluation.
+
+    Raises:
+        ValueError: a value below one.
+    """
+
+    every: int = 25
+    patience: int | None = 12
+    num_particles: int = 4
+
+    def __post_init__(self) -> None:
+        _positive(self, "every", "num_particles")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"EarlyStopping: patience must be at least 1 or None; found {self.patience}")
+
+
+def _positive(owner: object, *names: str) -> None:
+    for name in names:
+        if not getattr(owner, name) > 0:
+            raise ValueError(f"{type(owner).__name__}: {name} must be positive; found {getattr(owner, name)!r}")
