@@ -40,9 +40,10 @@ def to_arviz(
     and latents beyond a sequence's end, so that plots compare like with like. Whole-number heads without a missing
     entry are integers, which ArviZ draws as counts.
 
-    `log_likelihood` is `log p(y_n | theta)`, one value per sequence and draw of the global sites. When every parameter is a point estimate there is nothing to draw, and it has one chain and
-    one draw: `az.loo` refuses that, rightly, since importance sampling needs a posterior, and `az.waic` on data that
-    were fitted would be over-optimistic. Compare such models with `latentrnn.compare` on held-out sequences.
+    `log_likelihood` is `log p(y_n | theta)`, one value per sequence and draw of the global sites. When every parameter
+    is a point estimate there is nothing to draw, and it has one chain and one draw: `az.loo` refuses that, rightly,
+    since importance sampling needs a posterior, and `az.waic` on data that were fitted would be over-optimistic.
+    Compare such models with `latentrnn.compare` on held-out sequences.
 
     Args:
         posterior: what `FitResult.posterior(data)` returned.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Hashable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from latentrnn.models.sites import parameter_site
 if TYPE_CHECKING:
     from latentrnn.data import SequenceData
     from latentrnn.inference.posterior import Posterior
-    from latentrnn.models.state_space import LatentRNN
 
 _SAMPLE = ("chain", "draw")
 _PER_OUTPUT = ("readout.weight", "readout.baseline", "gain.beta")  # parameters whose first axis is the head's outputs
@@ -86,7 +85,7 @@ def _drawn(variables: Mapping[str, _Variable], labelled: xr.Dataset) -> xr.Datas
     )
 
 
-def _sites(model: LatentRNN, sites: Mapping[str, Tensor]) -> dict[str, _Variable]:
+def _sites(model: Any, sites: Mapping[str, Tensor]) -> dict[str, _Variable]:
     """Name the axes of global sites: by the head's channels where that is what they run over, else as ArviZ does."""
     channels = {
         parameter_site(head, path): f"{head}_channel"
@@ -134,7 +133,7 @@ def _is_whole(data: SequenceData, head: str, replicates: Mapping[str, Mapping[st
 def _constants(data: SequenceData, heads: list[str], labelled: xr.Dataset) -> xr.Dataset:
     """Return what the model conditions on: covariates, totals, lengths, masks and the step."""
     constants = labelled.reset_coords().drop_vars(list(data.observations))
-    ours = {f"{name}_mask": (labelled[name].dims, data.masks[name].numpy()) for name in heads}
+    ours: dict[str, Any] = {f"{name}_mask": (labelled[name].dims, data.masks[name].numpy()) for name in heads}
     if data.spec.dt is not None:
         ours["dt"] = ((), np.asarray(data.spec.dt), {"units": "s"})
     for name in ours:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -29,56 +30,51 @@ def fake_data(*, ragged: bool = True, dt: float | None = 0.5) -> SequenceData:
 
 @dataclass
 class FakePosterior:
-    """What `to_arviz` asks of a posterior; `sites=False` is a model whose parameters are all point estimates."""
+    """What `to_arviz` asks of a posterior; `sites=False` is a model whose parameters are all point estimates.
+
+    As a posterior does, it gives the same draws whenever it is asked with the same seed.
+    """
 
     data: SequenceData
     sites: bool = True
     heads: tuple[str, ...] | None = None
+    seed: int = 0
     asked: dict[str, int] = field(default_factory=dict)
-    drawn: dict[str, dict[str, Tensor] | Tensor] | None = None
 
-    def fixed(self, num_samples: int) -> FakePosterior:
-        """Answer with one set of draws from now on, and return self."""
-        self.drawn = {
-            "latents": self.latents(num_samples),
-            "parameters": self.parameters(num_samples),
-            "predictive": self.predictive(num_samples),
-            "prior_predictive": self.prior_predictive(num_samples),
-            "log_likelihood": self.log_likelihood(),
-        }
-        return self
+    @property
+    def model(self) -> SimpleNamespace:
+        return SimpleNamespace(observations={name: SimpleNamespace(outputs_per_channel=1) for name in self._modelled()})
 
     def latents(self, num_samples: int = 100) -> dict[str, Tensor]:
-        if self.drawn:
-            return self.drawn["latents"]
         trajectory = (num_samples, self.data.num_sequences, self.data.num_steps)
+        padding = ~self.data.valid[..., None]
         return {
-            "initial": torch.randn(num_samples, self.data.num_sequences, 5),
-            "innovations": torch.randn(*trajectory, 2),
-            "states": torch.randn(*trajectory, 4),
+            "initial": self._normal(num_samples, self.data.num_sequences, 5),
+            "innovations": self._normal(*trajectory, 2).masked_fill(padding, torch.nan),
+            "states": self._normal(*trajectory, 4).masked_fill(padding, torch.nan),
         }
 
-    def parameters(self, num_samples: int) -> dict[str, Tensor]:
-        if self.drawn:
-            return self.drawn["parameters"]
-        return {"spikes.gain.beta": torch.randn(num_samples, 2, 1)} if self.sites else {}
+    def parameters(self, num_samples: int = 100) -> dict[str, Tensor]:
+        return {"spikes.gain.beta": self._normal(num_samples, 2, 1)} if self.sites else {}
 
     def predictive(self, num_samples: int = 100) -> dict[str, Tensor]:
-        return self.drawn["predictive"] if self.drawn else self._replicates(num_samples)
+        return self._replicates(num_samples, offset=0.0)
 
-    def prior_predictive(self, num_samples: int) -> dict[str, Tensor]:
-        return self.drawn["prior_predictive"] if self.drawn else self._replicates(num_samples)
+    def prior_predictive(self, num_samples: int = 100) -> dict[str, Tensor]:
+        return self._replicates(num_samples, offset=1.0)
 
-    def log_likelihood(self, num_particles: int = 64) -> Tensor:
+    def log_likelihood(self, num_particles: int = 64, num_draws: int = 50) -> Tensor:
         self.asked["num_particles"] = num_particles
-        if self.drawn:
-            return self.drawn["log_likelihood"]
-        return torch.randn(20 if self.sites else 1, self.data.num_sequences) - 30
+        return self._normal(num_draws if self.sites else 1, self.data.num_sequences) - 30
 
-    def _replicates(self, num_samples: int) -> dict[str, Tensor]:
-        heads = self.heads or tuple(self.data.observations)
-        shapes = {name: (num_samples, *self.data.observations[name].shape) for name in heads}
-        return {
-            name: torch.randn(shape) if name == "field" else torch.randint(0, 2, shape).float()
-            for name, shape in shapes.items()
+    def _replicates(self, num_samples: int, offset: float) -> dict[str, Tensor]:
+        values = {
+            name: self._normal(num_samples, *self.data.observations[name].shape) + offset for name in self._modelled()
         }
+        return {name: value if name == "field" else value.exp().floor() for name, value in values.items()}
+
+    def _modelled(self) -> tuple[str, ...]:
+        return self.heads or tuple(self.data.observations)
+
+    def _normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=torch.Generator().manual_seed(self.seed))
