@@ -124,7 +124,6 @@ def posterior_predictive_check(
     num_samples: int = 200,
     latents: Literal["posterior", "prior"] = "posterior",
     level: float = 0.01,
-    seed: int | None = None,
 ) -> PredictiveCheck:
     """Compare statistics of the data with those of free-running replicates.
 
@@ -140,7 +139,7 @@ def posterior_predictive_check(
     `latents="prior"` replicates new sequences with the same covariates.
 
     Args:
-        posterior: a `Posterior`.
+        posterior: a `Posterior`; its seed decides the draws.
         heads: names of the heads to check; default all that the model has.
         statistics: `{"name": function}` with `function(values, mask)` from
             `(*sample, sequence, time, channel)` to `(*sample, ...)`; default by kind of head.
@@ -148,7 +147,6 @@ def posterior_predictive_check(
         num_samples: replicates; 200 is the least that can flag anything at level 0.01.
         latents: from their posterior, or afresh from the prior.
         level: level at which rows are flagged, see `PredictiveCheck.flagged`.
-        seed: passed on to `posterior.predictive` when given.
 
     Returns:
         A `PredictiveCheck`.
@@ -161,8 +159,7 @@ def posterior_predictive_check(
         realized discrepancies, Statistica Sinica.
     """
     words = f"free-running, latents from the {latents}"
-    options = {"latents": latents} | ({} if seed is None else {"seed": seed})
-    return _check(posterior, heads, statistics, kinds, num_samples, level, words, options)
+    return _check(posterior, heads, statistics, kinds, num_samples, level, words, {"latents": latents})
 
 
 def teacher_forced_check(
@@ -173,7 +170,6 @@ def teacher_forced_check(
     kinds: Mapping[str, Kind] | None = None,
     num_samples: int = 200,
     level: float = 0.01,
-    seed: int | None = None,
 ) -> PredictiveCheck:
     """Like `posterior_predictive_check`, but heads with feedback are fed the recorded past.
 
@@ -181,8 +177,7 @@ def teacher_forced_check(
     left to itself looks fine here, because the recording keeps pulling it back. Arguments as there.
     """
     words = "teacher-forced: fed the recorded past, says nothing about stability"
-    options = {"feedback": "recorded"} | ({} if seed is None else {"seed": seed})
-    return _check(posterior, heads, statistics, kinds, num_samples, level, words, options)
+    return _check(posterior, heads, statistics, kinds, num_samples, level, words, {"feedback": "recorded"})
 
 
 def _check(
