@@ -63,9 +63,9 @@ def compare(
     Returns:
         ArviZ's frame, best model first, which `az.plot_compare` draws: `rank`, `elpd_loo` (`elpd` in ArviZ 1.x;
         ArviZ's name, here of new data), `p_loo` (NaN: does not apply), `elpd_diff`, `weight`, `se`, `dse`, `warning`,
-        `scale`, and `mc_se`, the Monte Carlo standard error of the total. `warning` is True where the Monte Carlo
-        error of the difference to the best model exceeds `dse`: use more particles. `frame.attrs` says what the unit
-        is.
+        `scale`, and `mc_se`, the Monte Carlo standard error of the total. `warning` is True where Monte Carlo
+        error may decide the order: that of the difference to the best model exceeds both `dse` and half of the
+        difference; use more particles. `frame.attrs` says what the unit is.
 
     Raises:
         ValueError: for fewer than two models, different data, different scored heads or entries, data used in a
@@ -195,13 +195,14 @@ def _frame(pointwise: Mapping[str, _Pointwise], scale: str, method: str) -> pand
         difference = first - values[name]
         spread = float((number * difference.var(correction=0)).sqrt())
         monte_carlo = pointwise[name].monte_carlo.square().sum()
+        error = float((monte_carlo + error_of_best).sqrt())
         columns["elpd"].append(factor * float(values[name].sum()))
         columns["elpd_diff"].append(abs(factor) * float(difference.sum()))
         columns["se"].append(abs(factor) * float((number * values[name].var(correction=0)).sqrt()))
         columns["dse"].append(abs(factor) * spread)
         columns["mc_se"].append(abs(factor) * float(monte_carlo.sqrt()))
-        # strictly the best model's own row has no difference to be unsure of
-        columns["warning"].append(name != frame.index[0] and float((monte_carlo + error_of_best).sqrt()) > spread)
+        # the best model's own row has no difference to be unsure of
+        columns["warning"].append(name != frame.index[0] and error > max(spread, float(difference.sum()) / 2))
     return frame.assign(**{total if key == "elpd" else key: value for key, value in columns.items()}).assign(
         rank=range(len(frame)), scale=scale
     )
