@@ -5,6 +5,7 @@ from latentrnn.criticism import Score as Score
 from latentrnn.criticism import Statistic as Statistic
 from latentrnn.criticism import TimeRescaling as TimeRescaling
 from latentrnn.criticism import bits_per_spike as bits_per_spike
+from latentrnn.criticism import bits_per_spike_by_block as bits_per_spike_by_block
 from latentrnn.criticism import compare as compare
 from latentrnn.criticism import elpd_data as elpd_data
 from latentrnn.criticism import held_out_log_likelihood as held_out_log_likelihood

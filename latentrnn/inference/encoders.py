@@ -45,7 +45,7 @@ class Encoder(Component):
     def forward(self, data: SequenceData) -> Encoding:
         """Encode a batch."""
 
-    def initialise(self, data: SequenceData) -> None:  # noqa: B027 - not every encoder has scales to take
+    def initialise(self, data: SequenceData) -> None:
         """Take what scales it needs from the training data."""
 
 
@@ -136,10 +136,13 @@ class RNNEncoder(Encoder):
             getattr(self, f"{name}_scale").copy_(torch.where(variance > 0, variance, 1.0).sqrt())
 
     def forward(self, data: SequenceData) -> Encoding:
-        inputs = torch.cat([self.covariates(data), *(part for name in self.visible for part in self._head(name, data))], -1)
+        inputs = torch.cat(
+            [self.covariates(data), *(part for name in self.visible for part in self._head(name, data))], -1
+        )
         ahead = None if self.forwards is None else self.forwards(inputs)[0]
         behind = None if self.backwards is None else self._reverse(self.backwards(self._reverse(inputs, data))[0], data)
         if behind is None:
+            assert ahead is not None
             return Encoding(ahead, inputs.new_ones(len(inputs), 1))
         if ahead is None:
             return Encoding(behind, behind[:, 0])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentrnn.data import SequenceData, SequenceKey
+from latentrnn.data import SequenceKey
 from latentrnn.models.ancestral import Course
 from latentrnn.models.latents.latent import Carry, gaps, join
 
@@ -28,6 +28,7 @@ class OneStepAhead:
         dt: seconds per step, None for unit steps.
         keys: identity of the sequences.
         names: names of the sequences.
+        used: identity of the sequences that were fitted or decided when to stop; None where unknown.
     """
 
     head: str
@@ -39,6 +40,7 @@ class OneStepAhead:
     dt: float | None
     keys: tuple[SequenceKey, ...]
     names: tuple[str, ...]
+    used: frozenset[SequenceKey] | None = None
 
     @property
     def exact(self) -> bool:
@@ -58,9 +60,7 @@ def exact(course: Course, name: str) -> tuple[Tensor, Tensor]:
     return head.entry_log_prob(distribution, course.data.observations[name]), head.mean(distribution)
 
 
-def bootstrap_filter(
-    course: Course, name: str, num_particles: int, num_filters: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def bootstrap_filter(course: Course, name: str, num_particles: int, num_filters: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return log-probabilities, means and Monte Carlo errors of one head by a bootstrap particle filter.
 
     Particles move by the generative model alone; after each step they are weighted by the likelihood of every
@@ -132,7 +132,8 @@ class _Filter:
         ancestors = torch.searchsorted(cumulative, positions.transpose(1, 2).contiguous()).clamp(max=count - 1)
         ancestors = torch.where(poor, ancestors.transpose(1, 2), torch.arange(count, device=weights.device)[:, None])
 
-        def choose(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.gather(1, ancestors.unsqueeze(-1).expand_as(value))
+        def choose(value: Tensor) -> Tensor:
+            return value.gather(1, ancestors.unsqueeze(-1).expand_as(value))
 
-        return torch.where(poor, torch.zeros_like(log_weights), log_weights), Carry(*(choose(part) for part in carry))
+        innovation = None if carry.innovation is None else choose(carry.innovation)
+        return torch.where(poor, torch.zeros_like(log_weights), log_weights), Carry(choose(carry.state), innovation)

@@ -45,6 +45,8 @@ class Guide(nn.Module):
         Kucukelbir, Tran, Ranganath, Gelman, Blei. Automatic differentiation variational inference. 2017.
     """
 
+    parameter_sites: NormalParameters | MultivariateParameters | None
+
     def __init__(self, model: LatentRNN, *, encoder: Encoder | None = None, global_family: str = "normal") -> None:
         super().__init__()
         if not isinstance(model, LatentRNN):
@@ -55,12 +57,13 @@ class Guide(nn.Module):
             raise ValueError(f"Guide: global_family must be one of {list(GLOBAL_FAMILIES)}; found {global_family!r}")
         self._description = {"encoder": None if encoder is None else encoder.config(), "global_family": global_family}
         self.spec, self.sites = model.spec, model.latent_sites()
-        if self.sites and encoder is None:
-            names = [site.name for site in self.sites]
-            raise ValueError(f"Guide: the model's latent sites {names} need an encoder, e.g. RNNEncoder(64)")
-        self.encoder = encoder.fresh() if self.sites else None
+        self.encoder: Encoder | None = None
         self.local = nn.ModuleDict()
         if self.sites:
+            if encoder is None:
+                names = [site.name for site in self.sites]
+                raise ValueError(f"Guide: the model's latent sites {names} need an encoder, e.g. RNNEncoder(64)")
+            self.encoder = encoder.fresh()
             self.encoder.build(model.spec, list(model.observations))
             for site in self.sites:
                 size = self.encoder.step_size if site.along_time else self.encoder.summary_size
@@ -73,7 +76,7 @@ class Guide(nn.Module):
         """Run the Pyro program on a batch and return the value of every site."""
         refuse_param_store(type(self).__name__)
         values = {} if self.parameter_sites is None else self.parameter_sites()
-        if not self.sites:
+        if self.encoder is None:
             return values
         encoding = self.encoder(data)
         with sequence_plate(data):

@@ -59,6 +59,9 @@ class Posterior:
         ValueError: the data do not fit the model.
     """
 
+    model: LatentRNN
+    guide: Guide
+
     def __init__(
         self,
         model: LatentRNN,
@@ -72,7 +75,7 @@ class Posterior:
         model.check(data)
         self.data, self.result, self.seed = data, result, seed
         self._device = resolve_device(device)
-        self.model, self.guide = (copy.deepcopy(module).to(self._device) for module in (model, guide))
+        self.model, self.guide = copy.deepcopy(model).to(self._device), copy.deepcopy(guide).to(self._device)
         self._on_device = data.to(self._device)
 
     # -- draws -----------------------------------------------------------------------------------------------------
@@ -127,29 +130,37 @@ class Posterior:
         return self._rates(head, num_samples, keep_samples=False)
 
     def predictive(
-        self, num_samples: int = 100, *, heads: Sequence[str] | None = None, latents: str = "posterior"
+        self,
+        num_samples: int = 100,
+        *,
+        heads: Sequence[str] | None = None,
+        latents: str = "posterior",
+        feedback: str = "free",
     ) -> dict[str, Tensor]:
-        """Draw replicated data. Heads that feed back run free: their own samples go in, never the recording.
+        """Draw replicated data. Heads that feed back run free: their own samples go in, not the recording.
 
         Args:
             num_samples: number of draws.
             heads: which heads to return; all by default.
             latents: "posterior" draws latents from the guide given the data, "prior" from the model. Parameters
                 with priors come from the guide either way.
+            feedback: "free", or "recorded" for teacher-forced replicates, in which the recorded past goes in.
 
         Returns:
             Head to replicates, (sample, sequence, time, channel) or (sample, sequence, channel); padding is NaN.
 
         Raises:
-            ValueError: an unknown head, or `latents` that is neither.
+            ValueError: an unknown head, or `latents` or `feedback` that is neither.
         """
+        if feedback not in ("free", "recorded"):
+            raise ValueError(f"predictive: feedback must be 'free' or 'recorded'; found {feedback!r}")
         if latents not in ("posterior", "prior"):
             raise ValueError(f"predictive: latents must be 'posterior' or 'prior'; found {latents!r}")
-        return self._replicates(num_samples, heads, latents=latents, parameters="posterior")
+        return self._replicates(num_samples, heads, latents=latents, parameters="posterior", fed=feedback == "recorded")
 
     def prior_predictive(self, num_samples: int = 100, *, heads: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Draw data from the model alone: latents and parameters with priors from their priors. See `predictive`."""
-        return self._replicates(num_samples, heads, latents="prior", parameters="prior")
+        return self._replicates(num_samples, heads, latents="prior", parameters="prior", fed=False)
 
     def gain(self, head: str, num_samples: int = 100) -> GainSamples:
         """Draw a head's stimulus gain and gate.
@@ -167,7 +178,7 @@ class Posterior:
         observation = self._head(head)
         if observation.gain is None:
             raise ValueError(f"gain: head {head!r} has no StimulusGain")
-        gates, betas = [], None
+        gates, betas = [], torch.zeros(0)
         for draw in self._courses(num_samples):
             course = draw.course
             states = _expanded(course.states(), num_samples)
@@ -240,7 +251,9 @@ class Posterior:
             raise ValueError(f"one_step_ahead: num_filters must be at least 2, for the error; found {num_filters}")
         draws = 1 if self.guide.parameter_sites is None else 16
         exact = not self.model.latent_sites()
-        log_prob, means, errors = [], [], []
+        log_prob: list[Tensor] = []
+        means: list[Tensor] = []
+        errors: list[Tensor] = []
         with self._seeded(), torch.no_grad():
             for _ in range(draws):
                 course = self._course_of_prior(self._parameter_trace(1))
@@ -250,15 +263,16 @@ class Posterior:
                 else:
                     value, mean, error = filtering.bootstrap_filter(course, head, num_particles, num_filters)
                     errors.append(error)
-                log_prob.append(value), means.append(mean)
+                log_prob.append(value)
+                means.append(mean)
         value = torch.logsumexp(torch.stack(log_prob), 0) - torch.log(torch.tensor(float(draws)))
-        error = None if exact else (torch.stack(errors).square().sum(0).sqrt() / draws).cpu()
+        spread = None if exact else (torch.stack(errors).square().sum(0).sqrt() / draws).cpu()
         scored = self.data.scored(head)
         scored = scored.any(-1, keepdim=True) if value.shape[-1] != scored.shape[-1] else scored
         value = torch.where(scored, value.cpu(), 0.0)
         return OneStepAhead(
-            head, value, torch.stack(means).mean(0).cpu(), self.data.observations[head], scored, error,
-            self.data.spec.dt, self.data.keys, self.data.names,
+            head, value, torch.stack(means).mean(0).cpu(), self.data.observations[head], scored, spread,
+            self.data.spec.dt, self.data.keys, self.data.names, None if self.result is None else self.result.used,
         )  # fmt: skip
 
     def to_arviz(self, **settings: Any) -> Any:
@@ -338,17 +352,17 @@ class Posterior:
         return rates if keep_samples else rates[0]
 
     def _replicates(
-        self, num_samples: int, heads: Sequence[str] | None, *, latents: str, parameters: str
+        self, num_samples: int, heads: Sequence[str] | None, *, latents: str, parameters: str, fed: bool
     ) -> dict[str, Tensor]:
         names = list(self.model.observations) if heads is None else list(heads)
         for name in names:
             self._head(name)
         parts: dict[str, list[Tensor]] = {name: [] for name in names}
-        for draw in self._courses(num_samples, latents=latents, parameters=parameters, fed=False):
+        for draw in self._courses(num_samples, latents=latents, parameters=parameters, fed=fed):
             course = draw.course
-            shape = (num_samples, course.data.num_sequences)
-            values = {name: course.fed_back(name).expand(shape).sample() for name in course.feeding}
-            course.values = values
+            shape = torch.Size((num_samples, course.data.num_sequences))
+            values = {} if fed else {n: course.fed_back(n).expand(shape).sample() for n in course.feeding}
+            course.values = course.values | values
             values |= {n: course.distribution(n).expand(shape).sample() for n in names if n not in values}
             for name in names:
                 parts[name].append(self._padding_to_nan(values[name], course.data, name))

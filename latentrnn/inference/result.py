@@ -68,4 +68,5 @@ class FitResult:
 
     def __repr__(self) -> str:
         elbo = self.history.get("validation_elbo") or self.history.get("elbo") or [float("nan")]
-        return f"FitResult(best_step={self.best_step}, elbo={max(elbo):.4g} nats per sequence, stop_reason={self.stop_reason!r})"
+        best = f"best_step={self.best_step}, elbo={max(elbo):.4g} nats per sequence"
+        return f"FitResult({best}, stop_reason={self.stop_reason!r})"

@@ -120,7 +120,9 @@ class KLWarmUp:
 
     def __post_init__(self) -> None:
         if not 0 <= self.fraction < 1:
-            raise ValueError(f"KLWarmUp: fraction must be in [0, 1), so that the fit ends at the ELBO; found {self.fraction}")
+            raise ValueError(
+                f"KLWarmUp: fraction must be in [0, 1), so that the fit ends at the ELBO; found {self.fraction}"
+            )
 
     def weight(self, step: int, steps: int) -> float:
         """Return the weight at `step` of `steps`."""

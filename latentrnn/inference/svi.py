@@ -135,7 +135,10 @@ class _Run:
         self.events: list[str] = []
         self.stop_reason = "steps: all steps were taken; if the ELBO was still rising, try increasing `steps`"
         self.best_step, self.best_elbo, self.best = 0, -math.inf, self._weights()
-        self.train_steps, self.validation_steps = _scored_steps(train), 0 if validation is None else _scored_steps(validation)
+        self.train_steps, self.validation_steps = (
+            _scored_steps(train),
+            0 if validation is None else _scored_steps(validation),
+        )
         # on a GPU the host looks at the loss only now and then, and needs weights to go back to
         self.look_every = 1 if train.device.type == "cpu" else plan.report_every
         self.last_good = self.best
@@ -157,7 +160,7 @@ class _Run:
                         self._report(pending[-1], bar)
                         pending.clear()
                     if self.validation is not None and ((step + 1) % plan.stopping.every == 0 or last):
-                        improved = self._evaluate(step)
+                        improved = self._evaluate(self.validation, step)
                         stale = 0 if improved or plan.kl.weight(step, plan.steps) < 1 else stale + 1
                         if not last and plan.stopping.patience is not None and stale >= plan.stopping.patience:
                             self.stop_reason = (
@@ -181,8 +184,9 @@ class _Run:
         rate = plan.optimiser.learning_rate * plan.learning_rate_schedule.factor(step, plan.steps, stale)
         for group in self.engine.param_groups:
             group["lr"] = rate
-        shown, scored, reweighted = batch, batch, {}
-        if plan.coordinated_dropout:
+        shown, scored = batch, batch
+        reweighted: dict[str, float] = {}
+        if plan.coordinated_dropout and self.guide.encoder is not None:
             joint = [name for name, head in self.model.observations.items() if head.joint]
             shown, scored, reweighted = split_entries(
                 batch, plan.coordinated_dropout, self.guide.encoder.visible, joint
@@ -200,10 +204,12 @@ class _Run:
         for report in recent:
             bad = [name for name, value in report.terms.items() if not math.isfinite(float(value))]
             if bad:
-                names = ", ".join(repr(name.partition("/")[2] or name) for name in bad if name != "gradient" or len(bad) == 1)
+                names = ", ".join(
+                    repr(name.partition("/")[2] or name) for name in bad if name != "gradient" or len(bad) == 1
+                )
                 self.stop_reason = (
-                    f"non-finite loss at step {report.step}, at site {names}; what was learnt until then is kept. Try a "
-                    "smaller learning rate or clip_norm, or look for extreme values in that head"
+                    f"non-finite loss at step {report.step}, at site {names}; what was learnt until then is kept. Try "
+                    "a smaller learning rate or clip_norm, or look for extreme values in that head"
                 )
                 self.events.append(f"step {report.step}: non-finite {', '.join(bad)}")
                 if self.look_every > 1:
@@ -224,13 +230,13 @@ class _Run:
             self.history.setdefault(name, []).append(value)
         per_step = len(self.train) / self.train_steps
         shown = {"elbo/step": elbo * per_step} | {k.partition("/")[2]: v * per_step for k, v in values.items()}
-        if math.isfinite(self.best_elbo):
+        if self.validation is not None and math.isfinite(self.best_elbo):
             shown["best valid"] = self.best_elbo * len(self.validation) / self.validation_steps
         bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
 
-    def _evaluate(self, step: int) -> bool:
-        with torch.no_grad(), random_state(VALIDATION_SEED, self.validation.device):
-            elbo = validation_elbo(self.model, self.guide, self.validation, self.plan.stopping.num_particles)
+    def _evaluate(self, validation: SequenceData, step: int) -> bool:
+        with torch.no_grad(), random_state(VALIDATION_SEED, validation.device):
+            elbo = validation_elbo(self.model, self.guide, validation, self.plan.stopping.num_particles)
         self.history.setdefault("validation_step", []).append(step)
         self.history.setdefault("validation_elbo", []).append(elbo)
         if not elbo > self.best_elbo:
@@ -250,7 +256,9 @@ class _Report(NamedTuple):
     terms: dict[str, Tensor]  # nats, for the whole plate
 
 
-def validation_elbo(model: nn.Module, guide: nn.Module, data: SequenceData, num_particles: int, batch_size: int = 256) -> float:
+def validation_elbo(
+    model: nn.Module, guide: nn.Module, data: SequenceData, num_particles: int, batch_size: int = 256
+) -> float:
     """Return the true ELBO of all sequences, nats per sequence; the caller sets the random state."""
     total = torch.zeros((), device=data.device)
     count = 0
@@ -314,9 +322,11 @@ def _detached(terms: Terms) -> dict[str, Tensor]:
 def _check_dropout(model: LatentRNN, guide: Guide, rate: float) -> None:
     if not 0 <= rate < 1:
         raise ValueError(f"fit: coordinated_dropout must be in [0, 1); found {rate}")
-    if rate and guide.encoder is None:
+    if rate == 0:
+        return
+    if guide.encoder is None:
         raise ValueError("fit: coordinated_dropout hides entries from the encoder, but this guide has none")
-    for name in guide.encoder.visible if rate else ():
+    for name in guide.encoder.visible:
         if model.observations[name].feedback is not None:
             raise ValueError(
                 f"fit: coordinated_dropout cannot hide entries of {name!r} from the encoder while they feed back into "
@@ -324,7 +334,9 @@ def _check_dropout(model: LatentRNN, guide: Guide, rate: float) -> None:
             )
 
 
-def _check(model: Any, guide: Any, train: Any, validation: Any, steps: int, batch_size: int, num_particles: int) -> None:
+def _check(
+    model: Any, guide: Any, train: Any, validation: Any, steps: int, batch_size: int, num_particles: int
+) -> None:
     for name, value, kind in (("model", model, LatentRNN), ("guide", guide, Guide), ("train", train, SequenceData)):
         if not isinstance(value, kind):
             raise TypeError(f"fit: {name} must be a {kind.__name__}; found {type(value).__name__}")
@@ -336,6 +348,8 @@ def _check(model: Any, guide: Any, train: Any, validation: Any, steps: int, batc
         model.check(validation)
         shared = validation.overlaps(train)
         if shared:
-            raise ValueError(f"fit: {shared} validation sequences are training sequences too; validation.without(train)")
+            raise ValueError(
+                f"fit: {shared} validation sequences are training sequences too; validation.without(train)"
+            )
     if [site.name for site in guide.sites] != [site.name for site in model.latent_sites()]:
         raise ValueError("fit: the guide was made for another model: its latent sites differ from this model's")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import pyro.distributions as dist
@@ -157,7 +158,7 @@ class Course:
 class AncestralHead(TorchDistribution):
     """A head that feeds back: `log_prob` for all steps at once, `sample` step by step on its own past samples."""
 
-    arg_constraints = {}
+    arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.independent(constraints.real, 2)
 
     def __init__(self, course: Course, name: str, batch_shape: torch.Size, event_shape: torch.Size) -> None:

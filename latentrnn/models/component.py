@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, Self, cast
 
 import pyro.distributions as dist
 import torch
@@ -44,7 +44,7 @@ class Component(nn.Module):
         for base in cls.__mro__:
             if "__init__" not in vars(base):
                 continue
-            parameters = inspect.signature(base.__init__).parameters
+            parameters = inspect.signature(vars(base)["__init__"]).parameters
             found |= {k: p for k, p in list(parameters.items())[1:] if p.kind is not p.VAR_KEYWORD and k not in found}
             if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
                 return found
@@ -54,9 +54,9 @@ class Component(nn.Module):
         """Return the JSON form: `{"class": name, "arguments": {...}}`, nested components included."""
         return {"class": type(self).__name__, "arguments": {k: _encode(v) for k, v in self.arguments().items()}}
 
-    def fresh(self) -> Component:
+    def fresh(self) -> Self:
         """Return an unbuilt copy, so that one description can serve several models."""
-        return from_config(self.config())
+        return cast(Self, from_config(self.config()))
 
     def __repr__(self) -> str:
         defaults = {k: p.default for k, p in self._signature().items()}

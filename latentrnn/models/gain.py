@@ -34,6 +34,7 @@ class StimulusGain(Component):
     """
 
     interpretable = ("beta",)
+    beta: Tensor
 
     def __init__(
         self,
@@ -74,7 +75,9 @@ class StimulusGain(Component):
     def gate(self, states: Tensor, stimulus: Tensor) -> Tensor:
         """Return g, (..., time, feature), of states (..., time, hidden_size) and the stimulus (..., time, feature)."""
         if not self.gated:
-            return torch.ones_like(stimulus)
+            # the sample axes are the states', as for a gate that moves
+            leading = torch.broadcast_shapes(states.shape[:-1], stimulus.shape[:-1])
+            return stimulus.new_ones(*leading, stimulus.shape[-1])
         return torch.sigmoid(linear(states, self.state_weight, self.gate_bias) + linear(stimulus, self.stimulus_weight))
 
     def forward(self, states: Tensor, stimulus: Tensor) -> Tensor:

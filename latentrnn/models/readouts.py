@@ -21,6 +21,8 @@ class LinearReadout(Component):
     """
 
     interpretable = ("weight", "baseline")
+    weight: Tensor
+    baseline: Tensor
 
     def __init__(self, priors: dict[str, dist.Distribution] | None = None) -> None:
         super().__init__()

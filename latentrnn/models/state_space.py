@@ -49,9 +49,15 @@ class LatentRNN(nn.Module):
     Example:
         >>> import numpy as np, latentrnn as lr
         >>> data = lr.SequenceData.from_arrays({"spikes": np.ones((2, 5, 3))}, dt=0.01)
-        >>> lr.LatentRNN(data.spec, transition=lr.GRU(8), latent=lr.Innovations(2), observations={"spikes": lr.Poisson()})
-        LatentRNN(transition=GRU(hidden_size=8), latent=Innovations(dim=2), observations={'spikes': Poisson()}, inputs=[])
+        >>> heads = {"spikes": lr.Poisson()}
+        >>> lr.LatentRNN(data.spec, transition=lr.GRU(8), latent=lr.InitialState(2), observations=heads).latent
+        InitialState(dim=2)
     """
+
+    transition: Transition
+    latent: Latent
+    features: CovariateReader
+    observations: Mapping[str, Observation]  # an nn.ModuleDict
 
     def __init__(
         self,
@@ -70,7 +76,7 @@ class LatentRNN(nn.Module):
         self.inputs = [n for n in spec.covariates if n not in claimed] if inputs is None else list(inputs)
         self.features = CovariateReader("inputs", self.inputs, spec)
         self.transition, self.latent = transition.fresh(), latent.fresh()
-        self.observations = nn.ModuleDict(heads)
+        self.observations = nn.ModuleDict(heads)  # type: ignore[assignment]
         self._build()
         self._checked: DataSpec | None = None
 
@@ -83,8 +89,9 @@ class LatentRNN(nn.Module):
                 fed_back += head.feedback.size
                 if not self.latent.consumes_feedback:
                     raise ValueError(
-                        f"observations[{name!r}]: {type(self.latent).__name__} draws its states before any observation, "
-                        "so feedback into the transition has nowhere to go; use History(into='readout'), or Innovations"
+                        f"observations[{name!r}]: {type(self.latent).__name__} draws its states before any "
+                        "observation, so feedback into the transition has nowhere to go; use History(into='readout'), "
+                        "or Innovations"
                     )
         # a transition that nothing drives gets a constant, so that library kernels have an input at all
         self._constant = self.features.size + fed_back + self.latent.input_size == 0
@@ -218,12 +225,12 @@ def refuse_param_store(owner: str) -> None:
         RuntimeError: naming what to use instead.
     """
     for handler in _PYRO_STACK:
-        if isinstance(handler, TraceMessenger) and handler.param_only:
-            if not any(node["type"] == "param" for node in handler.trace.nodes.values()):
-                raise RuntimeError(
-                    f"{owner} keeps its parameters in the module, where pyro.infer.SVI with pyro.optim cannot see "
-                    "them: it would train nothing. Use latentrnn.fit, or Trace_ELBO()(model, guide) with torch.optim"
-                )
+        capturing = isinstance(handler, TraceMessenger) and handler.param_only
+        if capturing and not any(node["type"] == "param" for node in handler.trace.nodes.values()):
+            raise RuntimeError(
+                f"{owner} keeps its parameters in the module, where pyro.infer.SVI with pyro.optim cannot see them: it "
+                "would train nothing. Use latentrnn.fit (lr.fit), or Trace_ELBO()(model, guide) with torch.optim"
+            )
 
 
 def _call_with(head: Observation, values: dict[str, Tensor], *inputs: Any) -> dist.Distribution:
@@ -238,7 +245,8 @@ def _check_parts(spec: Any, transition: Any, latent: Any, observations: Any) -> 
             raise TypeError(f"LatentRNN: {argument} must be a {kind.__name__}; found {type(value).__name__}")
     if not isinstance(observations, Mapping) or not observations:
         raise ValueError(
-            f"LatentRNN: observations must name at least one head of the data, {sorted(spec.heads)}; found {observations!r}"
+            f"LatentRNN: observations must name at least one head of the data, {sorted(spec.heads)}; "
+            f"found {observations!r}"
         )
     for name, head in observations.items():
         if name not in spec.heads:

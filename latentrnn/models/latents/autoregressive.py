@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -20,7 +21,7 @@ class AutoregressiveNormal(TorchDistribution):
         valid: (sequence, time), True where the process runs; None where there is no padding.
     """
 
-    arg_constraints = {}
+    arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.independent(constraints.real, 2)
     has_rsample = True
 

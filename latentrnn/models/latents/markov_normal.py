@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -76,6 +77,7 @@ class MarkovNormal(Latent):
         return Path(z_0, states=z)
 
     def states(self, transition: Transition, drive: Tensor, path: Path) -> Tensor:
+        assert path.states is not None
         return path.states
 
     def begin(self, shape: tuple[int, ...]) -> Carry:
@@ -97,7 +99,7 @@ class MarkovNormal(Latent):
 class MarkovNormalPath(TorchDistribution):
     """p(z_{1:T} | z_0, a_{1:T}): sampled along time, scored for all steps in one call; standard normal in padding."""
 
-    arg_constraints = {}
+    arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.independent(constraints.real, 2)
     has_rsample = True
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pyro.distributions as dist
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -101,7 +101,7 @@ class StepwiseMultivariateNormal(TorchDistribution):
         partial: whether a step can be observed in some channels only; if not, one factorisation serves all steps.
     """
 
-    arg_constraints = {}
+    arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.independent(constraints.real, 2)
     has_rsample = True
 
@@ -138,7 +138,8 @@ class StepwiseMultivariateNormal(TorchDistribution):
         tril = torch.linalg.cholesky(torch.where(both, self.scale_tril @ self.scale_tril.mT, identity))
         standard = torch.linalg.solve_triangular(tril, residual.unsqueeze(-1), upper=False).squeeze(-1)
         log_det = tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return -0.5 * (standard**2).sum(-1) - log_det - seen.sum(-1) * constant
+        # counted in the dtype of the values: an integer count times a Python float would round the constant to float32
+        return -0.5 * (standard**2).sum(-1) - log_det - seen.sum(-1, dtype=residual.dtype) * constant
 
     def log_prob(self, value: Tensor) -> Tensor:
         return self.step_log_prob(value).sum(-1)

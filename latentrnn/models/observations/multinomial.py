@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
@@ -65,7 +67,7 @@ class MultinomialCounts(TorchDistribution):
         mask: True = observed, (sequence, time, channel), or None.
     """
 
-    arg_constraints = {}
+    arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.independent(constraints.nonnegative_integer, 2)
 
     def __init__(self, logits: Tensor, totals: Tensor, mask: Tensor | None) -> None:

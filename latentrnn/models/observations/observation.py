@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro.distributions as dist
 import torch
@@ -19,13 +19,13 @@ from latentrnn.models.readouts import LinearReadout, linear
 
 
 class HeadInputs(NamedTuple):
-    """What a head needs besides the state, for all its frames: (sequence, time, ...), None where it needs nothing."""
+    """What a head needs besides the state, for all its frames: tensors (sequence, time, ...), None where nothing."""
 
     mask: Tensor | None = None  # which entries count, (sequence, time, channel) or (sequence, channel)
     partial: bool = False  # some channels of a step may be missing while others are observed
-    stimulus: Tensor | None = None
-    covariates: Tensor | None = None
-    totals: Tensor | None = None
+    stimulus: Any = None
+    covariates: Any = None
+    totals: Any = None
 
     def at(self, t: int) -> HeadInputs:
         """Return the inputs of one frame, with a time axis of length one."""
@@ -52,6 +52,15 @@ class Observation(Component):
     outputs_per_channel = 1
     joint = False  # True where the channels of one step share one density
     discrete = False
+
+    gain: StimulusGain | None
+    feedback: Any  # History | None: only heads for which it is not None ever use it
+    readout: LinearReadout
+    reader: CovariateReader
+    location: Tensor
+    scale: Tensor
+    history_centre: Tensor
+    history_scale: Tensor
 
     def __init__(
         self,
@@ -101,7 +110,7 @@ class Observation(Component):
         )
         self.build_family(head)
 
-    def build_family(self, head: HeadSpec) -> None:  # noqa: B027 - most families have no parameters of their own
+    def build_family(self, head: HeadSpec) -> None:
         """Create the parameters that the family itself has (noise scales and the like)."""
 
     def _register(self, first: str, second: str, values: tuple[Tensor, Tensor], keep: bool = False) -> None:
@@ -147,7 +156,7 @@ class Observation(Component):
         """Return E[y], (..., time, channel), in the data's own units."""
         return distribution.mean
 
-    def check(self, name: str, values: Tensor, mask: Tensor) -> None:  # noqa: B027 - real-valued families take all
+    def check(self, name: str, values: Tensor, mask: Tensor) -> None:
         """Raise a ValueError that names the first observed entry outside the family's support."""
 
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
@@ -182,13 +191,13 @@ class Observation(Component):
         frames = data.observations[name].shape[1]
         stimulus = None if self.gain is None else self.at_clock(self.gain.reader(data), frames)
         covariates = self.at_clock(self.reader(data), frames) if self.covariates else None
-        return HeadInputs(
-            data.scored(name), data.spec.heads[name].missing, stimulus, covariates, data.totals.get(name)
-        )
+        return HeadInputs(data.scored(name), data.spec.heads[name].missing, stimulus, covariates, data.totals.get(name))
 
     def at_clock(self, values: Tensor, frames: int) -> Tensor:
         """Return (..., frame, channel) of (..., time, channel): each frame's last base step, which knows all of it."""
-        return values if self.head.clock == 1 else values[..., self.head.clock - 1 :: self.head.clock, :][..., :frames, :]
+        return (
+            values if self.head.clock == 1 else values[..., self.head.clock - 1 :: self.head.clock, :][..., :frames, :]
+        )
 
     def pool(self, states: Tensor, data: SequenceData) -> Tensor:
         """Return the state that a per-sequence head reads, (..., sequence, hidden_size)."""

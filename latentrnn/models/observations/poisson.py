@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -50,7 +50,7 @@ class Poisson(Observation):
 class LogRatePoisson(TorchDistribution):
     """Poisson by its log-rate, which stays finite where the rate underflows."""
 
-    arg_constraints = {"log_rate": constraints.real}
+    arg_constraints: ClassVar[dict[str, Any]] = {"log_rate": constraints.real}
     support = constraints.nonnegative_integer
 
     def __init__(self, log_rate: Tensor) -> None:

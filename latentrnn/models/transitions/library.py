@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -37,11 +39,11 @@ class LibraryTransition(Transition):
         outputs, last = self.kernel(flat, self._unpack(state.reshape(-1, self.state_size)))
         return outputs.reshape(*batch, steps, self.hidden_size), self._pack(last).reshape(*batch, self.state_size)
 
-    def _unpack(self, state: Tensor):  # noqa: ANN202 - Tensor or a pair, as the kernel wants it
+    def _unpack(self, state: Tensor) -> Any:
         layers = state.view(-1, self.blocks, self.layers, self.hidden_size).permute(1, 2, 0, 3).contiguous()
         return layers[0] if self.blocks == 1 else (layers[0], layers[1])
 
-    def _pack(self, last) -> Tensor:  # noqa: ANN001
+    def _pack(self, last: Any) -> Tensor:
         parts = (last,) if self.blocks == 1 else last
         return torch.cat([part.permute(1, 0, 2).reshape(part.shape[1], -1) for part in parts], -1)
 
