@@ -1,0 +1,267 @@
+"""Every transition, latent and observation of the package, with data for it, and the combinations that tests run over."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from numpy.typing import NDArray
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+import latentrnn as lr
+
+Array = NDArray[np.float64]
+LENGTHS = (6, 3, 5)
+
+TRANSITIONS: dict[str, Callable[[], lr.Transition]] = {
+    "vanilla": lambda: lr.VanillaRNN(4),
+    "vanilla relu": lambda: lr.VanillaRNN(5, layers=2, nonlinearity="relu"),
+    "gru": lambda: lr.GRU(4),
+    "gru stacked": lambda: lr.GRU(3, layers=2),
+    "lstm": lambda: lr.LSTM(3),
+    "lstm stacked": lambda: lr.LSTM(2, layers=2),
+    "linear": lambda: lr.Linear(3),
+}
+
+LATENTS: dict[str, Callable[[], lr.Latent]] = {
+    "deterministic": lambda: lr.Deterministic(),
+    "initial state": lambda: lr.InitialState(2),
+    "innovations": lambda: lr.Innovations(2),
+    "innovations with initial": lambda: lr.Innovations(2, initial=3),
+    "innovations ar1": lambda: lr.Innovations(2, initial=2, prior="ar1"),
+    "markov normal": lambda: lr.MarkovNormal(),
+    "markov normal, state scale": lambda: lr.MarkovNormal(scale="state"),
+}
+
+DEFAULTS = ("gru", "innovations", "poisson")
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Observation heads and how to draw data for them.
+
+    Args:
+        observations: makes the heads.
+        draw: head name to `(rng, frames) -> values` of one sequence.
+        options: for `SequenceData.from_arrays`.
+        missing: heads some of whose entries are missing.
+        totals: give the sum over channels of `y` at every step.
+        feeds_transition: feedback enters the transition, which a Markov latent cannot take.
+        irregular: steps at times of their own.
+    """
+
+    observations: Callable[[], dict[str, lr.Observation]]
+    draw: Mapping[str, Callable[[np.random.Generator, int], Array]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    totals: bool = False
+    feeds_transition: bool = False
+    irregular: bool = False
+
+
+def counts(channels: int, mean: float = 1.3) -> Callable[[np.random.Generator, int], Array]:
+    return lambda rng, steps: rng.poisson(mean, (steps, channels)).astype(float)
+
+
+def reals(channels: int, loc: float = 0.0, scale: float = 1.0) -> Callable[[np.random.Generator, int], Array]:
+    return lambda rng, steps: rng.normal(loc, scale, (steps, channels))
+
+
+def codes(channels: int, classes: int) -> Callable[[np.random.Generator, int], Array]:
+    return lambda rng, steps: rng.integers(0, classes, (steps, channels)).astype(float)
+
+
+def normal() -> dist.Distribution:
+    return dist.Normal(0.0, 1.0)
+
+
+def _several() -> dict[str, lr.Observation]:
+    return {
+        "y": lr.Poisson(covariates=["drive"]),
+        "slow": lr.Gaussian(),
+        "label": lr.Bernoulli(pooling="mean"),
+    }
+
+
+OBSERVATIONS: dict[str, Heads] = {
+    "gaussian": Heads(lambda: {"y": lr.Gaussian()}, {"y": reals(2)}),
+    "gaussian standardised": Heads(
+        lambda: {"y": lr.Gaussian(covariates=["drive"])}, {"y": reals(2, 1000.0, 50.0)}, {"standardise": ["y", "drive"]}
+    ),
+    "gaussian full": Heads(lambda: {"y": lr.Gaussian(covariance="full")}, {"y": reals(3)}),
+    "gaussian full, missing": Heads(lambda: {"y": lr.Gaussian("full")}, {"y": reals(3)}, missing=("y",)),
+    "gaussian priors": Heads(
+        lambda: {"y": lr.Gaussian(priors={"weight": normal(), "baseline": normal()})}, {"y": reals(2)}
+    ),
+    "gaussian irregular": Heads(lambda: {"y": lr.Gaussian()}, {"y": reals(2)}, missing=("y",), irregular=True),
+    "gaussian history": Heads(
+        lambda: {"y": lr.Gaussian(feedback=lr.History(3, filters=2, into=("transition", "readout")))},
+        {"y": reals(2)},
+        missing=("y",),
+        feeds_transition=True,
+    ),
+    "poisson": Heads(lambda: {"y": lr.Poisson()}, {"y": counts(3)}),
+    "poisson softplus, missing": Heads(lambda: {"y": lr.Poisson(link="softplus")}, {"y": counts(2)}, missing=("y",)),
+    "poisson gain": Heads(lambda: {"y": lr.Poisson(gain=lr.StimulusGain("stimulus", lags=2))}, {"y": counts(2)}),
+    "poisson gain, prior": Heads(
+        lambda: {"y": lr.Poisson(gain=lr.StimulusGain("stimulus", priors={"beta": normal()}))}, {"y": counts(2)}
+    ),
+    "poisson gain, ungated": Heads(
+        lambda: {"y": lr.Poisson(gain=lr.StimulusGain("stimulus", gated=False))}, {"y": counts(2)}
+    ),
+    "poisson history": Heads(
+        lambda: {"y": lr.Poisson(feedback=lr.History(3, filters=2))}, {"y": counts(2, 0.7)}, feeds_transition=True
+    ),
+    "poisson history into readout": Heads(
+        lambda: {"y": lr.Poisson(feedback=lr.History(2, filters=2, into="readout"))}, {"y": counts(2, 0.7)}
+    ),
+    "poisson covariates": Heads(lambda: {"y": lr.Poisson(covariates=["drive", "stimulus"])}, {"y": counts(2)}),
+    "bernoulli, missing": Heads(lambda: {"y": lr.Bernoulli()}, {"y": codes(2, 2)}, missing=("y",)),
+    "bernoulli history": Heads(
+        lambda: {"y": lr.Bernoulli(feedback=lr.History(2, filters=1, into="readout"))}, {"y": codes(2, 2)}
+    ),
+    "categorical, missing": Heads(lambda: {"y": lr.Categorical(3)}, {"y": codes(2, 3)}, missing=("y",)),
+    "categorical history": Heads(
+        lambda: {"y": lr.Categorical(3, feedback=lr.History(2, filters=1))}, {"y": codes(1, 3)}, feeds_transition=True
+    ),
+    "multinomial totals": Heads(lambda: {"y": lr.Multinomial()}, {"y": counts(3)}, totals=True),
+    "multinomial, missing": Heads(lambda: {"y": lr.Multinomial()}, {"y": counts(3)}, missing=("y",)),
+    "clocked": Heads(lambda: {"y": lr.Gaussian()}, {"y": reals(2)}, {"clocks": {"y": 2}}, missing=("y",)),
+    "per sequence": Heads(lambda: {"y": lr.Categorical(3)}, {"y": codes(1, 3)}, {"per_sequence": ["y"]}),
+    "several": Heads(
+        _several,
+        {"y": counts(2), "slow": reals(2), "label": codes(1, 2)},
+        {"clocks": {"slow": 2}, "per_sequence": ["label"]},
+        missing=("y",),
+    ),
+}
+
+
+def make_data(
+    heads: Heads, lengths: tuple[int, ...] = LENGTHS, *, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> lr.SequenceData:
+    """Random data for these heads, with the covariates `drive` (1 feature) and `stimulus` (2 features)."""
+    rng = np.random.default_rng(seed)
+    clocks, per_sequence = heads.options.get("clocks", {}), heads.options.get("per_sequence", ())
+    observations: dict[str, Any] = {}
+    for name, draw in heads.draw.items():
+        drawn = [draw(rng, 1 if name in per_sequence else steps // clocks.get(name, 1)) for steps in lengths]
+        if name in heads.missing:
+            for values in drawn:
+                values[rng.random(values.shape) < 0.25] = np.nan
+        observations[name] = np.concatenate(drawn) if name in per_sequence else drawn
+    covariates = {
+        "drive": [rng.normal(2.0, 1.0, (steps, 1)) for steps in lengths],
+        "stimulus": [rng.normal(size=(steps, 2)) for steps in lengths],
+    }
+    options = dict(heads.options)
+    if heads.irregular:
+        options["times"] = [np.cumsum(rng.uniform(0.01, 0.3, steps)) for steps in lengths]
+    else:
+        options["dt"] = 0.02
+    if heads.totals:
+        options["totals"] = {"y": [values.sum(-1) for values in observations["y"]]}
+    return lr.SequenceData.from_arrays(observations, covariates, dtype=dtype, **options)
+
+
+def fits_together(transition: str, latent: str, observation: str) -> bool:
+    """Whether the parts make a model; `LatentRNN` refuses the others."""
+    if not latent.startswith("markov"):
+        return True
+    return not (transition.startswith("lstm") or transition in ("gru stacked", "vanilla relu")) and not (
+        OBSERVATIONS[observation].feeds_transition
+    )
+
+
+def each_against_defaults() -> list[tuple[str, str, str]]:
+    """Every part with the default of the other two kinds."""
+    transition, latent, observation = DEFAULTS
+    found = [(name, latent, observation) for name in TRANSITIONS]
+    found += [(transition, name, observation) for name in LATENTS]
+    found += [(transition, latent, name) for name in OBSERVATIONS]
+    return list(dict.fromkeys(found))
+
+
+def covering_array() -> list[tuple[str, str, str]]:
+    """Combinations in which every pair of parts that fits together occurs at least once, chosen greedily."""
+    possible = [c for c in itertools.product(TRANSITIONS, LATENTS, OBSERVATIONS) if fits_together(*c)]
+    pairs = {c: set(itertools.combinations(enumerate(c), 2)) for c in possible}
+    wanted = set().union(*pairs.values())
+    chosen: list[tuple[str, str, str]] = []
+    while wanted:
+        best = max(possible, key=lambda c: len(pairs[c] & wanted))
+        chosen.append(best)
+        wanted -= pairs[best]
+    return chosen
+
+
+COMBINATIONS = list(dict.fromkeys(each_against_defaults() + covering_array()))
+
+
+def make_model(
+    transition: str,
+    latent: str,
+    observation: str,
+    data: lr.SequenceData,
+    *,
+    direction: str = "bidirectional",
+    global_family: str = "normal",
+) -> tuple[lr.LatentRNN, lr.Guide]:
+    """The model and guide of a combination in the data's precision, all weights random but moderate."""
+    model = lr.LatentRNN(
+        data.spec,
+        transition=TRANSITIONS[transition](),
+        latent=LATENTS[latent](),
+        observations=OBSERVATIONS[observation].observations(),
+    )
+    encoder = lr.RNNEncoder(3, direction=direction, mask_input=True)
+    guide = lr.Guide(model, encoder=encoder, global_family=global_family)
+    for name, head in model.observations.items():
+        head.initialise(data.observations[name], data.masks[name])
+    guide.initialise(model, data)
+    model.to(data.dtype), guide.to(data.dtype)
+    for module in (model, guide):
+        shake(module)
+    return model, guide
+
+
+def shake(module: nn.Module, scale: float = 0.3) -> None:
+    """Move every weight a little, so that nothing is zero by its starting value."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(scale * torch.randn_like(parameter))
+
+
+class Fixed(Messenger):
+    """Gives the named sites these values, as if they had been drawn."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] in self.values:
+            msg["value"], msg["done"] = self.values[msg["name"]], True
+
+
+def fixed_latents(model: lr.LatentRNN, data: lr.SequenceData) -> dict[str, Tensor]:
+    """Random values of every local latent and every parameter with a prior."""
+    values = {name: 0.5 * torch.randn_like(start) for name, (_, start) in model.parameter_sites().items()}
+    for site in model.latent_sites():
+        shape = (len(data), data.num_steps, site.dim) if site.along_time else (len(data), site.dim)
+        values[site.name] = torch.randn(shape, dtype=data.dtype)
+    return values
+
+
+def rows(model: lr.LatentRNN, values: Mapping[str, Tensor], chosen: list[int], steps: int) -> dict[str, Tensor]:
+    """The latents of some sequences, cut to a number of steps; parameters stay."""
+    out = dict(values)
+    for site in model.latent_sites():
+        out[site.name] = values[site.name][chosen, :steps] if site.along_time else values[site.name][chosen]
+    return out
