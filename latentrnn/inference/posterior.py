@@ -216,7 +216,7 @@ class Posterior:
 
         Args:
             num_particles: draws of the local latents.
-            num_draws: draws of the parameters with priors; without any there is one row.
+            num_draws: draws of the parameters with priors, those of `parameters(num_draws)`; without any, one row.
 
         Returns:
             (draw, sequence), nats.
@@ -224,9 +224,13 @@ class Posterior:
         with self._seeded(), torch.no_grad():
             if self.guide.parameter_sites is None:
                 return evidence_of.summarise("iwae", self._log_weights(num_particles)).values[None]
+            # drawn first and together, so that they are the draws of `parameters(num_draws)`
+            parameters = self._parameter_trace(num_draws)
             rows = []
-            for _ in range(num_draws):
-                trace = self._parameter_trace(1)
+            for draw in range(num_draws):
+                trace = Trace()
+                for name, site in parameters.nodes.items():
+                    trace.add_node(name, **{**site, "value": site["value"][draw : draw + 1]})
                 rows.append(evidence_of.summarise("iwae", self._log_weights(num_particles, trace)).values)
             return torch.stack(rows)
 

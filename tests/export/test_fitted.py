@@ -10,6 +10,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import xarray as xr
+from pyro import poutine
 
 import latentrnn as lr
 
@@ -95,6 +96,22 @@ def test_groups_of_point_estimates(point: lr.FitResult, container: str) -> None:
         assert exported[group]["choice"].dtype.kind == "i"
     assert dict(exported["log_likelihood"].sizes) == {"chain": 1, "draw": 1, "sequence": 6}
     np.testing.assert_allclose(exported["observed_data"]["time"], np.arange(8) * 0.01)
+
+
+def test_log_likelihood_belongs_to_the_exported_parameters(bayesian: lr.FitResult) -> None:
+    """Draw by draw: log p(y_n | theta_s) of the theta_s that stands in the posterior group."""
+    posterior, data = bayesian.posterior(make_data(), device="cpu"), make_data()
+    exported = posterior.to_arviz(num_samples=DRAWS, num_particles=4, container="datatree")
+    baseline = exported["posterior"]["spikes.readout.baseline"]
+    assert baseline.dims == ("chain", "draw", "spikes_channel")
+    for draw in range(DRAWS):
+        theta = {"spikes.readout.baseline": torch.as_tensor(baseline.values[0, draw])}
+        with torch.no_grad():
+            trace = poutine.trace(poutine.condition(bayesian.model, theta)).get_trace(data)
+            trace.compute_log_prob()
+        expected = sum(trace.nodes[head]["log_prob"] for head in ("spikes", "choice"))
+        found = exported["log_likelihood"]["log_likelihood"].values[0, draw]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_seeds(point: lr.FitResult) -> None:
