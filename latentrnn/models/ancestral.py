@@ -173,7 +173,9 @@ class AncestralHead(TorchDistribution):
         return self.course.score(self.name, value)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self.given(value).log_prob(value)
+        log_prob = self.given(value).log_prob(value)
+        # where nothing but the plate distinguishes the particles, one density stands for each of them
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         return self.course.draw(self.name, torch.Size(sample_shape) + self.batch_shape)

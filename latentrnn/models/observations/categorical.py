@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,7 +35,7 @@ class Categorical(Observation):
             raise ValueError("Categorical: classes must be at least 2; found 1")
 
     def family(self, eta: Tensor) -> dist.Distribution:
-        return dist.Categorical(logits=eta, validate_args=False)
+        return Codes(logits=eta, validate_args=False)
 
     def mean(self, distribution: dist.Distribution) -> Tensor:
         entries = distribution.base_dist
@@ -58,3 +59,10 @@ class Categorical(Observation):
         if mask is not None:
             encoded = encoded * mask.unsqueeze(-1)
         return encoded.flatten(-2)
+
+
+class Codes(dist.Categorical):
+    """A categorical distribution whose samples have the data's floating type, so that they can be fed back."""
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        return super().sample(sample_shape).to(self.logits.dtype)
