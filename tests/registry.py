@@ -1,4 +1,4 @@
-"""Every transition, latent and observation of the package, with data for it, and the combinations that tests run over."""
+"""Every transition, latent and observation of the package, data for them, and the combinations that tests run over."""
 
 from __future__ import annotations
 
@@ -228,6 +228,10 @@ def make_model(
     model.to(data.dtype), guide.to(data.dtype)
     for module in (model, guide):
         shake(module)
+    if transition == "vanilla relu":  # units that are never active have no gradient, rightly
+        for name, parameter in model.transition.named_parameters():
+            if "bias" in name:
+                parameter.detach().abs_().add_(0.3)
     return model, guide
 
 
