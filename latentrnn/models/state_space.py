@@ -162,8 +162,10 @@ class LatentRNN(nn.Module):
         for name, head in self.observations.items():
             values = {}
             for path, prior in head.prior_sites().items():
-                site = sites.parameter_site(name, path)
-                values[path] = pyro.sample(site, expanded_prior(prior, head.get_buffer(path)))
+                site, start = sites.parameter_site(name, path), head.get_buffer(path)
+                value = pyro.sample(site, expanded_prior(prior, start))
+                # pyro's Predictive(parallel=True) drops the axis of the plate where a guide has no local latents
+                values[path] = value.unsqueeze(1) if value.dim() == start.dim() + 1 else value
             heads[name] = partial(_call_with, head, values) if values else head
         return heads
 
