@@ -57,7 +57,8 @@ def exact(course: Course, name: str) -> tuple[Tensor, Tensor]:
     """Return log-probabilities per entry and means for a course without local randomness: the past is all it needs."""
     head = course.observations[name]
     distribution = course.distribution(name)
-    return head.entry_log_prob(distribution, course.data.observations[name]), head.mean(distribution)
+    value, mean = head.entry_log_prob(distribution, course.data.observations[name]), head.mean(distribution)
+    return (value, mean) if value.dim() == 3 else (value.squeeze(0), mean.squeeze(0))  # one draw of the parameters
 
 
 def bootstrap_filter(course: Course, name: str, num_particles: int, num_filters: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,23 +19,29 @@ class AdamW:
         weight_decay: decay per unit of learning rate; 0 is plain Adam.
         clip_norm: largest norm of the gradient of the ELBO per scored step.
         betas: decay rates of the moments.
+        averaging: decay per step of an exponential moving average of the weights, which is then what is evaluated
+            and kept, e.g. 0.99; 0 keeps the weights themselves.
 
     Raises:
         ValueError: a value out of range.
 
     References:
         Loshchilov, Hutter. Decoupled weight decay regularization. 2019.
+        Polyak, Juditsky. Acceleration of stochastic approximation by averaging. 1992.
     """
 
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     clip_norm: float = 1.0
     betas: tuple[float, float] = (0.9, 0.99)
+    averaging: float = 0.0
 
     def __post_init__(self) -> None:
         _positive(self, "learning_rate", "clip_norm")
         if self.weight_decay < 0:
             raise ValueError(f"AdamW: weight_decay must not be negative; found {self.weight_decay}")
+        if not 0 <= self.averaging < 1:
+            raise ValueError(f"AdamW: averaging must be in [0, 1); found {self.averaging}")
 
     def build(self, modules: Sequence[nn.Module]) -> torch.optim.Optimizer:
         """Return the torch optimiser over the modules' parameters."""

@@ -131,6 +131,7 @@ class _Run:
         self.model, self.guide, self.train, self.validation, self.plan = model, guide, train, validation, plan
         self.parameters = [p for module in (model, guide) for p in module.parameters()]
         self.engine = plan.optimiser.build([model, guide])
+        self.average = _Average(self.parameters, plan.optimiser.averaging)
         self.history: dict[str, list[float]] = {}
         self.events: list[str] = []
         self.stop_reason = "steps: all steps were taken; if the ELBO was still rising, try increasing `steps`"
@@ -154,6 +155,7 @@ class _Run:
                     if (step + 1) % self.look_every == 0 and not self._finite(pending[-self.look_every :]):
                         break
                     self.engine.step()
+                    self.average.update(step)
                     bar.update()
                     last = step + 1 == plan.steps
                     if (step + 1) % plan.report_every == 0 or last:
@@ -171,6 +173,7 @@ class _Run:
             except KeyboardInterrupt:
                 self.stop_reason = "interrupted: the best weights so far are kept; go on with fit(start_from=result)"
                 self.events.append(f"step {step}: interrupted")
+        self.average.swap()
         if math.isfinite(self.best_elbo):
             self.model.load_state_dict(self.best[0])
             self.guide.load_state_dict(self.best[1])
@@ -235,6 +238,13 @@ class _Run:
         bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
 
     def _evaluate(self, validation: SequenceData, step: int) -> bool:
+        self.average.swap()
+        try:
+            return self._judge(validation, step)
+        finally:
+            self.average.swap()
+
+    def _judge(self, validation: SequenceData, step: int) -> bool:
         with torch.no_grad(), random_state(VALIDATION_SEED, validation.device):
             elbo = validation_elbo(self.model, self.guide, validation, self.plan.stopping.num_particles)
         self.history.setdefault("validation_step", []).append(step)
@@ -247,6 +257,29 @@ class _Run:
     def _weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         model, guide = ({k: v.detach().clone() for k, v in m.state_dict().items()} for m in (self.model, self.guide))
         return model, guide
+
+
+class _Average:
+    """An exponential moving average of the weights, which can change places with the weights themselves."""
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
+        self.parameters, self.decay = parameters, decay
+        self.values = [p.detach().clone() for p in parameters] if decay else []
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after a step; early on the average forgets faster, so that the start does not linger."""
+        if self.decay:
+            decay = min(self.decay, (1 + step) / (10 + step))
+            torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange weights and average."""
+        for parameter, value in zip(self.parameters, self.values, strict=False):
+            kept = parameter.clone()
+            parameter.copy_(value)
+            value.copy_(kept)
 
 
 class _Report(NamedTuple):
