@@ -11,6 +11,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import biject_to
+from torch.distributions.transforms import identity_transform
 from torch.nn import functional as F
 
 from latentrnn.data import SequenceData
@@ -172,7 +173,8 @@ class NormalParameters(_Parameters):
             loc, scale = self.loc[self._keys[name]], self.log_scale[self._keys[name]].exp()
             base = dist.Normal(loc, scale, validate_args=False).to_event(len(shape))
             transform = self.transforms[name]
-            free = transform is torch.distributions.transforms.identity_transform
+            # a plain Normal where the support is the real line, so that its divergence has a closed form
+            free = getattr(transform, "base_transform", transform) == identity_transform
             values[name] = pyro.sample(name, base if free else dist.TransformedDistribution(base, [transform]))
         return values
 
