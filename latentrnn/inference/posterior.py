@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -209,7 +211,9 @@ class Posterior:
             ValueError: an unknown kind.
         """
         evidence_of.check_kind(kind)
-        return evidence_of.summarise(kind, self._log_weights(num_particles))
+        found = evidence_of.summarise(kind, self._log_weights(num_particles))
+        exact = not self.model.latent_sites() and self.guide.parameter_sites is None
+        return dataclasses.replace(found, standard_error=torch.zeros_like(found.values)) if exact else found
 
     def log_likelihood(self, num_particles: int = 64, num_draws: int = 50) -> Tensor:
         """Return log p(y_n | theta) of every sequence, local latents integrated out by importance sampling.
@@ -237,14 +241,15 @@ class Posterior:
     def one_step_ahead(self, head: str, num_particles: int = 256, num_filters: int = 4) -> OneStepAhead:
         """Return log p(y_t | y_{<t}, covariates_{<=t}) and E[y_t | y_{<t}] of one head.
 
-        Exact where no local latent is random; otherwise by a bootstrap particle filter on the generative model,
-        with its Monte Carlo error. The guide, which smooths, is never used for latents. Parameters with priors are
-        averaged over q(theta) at each step.
+        Exact where no local latent is random and no parameter has a prior. Otherwise with its Monte Carlo error: by
+        a bootstrap particle filter on the generative model (the guide, which smooths, is never used for latents),
+        and averaged at each step over draws of q(theta) where parameters have priors.
 
         Args:
             head: a per-step head.
             num_particles: particles per filter.
-            num_filters: independent filters, whose spread is the error.
+            num_filters: independent filters, whose spread is the error (with priors, the spread over draws of
+                parameters is, which holds that of the filters).
 
         Raises:
             ValueError: an unknown or a per-sequence head, or fewer than two filters.
@@ -257,25 +262,26 @@ class Posterior:
         exact = not self.model.latent_sites()
         log_prob: list[Tensor] = []
         means: list[Tensor] = []
-        errors: list[Tensor] = []
+        spread: Tensor | None = None
         with self._seeded(), torch.no_grad():
             for _ in range(draws):
                 course = self._course_of_prior(self._parameter_trace(1))
                 if exact:
                     value, mean = filtering.exact(course, head)
-                    value, mean = value.reshape(-1, *value.shape[-2:]), mean.reshape(-1, *mean.shape[1:])
                 else:
-                    value, mean, error = filtering.bootstrap_filter(course, head, num_particles, num_filters)
-                    errors.append(error)
+                    value, mean, spread = filtering.bootstrap_filter(course, head, num_particles, num_filters)
                 log_prob.append(value)
                 means.append(mean)
-        value = torch.logsumexp(torch.stack(log_prob), 0) - torch.log(torch.tensor(float(draws)))
-        spread = None if exact else (torch.stack(errors).square().sum(0).sqrt() / draws).cpu()
+        estimates = torch.stack(log_prob)
+        value = torch.logsumexp(estimates, 0) - math.log(draws)
+        if draws > 1:
+            spread = (estimates - value).exp().std(0) / draws**0.5
         scored = self.data.scored(head)
         scored = scored.any(-1, keepdim=True) if value.shape[-1] != scored.shape[-1] else scored
         value = torch.where(scored, value.cpu(), 0.0)
         return OneStepAhead(
-            head, value, torch.stack(means).mean(0).cpu(), self.data.observations[head], scored, spread,
+            head, value, torch.stack(means).mean(0).cpu(), self.data.observations[head], scored,
+            None if spread is None else spread.cpu(),
             self.data.spec.dt, self.data.keys, self.data.names, None if self.result is None else self.result.used,
         )  # fmt: skip
 
