@@ -38,7 +38,8 @@ class Guide(nn.Module):
         global_family: "normal" (independent) or "multivariate".
 
     Raises:
-        ValueError: the model has local latents but no encoder is given; an unknown family.
+        ValueError: the model has local latents but no encoder is given; an unknown family; a head that feeds back
+            while the encoder observes only others.
         TypeError: something that is not an encoder or a model.
 
     References:
@@ -66,6 +67,8 @@ class Guide(nn.Module):
                 raise ValueError(f"Guide: the model's latent sites {names} need an encoder, e.g. RNNEncoder(64)")
             self.encoder = encoder.fresh()
             self.encoder.build(model.spec, list(model.observations))
+            _refuse_leaks(model, self.encoder)
+            _refuse_feedback_of_held_out(model, self.encoder)
             for site in self.sites:
                 size = self.encoder.step_size if site.along_time else self.encoder.summary_size
                 self.local[site.name] = NormalHead(size, site.dim)
@@ -111,6 +114,25 @@ class Guide(nn.Module):
 
     def __repr__(self) -> str:
         return f"Guide(sites={[site.name for site in self.sites]}, encoder={self.encoder!r})"
+
+
+def _refuse_feedback_of_held_out(model: LatentRNN, encoder: Encoder) -> None:
+    for name, head in model.observations.items():
+        if encoder.observes and head.feedback is not None and name not in encoder.visible:
+            raise ValueError(
+                f"Guide: {name!r} feeds back into the model while it is held out from the encoder, which observes "
+                f"{encoder.visible}: its recorded past would reach what is to be predicted without it. Let the encoder "
+                "observe it too, or leave feedback out"
+            )
+
+
+def _refuse_leaks(model: LatentRNN, encoder: Encoder) -> None:
+    for name, head in model.observations.items():
+        if head.feedback is not None and head.head.per_step and name not in encoder.visible:
+            raise ValueError(
+                f"observations[{name!r}] feeds back into the state but is held out from the encoder: what is held out for "
+                "co-smoothing must not reach the state by another way; drop its feedback, or let the encoder see it"
+            )
 
 
 class NormalHead(nn.Module):

@@ -27,7 +27,8 @@ def raster(counts: Tensor, *, dt: float | None = None, start: float = 0.0, ax: A
     ax = axes_or_new(ax)
     time = _time(counts.shape[0], dt, start)
     rows = [time[counts[:, channel] > 0].tolist() for channel in range(counts.shape[1])]
-    ax.eventplot(rows, colors="0.2", linelengths=0.8, linewidths=0.8)
+    # explicit offsets: with one row matplotlib would draw it at one, outside the axis
+    ax.eventplot(rows, lineoffsets=list(range(len(rows))), colors="0.2", linelengths=0.8, linewidths=0.8)
     ax.set_ylim(-0.5, counts.shape[1] - 0.5)
     ax.set_ylabel("channel")
     ax.set_xlabel("steps" if dt is None else "time (s)")

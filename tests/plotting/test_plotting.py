@@ -66,6 +66,14 @@ def test_time_rescaling_draws_each_channel_within_its_bound():
     ax.figure.canvas.draw()
 
 
+def test_raster_of_a_single_channel_lies_inside_its_axis():
+    counts = torch.tensor([[0.0], [1.0], [0.0]])
+    ax = plotting.raster(counts)
+    (row,) = ax.collections
+    low, high = ax.get_ylim()
+    assert low < row.get_lineoffset() < high
+
+
 def test_raster_ticks_are_events_in_seconds():
     counts = torch.zeros(10, 3)
     counts[[2, 5], 1] = 1.0
