@@ -47,6 +47,7 @@ class Course:
         self.feeding = [name for name, head in observations.items() if head.feedback is not None]
         self.values: dict[str, Tensor] = {}  # what the feeding heads turned out to be, as the program went on
         self._drawn: dict[str, Tensor] = {}
+        self._handed_out: set[str] = set()  # heads that were sampled, as opposed to observed
         self._states: Tensor | None = None
         self._history: dict[str, Tensor] = {}
 
@@ -95,6 +96,16 @@ class Course:
         event = self.data.observations[name].shape[1:]
         return AncestralHead(self, name, torch.broadcast_shapes(*batch), event)
 
+    def record(self, name: str, value: Tensor) -> None:
+        """Take note of what a feeding head turned out to be.
+
+        Raises:
+            ValueError: it was observed after another was drawn, in whose free run it took part; see `draw`.
+        """
+        if self._drawn and name not in self._handed_out:
+            raise _half_observed(min(self._handed_out), [name])
+        self.values[name] = value
+
     def score(self, name: str, value: Tensor) -> dist.Distribution:
         """Return the distribution of a feeding head at every step given its own value, and the others', before it."""
         if value is self.values.get(name):
@@ -113,12 +124,9 @@ class Course:
         """
         if name not in self._drawn:
             if self.values:
-                observed = sorted(self.values)
-                raise ValueError(
-                    f"head {name!r} is to be sampled while {observed} are observed, but all of them feed back into one "
-                    "state; sample all heads with feedback, or observe all of them"
-                )
+                raise _half_observed(name, sorted(self.values))
             self._drawn = self._simulate(batch)
+        self._handed_out.add(name)
         return self._drawn[name]
 
     @torch.no_grad()
@@ -179,3 +187,10 @@ class AncestralHead(TorchDistribution):
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         return self.course.draw(self.name, torch.Size(sample_shape) + self.batch_shape)
+
+
+def _half_observed(sampled: str, observed: list[str]) -> ValueError:
+    return ValueError(
+        f"head {sampled!r} is to be sampled while {observed} are observed, but all of them feed back into one "
+        "state; sample all heads with feedback, or observe all of them"
+    )

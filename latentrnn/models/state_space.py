@@ -115,7 +115,7 @@ class LatentRNN(nn.Module):
         with plate:
             for name in course.feeding:
                 value = pyro.sample(name, course.fed_back(name), obs=data.observations[name])
-                course.values[name] = value
+                course.record(name, value)
             others = [name for name in self.observations if name not in course.values]
             return course.values | {
                 name: pyro.sample(name, course.distribution(name), obs=data.observations[name]) for name in others
