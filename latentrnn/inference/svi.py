@@ -190,9 +190,13 @@ class _Run:
         shown, scored = batch, batch
         reweighted: dict[str, float] = {}
         if plan.coordinated_dropout and self.guide.encoder is not None:
-            joint = [name for name, head in self.model.observations.items() if head.joint]
+            heads, visible = self.model.observations, self.guide.encoder.visible
             shown, scored, reweighted = split_entries(
-                batch, plan.coordinated_dropout, self.guide.encoder.visible, joint
+                batch,
+                plan.coordinated_dropout,
+                visible,
+                joint=[name for name, head in heads.items() if head.joint],
+                centres={name: heads[name].history_centre for name in visible},
             )
         terms = elbo_terms(self.model, self.guide, scored, num_particles=plan.num_particles, guide_data=shown)
         terms = terms.reweighted(reweighted) if reweighted else terms
