@@ -68,7 +68,6 @@ class Guide(nn.Module):
             self.encoder = encoder.fresh()
             self.encoder.build(model.spec, list(model.observations))
             _refuse_leaks(model, self.encoder)
-            _refuse_feedback_of_held_out(model, self.encoder)
             for site in self.sites:
                 size = self.encoder.step_size if site.along_time else self.encoder.summary_size
                 self.local[site.name] = NormalHead(size, site.dim)
@@ -116,22 +115,12 @@ class Guide(nn.Module):
         return f"Guide(sites={[site.name for site in self.sites]}, encoder={self.encoder!r})"
 
 
-def _refuse_feedback_of_held_out(model: LatentRNN, encoder: Encoder) -> None:
-    for name, head in model.observations.items():
-        if encoder.observes and head.feedback is not None and name not in encoder.visible:
-            raise ValueError(
-                f"Guide: {name!r} feeds back into the model while it is held out from the encoder, which observes "
-                f"{encoder.visible}: its recorded past would reach what is to be predicted without it. Let the encoder "
-                "observe it too, or leave feedback out"
-            )
-
-
 def _refuse_leaks(model: LatentRNN, encoder: Encoder) -> None:
     for name, head in model.observations.items():
         if head.feedback is not None and head.head.per_step and name not in encoder.visible:
             raise ValueError(
-                f"observations[{name!r}] feeds back into the state but is held out from the encoder: what is held out for "
-                "co-smoothing must not reach the state by another way; drop its feedback, or let the encoder see it"
+                f"observations[{name!r}] feeds back into the state but is held out from the encoder: what is held out "
+                "for co-smoothing must not reach the state by another way; drop its feedback, or let the encoder see it"
             )
 
 
