@@ -28,6 +28,7 @@ from latentrnn.inference.svi import resolve_device
 from latentrnn.models import sites
 from latentrnn.models.ancestral import Course
 from latentrnn.models.state_space import LatentRNN
+from latentrnn.models.transitions.transition import check_size
 
 LARGEST_CHUNK = 2**24  # numbers that one chunk of draws may hold per state or head
 
@@ -306,6 +307,7 @@ class Posterior:
 
     def _parameter_trace(self, num_samples: int) -> Trace:
         """Return draws of the parameters with priors as a trace to replay, sample axis at dim -2."""
+        check_size("Posterior", "number of draws", num_samples)
         if self.guide.parameter_sites is None:
             return Trace()
         with torch.no_grad(), pyro.plate("draws", num_samples, dim=-2):
@@ -316,6 +318,7 @@ class Posterior:
 
     def _chunks(self, num_samples: int) -> Iterator[SequenceData]:
         """Cut the data so that one chunk's draws stay within bounded memory."""
+        check_size("Posterior", "number of draws", num_samples)
         width = max([self.model.transition.state_size, *(head.outputs for head in self.model.observations.values())])
         per_chunk = max(1, LARGEST_CHUNK // (num_samples * self.data.num_steps * width))
         data = self._on_device

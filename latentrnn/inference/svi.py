@@ -81,8 +81,9 @@ def fit(
         Keshtkaran, Pandarinath. Enabling hyperparameter optimization in sequential autoencoders for spiking neural
         data (coordinated dropout). 2019.
     """
-    _check(model, guide, train, validation, steps, batch_size, num_particles)
+    _check(model, guide, train, validation)
     _check_dropout(model, guide, coordinated_dropout)
+    _check_start(model, guide, start_from)
     plan = _Plan(
         steps, batch_size, num_particles, optimiser, learning_rate_schedule, kl, stopping, coordinated_dropout,
         progress, report_every,
@@ -114,6 +115,22 @@ class _Plan:
     coordinated_dropout: float
     progress: bool
     report_every: int
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "num_particles", "report_every"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"fit: {name} must be a positive integer; found {value!r}")
+        kinds: dict[str, tuple[type, ...]] = {
+            "optimiser": (AdamW,),
+            "learning_rate_schedule": (Constant, Cosine, Plateau),
+            "kl": (KLWarmUp,),
+            "stopping": (EarlyStopping,),
+        }
+        for name, kind in kinds.items():
+            if not isinstance(getattr(self, name), kind):
+                expected = " or ".join(each.__name__ for each in kind)
+                raise TypeError(f"fit: {name} must be {expected}; found {type(getattr(self, name)).__name__}")
 
     def described(self) -> dict[str, Any]:
         """Return the settings in JSON form."""
@@ -310,11 +327,14 @@ def resolve_device(device: str | torch.device) -> torch.device:
     """Return the torch device; "auto" is CUDA where there is one.
 
     Raises:
-        ValueError: CUDA is asked for and there is none.
+        ValueError: CUDA is asked for and there is none, or torch knows no such device.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device: expected 'auto' or the name of a torch device; found {device!r}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError('device: "cuda" was asked for, but torch finds no CUDA device; use "auto" or "cpu"')
     return device
@@ -371,15 +391,21 @@ def _check_dropout(model: LatentRNN, guide: Guide, rate: float) -> None:
             )
 
 
-def _check(
-    model: Any, guide: Any, train: Any, validation: Any, steps: int, batch_size: int, num_particles: int
-) -> None:
+def _check_start(model: LatentRNN, guide: Guide, start_from: Any) -> None:
+    if start_from is None:
+        return
+    if not isinstance(start_from, FitResult):
+        raise TypeError(f"fit: start_from must be a FitResult; found {type(start_from).__name__}")
+    model.spec.check_compatible(start_from.spec)
+    for part, expected, found in (("model", model, start_from.model), ("guide", guide, start_from.guide)):
+        if expected.config() != found.config():
+            raise ValueError(f"fit: start_from holds another {part}: expected {expected!r}; found {found!r}")
+
+
+def _check(model: Any, guide: Any, train: Any, validation: Any) -> None:
     for name, value, kind in (("model", model, LatentRNN), ("guide", guide, Guide), ("train", train, SequenceData)):
         if not isinstance(value, kind):
             raise TypeError(f"fit: {name} must be a {kind.__name__}; found {type(value).__name__}")
-    for name, value in (("steps", steps), ("batch_size", batch_size), ("num_particles", num_particles)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"fit: {name} must be a positive integer; found {value!r}")
     model.check(train)
     if validation is not None:
         model.check(validation)

@@ -73,7 +73,9 @@ class LatentRNN(nn.Module):
         self.spec = spec
         heads = {name: observation.fresh() for name, observation in observations.items()}
         claimed = {head.gain.stimulus for head in heads.values() if head.gain is not None}
-        self.inputs = [n for n in spec.covariates if n not in claimed] if inputs is None else list(inputs)
+        if inputs is None:
+            inputs = [name for name in spec.covariates if name not in claimed]
+        self.inputs = [inputs] if isinstance(inputs, str | Lags) else list(inputs)
         self.features = CovariateReader("inputs", self.inputs, spec)
         self.transition, self.latent = transition.fresh(), latent.fresh()
         self.observations = nn.ModuleDict(heads)  # type: ignore[assignment]
