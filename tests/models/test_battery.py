@@ -207,6 +207,14 @@ def test_one_description_serves_several_models() -> None:
     assert not [*transition.parameters(), *latent.parameters(), *head.parameters()]
 
 
+def test_one_input_may_stand_alone() -> None:
+    data = make_data(OBSERVATIONS["poisson"])
+    parts = {"transition": lr.GRU(4), "latent": lr.Innovations(2), "observations": {"y": lr.Poisson()}}
+    for item in ("drive", lr.Lags("stimulus", 2)):
+        alone, listed = (lr.LatentRNN(data.spec, **parts, inputs=inputs) for inputs in (item, [item]))
+        assert alone.config() == listed.config()
+
+
 # -- precision -----------------------------------------------------------------------------------------------------
 
 
