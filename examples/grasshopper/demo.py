@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import matplotlib
@@ -19,9 +21,9 @@ matplotlib.use("Agg")
 import numpy as np
 import torch
 from baselines import BLOCK, Baseline, grasshopper_baselines
-from data import Recording, load_recordings, stretches
+from data import TEST, TRAIN, VALIDATION, Recording, load_recordings, stretches
 from figure import draw
-from models import CONTEXT, VARIANTS, as_sequences, fit
+from models import CONTEXT, VARIANTS, Variant, as_sequences, fit
 
 import latentrnn as lr
 
@@ -38,43 +40,63 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
 
-    report = []
-    for number, recording in enumerate(load_recordings(), 1):
-        report.append(analyse(number, recording, options.out, seed=options.seed, smoke=options.smoke))
+    steps = 20 if options.smoke else 1200
+    tasks = [(number, variant, options.seed, steps, options.out) for number in (1, 2) for variant in VARIANTS]
+    # one thread each: the steps are small, and two fits side by side are faster than one on two threads
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for line in pool.map(fit_and_save, tasks):
+            print(line, flush=True)
+    report = [analyse(number, recording, options.out) for number, recording in enumerate(load_recordings(), 1)]
     text = "\n\n".join(report)
     (options.out / "table.txt").write_text(text + "\n")
     print(f"\n{text}\n\n{time.perf_counter() - start:.0f} s; everything is in {options.out}/")
 
 
-def analyse(number: int, recording: Recording, out: Path, *, seed: int, smoke: bool) -> str:
+def fit_and_save(task: tuple[int, Variant, int, int, Path]) -> str:
+    """Fit one model to one recording and save it; return a line that says so."""
+    number, variant, seed, steps, out = task
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    train, validation, _ = split(load_recordings()[number - 1])
+    result = fit(variant, train, validation, seed=seed, steps=steps)
+    result.save(folder(out, number, variant))
+    return f"recording {number}, {variant.name}: {time.perf_counter() - start:.0f} s, {result.stop_reason}"
+
+
+def folder(out: Path, number: int, variant: Variant) -> Path:
+    """Where a fitted model is saved."""
+    return out / "models" / f"recording-{number}" / variant.name.replace(", ", "-").replace(" ", "-").lower()
+
+
+def split(recording: Recording) -> tuple[lr.SequenceData, lr.SequenceData, lr.SequenceData]:
+    """Training, validation and test stretches."""
+    data = as_sequences(recording.counts, recording.stimulus, recording.dt, stretches(len(recording.counts)).train)
+    return data.split(TRAIN, VALIDATION, TEST, along="time", context=CONTEXT)
+
+
+def analyse(number: int, recording: Recording, out: Path) -> str:
     """Return the table of one recording; the first also gets the comparison, the check, the figure and the files."""
     parts = stretches(len(recording.counts))
-    data = as_sequences(recording.counts, recording.stimulus, recording.dt, parts.train)
-    train, validation, test = data.split(0.64, 0.16, 0.2, along="time", context=CONTEXT)
-    print(f"{recording.name}: {int(recording.counts.sum())} spikes in {len(recording.counts)} bins")
-
+    test = split(recording)[2]
     ahead = {}
     baselines = grasshopper_baselines(
         recording.counts, recording.stimulus, train=parts.train, validation=parts.validation, test=parts.test
     )
     results = {}
     for variant in VARIANTS:
-        print(f"  {variant.name}")
-        results[variant.name] = fit(variant, train, validation, seed=seed, steps=20 if smoke else 800)
+        results[variant.name] = lr.load(folder(out, number, variant))
         ahead[variant.name] = results[variant.name].posterior(test).one_step_ahead("spikes")
     ahead = {b.name: as_one_step_ahead(b, ahead[SHOWN]) for b in baselines} | ahead
 
     table = format_scores(recording.name, ahead)
     if number > 1:
         return table
-    result = results[SHOWN]
-    posterior = result.posterior(test)
+    posterior = results[SHOWN].posterior(test)
     comparison = lr.compare(ahead, block_length=BLOCK)
     check = lr.posterior_predictive_check(posterior, num_samples=200)
     rescaling = lr.time_rescaling(ahead[SHOWN])
     draw(recording, posterior, ahead[SHOWN], check, rescaling, out / "grasshopper.png")
     posterior.to_arviz(num_samples=100).to_netcdf(str(out / "posterior.nc"))
-    result.save(out / "model")
     columns = ["rank", "elpd_loo", "elpd_diff", "dse", "weight"]
     return "\n\n".join(
         [

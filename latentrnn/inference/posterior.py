@@ -191,7 +191,7 @@ class Posterior:
             gates.append(torch.where(scored.unsqueeze(-1), gate, torch.nan))
             site = sites.parameter_site(head, "gain.beta")
             beta = draw.parameters[site].squeeze(1) if site in draw.parameters else observation.gain.beta
-            betas = beta.expand(num_samples, *beta.shape[-2:]).cpu()
+            betas = beta.detach().expand(num_samples, *beta.shape[-2:]).cpu()
         gate = self._assemble(gates, self.data.observations[head].shape[1])
         largest = gate.nan_to_num(0.0).amax((1, 2)).clamp_min(1e-12)
         return GainSamples(betas * largest[:, None], gate / largest[:, None, None])

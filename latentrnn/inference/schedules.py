@@ -43,12 +43,12 @@ class AdamW:
         if not 0 <= self.averaging < 1:
             raise ValueError(f"AdamW: averaging must be in [0, 1); found {self.averaging}")
 
-    def build(self, modules: Sequence[nn.Module]) -> torch.optim.Optimizer:
-        """Return the torch optimiser over the modules' parameters."""
-        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    def build(self, weights: Sequence[nn.Parameter], exempt: Sequence[nn.Parameter] = ()) -> torch.optim.Optimizer:
+        """Return the torch optimiser over `weights`, of which those in `exempt` never decay."""
+        spared = {id(p) for p in exempt} | {id(p) for p in weights if p.dim() <= 1}
         groups = [
-            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+            {"params": [p for p in weights if id(p) not in spared], "weight_decay": self.weight_decay},
+            {"params": [p for p in weights if id(p) in spared], "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]
         return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, eps=1e-8)

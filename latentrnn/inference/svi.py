@@ -147,7 +147,8 @@ class _Run:
     ) -> None:
         self.model, self.guide, self.train, self.validation, self.plan = model, guide, train, validation, plan
         self.parameters = [p for module in (model, guide) for p in module.parameters()]
-        self.engine = plan.optimiser.build([model, guide])
+        posteriors = [] if guide.parameter_sites is None else list(guide.parameter_sites.parameters())
+        self.engine = plan.optimiser.build(self.parameters, exempt=posteriors)
         self.average = _Average(self.parameters, plan.optimiser.averaging)
         self.history: dict[str, list[float]] = {}
         self.events: list[str] = []
