@@ -1,18 +1,20 @@
-"""Poisson regressions on stimulus and spike history: what a state-space model has to beat.
+"""Regressions on stimulus and spike history: what a state-space model has to beat.
 
-    counts_t ~ Poisson(exp(b + sum_l k_l . stimulus_{t-l} + sum_m w_m counts_{t-m})),   l = 0..29,  m = 1..20  (in bins)
+    eta_t = b + sum_l k_l . stimulus_{t-l} + sum_m w_m counts_{t-m},   l = 0..29,  m = 1..20  (in bins)
+    counts_t ~ Poisson(exp(eta_t)),  or, as no bin holds two spikes,  Bernoulli(sigmoid(eta_t))
 
 `python examples/grasshopper/baselines.py` prints the table for both recordings.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import poisson
-from sklearn.linear_model import PoissonRegressor
+from scipy.stats import bernoulli, poisson
+from sklearn.linear_model import LogisticRegression, PoissonRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -21,6 +23,7 @@ Array = NDArray[np.float64]
 STIMULUS_LAGS = 30  # bins, the present one included
 HISTORY_LAGS = 20  # bins, the present one excluded
 RIDGES = tuple(float(r) for r in np.logspace(-6, -1, 11))  # penalties on the standardised weights
+LOG_PROB = {"poisson": poisson.logpmf, "bernoulli": bernoulli.logpmf}
 BLOCK = 100  # bins per block of the standard error: much longer than the receptor's memory for its own spikes
 
 
@@ -70,6 +73,7 @@ def fit_baseline(
     validation: slice,
     test: slice,
     history_lags: int = 0,
+    family: str = "poisson",
     stimulus_lags: int = STIMULUS_LAGS,
     ridges: tuple[float, ...] = RIDGES,
 ) -> Baseline:
@@ -81,6 +85,7 @@ def fit_baseline(
         stimulus: stimulus features, (time, feature).
         train, validation, test: consecutive slices of bins.
         history_lags: bins of spike history; 0 for none.
+        family: "poisson" or "bernoulli".
         stimulus_lags: bins of stimulus history, the present one included.
         ridges: penalties on the standardised weights to choose from.
     """
@@ -89,16 +94,17 @@ def fit_baseline(
     # The first bins have no full history to regress on.
     train = slice(train.start + max(stimulus_lags, history_lags), train.stop)
     chosen_on = {
-        ridge: _bits(_fit(x[train], y[train], ridge).predict(x[validation]), y[validation]) for ridge in ridges
+        ridge: _bits(_fit(x[train], y[train], ridge, family)(x[validation]), y[validation], family) for ridge in ridges
     }
     ridge = max(chosen_on, key=chosen_on.__getitem__)
     both = slice(train.start, validation.stop)
-    rate = _fit(x[both], y[both], ridge).predict(x[test])
+    rate = _fit(x[both], y[both], ridge, family)(x[test])
+    log_prob = LOG_PROB[family]
     return Baseline(
         name=name,
         rate=rate,
-        log_prob=poisson.logpmf(y[test], rate),
-        null_log_prob=poisson.logpmf(y[test], y[test].mean()),
+        log_prob=log_prob(y[test], rate),
+        null_log_prob=log_prob(y[test], y[test].mean()),
         num_spikes=int(y[test].sum()),
         ridge=ridge,
         validation_bits_per_spike=chosen_on[ridge],
@@ -108,14 +114,14 @@ def fit_baseline(
 def grasshopper_baselines(
     counts: NDArray[np.integer], stimulus: Array, *, train: slice, validation: slice, test: slice
 ) -> list[Baseline]:
-    """The four rows of the table: mean amplitude alone or with its logarithm, without and with spike history.
+    """The rows of the table: mean amplitude alone or with its logarithm, without and with spike history; Bernoulli last.
 
     Args:
         counts: spikes per bin, (time, 1).
         stimulus: mean amplitude and mean log amplitude per bin, (time, 2).
         train, validation, test: consecutive slices of bins.
     """
-    return [
+    rows = [
         fit_baseline(
             f"GLM, {stimulus_name}" + (", spike history" if history_lags else ""),
             counts,
@@ -128,6 +134,17 @@ def grasshopper_baselines(
         for stimulus_name, features in [("amplitude", stimulus[:, :1]), ("amplitude and log amplitude", stimulus)]
         for history_lags in (0, HISTORY_LAGS)
     ]
+    last = fit_baseline(
+        f"{rows[-1].name}, Bernoulli",
+        counts,
+        stimulus,
+        train=train,
+        validation=validation,
+        test=test,
+        history_lags=HISTORY_LAGS,
+        family="bernoulli",
+    )
+    return [*rows, last]
 
 
 def block_standard_error(gains: Array, num_spikes: int, block: int = BLOCK) -> float:
@@ -154,12 +171,20 @@ def format_table(baselines: list[Baseline]) -> str:
     return "\n".join(lines)
 
 
-def _fit(x: Array, y: Array, ridge: float) -> Pipeline:
-    return make_pipeline(StandardScaler(), PoissonRegressor(alpha=ridge, solver="newton-cholesky")).fit(x, y)
+def _fit(x: Array, y: Array, ridge: float, family: str) -> Callable[[Array], Array]:
+    """Fit, and return the expected count as a function of the regressors."""
+    if family == "poisson":
+        return (
+            make_pipeline(StandardScaler(), PoissonRegressor(alpha=ridge, solver="newton-cholesky")).fit(x, y).predict
+        )
+    # scikit-learn penalises the sum of losses by 1 / (2 C) here and their mean by alpha / 2 there
+    classifier = LogisticRegression(C=1 / (ridge * len(y)), solver="newton-cholesky", max_iter=1000)
+    fitted: Pipeline = make_pipeline(StandardScaler(), classifier).fit(x, y)
+    return lambda inputs: fitted.predict_proba(inputs)[:, 1]
 
 
-def _bits(rate: Array, y: Array) -> float:
-    gain = poisson.logpmf(y, rate) - poisson.logpmf(y, y.mean())
+def _bits(rate: Array, y: Array, family: str) -> float:
+    gain = LOG_PROB[family](y, rate) - LOG_PROB[family](y, y.mean())
     return float(gain.sum() / (y.sum() * np.log(2)))
 
 

@@ -27,7 +27,11 @@ from models import CONTEXT, VARIANTS, Variant, as_sequences, fit
 
 import latentrnn as lr
 
-SHOWN = "GRU, gain, spike history"  # the model whose posterior is checked, drawn and saved
+CHECKED = "GRU, gain, spike history"  # its check finds bins with two spikes, which a receptor cannot fire
+SHOWN = "GRU, gain, spike history, Bernoulli"  # what that led to: checked, drawn and exported
+
+
+FULLEST = {"most spikes in a bin": lambda values, mask: values.masked_fill(~mask, 0).amax((-3, -2))}
 
 
 def main() -> None:
@@ -93,6 +97,7 @@ def analyse(number: int, recording: Recording, out: Path) -> str:
         return table
     posterior = results[SHOWN].posterior(test)
     comparison = lr.compare(ahead, block_length=BLOCK)
+    first = lr.posterior_predictive_check(results[CHECKED].posterior(test), num_samples=200, statistics=FULLEST)
     check = lr.posterior_predictive_check(posterior, num_samples=200)
     rescaling = lr.time_rescaling(ahead[SHOWN])
     draw(recording, posterior, ahead[SHOWN], check, rescaling, out / "grasshopper.png")
@@ -103,6 +108,7 @@ def analyse(number: int, recording: Recording, out: Path) -> str:
             table,
             f"{recording.name}, az.compare on blocks of {BLOCK} bins of the same densities (nats)\n"
             + comparison[columns].to_string(float_format=lambda x: f"{x:.2f}"),
+            f"{recording.name}, {CHECKED}: {first}",
             f"{recording.name}, {SHOWN}: {check}",
             str(rescaling),
         ]
@@ -127,12 +133,12 @@ def format_scores(name: str, ahead: dict[str, lr.OneStepAhead]) -> str:
     best = max((n for n in scores if n.startswith("GLM")), key=lambda n: scores[n].value)
     lines = [
         f"{name}: bits per spike of the last 20%, one step ahead (standard errors over blocks of {BLOCK} ms)",
-        f"{'model':<46} bits/spike  (s.e.)   less the best GLM (s.e.)",
+        f"{'model':<60} bits/spike  (s.e.)   less the best GLM (s.e.)",
     ]
     for n, score in scores.items():
         difference = lr.paired_difference(score, scores[best])
         gap = "" if n == best else f"{difference.value:+17.3f}  ({difference.standard_error:.3f})"
-        lines.append(f"{n:<46} {score.value:10.3f}  ({score.standard_error:.3f}) {gap}".rstrip())
+        lines.append(f"{n:<60} {score.value:10.3f}  ({score.standard_error:.3f}) {gap}".rstrip())
     return "\n".join(lines)
 
 
