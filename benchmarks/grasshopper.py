@@ -64,8 +64,8 @@ def main() -> None:
     lines = [
         "# Grasshopper receptor, held-out bits per spike, one step ahead",
         "",
-        f"Last 20% of each recording; seeds 0 to {options.seeds - 1}, none dropped. Each standard error (s.e.) is over blocks",
-        f"of {BLOCK} ms, the mean of the seeds' own. The rival is the regression with the same inputs, history and family.",
+        f"Last 20% of each recording; seeds 0 to {options.seeds - 1}, none dropped. Each standard error (s.e.) is over",
+        f"blocks of {BLOCK} ms, the mean of the seeds' own. The rival GLM has the same inputs, history and family.",
         f"torch {torch.__version__}, {platform.machine()}, {time.perf_counter() - start:.0f} s in two processes.",
         "",
         "| recording | model | mean | s.e. | least | most | less the GLM | s.e. |",

@@ -1,0 +1,261 @@
+"""The loop of a fit: gradients, reports, evaluations, when to stop and what to keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from latentrnn.data import SequenceData
+from latentrnn.inference.dropout import coordinated_dropout as split_entries
+from latentrnn.inference.elbo import Terms, elbo_terms
+from latentrnn.inference.guides import Guide
+from latentrnn.inference.random import random_state
+from latentrnn.inference.schedules import AdamW, Constant, Cosine, EarlyStopping, KLWarmUp, Plateau
+from latentrnn.models.state_space import LatentRNN
+
+VALIDATION_SEED = 20_231  # every evaluation uses the same random numbers, so that only the weights differ
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The settings of one fit; see `fit`."""
+
+    steps: int
+    batch_size: int
+    num_particles: int
+    optimiser: AdamW
+    learning_rate_schedule: Constant | Cosine | Plateau
+    kl: KLWarmUp
+    stopping: EarlyStopping
+    coordinated_dropout: float
+    progress: bool
+    report_every: int
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "num_particles", "report_every"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"fit: {name} must be a positive integer; found {value!r}")
+        kinds: dict[str, tuple[type, ...]] = {
+            "optimiser": (AdamW,),
+            "learning_rate_schedule": (Constant, Cosine, Plateau),
+            "kl": (KLWarmUp,),
+            "stopping": (EarlyStopping,),
+        }
+        for name, kind in kinds.items():
+            if not isinstance(getattr(self, name), kind):
+                expected = " or ".join(each.__name__ for each in kind)
+                raise TypeError(f"fit: {name} must be {expected}; found {type(getattr(self, name)).__name__}")
+
+    def described(self) -> dict[str, Any]:
+        """Return the settings in JSON form."""
+        plain = {name: getattr(self, name) for name in ("steps", "batch_size", "num_particles", "coordinated_dropout")}
+        objects = ("optimiser", "learning_rate_schedule", "kl", "stopping")
+        return plain | {n: {"class": type(getattr(self, n)).__name__, **asdict(getattr(self, n))} for n in objects}
+
+
+class Run:
+    """The state of one fit while it lasts."""
+
+    def __init__(
+        self, model: LatentRNN, guide: Guide, train: SequenceData, validation: SequenceData | None, plan: Plan
+    ) -> None:
+        self.model, self.guide, self.train, self.validation, self.plan = model, guide, train, validation, plan
+        self.parameters = [p for module in (model, guide) for p in module.parameters()]
+        posteriors = [] if guide.parameter_sites is None else list(guide.parameter_sites.parameters())
+        self.engine = plan.optimiser.build(self.parameters, exempt=posteriors)
+        self.average = _Average(self.parameters, plan.optimiser.averaging)
+        self.history: dict[str, list[float]] = {}
+        self.events: list[str] = []
+        self.stop_reason = "steps: all steps were taken; if the ELBO was still rising, try increasing `steps`"
+        self.best_step, self.best_elbo, self.best = 0, -math.inf, self._weights()
+        self.train_steps = _scored_steps(train)
+        self.validation_steps = 0 if validation is None else _scored_steps(validation)
+        # on a GPU the host looks at the loss only now and then, and needs weights to go back to
+        self.look_every = 1 if train.device.type == "cpu" else plan.report_every
+        self.last_good = self.best
+
+    def loop(self, generator: torch.Generator) -> None:
+        """Take all steps, or fewer where the fit converges, diverges or is interrupted."""
+        plan, pending, stale, step = self.plan, [], 0, 0
+        batches = _endless(self.train, plan.batch_size, generator)
+        with tqdm(total=plan.steps, disable=not plan.progress, desc="fit", unit="step") as bar:
+            try:
+                for step in range(plan.steps):
+                    pending.append(self._gradient(next(batches), step, stale))
+                    if (step + 1) % self.look_every == 0 and not self._finite(pending[-self.look_every :]):
+                        break
+                    self.engine.step()
+                    self.average.update(step)
+                    bar.update()
+                    last = step + 1 == plan.steps
+                    if (step + 1) % plan.report_every == 0 or last:
+                        self._report(pending[-1], bar)
+                        pending.clear()
+                    if self.validation is not None and ((step + 1) % plan.stopping.every == 0 or last):
+                        improved = self._evaluate(self.validation, step)
+                        stale = 0 if improved or plan.kl.weight(step, plan.steps) < 1 else stale + 1
+                        if not last and plan.stopping.patience is not None and stale >= plan.stopping.patience:
+                            self.stop_reason = (
+                                f"converged: the validation ELBO has not improved for {stale} evaluations; the weights "
+                                f"of step {self.best_step} are kept"
+                            )
+                            break
+            except KeyboardInterrupt:
+                self.stop_reason = "interrupted: the best weights so far are kept; go on with fit(start_from=result)"
+                self.events.append(f"step {step}: interrupted")
+        self.average.swap()
+        if math.isfinite(self.best_elbo):
+            self.model.load_state_dict(self.best[0])
+            self.guide.load_state_dict(self.best[1])
+        else:
+            self.best_step = step
+
+    def _gradient(self, batch: SequenceData, step: int, stale: int) -> _Report:
+        """Put the gradient of one step in place, and return what there is to say about it."""
+        plan = self.plan
+        weight = plan.kl.weight(step, plan.steps)
+        rate = plan.optimiser.learning_rate * plan.learning_rate_schedule.factor(step, plan.steps, stale)
+        for group in self.engine.param_groups:
+            group["lr"] = rate
+        shown, scored = batch, batch
+        reweighted: dict[str, float] = {}
+        if plan.coordinated_dropout and self.guide.encoder is not None:
+            heads, visible = self.model.observations, self.guide.encoder.visible
+            shown, scored, reweighted = split_entries(
+                batch,
+                plan.coordinated_dropout,
+                visible,
+                joint=[name for name, head in heads.items() if head.joint],
+                centres={name: heads[name].history_centre for name in visible},
+            )
+        terms = elbo_terms(self.model, self.guide, scored, num_particles=plan.num_particles, guide_data=shown)
+        terms = terms.reweighted(reweighted) if reweighted else terms
+        loss = -terms.elbo(weight) / self.train_steps
+        self.engine.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, plan.optimiser.clip_norm)
+        return _Report(step, weight, rate, _detached(terms) | {"gradient": norm})
+
+    def _finite(self, recent: list[_Report]) -> bool:
+        """Look for a non-finite term; if there is one, say so and go back to the last good weights."""
+        for report in recent:
+            bad = [name for name, value in report.terms.items() if not math.isfinite(float(value))]
+            if bad:
+                names = ", ".join(
+                    repr(name.partition("/")[2] or name) for name in bad if name != "gradient" or len(bad) == 1
+                )
+                self.stop_reason = (
+                    f"non-finite loss at step {report.step}, at site {names}; what was learnt until then is kept. Try "
+                    "a smaller learning rate or clip_norm, or look for extreme values in that head"
+                )
+                self.events.append(f"step {report.step}: non-finite {', '.join(bad)}")
+                if self.look_every > 1:
+                    self.model.load_state_dict(self.last_good[0])
+                    self.guide.load_state_dict(self.last_good[1])
+                return False
+        if self.look_every > 1:
+            self.last_good = self._weights()
+        return True
+
+    def _report(self, report: _Report, bar: tqdm) -> None:
+        values = {k: float(v) / len(self.train) for k, v in report.terms.items() if k != "gradient"}
+        likelihood = sum(v for k, v in values.items() if k.startswith("log_likelihood/"))
+        elbo = likelihood - sum(v for k, v in values.items() if k.startswith("kl/"))
+        row = {"step": report.step, "elbo": elbo, **values}
+        row |= {"kl_weight": report.kl_weight, "learning_rate": report.learning_rate}
+        for name, value in row.items():
+            self.history.setdefault(name, []).append(value)
+        per_step = len(self.train) / self.train_steps
+        shown = {"elbo/step": elbo * per_step} | {k.partition("/")[2]: v * per_step for k, v in values.items()}
+        if self.validation is not None and math.isfinite(self.best_elbo):
+            shown["best valid"] = self.best_elbo * len(self.validation) / self.validation_steps
+        bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
+
+    def _evaluate(self, validation: SequenceData, step: int) -> bool:
+        self.average.swap()
+        try:
+            return self._judge(validation, step)
+        finally:
+            self.average.swap()
+
+    def _judge(self, validation: SequenceData, step: int) -> bool:
+        with torch.no_grad(), random_state(VALIDATION_SEED, validation.device):
+            elbo = validation_elbo(self.model, self.guide, validation, self.plan.stopping.num_particles)
+        self.history.setdefault("validation_step", []).append(step)
+        self.history.setdefault("validation_elbo", []).append(elbo)
+        if not elbo > self.best_elbo:
+            return False
+        self.best_elbo, self.best_step, self.best = elbo, step, self._weights()
+        return True
+
+    def _weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        model, guide = ({k: v.detach().clone() for k, v in m.state_dict().items()} for m in (self.model, self.guide))
+        return model, guide
+
+
+class _Average:
+    """An exponential moving average of the weights, which can change places with the weights themselves."""
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
+        self.parameters, self.decay = parameters, decay
+        self.values = [p.detach().clone() for p in parameters] if decay else []
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after a step; early on the average forgets faster, so that the start does not linger."""
+        if self.decay:
+            decay = min(self.decay, (1 + step) / (10 + step))
+            torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange weights and average."""
+        for parameter, value in zip(self.parameters, self.values, strict=False):
+            kept = parameter.clone()
+            parameter.copy_(value)
+            value.copy_(kept)
+
+
+class _Report(NamedTuple):
+    step: int
+    kl_weight: float
+    learning_rate: float
+    terms: dict[str, Tensor]  # nats, for the whole plate
+
+
+def validation_elbo(
+    model: nn.Module, guide: nn.Module, data: SequenceData, num_particles: int, batch_size: int = 256
+) -> float:
+    """Return the true ELBO of all sequences, nats per sequence; the caller sets the random state."""
+    total = torch.zeros((), device=data.device)
+    count = 0
+    for batch in data.batches(batch_size) if len(data) > batch_size else [data]:
+        # each batch's terms stand for the whole plate; averaged by the share of sequences they are its ELBO
+        total = total + elbo_terms(model, guide, batch, num_particles=num_particles).elbo() * batch.num_sequences
+        count += batch.num_sequences
+    return float(total) / count / len(data)
+
+
+def _endless(data: SequenceData, batch_size: int, generator: torch.Generator) -> Iterator[SequenceData]:
+    while True:
+        if batch_size >= len(data):
+            yield data
+        else:
+            yield from data.batches(batch_size, generator=generator)
+
+
+def _scored_steps(data: SequenceData) -> int:
+    """Base steps that are scored, in the whole plate: the unit in which losses of different data sets compare."""
+    return max(int((data.host_lengths - data.host_context).clip(0).sum()), 1)
+
+
+def _detached(terms: Terms) -> dict[str, Tensor]:
+    named = {f"log_likelihood/{k}": v.detach() for k, v in terms.log_likelihood.items()}
+    return named | {f"kl/{k}": v.detach() for k, v in terms.kl.items()}
