@@ -49,6 +49,7 @@ from latentrnn.models import Lags as Lags
 from latentrnn.models import Latent as Latent
 from latentrnn.models import LatentRNN as LatentRNN
 from latentrnn.models import Linear as Linear
+from latentrnn.models import Link as Link
 from latentrnn.models import MarkovNormal as MarkovNormal
 from latentrnn.models import Multinomial as Multinomial
 from latentrnn.models import Observation as Observation

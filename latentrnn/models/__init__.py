@@ -11,6 +11,7 @@ from latentrnn.models.latents import MarkovNormal as MarkovNormal
 from latentrnn.models.observations import Bernoulli as Bernoulli
 from latentrnn.models.observations import Categorical as Categorical
 from latentrnn.models.observations import Gaussian as Gaussian
+from latentrnn.models.observations import Link as Link
 from latentrnn.models.observations import Multinomial as Multinomial
 from latentrnn.models.observations import Observation as Observation
 from latentrnn.models.observations import Poisson as Poisson

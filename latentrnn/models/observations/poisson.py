@@ -9,42 +9,39 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
-from torch.nn import functional as F
 
+from latentrnn.models.observations.links import Link, PositiveLink, as_link, check_link
 from latentrnn.models.observations.observation import Observation, channel_means, refuse_outside
 
 LARGEST_RATE = 1e6  # a free-running model that explodes shows up as huge counts, not as NaN
 
 
 class Poisson(Observation):
-    """y ~ Poisson(rate), rate = exp(eta) or softplus(eta): the expected count per bin.
+    """y ~ Poisson(rate), rate = link(eta): the expected count per bin.
 
     Args:
-        link: "exp" or "softplus".
+        link: "exp", "softplus" or a `PositiveLink`.
         **shared: see `Observation`.
 
     Raises:
-        ValueError: an unknown link.
+        ValueError: an unknown link, or one that does not map onto the positive numbers.
     """
 
     discrete = True
 
-    def __init__(self, link: str = "exp", **shared: Any) -> None:
+    def __init__(self, link: str | Link = "exp", **shared: Any) -> None:
         super().__init__(**shared)
-        if link not in ("exp", "softplus"):
-            raise ValueError(f"Poisson: link must be 'exp' or 'softplus'; found {link!r}")
-        self.link = link
+        self.link = check_link("Poisson", link, PositiveLink)
 
     def family(self, eta: Tensor) -> dist.Distribution:
-        return LogRatePoisson(eta if self.link == "exp" else F.softplus(eta).clamp_min(1e-30).log())
+        return LogRatePoisson(as_link(self.link).log(eta))
 
     def check(self, name: str, values: Tensor, mask: Tensor) -> None:
         bad = mask & ((values < 0) | (values != values.floor()))
         refuse_outside(name, "Poisson", "non-negative integers", bad, values)
 
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
-        rate = channel_means(values, mask).clamp_min(1e-4)
-        return rate.log() if self.link == "exp" else rate + torch.log(-torch.expm1(-rate))
+        return as_link(self.link).inverse(channel_means(values, mask).clamp_min(1e-4))
 
 
 class LogRatePoisson(TorchDistribution):
