@@ -114,7 +114,7 @@ def fit_baseline(
 def grasshopper_baselines(
     counts: NDArray[np.integer], stimulus: Array, *, train: slice, validation: slice, test: slice
 ) -> list[Baseline]:
-    """The rows of the table: mean amplitude alone or with its logarithm, without and with spike history; Bernoulli last.
+    """The rows of the table: mean amplitude alone or with its logarithm, without and with history; Bernoulli last.
 
     Args:
         counts: spikes per bin, (time, 1).

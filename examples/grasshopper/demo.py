@@ -1,8 +1,8 @@
-"""From a recording to a compared, checked and saved state-space model: `python examples/grasshopper/demo.py --out demo`.
+"""From a recording to a compared, checked and saved model: `python examples/grasshopper/demo.py --out demo`.
 
-Two recordings of a grasshopper's auditory receptor, 10 s each in 1 ms bins. Poisson regressions and GRU state-space
-models are fitted to the first 80% (the models stop by its last fifth), and scored one step ahead on the last 20%, which
-nothing else looks at. The models and every setting were chosen on recording 1; recording 2 is run with all of it frozen.
+Two recordings of a grasshopper's auditory receptor, 10 s each in 1 ms bins. Regressions and GRU state-space models are
+fitted to the first 80% (the models stop by its last fifth), and scored one step ahead on the last 20%, which nothing
+else looks at. The models and every setting were chosen on recording 1; recording 2 is run with all of it frozen.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Hashable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -36,8 +35,7 @@ def posterior_groups(
 ) -> dict[str, xr.Dataset]:
     """Return {group: Dataset}; `to_arviz` documents the groups, the arguments and the dims."""
     if seed is not None:
-        posterior = copy.copy(posterior)  # every method of a posterior draws from its seed
-        posterior.seed = seed
+        posterior = posterior.reseeded(seed)
     data = posterior.data.to("cpu")
     labelled = data.to_xarray()
     sites = posterior.parameters(num_samples)

@@ -5,32 +5,23 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import pyro
 import torch
-from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.inference import evidence as evidence_of
 from latentrnn.inference import filtering
-from latentrnn.inference.elbo import log_weights, sampled_sites
+from latentrnn.inference.draws import Draws, assemble, expanded, padding_to_nan
 from latentrnn.inference.evidence import Evidence
 from latentrnn.inference.filtering import OneStepAhead
 from latentrnn.inference.guides import JOINT, Guide
-from latentrnn.inference.random import random_state
 from latentrnn.inference.result import FitResult
-from latentrnn.inference.svi import resolve_device
 from latentrnn.models import sites
-from latentrnn.models.ancestral import Course
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.models.transitions.transition import check_size
-
-LARGEST_CHUNK = 2**24  # numbers that one chunk of draws may hold per state or head
 
 
 class GainSamples(NamedTuple):
@@ -76,10 +67,21 @@ class Posterior:
         seed: int = 0,
     ) -> None:
         model.check(data)
-        self.data, self.result, self.seed = data, result, seed
-        self._device = resolve_device(device)
-        self.model, self.guide = copy.deepcopy(model).to(self._device), copy.deepcopy(guide).to(self._device)
-        self._on_device = data.to(self._device)
+        self.data, self.result = data, result
+        self._draws = Draws(model, guide, data, device, seed)
+        self.model, self.guide = self._draws.model, self._draws.guide
+
+    @property
+    def seed(self) -> int:
+        """The seed from which every method starts."""
+        return self._draws.seed
+
+    def reseeded(self, seed: int) -> Posterior:
+        """Return the same posterior with another seed."""
+        other = copy.copy(self)
+        other._draws = copy.copy(self._draws)
+        other._draws.seed = seed
+        return other
 
     # -- draws -----------------------------------------------------------------------------------------------------
 
@@ -95,19 +97,19 @@ class Posterior:
             Padding is NaN.
         """
         parts: dict[str, list[Tensor]] = {}
-        for draw in self._courses(num_samples):
-            found = {sites.STATES: _expanded(draw.course.states(), num_samples)}
+        for draw in self._draws.courses(num_samples):
+            found = {sites.STATES: expanded(draw.course.states(), num_samples)}
             found |= {k: v for k, v in draw.latents.items() if k != sites.STATES}
             for name, value in found.items():
                 if value.dim() == 4:
                     value = torch.where(draw.course.data.valid.unsqueeze(-1), value, torch.nan)
                 parts.setdefault(name, []).append(value)
-        return {name: self._assemble(values, self.data.num_steps) for name, values in parts.items()}
+        return {name: assemble(values, self.data.num_steps) for name, values in parts.items()}
 
     def parameters(self, num_samples: int = 100) -> dict[str, Tensor]:
         """Draw the parameters that have priors: site name to (sample, *shape); empty if all are point estimates."""
-        with self._seeded():
-            trace = self._parameter_trace(num_samples)
+        with self._draws.seeded():
+            trace = self._draws.parameter_trace(num_samples)
         values = {name: site["value"] for name, site in trace.nodes.items() if name != JOINT}
         return {name: value.squeeze(1).cpu() for name, value in values.items()}
 
@@ -182,9 +184,9 @@ class Posterior:
         if observation.gain is None:
             raise ValueError(f"gain: head {head!r} has no StimulusGain")
         gates, betas = [], torch.zeros(0)
-        for draw in self._courses(num_samples):
+        for draw in self._draws.courses(num_samples):
             course = draw.course
-            states = _expanded(course.states(), num_samples)
+            states = expanded(course.states(), num_samples)
             states = observation.at_clock(states, course.data.observations[head].shape[1])
             gate = observation.gain.gate(states, course.inputs[head].stimulus)
             scored = course.data.scored(head).any(-1)
@@ -192,7 +194,7 @@ class Posterior:
             site = sites.parameter_site(head, "gain.beta")
             beta = draw.parameters[site].squeeze(1) if site in draw.parameters else observation.gain.beta
             betas = beta.detach().expand(num_samples, *beta.shape[-2:]).cpu()
-        gate = self._assemble(gates, self.data.observations[head].shape[1])
+        gate = assemble(gates, self.data.observations[head].shape[1])
         largest = gate.nan_to_num(0.0).amax((1, 2)).clamp_min(1e-12)
         return GainSamples(betas * largest[:, None], gate / largest[:, None, None])
 
@@ -212,7 +214,7 @@ class Posterior:
             ValueError: an unknown kind.
         """
         evidence_of.check_kind(kind)
-        found = evidence_of.summarise(kind, self._log_weights(num_particles))
+        found = evidence_of.summarise(kind, self._draws.log_weights(num_particles))
         exact = not self.model.latent_sites() and self.guide.parameter_sites is None
         return dataclasses.replace(found, standard_error=torch.zeros_like(found.values)) if exact else found
 
@@ -226,17 +228,17 @@ class Posterior:
         Returns:
             (draw, sequence), nats.
         """
-        with self._seeded(), torch.no_grad():
+        with self._draws.seeded(), torch.no_grad():
             if self.guide.parameter_sites is None:
-                return evidence_of.summarise("iwae", self._log_weights(num_particles)).values[None]
+                return evidence_of.summarise("iwae", self._draws.log_weights(num_particles)).values[None]
             # drawn first and together, so that they are the draws of `parameters(num_draws)`
-            parameters = self._parameter_trace(num_draws)
+            parameters = self._draws.parameter_trace(num_draws)
             rows = []
             for draw in range(num_draws):
                 trace = Trace()
                 for name, site in parameters.nodes.items():
                     trace.add_node(name, **{**site, "value": site["value"][draw : draw + 1]})
-                rows.append(evidence_of.summarise("iwae", self._log_weights(num_particles, trace)).values)
+                rows.append(evidence_of.summarise("iwae", self._draws.log_weights(num_particles, trace)).values)
             return torch.stack(rows)
 
     def one_step_ahead(self, head: str, num_particles: int = 256, num_filters: int = 4) -> OneStepAhead:
@@ -264,9 +266,9 @@ class Posterior:
         log_prob: list[Tensor] = []
         means: list[Tensor] = []
         spread: Tensor | None = None
-        with self._seeded(), torch.no_grad():
+        with self._draws.seeded(), torch.no_grad():
             for _ in range(draws):
-                course = self._course_of_prior(self._parameter_trace(1))
+                course = self._draws.course(self._draws.parameter_trace(1))
                 if exact:
                     value, mean = filtering.exact(course, head)
                 else:
@@ -302,66 +304,15 @@ class Posterior:
             raise ValueError(f"unknown head {name!r}; the model has {sorted(self.model.observations)}")
         return self.model.observations[name]
 
-    def _seeded(self) -> Any:
-        return random_state(self.seed, self._device)
-
-    def _parameter_trace(self, num_samples: int) -> Trace:
-        """Return draws of the parameters with priors as a trace to replay, sample axis at dim -2."""
-        check_size("Posterior", "number of draws", num_samples)
-        if self.guide.parameter_sites is None:
-            return Trace()
-        with torch.no_grad(), pyro.plate("draws", num_samples, dim=-2):
-            trace = poutine.trace(self.guide.parameter_sites).get_trace()
-        for name in [name for name, site in trace.nodes.items() if (name, site) not in sampled_sites(trace)]:
-            trace.remove_node(name)
-        return trace
-
-    def _chunks(self, num_samples: int) -> Iterator[SequenceData]:
-        """Cut the data so that one chunk's draws stay within bounded memory."""
-        check_size("Posterior", "number of draws", num_samples)
-        width = max([self.model.transition.state_size, *(head.outputs for head in self.model.observations.values())])
-        per_chunk = max(1, LARGEST_CHUNK // (num_samples * self.data.num_steps * width))
-        data = self._on_device
-        if per_chunk >= len(data):
-            yield data
-            return
-        for start in range(0, len(data), per_chunk):
-            yield data[start : start + per_chunk]
-
-    def _courses(
-        self, num_samples: int, *, latents: str = "posterior", parameters: str = "posterior", fed: bool = True
-    ) -> Iterator[_Draw]:
-        """Yield, chunk by chunk, the course of the data under draws of latents and parameters."""
-        with self._seeded(), torch.no_grad():
-            fixed = self._parameter_trace(num_samples) if parameters == "posterior" else Trace()
-            for data in self._chunks(num_samples):
-                with pyro.plate("draws", num_samples, dim=-2):
-                    guided = fixed
-                    if latents == "posterior":
-                        guided = poutine.trace(poutine.replay(self.guide, trace=fixed)).get_trace(data)
-                    with poutine.trace() as recorder, poutine.replay(trace=guided):
-                        course = self.model.unfold(data)
-                drawn = {name: site["value"] for name, site in sampled_sites(recorder.trace)}
-                if fed:
-                    course.values = {name: data.observations[name] for name in course.feeding}
-                local = {name: value for name, value in drawn.items() if name in sites.LATENTS}
-                yield _Draw(course, local, {k: v for k, v in drawn.items() if k not in local})
-
-    def _course_of_prior(self, parameters: Trace) -> Course:
-        with poutine.block(), poutine.replay(trace=parameters):
-            course = self.model.unfold(self._on_device)
-        course.values = {name: self._on_device.observations[name] for name in course.feeding}
-        return course
-
     def _rates(self, head: str, num_samples: int, *, keep_samples: bool) -> Tensor:
         observation = self._head(head)
         parts = []
-        for draw in self._courses(num_samples):
+        for draw in self._draws.courses(num_samples):
             data = draw.course.data
             mean = observation.mean(draw.course.distribution(head).expand((num_samples, data.num_sequences)))
-            mean = self._padding_to_nan(mean, data, head)
+            mean = padding_to_nan(mean, data, head)
             parts.append(mean if keep_samples else mean.mean(0, keepdim=True))
-        rates = self._assemble(parts, self.data.observations[head].shape[1] if observation.head.per_step else 0)
+        rates = assemble(parts, self.data.observations[head].shape[1] if observation.head.per_step else 0)
         return rates if keep_samples else rates[0]
 
     def _replicates(
@@ -371,48 +322,13 @@ class Posterior:
         for name in names:
             self._head(name)
         parts: dict[str, list[Tensor]] = {name: [] for name in names}
-        for draw in self._courses(num_samples, latents=latents, parameters=parameters, fed=fed):
+        for draw in self._draws.courses(num_samples, latents=latents, parameters=parameters, fed=fed):
             course = draw.course
             shape = torch.Size((num_samples, course.data.num_sequences))
             values = {} if fed else {n: course.fed_back(n).expand(shape).sample() for n in course.feeding}
             course.values = course.values | values
             values |= {n: course.distribution(n).expand(shape).sample() for n in names if n not in values}
             for name in names:
-                parts[name].append(self._padding_to_nan(values[name], course.data, name))
+                parts[name].append(padding_to_nan(values[name], course.data, name))
         frames = {name: self.data.observations[name].shape[1] for name in names}
-        return {name: self._assemble(parts[name], frames[name]) for name in names}
-
-    def _padding_to_nan(self, value: Tensor, data: SequenceData, head: str) -> Tensor:
-        """Put NaN where a sequence (at this head's clock) has ended; value is (sample, sequence, time, ...)."""
-        spec = data.spec.heads[head]
-        if not spec.per_step or not data.padded:
-            return value
-        inside = torch.arange(value.shape[2], device=value.device) < (data.lengths // spec.clock)[:, None]
-        return torch.where(inside.reshape(*inside.shape, *[1] * (value.dim() - 3)), value, torch.nan)
-
-    def _assemble(self, parts: Sequence[Tensor], steps: int) -> Tensor:
-        """Join chunks along sequences, on the CPU, padded to a common length."""
-        parts = [part.cpu() for part in parts]
-        if parts[0].dim() >= 4 and any(part.shape[2] < steps for part in parts):
-            pad = [torch.full((*p.shape[:2], steps - p.shape[2], *p.shape[3:]), torch.nan) for p in parts]
-            parts = [torch.cat([p, q.to(p)], 2) for p, q in zip(parts, pad, strict=True)]
-        return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
-
-    def _log_weights(self, num_particles: int, parameters: Trace | None = None) -> Tensor:
-        """Return log-weights, (particle, sequence); exact and of one particle where nothing is random."""
-        random = bool(self.model.latent_sites()) or (self.guide.parameter_sites is not None and parameters is None)
-        count = num_particles if random else 1
-        guide = self.guide if parameters is None else poutine.replay(self.guide, trace=parameters)
-        with self._seeded() if parameters is None else nullcontext(), torch.no_grad():
-            chunks = [log_weights(self.model, guide, data, count) for data in self._chunks(count)]
-        return torch.cat(chunks, 1).cpu()
-
-
-class _Draw(NamedTuple):
-    course: Course
-    latents: dict[str, Tensor]
-    parameters: dict[str, Tensor]
-
-
-def _expanded(states: Tensor, num_samples: int) -> Tensor:
-    return states if states.dim() == 4 else states.expand(num_samples, *states.shape)
+        return {name: assemble(parts[name], frames[name]) for name in names}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import torch
@@ -44,6 +44,9 @@ class FakePosterior:
     @property
     def model(self) -> SimpleNamespace:
         return SimpleNamespace(observations={name: SimpleNamespace(outputs_per_channel=1) for name in self._modelled()})
+
+    def reseeded(self, seed: int) -> FakePosterior:
+        return replace(self, seed=seed)
 
     def latents(self, num_samples: int = 100) -> dict[str, Tensor]:
         trajectory = (num_samples, self.data.num_sequences, self.data.num_steps)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference import posterior as posterior_module
+from latentrnn.inference import draws as draws_module
 from tests.registry import DEFAULTS, LATENTS, LENGTHS, OBSERVATIONS, make_data, make_model
 
 SAMPLES = 5
@@ -173,8 +173,8 @@ def test_chunks_change_nothing_but_the_draws_of_latents(observation: str, monkey
     posterior = make_posterior(observation, lengths=(4, 7, 3, 6, 2))
     exact = make_posterior(observation, "deterministic", lengths=(4, 7, 3, 6, 2))
     whole, exactly = methods(posterior), methods(exact)
-    monkeypatch.setattr(posterior_module, "LARGEST_CHUNK", 1)
-    assert len(list(posterior._chunks(SAMPLES))) == 5
+    monkeypatch.setattr(draws_module, "LARGEST_CHUNK", 1)
+    assert len(list(posterior._draws.chunks(SAMPLES))) == 5
     pieces, exact_pieces = methods(posterior), methods(exact)
     for name, value in whole.items():
         assert pieces[name].shape == value.shape, name
@@ -190,7 +190,7 @@ def test_chunks_have_the_same_distribution(monkeypatch: pytest.MonkeyPatch) -> N
     """Means over 2000 draws in one chunk and in three agree to 6 standard errors (budget 1e-7, 14 entries)."""
     posterior = make_posterior("poisson")
     whole = posterior.latents(2000)["innovations"]
-    monkeypatch.setattr(posterior_module, "LARGEST_CHUNK", 1)
+    monkeypatch.setattr(draws_module, "LARGEST_CHUNK", 1)
     pieces = posterior.latents(2000)["innovations"]
     error = ((whole.var(0) + pieces.var(0)) / 2000).sqrt()
     assert ((whole.mean(0) - pieces.mean(0)).abs() / error).nan_to_num().max() < 6
