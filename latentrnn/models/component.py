@@ -23,8 +23,8 @@ class Component(nn.Module):
         >>> import latentrnn as lr
         >>> lr.GRU(64)
         GRU(hidden_size=64)
-        >>> lr.GRU(64).config()
-        {'class': 'GRU', 'arguments': {'hidden_size': 64, 'layers': 1}}
+        >>> lr.Linear(8).config()
+        {'class': 'Linear', 'arguments': {'hidden_size': 8}}
     """
 
     interpretable: tuple[str, ...] = ()  # parameters that may carry a prior and so become Pyro sites

@@ -16,23 +16,32 @@ class GRU(LibraryTransition):
         n_t = tanh(W_n a_t + b_n + r_t * (U_n h_{t-1} + c_n))
         h_t = (1 - z_t) * n_t + z_t * h_{t-1}
 
-    Papers often write the complement: their update gate is 1 - z_t.
+    Recorded gates: "reset" r_t, "candidate" n_t and "update" 1 - z_t, the share of the candidate in the new state:
+    papers often call that the update gate, of which torch's z_t is the complement.
 
     Args:
         hidden_size: number of hidden units of each layer.
         layers: number of stacked layers; readouts see the last.
+        dropout, zoneout, layer_norm: see `LibraryTransition`.
 
     References:
         Cho, van Merrienboer, Gulcehre, Bahdanau, Bougares, Schwenk, Bengio. Learning phrase representations using
         RNN encoder-decoder for statistical machine translation. 2014.
     """
 
-    def _kernel(self, input_size: int) -> nn.RNNBase:
-        return nn.GRU(input_size, self.hidden_size, self.layers, batch_first=True)
+    num_gates = 3
 
-    def step(self, state: Tensor, inputs: Tensor) -> Tensor:
-        batch, below, states = state.shape[:-1], inputs.reshape(-1, inputs.shape[-1]), []
-        for layer, h in enumerate(state.reshape(-1, self.state_size).chunk(self.layers, -1)):
-            below = torch.gru_cell(below, h, *self._weights(layer))
-            states.append(below)
-        return torch.cat(states, -1).reshape(*batch, self.state_size)
+    def _kernel(self, input_size: int) -> nn.RNNBase:
+        return nn.GRU(input_size, self.hidden_size, self.layers, batch_first=True, dropout=self.dropout)
+
+    def _fused(self, layer: int, inputs: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        return (torch.gru_cell(inputs, state[0], *self._weights(layer)),)
+
+    def _written(self, driven: Tensor, recurrent: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        (reset_in, update_in, candidate_in), (reset_re, update_re, candidate_re) = (
+            part.chunk(3, -1) for part in (driven, recurrent)
+        )
+        reset = self.gate("reset", torch.sigmoid(reset_in + reset_re))
+        update = self.gate("update", torch.sigmoid(-update_in - update_re))
+        candidate = self.gate("candidate", torch.tanh(candidate_in + reset * candidate_re))
+        return ((1 - update) * state[0] + update * candidate,)

@@ -16,11 +16,13 @@ class LSTM(LibraryTransition):
         c_t = f_t * c_{t-1} + i_t * g_t
         h_t = o_t * tanh(c_t)
 
-    The state is `[h of every layer, c of every layer]`.
+    The state is `[h of every layer, c of every layer]`. Recorded gates: "input" i_t, "forget" f_t, "output" o_t and
+    "candidate" g_t.
 
     Args:
         hidden_size: number of hidden units of each layer.
         layers: number of stacked layers; readouts see the last.
+        dropout, zoneout, layer_norm: see `LibraryTransition`; zoneout keeps h and c alike.
 
     References:
         Hochreiter, Schmidhuber. Long short-term memory. 1997.
@@ -28,16 +30,16 @@ class LSTM(LibraryTransition):
     """
 
     blocks = 2
+    num_gates = 4
 
     def _kernel(self, input_size: int) -> nn.RNNBase:
-        return nn.LSTM(input_size, self.hidden_size, self.layers, batch_first=True)
+        return nn.LSTM(input_size, self.hidden_size, self.layers, batch_first=True, dropout=self.dropout)
 
-    def step(self, state: Tensor, inputs: Tensor) -> Tensor:
-        batch, below = state.shape[:-1], inputs.reshape(-1, inputs.shape[-1])
-        parts = state.reshape(-1, self.state_size).chunk(2 * self.layers, -1)
-        hidden, cells = [], []
-        for layer in range(self.layers):
-            below, cell = torch.lstm_cell(below, (parts[layer], parts[self.layers + layer]), *self._weights(layer))
-            hidden.append(below)
-            cells.append(cell)
-        return torch.cat(hidden + cells, -1).reshape(*batch, self.state_size)
+    def _fused(self, layer: int, inputs: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        return torch.lstm_cell(inputs, (state[0], state[1]), *self._weights(layer))
+
+    def _written(self, driven: Tensor, recurrent: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        i, f, g, o = (driven + recurrent).chunk(4, -1)
+        forget, admit = self.gate("forget", torch.sigmoid(f)), self.gate("input", torch.sigmoid(i))
+        cell = forget * state[1] + admit * self.gate("candidate", torch.tanh(g))
+        return self.gate("output", torch.sigmoid(o)) * torch.tanh(cell), cell

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from latentrnn.models.component import Component
+
+GateHandler = Callable[[str, Tensor], Tensor]
+
+
+class Recording(NamedTuple):
+    """A run of a transition with its gates.
+
+    Attributes:
+        outputs: h_{1:T}, (..., time, hidden_size).
+        state: the last state, (..., state_size).
+        gates: name to (..., time, size); layers lie side by side, the first layer first.
+    """
+
+    outputs: Tensor
+    state: Tensor
+    gates: dict[str, Tensor]
 
 
 class Transition(Component):
@@ -15,11 +34,13 @@ class Transition(Component):
 
     The state `s` is one tensor `(..., state_size)` (for an LSTM both hidden and cell state, for stacked layers all
     of them); `output` picks the part that readouts see. A new transition sets `state_size` and `hidden_size` in its
-    `__init__`, makes its parameters in `build`, and writes `step`; `scan` comes for free.
+    `__init__`, makes its parameters in `build`, and writes `step`; `scan` and `record` come for free. What `step`
+    passes through `self.gate("name", value)` is recorded by name and can be clamped.
     """
 
     state_size: int
     hidden_size: int
+    _handler: GateHandler | None = None
 
     @abstractmethod
     def build(self, input_size: int) -> None:
@@ -59,6 +80,66 @@ class Transition(Component):
             outputs.append(self.output(state))
         return torch.stack(outputs, -2), state
 
+    def record(self, inputs: Tensor, state: Tensor) -> Recording:
+        """Apply `step` along time, as `scan` does, and note every gate.
+
+        Args:
+            inputs: a_{1:T}, (..., time, input_size).
+            state: s_0, (..., state_size); its leading axes broadcast against those of `inputs`.
+
+        Returns:
+            Outputs, last state and gates.
+        """
+        steps: dict[str, list[Tensor]] = {}
+        inputs, state = broadcast_batch(inputs, state)
+        outputs = []
+        for a_t in inputs.unbind(-2):
+            noted: dict[str, list[Tensor]] = {}
+            with self.gates_through(_noting(noted, self._handler)):
+                state = self.step(state, a_t)
+            outputs.append(self.output(state))
+            for name, layers in noted.items():
+                steps.setdefault(name, []).append(torch.cat(layers, -1))
+        gates = {name: torch.stack(values, -2) for name, values in steps.items()}
+        return Recording(torch.stack(outputs, -2), state, gates)
+
+    def gate(self, name: str, value: Tensor) -> Tensor:
+        """Name a gate within `step`: return `value`, or what a handler puts in its place.
+
+        Args:
+            name: what it is called in `Recording.gates`.
+            value: (..., size).
+        """
+        return value if self._handler is None else self._handler(name, value)
+
+    @contextmanager
+    def gates_through(self, handler: GateHandler) -> Iterator[None]:
+        """Send every gate of every step through `handler(name, value) -> value` within the block.
+
+        Example:
+            >>> import torch, latentrnn as lr
+            >>> cell = lr.GRU(2)
+            >>> cell.build(1)
+            >>> closed = lambda name, value: 0 * value if name == "update" else value
+            >>> with cell.gates_through(closed):
+            ...     cell.scan(torch.ones(3, 1), torch.tensor([0.5, -0.5]))[1]
+            tensor([ 0.5000, -0.5000], grad_fn=<...>)
+        """
+        before, self._handler = self._handler, handler
+        try:
+            yield
+        finally:
+            self._handler = before
+
+
+def _noting(noted: dict[str, list[Tensor]], inner: GateHandler | None) -> GateHandler:
+    def note(name: str, value: Tensor) -> Tensor:
+        value = value if inner is None else inner(name, value)
+        noted.setdefault(name, []).append(value)
+        return value
+
+    return note
+
 
 def broadcast_batch(inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """Expand the leading axes of inputs (..., time, channel) and state (..., size) to their common shape."""
@@ -74,4 +155,15 @@ def check_size(owner: str, name: str, value: int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{owner}: {name} must be a positive integer; found {value!r}")
+    return value
+
+
+def check_rate(owner: str, name: str, value: float) -> float:
+    """Return `value`.
+
+    Raises:
+        ValueError: it is not in [0, 1).
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"{owner}: {name} must be in [0, 1); found {value!r}")
     return value
