@@ -39,8 +39,11 @@ from latentrnn.inference import fit as fit
 from latentrnn.models import GRU as GRU
 from latentrnn.models import LSTM as LSTM
 from latentrnn.models import Bernoulli as Bernoulli
+from latentrnn.models import BetaBinomial as BetaBinomial
+from latentrnn.models import Binomial as Binomial
 from latentrnn.models import Categorical as Categorical
 from latentrnn.models import Deterministic as Deterministic
+from latentrnn.models import Gamma as Gamma
 from latentrnn.models import Gaussian as Gaussian
 from latentrnn.models import History as History
 from latentrnn.models import InitialState as InitialState
@@ -50,12 +53,19 @@ from latentrnn.models import Latent as Latent
 from latentrnn.models import LatentRNN as LatentRNN
 from latentrnn.models import Linear as Linear
 from latentrnn.models import Link as Link
+from latentrnn.models import LogNormal as LogNormal
 from latentrnn.models import MarkovNormal as MarkovNormal
 from latentrnn.models import Multinomial as Multinomial
+from latentrnn.models import NegativeBinomial as NegativeBinomial
 from latentrnn.models import Observation as Observation
+from latentrnn.models import OrderedLogistic as OrderedLogistic
 from latentrnn.models import Poisson as Poisson
 from latentrnn.models import StimulusGain as StimulusGain
+from latentrnn.models import StudentT as StudentT
 from latentrnn.models import Transition as Transition
 from latentrnn.models import VanillaRNN as VanillaRNN
+from latentrnn.models import Volatility as Volatility
+from latentrnn.models import ZeroInflatedGamma as ZeroInflatedGamma
+from latentrnn.models import ZeroInflatedPoisson as ZeroInflatedPoisson
 
 __version__ = "0.1.0"

@@ -77,6 +77,11 @@ def codes(channels: int, classes: int) -> Callable[[np.random.Generator, int], A
     return lambda rng, steps: rng.integers(0, classes, (steps, channels)).astype(float)
 
 
+def positives(channels: int, zeros: float = 0.0) -> Callable[[np.random.Generator, int], Array]:
+    """Gamma-distributed values, some of them replaced by zero."""
+    return lambda rng, steps: rng.gamma(2.0, 1.0, (steps, channels)) * (rng.random((steps, channels)) >= zeros)
+
+
 def normal() -> dist.Distribution:
     return dist.Normal(0.0, 1.0)
 
@@ -130,6 +135,20 @@ OBSERVATIONS: dict[str, Heads] = {
     "categorical history": Heads(
         lambda: {"y": lr.Categorical(3, feedback=lr.History(2, filters=1))}, {"y": codes(1, 3)}, feeds_transition=True
     ),
+    "student t, missing": Heads(lambda: {"y": lr.StudentT()}, {"y": reals(2)}, missing=("y",)),
+    "volatility student": Heads(lambda: {"y": lr.Volatility(tails="student")}, {"y": reals(2)}, missing=("y",)),
+    "log-normal, missing": Heads(lambda: {"y": lr.LogNormal()}, {"y": positives(2)}, missing=("y",)),
+    "gamma, missing": Heads(lambda: {"y": lr.Gamma()}, {"y": positives(2)}, missing=("y",)),
+    "zero-inflated gamma": Heads(lambda: {"y": lr.ZeroInflatedGamma()}, {"y": positives(2, 0.4)}, missing=("y",)),
+    "zero-inflated poisson, state": Heads(
+        lambda: {"y": lr.ZeroInflatedPoisson(zeros="state", covariates=["drive"])}, {"y": counts(2, 0.7)}
+    ),
+    "negative binomial history": Heads(
+        lambda: {"y": lr.NegativeBinomial(feedback=lr.History(2, filters=1, into="readout"))}, {"y": counts(2)}
+    ),
+    "binomial totals, missing": Heads(lambda: {"y": lr.Binomial([1, 4])}, {"y": codes(2, 2)}, missing=("y",)),
+    "beta-binomial": Heads(lambda: {"y": lr.BetaBinomial(5, link="cloglog")}, {"y": codes(2, 6)}, missing=("y",)),
+    "ordered, missing": Heads(lambda: {"y": lr.OrderedLogistic(4)}, {"y": codes(2, 4)}, missing=("y",)),
     "multinomial totals": Heads(lambda: {"y": lr.Multinomial()}, {"y": counts(3)}, totals=True),
     "multinomial, missing": Heads(lambda: {"y": lr.Multinomial()}, {"y": counts(3)}, missing=("y",)),
     "clocked": Heads(lambda: {"y": lr.Gaussian()}, {"y": reals(2)}, {"clocks": {"y": 2}}, missing=("y",)),

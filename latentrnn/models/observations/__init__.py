@@ -1,10 +1,20 @@
 """Observation heads, one family a file."""
 
 from latentrnn.models.observations.bernoulli import Bernoulli as Bernoulli
+from latentrnn.models.observations.beta_binomial import BetaBinomial as BetaBinomial
+from latentrnn.models.observations.binomial import Binomial as Binomial
 from latentrnn.models.observations.categorical import Categorical as Categorical
+from latentrnn.models.observations.gamma import Gamma as Gamma
 from latentrnn.models.observations.gaussian import Gaussian as Gaussian
 from latentrnn.models.observations.links import Link as Link
+from latentrnn.models.observations.log_normal import LogNormal as LogNormal
 from latentrnn.models.observations.multinomial import Multinomial as Multinomial
+from latentrnn.models.observations.negative_binomial import NegativeBinomial as NegativeBinomial
 from latentrnn.models.observations.observation import HeadInputs as HeadInputs
 from latentrnn.models.observations.observation import Observation as Observation
+from latentrnn.models.observations.ordered_logistic import OrderedLogistic as OrderedLogistic
 from latentrnn.models.observations.poisson import Poisson as Poisson
+from latentrnn.models.observations.student_t import StudentT as StudentT
+from latentrnn.models.observations.volatility import Volatility as Volatility
+from latentrnn.models.observations.zero_inflated import ZeroInflatedGamma as ZeroInflatedGamma
+from latentrnn.models.observations.zero_inflated import ZeroInflatedPoisson as ZeroInflatedPoisson

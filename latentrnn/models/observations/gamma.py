@@ -1,0 +1,68 @@
+"""Positive observations with a Gamma distribution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from latentrnn.data import HeadSpec
+from latentrnn.models.observations.entries import channel_moments, inside_positive
+from latentrnn.models.observations.links import Link, PositiveLink, as_link, check_link
+from latentrnn.models.observations.observation import Observation, channel_means, refuse_outside
+
+
+class Gamma(Observation):
+    """y ~ Gamma(alpha, alpha / mu), mean mu = link(eta), variance mu^2 / alpha, the shape alpha learned per channel.
+
+    Always in the data's own units: positive data are not standardised.
+
+    Args:
+        link: "exp", "softplus" or a `PositiveLink`.
+        **shared: see `Observation`.
+
+    Raises:
+        ValueError: an unknown link, or one that does not map onto the positive numbers.
+    """
+
+    def __init__(self, link: str | Link = "exp", **shared: Any) -> None:
+        super().__init__(**shared)
+        self.link = check_link("Gamma", link, PositiveLink)
+
+    def build_family(self, head: HeadSpec) -> None:
+        self.log_shape = nn.Parameter(torch.zeros(head.channels))
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        with torch.no_grad():
+            self.log_shape.zero_()
+
+    @property
+    def shape(self) -> Tensor:
+        """alpha, (channel,): one over the squared coefficient of variation."""
+        return self.log_shape.exp()
+
+    def family(self, eta: Tensor) -> dist.Distribution:
+        rate = (self.log_shape - as_link(self.link).log(eta)).exp()
+        return GammaEntries(self.shape.expand_as(eta), rate, validate_args=False)
+
+    def check(self, name: str, values: Tensor, mask: Tensor) -> None:
+        refuse_outside(name, "Gamma", "positive numbers", mask & (values <= 0), values)
+
+    def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
+        return as_link(self.link).inverse(inside_positive(channel_means(values, mask)))
+
+    def initialise(self, values: Tensor, mask: Tensor) -> None:
+        super().initialise(values, mask)
+        mean, variance = channel_moments(values, mask)
+        with torch.no_grad():
+            self.log_shape.copy_(torch.where(variance > 0, mean**2 / variance, 1.0).clamp(1e-2, 1e4).log())
+
+
+class GammaEntries(dist.Gamma):
+    """A Gamma distribution that takes the zeros that may stand under a mask."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(inside_positive(value))

@@ -1,0 +1,66 @@
+"""Returns whose size, not sign, the state predicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from latentrnn.data import HeadSpec
+from latentrnn.models.observations.entries import channel_moments
+from latentrnn.models.observations.observation import Observation
+
+
+class Volatility(Observation):
+    """y ~ Normal(0, exp(eta)): zero mean, eta the log-variance.
+
+    With tails="student", y ~ StudentT(nu) scaled to the same variance, nu = 2 + exp(a) learned per channel. Where
+    the data's door standardised the head, eta is the log-variance in units of its scale (nothing is subtracted: zero
+    stays zero).
+
+    Args:
+        tails: "gaussian" or "student".
+        **shared: see `Observation`.
+
+    Raises:
+        ValueError: unknown tails.
+
+    References:
+        Taylor. Modelling financial time series. 1986.
+        Harvey, Ruiz, Shephard. Multivariate stochastic variance models. 1994.
+    """
+
+    def __init__(self, tails: str = "gaussian", **shared: Any) -> None:
+        super().__init__(**shared)
+        if tails not in ("gaussian", "student"):
+            raise ValueError(f"Volatility: tails must be 'gaussian' or 'student'; found {tails!r}")
+        self.tails = tails
+
+    def build_family(self, head: HeadSpec) -> None:
+        if self.tails == "student":
+            self.log_excess = nn.Parameter(torch.full((head.channels,), 2.0))
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if self.tails == "student":
+            with torch.no_grad():
+                self.log_excess.fill_(2.0)
+
+    @property
+    def degrees_of_freedom(self) -> Tensor:
+        """nu, (channel,); tails="student" only."""
+        return 2 + self.log_excess.exp()
+
+    def family(self, eta: Tensor) -> dist.Distribution:
+        deviation, zero = self.scale * (0.5 * eta).exp(), torch.zeros_like(eta)
+        if self.tails == "gaussian":
+            return dist.Normal(zero, deviation, validate_args=False)
+        nu = self.degrees_of_freedom
+        return dist.StudentT(nu, zero, deviation * ((nu - 2) / nu).sqrt(), validate_args=False)
+
+    def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
+        mean, variance = channel_moments(values, mask)
+        square = variance + mean**2
+        return torch.where(square > 0, square / self.scale**2, 1.0).log()
