@@ -32,9 +32,12 @@ TRANSITIONS: dict[str, Callable[[], lr.Transition]] = {
 LATENTS: dict[str, Callable[[], lr.Latent]] = {
     "deterministic": lambda: lr.Deterministic(),
     "initial state": lambda: lr.InitialState(2),
+    "initial state, learned": lambda: lr.InitialState(2, prior="learned"),
     "innovations": lambda: lr.Innovations(2),
     "innovations with initial": lambda: lr.Innovations(2, initial=3),
     "innovations ar1": lambda: lr.Innovations(2, initial=2, prior="ar1"),
+    "innovations student t": lambda: lr.Innovations(2, prior="student_t"),
+    "innovations matern": lambda: lr.Innovations(2, initial=2, prior="matern32"),
     "markov normal": lambda: lr.MarkovNormal(),
     "markov normal, state scale": lambda: lr.MarkovNormal(scale="state"),
 }
@@ -247,6 +250,11 @@ def make_model(
     model.to(data.dtype), guide.to(data.dtype)
     for module in (model, guide):
         shake(module)
+    for head in model.observations.values():  # counts that feed back run away where their filters are strong
+        if head.feedback is not None and "readout" in head.feedback.into:
+            head.feedback.own.detach().mul_(0.3)
+    if transition == "linear":  # nothing bounds its states: an unstable one leaves no digits to compare
+        model.transition.recurrent_weight.detach().mul_(0.5)
     if transition == "vanilla relu":  # units that are never active have no gradient, rightly
         for name, parameter in model.transition.named_parameters():
             if "bias" in name:

@@ -17,6 +17,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 from latentrnn.data import SequenceData
 from latentrnn.inference.guides import JOINT
 from latentrnn.models.latents.autoregressive import AutoregressiveNormal
+from latentrnn.models.latents.gaussian_process import GaussianProcess
 from latentrnn.models.sites import LATENTS
 
 PARAMETERS = "parameters"  # the term of all parameters with priors together
@@ -123,7 +124,7 @@ def has_closed_form(q: Any, p: Any) -> bool:
     """Return whether KL(q || p) is computed exactly."""
     if not (isinstance(q, Independent) and isinstance(q.base_dist, Normal)):
         return False
-    if isinstance(p, AutoregressiveNormal):
+    if isinstance(p, AutoregressiveNormal | GaussianProcess):
         return True
     return (
         isinstance(p, Independent)

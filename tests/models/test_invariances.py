@@ -28,7 +28,7 @@ from tests.registry import (
     rows,
 )
 
-EXACT = {"rtol": 0.0, "atol": 1e-9}
+EXACT = {"rtol": 1e-12, "atol": 1e-9}
 DIRECTIONS = ("causal", "backward", "bidirectional")
 
 every_combination = pytest.mark.parametrize("parts", COMBINATIONS, ids="-".join)

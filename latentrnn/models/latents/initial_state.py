@@ -15,17 +15,31 @@ from latentrnn.models.transitions.transition import check_size
 
 
 class NormalStart(nn.Module):
-    """g ~ Normal(0, I) of `dim` dimensions, mapped to the state: s_0 = W g + b."""
+    """g ~ Normal(m, diag(s^2)) of `dim` dimensions, mapped to the state: s_0 = W g + b.
 
-    def __init__(self, dim: int, state_size: int) -> None:
+    m = 0 and s = 1 are fixed, unless the prior is learned.
+    """
+
+    def __init__(self, dim: int, state_size: int, *, learned: bool = False) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim, self.learned = dim, learned
         self.map = nn.Linear(dim, state_size)
+        if learned:
+            self.loc = nn.Parameter(torch.zeros(dim))
+            self.log_scale = nn.Parameter(torch.zeros(dim))
+
+    def reset_parameters(self) -> None:
+        """Return the prior to Normal(0, I)."""
+        if self.learned:
+            with torch.no_grad():
+                self.loc.zero_()
+                self.log_scale.zero_()
 
     def prior(self, shape: tuple[int, ...] = ()) -> dist.Distribution:
-        """Return Normal(0, I) with leading axes `shape` and event (dim,)."""
+        """Return p(g) with leading axes `shape` and event (dim,)."""
         zero = self.map.bias.new_zeros(*shape, self.dim)
-        return dist.Normal(zero, torch.ones_like(zero), validate_args=False).to_event(1)
+        loc, scale = (zero + self.loc, self.log_scale.exp() + zero) if self.learned else (zero, torch.ones_like(zero))
+        return dist.Normal(loc, scale, validate_args=False).to_event(1)
 
     def sample(self, sequences: int) -> Tensor:
         """Draw s_0, (*sample, sequence, state_size), at the site `initial`."""
@@ -35,19 +49,29 @@ class NormalStart(nn.Module):
 class InitialState(Latent):
     """g ~ Normal(0, I); s_0 = W g + b; then h_t = transition(s_{t-1}, a_t) without noise.
 
+    With a learned prior g ~ Normal(m, diag(s^2)). The family of models is the same, since W and b could absorb m and
+    s; the optimiser finds its way more easily, and s tells which dimensions vary from sequence to sequence.
+
     Args:
         dim: dimension of g.
+        prior: "standard" or "learned".
+
+    Raises:
+        ValueError: a dimension below one or an unknown prior.
 
     References:
         Pandarinath et al. Inferring single-trial neural population dynamics using sequential auto-encoders. 2018.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, prior: str = "standard") -> None:
         super().__init__()
+        if prior not in ("standard", "learned"):
+            raise ValueError(f"InitialState: prior must be 'standard' or 'learned'; found {prior!r}")
         self.dim = check_size("InitialState", "dim", dim)
+        self.prior = prior
 
     def build(self, transition: Transition, dt: float | None) -> None:
-        self.start = NormalStart(self.dim, transition.state_size)
+        self.start = NormalStart(self.dim, transition.state_size, learned=self.prior == "learned")
 
     def sites(self) -> list[LatentSite]:
         return [LatentSite(sites.INITIAL, self.dim, along_time=False)]

@@ -12,37 +12,50 @@ from torch import Tensor, nn
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
 from latentrnn.models.latents.autoregressive import AutoregressiveNormal
+from latentrnn.models.latents.gaussian_process import KERNELS, NUGGET, GaussianProcess
 from latentrnn.models.latents.initial_state import NormalStart
 from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, gaps, join, learned_vector, where_valid
+from latentrnn.models.latents.student_t import StudentTTrajectory
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import check_size
+
+PRIORS = ("white", "student_t", "ar1", "matern32", "squared_exponential")
 
 
 class Innovations(Latent):
     """u_t drives the transition: h_t = transition(s_{t-1}, [a_t, u_t]).
 
-        white: u_t ~ Normal(0, scale^2)
-        ar1:   u_t ~ Normal(phi u_{t-1}, (1 - phi^2) scale^2),  phi = exp(-dt / tau),  u_1 ~ Normal(0, scale^2)
+        white:      u_t ~ Normal(0, scale^2)
+        student_t:  u_t ~ StudentT(degrees, 0, scale): rare large inputs among small ones
+        ar1:        u_t ~ Normal(phi u_{t-1}, (1 - phi^2) scale^2),  phi = exp(-dt / tau),  u_1 ~ Normal(0, scale^2)
+        matern32, squared_exponential:  a Gaussian process of standard deviation scale and length scale tau, smooth
+                    once and infinitely often; one thousandth of its variance is white
 
-    These are LFADS's inferred inputs, not the residuals of a Kalman filter. Scale (per dimension) and tau
-    (per dimension; seconds with `dt`, otherwise steps) are learned.
+    These are LFADS's inferred inputs, not the residuals of a Kalman filter. Scale, degrees of freedom (above 2) and
+    tau (seconds with `dt` or times, otherwise steps) are learned for each dimension. The cost of a Gaussian process
+    is cubic in the steps, of which there may be 2048; "ar1" is the Matern-1/2 process at linear cost. The squared
+    exponential has no finite memory to step by, so that `Posterior.one_step_ahead` refuses it; "matern32" has one.
 
     Args:
         dim: dimension of u_t.
         initial: dimension of a Normal latent mapped to s_0; None for a learned constant s_0.
-        prior: "white" or "ar1".
+        prior: "white", "student_t", "ar1", "matern32" or "squared_exponential".
 
     Raises:
         ValueError: a dimension below one or an unknown prior.
 
     References:
         Pandarinath et al. Inferring single-trial neural population dynamics using sequential auto-encoders. 2018.
+        Yu, Cunningham, Santhanam, Ryu, Shenoy, Sahani. Gaussian-process factor analysis for low-dimensional
+        single-trial analysis of neural population activity. 2009.
+        Hartikainen, Särkkä. Kalman filtering and smoothing solutions to temporal Gaussian process regression models.
+        2010.
     """
 
     def __init__(self, dim: int, initial: int | None = None, prior: str = "white") -> None:
         super().__init__()
-        if prior not in ("white", "ar1"):
-            raise ValueError(f"Innovations: prior must be 'white' or 'ar1'; found {prior!r}")
+        if prior not in PRIORS:
+            raise ValueError(f"Innovations: prior must be one of {list(PRIORS)}; found {prior!r}")
         self.dim = self.input_size = check_size("Innovations", "dim", dim)
         self.initial = None if initial is None else check_size("Innovations", "initial", initial)
         self.prior = prior
@@ -50,30 +63,39 @@ class Innovations(Latent):
     def build(self, transition: Transition, dt: float | None) -> None:
         self.dt = 1.0 if dt is None else dt
         self.log_scale = nn.Parameter(torch.zeros(self.dim))
-        if self.prior == "ar1":
+        if self.prior in ("ar1", *KERNELS):
             self.log_time_constant = nn.Parameter(torch.full((self.dim,), math.log(10 * self.dt)))
+        if self.prior == "student_t":
+            self.log_excess_degrees = nn.Parameter(torch.full((self.dim,), math.log(3.0)))
         if self.initial is None:
             self.initial_state = learned_vector(transition.state_size)
         else:
             self.start = NormalStart(self.initial, transition.state_size)
 
     def reset_parameters(self) -> None:
-        """Return to unit scale and a time constant of ten steps."""
+        """Return to unit scale, a time constant of ten steps and five degrees of freedom."""
         with torch.no_grad():
             self.log_scale.zero_()
-            if self.prior == "ar1":
+            if self.prior in ("ar1", *KERNELS):
                 self.log_time_constant.fill_(math.log(10 * self.dt))
+            if self.prior == "student_t":
+                self.log_excess_degrees.fill_(math.log(3.0))
             if self.initial is None:
                 self.initial_state.zero_()
 
     @property
     def scale(self) -> Tensor:
-        """The prior's standard deviation, (dim,)."""
+        """The prior's standard deviation (of a Student-t, its scale), (dim,)."""
         return self.log_scale.exp()
 
     @property
+    def degrees(self) -> Tensor:
+        """Degrees of freedom of the Student-t prior, above 2, (dim,)."""
+        return 2 + self.log_excess_degrees.exp()
+
+    @property
     def time_constant(self) -> Tensor:
-        """Tau of the AR(1) prior, (dim,), in seconds with `dt`, otherwise in steps."""
+        """Tau of the AR(1) prior, or the length scale of a Gaussian process, (dim,), in seconds or steps."""
         return self.log_time_constant.exp()
 
     def sites(self) -> list[LatentSite]:
@@ -90,7 +112,14 @@ class Innovations(Latent):
             scale = where_valid(self.scale, data, 1.0).expand(shape)
             return dist.Normal(torch.zeros_like(scale), scale, validate_args=False).to_event(2)
         valid = data.valid if data.padded else None
-        return AutoregressiveNormal(self._memory(gaps(data)), self.scale, shape, valid)
+        if self.prior == "ar1":
+            return AutoregressiveNormal(self._memory(gaps(data)), self.scale, shape, valid)
+        if self.prior == "student_t":
+            return StudentTTrajectory(self.degrees, self.scale, shape, valid)
+        times = data.times
+        if times is None:
+            times = self.dt * torch.arange(data.num_steps, dtype=data.dtype, device=data.device)
+        return GaussianProcess(self.prior, self.scale, self.time_constant, times, valid, data.num_sequences)
 
     def _memory(self, gap: Tensor | None) -> Tensor:
         """phi, (..., dim), for gaps (...) in the clock's unit; None stands for one step."""
@@ -104,8 +133,43 @@ class Innovations(Latent):
         return Carry(self.start.map(self.start.prior(shape).sample()))
 
     def advance(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Carry:
-        noise = torch.randn(*carry.state.shape[:-1], self.dim, dtype=a_t.dtype, device=a_t.device) * self.scale
-        if self.prior == "ar1" and carry.innovation is not None:
-            phi = self._memory(gap)
-            noise = phi * carry.innovation + (1 - phi**2).sqrt() * noise
-        return Carry(transition.step(carry.state, join(a_t, noise)), noise)
+        memory = self._next(carry.innovation, a_t.new_empty(*carry.state.shape[:-1], self.dim), gap)
+        u_t = memory[..., : self.dim]
+        return Carry(transition.step(carry.state, join(a_t, u_t)), memory)
+
+    def _next(self, memory: Tensor | None, like: Tensor, gap: Tensor | None) -> Tensor:
+        """Return u_t, and after it what more the prior remembers, given the same of the step before."""
+        noise = torch.randn_like(like)
+        if self.prior == "student_t":
+            return dist.StudentT(self.degrees, 0.0, self.scale, validate_args=False).expand(like.shape).sample()
+        if self.prior == "squared_exponential":
+            raise ValueError(
+                "Innovations: a squared-exponential process has no finite memory, so that it cannot be filtered step "
+                "by step; use prior='matern32' or 'ar1', or judge by evidence on held-out sequences"
+            )
+        if self.prior == "matern32":
+            return self._next_matern(memory, noise, gap)
+        if self.prior == "white" or memory is None:
+            return self.scale * noise
+        phi = self._memory(gap)
+        return phi * memory + (1 - phi**2).sqrt() * self.scale * noise
+
+    def _next_matern(self, memory: Tensor | None, noise: Tensor, gap: Tensor | None) -> Tensor:
+        """Return [u_t, f_t, f'_t / rate]: the smooth part f and its slope are a Markov process of unit variance."""
+        f, slope = torch.randn_like(noise), torch.randn_like(noise)
+        if memory is not None:
+            seconds = self.dt if gap is None else gap.unsqueeze(-1).double()
+            x = math.sqrt(3) * seconds / self.time_constant.double()  # differences of nearly equal numbers follow
+            e, e2 = torch.exp(-x), torch.exp(-2 * x)
+            # what is left of the stationary unit variances after the step, with its Cholesky factor
+            v_ff, v_fs, v_ss = 1 - e2 * (1 + 2 * x + 2 * x**2), 2 * e2 * x**2, 1 - e2 * (1 - 2 * x + 2 * x**2)
+            root = v_ff.clamp_min(1e-30).sqrt()
+            below = v_fs / root
+            rest = (v_ss - below**2).clamp_min(0.0).sqrt()
+            _, f_before, slope_before = memory.chunk(3, -1)
+            f, slope = (
+                e * ((1 + x) * f_before + x * slope_before) + root * f,
+                e * (-x * f_before + (1 - x) * slope_before) + below * f + rest * slope,
+            )
+        u = self.scale * ((1 - NUGGET) ** 0.5 * f + NUGGET**0.5 * noise)
+        return torch.cat([u, f, slope], -1).to(noise)
