@@ -43,6 +43,8 @@ from latentrnn.models import BetaBinomial as BetaBinomial
 from latentrnn.models import Binomial as Binomial
 from latentrnn.models import Categorical as Categorical
 from latentrnn.models import Deterministic as Deterministic
+from latentrnn.models import DirichletMultinomial as DirichletMultinomial
+from latentrnn.models import DiscreteHazard as DiscreteHazard
 from latentrnn.models import Gamma as Gamma
 from latentrnn.models import Gaussian as Gaussian
 from latentrnn.models import History as History

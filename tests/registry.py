@@ -85,6 +85,16 @@ def positives(channels: int, zeros: float = 0.0) -> Callable[[np.random.Generato
     return lambda rng, steps: rng.gamma(2.0, 1.0, (steps, channels)) * (rng.random((steps, channels)) >= zeros)
 
 
+def events(channels: int, hazard: float = 0.2) -> Callable[[np.random.Generator, int], Array]:
+    """Zeros, a one where the event happens, and nothing after it."""
+
+    def draw(rng: np.random.Generator, steps: int) -> Array:
+        drawn = rng.random((steps, channels)) < hazard
+        return np.where(np.cumsum(drawn, 0) - drawn > 0, np.nan, drawn)
+
+    return draw
+
+
 def normal() -> dist.Distribution:
     return dist.Normal(0.0, 1.0)
 
@@ -152,6 +162,12 @@ OBSERVATIONS: dict[str, Heads] = {
     "binomial totals, missing": Heads(lambda: {"y": lr.Binomial([1, 4])}, {"y": codes(2, 2)}, missing=("y",)),
     "beta-binomial": Heads(lambda: {"y": lr.BetaBinomial(5, link="cloglog")}, {"y": codes(2, 6)}, missing=("y",)),
     "ordered, missing": Heads(lambda: {"y": lr.OrderedLogistic(4)}, {"y": codes(2, 4)}, missing=("y",)),
+    "gaussian low rank, missing": Heads(
+        lambda: {"y": lr.Gaussian(covariance="low_rank", rank=1)}, {"y": reals(3)}, missing=("y",)
+    ),
+    "dirichlet-multinomial totals": Heads(lambda: {"y": lr.DirichletMultinomial()}, {"y": counts(3)}, totals=True),
+    "dirichlet-multinomial, missing": Heads(lambda: {"y": lr.DirichletMultinomial()}, {"y": counts(3)}, missing=("y",)),
+    "hazard, missing": Heads(lambda: {"y": lr.DiscreteHazard(link="cloglog")}, {"y": events(2)}, missing=("y",)),
     "multinomial totals": Heads(lambda: {"y": lr.Multinomial()}, {"y": counts(3)}, totals=True),
     "multinomial, missing": Heads(lambda: {"y": lr.Multinomial()}, {"y": counts(3)}, missing=("y",)),
     "clocked": Heads(lambda: {"y": lr.Gaussian()}, {"y": reals(2)}, {"clocks": {"y": 2}}, missing=("y",)),

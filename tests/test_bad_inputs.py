@@ -91,7 +91,7 @@ PARTS: dict[str, Case] = {
     "unknown covariance": (
         lambda: lr.Gaussian(covariance="banded"),
         ValueError,
-        "Gaussian: covariance must be 'diagonal' or 'full'; found 'banded'",
+        "Gaussian: covariance must be 'diagonal', 'low_rank' or 'full'; found 'banded'",
     ),
     "unknown link": (
         lambda: lr.Poisson(link="log"),

@@ -86,7 +86,7 @@ class _Filter:
         self.shape = (num_filters, num_particles, course.data.num_sequences)
         self.heads = {n: h for n, h in course.observations.items() if h.head.per_step}
         # weights use all that was observed, the context included; what is scored is decided at the end
-        self.inputs = {n: course.inputs[n]._replace(mask=self.data.masks[n]) for n in self.heads}
+        self.inputs = {n: course.inputs[n]._replace(mask=h.observed(self.data)) for n, h in self.heads.items()}
         self.history = {n: course.history_features(n, self.data.observations[n]) for n in course.feeding}
         self.gaps = gaps(self.data)
 

@@ -12,6 +12,8 @@ from latentrnn.models.observations import Bernoulli as Bernoulli
 from latentrnn.models.observations import BetaBinomial as BetaBinomial
 from latentrnn.models.observations import Binomial as Binomial
 from latentrnn.models.observations import Categorical as Categorical
+from latentrnn.models.observations import DirichletMultinomial as DirichletMultinomial
+from latentrnn.models.observations import DiscreteHazard as DiscreteHazard
 from latentrnn.models.observations import Gamma as Gamma
 from latentrnn.models.observations import Gaussian as Gaussian
 from latentrnn.models.observations import Link as Link

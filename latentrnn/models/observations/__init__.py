@@ -4,6 +4,8 @@ from latentrnn.models.observations.bernoulli import Bernoulli as Bernoulli
 from latentrnn.models.observations.beta_binomial import BetaBinomial as BetaBinomial
 from latentrnn.models.observations.binomial import Binomial as Binomial
 from latentrnn.models.observations.categorical import Categorical as Categorical
+from latentrnn.models.observations.dirichlet_multinomial import DirichletMultinomial as DirichletMultinomial
+from latentrnn.models.observations.discrete_hazard import DiscreteHazard as DiscreteHazard
 from latentrnn.models.observations.gamma import Gamma as Gamma
 from latentrnn.models.observations.gaussian import Gaussian as Gaussian
 from latentrnn.models.observations.links import Link as Link

@@ -12,43 +12,75 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from latentrnn.data import HeadSpec
+from latentrnn.models.observations.links import Link, RealLink, as_link, check_link
+from latentrnn.models.observations.low_rank_normal import StepwiseLowRankNormal
 from latentrnn.models.observations.observation import HeadInputs, Observation, channel_means
+from latentrnn.models.transitions.transition import check_size
 
 
 class Gaussian(Observation):
-    """y ~ Normal(eta, R), with R = diag(sigma^2) or a full covariance between the channels of one step.
+    """y ~ Normal(link(eta), R); R = diag(sigma^2), F F^T + diag(sigma^2), or full between the channels of one step.
 
     Where the data's door standardised the head, eta and R are in standard units and are mapped back, so that
-    the site, its log-density and its samples are in the data's own units.
+    the site, its log-density and its samples are in the data's own units. Missing channels are integrated out.
 
     Args:
-        covariance: "diagonal", one learned noise scale per channel, or "full".
+        covariance: "diagonal", one learned noise scale per channel; "low_rank", noise that channels share in a few
+            directions F, (channel, rank), besides their own; or "full".
+        rank: number of shared directions of "low_rank".
+        link: "identity" or a `RealLink`.
         **shared: see `Observation`.
 
     Raises:
-        ValueError: an unknown covariance, or a full one on a per-sequence head.
+        ValueError: an unknown covariance, a rank without "low_rank" or the reverse, a covariance between channels on
+            a per-sequence head, an unknown link, or one that does not map onto the real line.
     """
 
-    def __init__(self, covariance: str = "diagonal", **shared: Any) -> None:
+    def __init__(
+        self, covariance: str = "diagonal", rank: int | None = None, link: str | Link = "identity", **shared: Any
+    ) -> None:
         super().__init__(**shared)
-        if covariance not in ("diagonal", "full"):
-            raise ValueError(f"Gaussian: covariance must be 'diagonal' or 'full'; found {covariance!r}")
+        if covariance not in ("diagonal", "low_rank", "full"):
+            raise ValueError(f"Gaussian: covariance must be 'diagonal', 'low_rank' or 'full'; found {covariance!r}")
+        if (rank is not None) != (covariance == "low_rank"):
+            raise ValueError(f"Gaussian: rank goes with covariance='low_rank'; found {covariance!r} with rank {rank}")
         self.covariance = covariance
-        self.joint = covariance == "full"
+        self.rank = None if rank is None else check_size("Gaussian", "rank", rank)
+        self.link = check_link("Gaussian", link, RealLink)
+        self.joint = covariance != "diagonal"
 
     def build_family(self, head: HeadSpec) -> None:
+        owner = f"observations[{head.name!r}]: Gaussian(covariance={self.covariance!r})"
         if self.joint and not head.per_step:
-            raise ValueError(f"observations[{head.name!r}]: Gaussian(covariance='full') needs a per-step head")
+            raise ValueError(f"{owner} needs a per-step head")
         self.log_noise_scale = nn.Parameter(torch.zeros(head.channels))
-        if self.joint:
+        if self.covariance == "full":
             self.noise_mixing = nn.Parameter(torch.zeros(head.channels, head.channels))
+        if self.rank is not None:
+            if self.rank >= head.channels:
+                raise ValueError(f"{owner}: rank must be below the {head.channels} channels; found {self.rank}")
+            self.noise_factor = nn.Parameter(torch.zeros(head.channels, self.rank))
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
         with torch.no_grad():
             self.log_noise_scale.zero_()
-            if self.joint:
+            if self.covariance == "full":
                 self.noise_mixing.zero_()
+            if self.rank is not None:  # at zero exactly no direction is better than its opposite, and none is learned
+                self.noise_factor.normal_(0.0, 0.1)
+
+    @property
+    def noise_covariance(self) -> Tensor:
+        """R in the data's units, (channel, channel)."""
+        if self.covariance == "full":
+            return self.noise_scale_tril @ self.noise_scale_tril.mT
+        own = torch.diag((self.scale * self.log_noise_scale.exp()) ** 2)
+        if self.rank is None:
+            return own
+        shared = self.scale.unsqueeze(-1) * self.noise_factor
+        return own + shared @ shared.mT
 
     @property
     def noise_scale_tril(self) -> Tensor:
@@ -65,13 +97,18 @@ class Gaussian(Observation):
 
     def family(self, eta: Tensor) -> dist.Distribution:
         scale = (self.scale * self.log_noise_scale.exp()).expand_as(eta)
-        return dist.Normal(self.location + self.scale * eta, scale, validate_args=False)
+        return dist.Normal(self._location(eta), scale, validate_args=False)
+
+    def _location(self, eta: Tensor) -> Tensor:
+        return self.location + self.scale * as_link(self.link)(eta)
 
     def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
         if not self.joint:
             return super().distribution(eta, inputs)
-        loc = self.location + self.scale * eta
-        return StepwiseMultivariateNormal(loc, self.noise_scale_tril, inputs.mask, inputs.partial)
+        if self.rank is not None:
+            factor, own = self.scale.unsqueeze(-1) * self.noise_factor, self.scale * self.log_noise_scale.exp()
+            return StepwiseLowRankNormal(self._location(eta), factor, own, inputs.mask, inputs.partial)
+        return StepwiseMultivariateNormal(self._location(eta), self.noise_scale_tril, inputs.mask, inputs.partial)
 
     def entry_log_prob(self, distribution: dist.Distribution, value: Tensor) -> Tensor:
         if not self.joint:
@@ -79,7 +116,7 @@ class Gaussian(Observation):
         return distribution.step_log_prob(value).unsqueeze(-1)
 
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
-        return (channel_means(values, mask) - self.location) / self.scale
+        return as_link(self.link).inverse((channel_means(values, mask) - self.location) / self.scale)
 
     def initialise(self, values: Tensor, mask: Tensor) -> None:
         super().initialise(values, mask)

@@ -14,22 +14,18 @@ from latentrnn.data import HeadSpec, SequenceData
 from latentrnn.models.observations.observation import HeadInputs, Observation, channel_means, refuse_outside
 
 
-class Multinomial(Observation):
-    """y_t ~ Multinomial(n_t, softmax(eta_t)): the channels of a step share the total n_t.
+class SharedTotal(Observation):
+    """A head whose channels share the total n_t of their step.
 
     Totals come from `SequenceData.from_arrays(totals=...)`; without them n_t is the sum of what was observed at t.
-    Missing categories are integrated out: given how many fell into the observed ones, these are multinomial with
-    renormalised probabilities. Arguments: see `Observation`.
+    Arguments: see `Observation`.
     """
 
     discrete = True
     joint = True
 
     def family(self, eta: Tensor) -> dist.Distribution:
-        raise TypeError("Multinomial joins the channels of a step; use distribution(eta, inputs)")
-
-    def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
-        return MultinomialCounts(eta, inputs.totals, inputs.mask)
+        raise TypeError(f"{type(self).__name__} joins the channels of a step; use distribution(eta, inputs)")
 
     def inputs(self, data: SequenceData) -> HeadInputs:
         inputs, name = super().inputs(data), self.head.name
@@ -38,21 +34,34 @@ class Multinomial(Observation):
         return inputs._replace(totals=totals)
 
     def build_family(self, head: HeadSpec) -> None:
+        family = type(self).__name__
         if not head.per_step:
-            raise ValueError(f"observations[{head.name!r}]: Multinomial needs a per-step head")
+            raise ValueError(f"observations[{head.name!r}]: {family} needs a per-step head")
         if head.channels < 2:
-            raise ValueError(f"observations[{head.name!r}]: Multinomial needs at least 2 channels; found 1")
+            raise ValueError(f"observations[{head.name!r}]: {family} needs at least 2 channels; found 1")
 
     def entry_log_prob(self, distribution: dist.Distribution, value: Tensor) -> Tensor:
         return distribution.step_log_prob(value).unsqueeze(-1)
 
     def check(self, name: str, values: Tensor, mask: Tensor) -> None:
         bad = mask & ((values < 0) | (values != values.floor()))
-        refuse_outside(name, "Multinomial", "non-negative integers", bad, values)
+        refuse_outside(name, type(self).__name__, "non-negative integers", bad, values)
 
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
         log = channel_means(values, mask).clamp_min(1e-4).log()
         return log - log.mean()
+
+
+class Multinomial(SharedTotal):
+    """y_t ~ Multinomial(n_t, softmax(eta_t)): the channels of a step share the total n_t.
+
+    Totals come from `SequenceData.from_arrays(totals=...)`; without them n_t is the sum of what was observed at t.
+    Missing categories are integrated out: given how many fell into the observed ones, these are multinomial with
+    renormalised probabilities. Arguments: see `Observation`.
+    """
+
+    def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
+        return MultinomialCounts(eta, inputs.totals, inputs.mask)
 
 
 class MultinomialCounts(TorchDistribution):
@@ -102,13 +111,17 @@ class MultinomialCounts(TorchDistribution):
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         shape = torch.Size(sample_shape) + self.logits.shape
         with torch.no_grad():
-            p = self.logits.softmax(-1).expand(shape)
-            left = self.totals.expand(shape[:-1]).clone()
-            # channel by channel: y_c given the earlier ones is Binomial(what is left, p_c / what is left of p)
-            remaining = p.flip(-1).cumsum(-1).flip(-1).clamp_min(torch.finfo(p.dtype).tiny)
-            counts = []
-            for c in range(shape[-1] - 1):
-                drawn = torch.binomial(left, (p[..., c] / remaining[..., c]).clamp(0, 1))
-                counts.append(drawn)
-                left = left - drawn
-            return torch.stack([*counts, left], -1)
+            return draw_multinomial(self.totals, self.logits.softmax(-1).expand(shape))
+
+
+def draw_multinomial(totals: Tensor, p: Tensor) -> Tensor:
+    """Return counts, (..., category), of totals (...) that broadcast and probabilities p (..., category)."""
+    left = totals.expand(p.shape[:-1]).clone()
+    # category by category: y_c given the earlier ones is Binomial(what is left, p_c / what is left of p)
+    remaining = p.flip(-1).cumsum(-1).flip(-1).clamp_min(torch.finfo(p.dtype).tiny)
+    counts = []
+    for c in range(p.shape[-1] - 1):
+        drawn = torch.binomial(left, (p[..., c] / remaining[..., c]).clamp(0, 1))
+        counts.append(drawn)
+        left = left - drawn
+    return torch.stack([*counts, left], -1)

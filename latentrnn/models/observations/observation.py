@@ -193,6 +193,10 @@ class Observation(Component):
         covariates = self.at_clock(self.reader(data), frames) if self.covariates else None
         return HeadInputs(data.scored(name), data.spec.heads[name].missing, stimulus, covariates, data.totals.get(name))
 
+    def observed(self, data: SequenceData) -> Tensor:
+        """Return which entries say something of their own step's state, the context included: a filter's mask."""
+        return data.masks[self.head.name]
+
     def at_clock(self, values: Tensor, frames: int) -> Tensor:
         """Return (..., frame, channel) of (..., time, channel): each frame's last base step, which knows all of it."""
         return (
