@@ -41,6 +41,7 @@ from latentrnn.models import LSTM as LSTM
 from latentrnn.models import Bernoulli as Bernoulli
 from latentrnn.models import BetaBinomial as BetaBinomial
 from latentrnn.models import Binomial as Binomial
+from latentrnn.models import Calcium as Calcium
 from latentrnn.models import Categorical as Categorical
 from latentrnn.models import Deterministic as Deterministic
 from latentrnn.models import DirichletMultinomial as DirichletMultinomial

@@ -168,6 +168,18 @@ OBSERVATIONS: dict[str, Heads] = {
     "dirichlet-multinomial totals": Heads(lambda: {"y": lr.DirichletMultinomial()}, {"y": counts(3)}, totals=True),
     "dirichlet-multinomial, missing": Heads(lambda: {"y": lr.DirichletMultinomial()}, {"y": counts(3)}, missing=("y",)),
     "hazard, missing": Heads(lambda: {"y": lr.DiscreteHazard(link="cloglog")}, {"y": events(2)}, missing=("y",)),
+    "calcium": Heads(
+        lambda: {"y": lr.Calcium(0.1, 0.03, kernel="ar2", drift=0.05)}, {"y": reals(2)}, {"clocks": {"y": 2}}, ("y",)
+    ),
+    "calcium and spikes": Heads(
+        lambda: {
+            "y": lr.Calcium(0.1, 0.02, kernel="double_exponential", events="spikes"),
+            "spikes": lr.Poisson(covariates=["drive"]),
+        },
+        {"y": reals(2), "spikes": counts(2)},
+        {"standardise": ["y"]},
+        ("y", "spikes"),
+    ),
     "multinomial totals": Heads(lambda: {"y": lr.Multinomial()}, {"y": counts(3)}, totals=True),
     "multinomial, missing": Heads(lambda: {"y": lr.Multinomial()}, {"y": counts(3)}, missing=("y",)),
     "clocked": Heads(lambda: {"y": lr.Gaussian()}, {"y": reals(2)}, {"clocks": {"y": 2}}, missing=("y",)),

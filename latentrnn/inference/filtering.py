@@ -85,6 +85,12 @@ class _Filter:
         self.course, self.name, self.data = course, name, course.data
         self.shape = (num_filters, num_particles, course.data.num_sequences)
         self.heads = {n: h for n, h in course.observations.items() if h.head.per_step}
+        for n, head in self.heads.items():
+            if not head.instantaneous:
+                raise ValueError(
+                    f"one_step_ahead: head {n!r}, {type(head).__name__}, depends on the states of earlier steps, which "
+                    "particles do not carry; use evidence, or a latent without randomness"
+                )
         # weights use all that was observed, the context included; what is scored is decided at the end
         self.inputs = {n: course.inputs[n]._replace(mask=h.observed(self.data)) for n, h in self.heads.items()}
         self.history = {n: course.history_features(n, self.data.observations[n]) for n in course.feeding}

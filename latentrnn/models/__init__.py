@@ -11,6 +11,7 @@ from latentrnn.models.latents import MarkovNormal as MarkovNormal
 from latentrnn.models.observations import Bernoulli as Bernoulli
 from latentrnn.models.observations import BetaBinomial as BetaBinomial
 from latentrnn.models.observations import Binomial as Binomial
+from latentrnn.models.observations import Calcium as Calcium
 from latentrnn.models.observations import Categorical as Categorical
 from latentrnn.models.observations import DirichletMultinomial as DirichletMultinomial
 from latentrnn.models.observations import DiscreteHazard as DiscreteHazard

@@ -71,6 +71,8 @@ class Course:
 
     def _given(self, name: str, states: Tensor) -> dist.Distribution:
         head, inputs = self.observations[name], self.inputs[name]
+        if head.reads is not None:
+            states = self.observations[head.reads].mean(self._given(head.reads, states))
         if not head.head.per_step:
             return self.heads[name](head.pool(states, self.data), inputs)
         frames = self.data.observations[name].shape[1]

@@ -85,6 +85,14 @@ class LatentRNN(nn.Module):
     def _build(self) -> None:
         for name, head in self.observations.items():
             head.build(self.spec.heads[name], self.spec, self.transition.hidden_size)
+        for name, head in self.observations.items():
+            if head.reads is not None:
+                if head.reads not in self.observations:
+                    raise ValueError(
+                        f"observations[{name!r}]: it reads {head.reads!r}, which the model does not have; it has "
+                        f"{sorted(self.observations)}"
+                    )
+                head.connect(self.observations[head.reads])
         fed_back = 0
         for name, head in self.observations.items():
             if head.feedback is not None and "transition" in head.feedback.into:

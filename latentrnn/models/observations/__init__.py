@@ -3,6 +3,7 @@
 from latentrnn.models.observations.bernoulli import Bernoulli as Bernoulli
 from latentrnn.models.observations.beta_binomial import BetaBinomial as BetaBinomial
 from latentrnn.models.observations.binomial import Binomial as Binomial
+from latentrnn.models.observations.calcium import Calcium as Calcium
 from latentrnn.models.observations.categorical import Categorical as Categorical
 from latentrnn.models.observations.dirichlet_multinomial import DirichletMultinomial as DirichletMultinomial
 from latentrnn.models.observations.discrete_hazard import DiscreteHazard as DiscreteHazard

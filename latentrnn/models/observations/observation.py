@@ -52,6 +52,8 @@ class Observation(Component):
     outputs_per_channel = 1
     joint = False  # True where the channels of one step share one density
     discrete = False
+    instantaneous = True  # False where a step's density depends on the states of earlier steps
+    reads: str | None = None  # name of another head, whose mean takes the place of the states
 
     gain: StimulusGain | None
     feedback: Any  # History | None: only heads for which it is not None ever use it
@@ -112,6 +114,9 @@ class Observation(Component):
 
     def build_family(self, head: HeadSpec) -> None:
         """Create the parameters that the family itself has (noise scales and the like)."""
+
+    def connect(self, source: Observation) -> None:
+        """Check the head that this one reads; called once, when all heads are built."""
 
     def _register(self, first: str, second: str, values: tuple[Tensor, Tensor], keep: bool = False) -> None:
         self.register_buffer(first, values[0], persistent=keep)

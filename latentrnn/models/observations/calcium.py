@@ -1,0 +1,281 @@
+"""Fluorescence of a calcium indicator, driven by spike rates."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from latentrnn.data import DataSpec, HeadSpec
+from latentrnn.models.observations.drifting_normal import DriftingNormal
+from latentrnn.models.observations.links import Link, PositiveLink, as_link, check_link
+from latentrnn.models.observations.observation import HeadInputs, Observation
+from latentrnn.models.readouts import LinearReadout
+
+KERNELS = ("ar1", "ar2", "double_exponential")
+
+
+class Calcium(Observation):
+    """f_t = b + a (kernel * rate)_t + drift_t + noise: events raise the calcium, which decays; the camera is Gaussian.
+
+    The rate r_t (events per base step) is another head's expected count (`events="spikes"`: fluorescence and spikes
+    of the same cells, of which either may be missing), or link(eta_t) of the head's own readout. The kernel at a lag of
+    j base steps, with g = exp(-dt / tau):
+
+        "ar1"                 g_d^j,                                  c_t = g_d c_{t-1} + r_t
+        "ar2"                 (g_d^(j+1) - g_r^(j+1)) / (g_d - g_r),  c_t = (g_d + g_r) c_{t-1} - g_d g_r c_{t-2} + r_t
+        "double_exponential"  (g_d^j - g_r^j) / its peak,             so that a is the peak of one event
+
+    The convolution is one product of Fourier transforms for all steps, on the base clock; a slower head's frame is the
+    calcium at its last base step. Before the start, the rate counts as what it is at the first step. Noise, baseline,
+    amplitude and time constants are per channel. Where the data's door standardised the head, b, a, drift and noise
+    are in standard units and are mapped back.
+
+    Args:
+        decay: tau_d, seconds (base steps where the data have no dt): where learning starts, or the known value.
+        rise: tau_r < tau_d, for "ar2" and "double_exponential".
+        kernel: "ar1", "ar2" or "double_exponential".
+        learn_kernel: False keeps `decay` and `rise` as they are.
+        drift: seconds (base steps) between the knots of a slow baseline, one for each sequence: an offset and a
+            piecewise linear random walk with learned sizes, integrated out exactly. None for a constant baseline.
+        events: name of the head whose expected counts are the rate, on the base clock and with as many channels.
+            Without it only the product of rate and amplitude is known: a is one, the rate in units of fluorescence.
+        link: "softplus", "exp" or a `PositiveLink`, of the head's own readout.
+        **shared: see `Observation`.
+
+    Raises:
+        ValueError: an unknown kernel or link, time constants that are not positive or not in order, feedback, a
+            per-sequence head, irregular times, or an `events` head that does not fit.
+
+    References:
+        Vogelstein, Packer, Machado, Sippy, Babadi, Yuste, Paninski. Fast nonnegative deconvolution for spike train
+        inference from population calcium imaging. 2010.
+        Friedrich, Zhou, Paninski. Fast online deconvolution of calcium imaging data. 2017.
+    """
+
+    instantaneous = False
+    log_decay: Tensor
+    rise_logit: Tensor
+
+    def __init__(
+        self,
+        decay: float,
+        rise: float | None = None,
+        *,
+        kernel: str = "ar1",
+        learn_kernel: bool = True,
+        drift: float | None = None,
+        events: str | None = None,
+        link: str | Link = "softplus",
+        **shared: Any,
+    ) -> None:
+        super().__init__(**shared)
+        if kernel not in KERNELS:
+            raise ValueError(f"Calcium: kernel must be one of {list(KERNELS)}; found {kernel!r}")
+        for name, value in (("decay", decay), ("rise", rise), ("drift", drift)):
+            if value is not None and not value > 0:
+                raise ValueError(f"Calcium: {name} must be positive; found {value!r}")
+        if (rise is not None) != (kernel != "ar1"):
+            raise ValueError(
+                f"Calcium: rise goes with 'ar2' and 'double_exponential'; found {kernel!r} with rise {rise}"
+            )
+        if rise is not None and rise >= decay:
+            raise ValueError(f"Calcium: rise must be below decay; found rise {rise} and decay {decay}")
+        if self.feedback is not None:
+            raise ValueError("Calcium: fluorescence does not drive what comes next; let the spikes' head feed back")
+        if events is not None and (self.gain is not None or self.covariates or self.priors):
+            raise ValueError(f"Calcium: with events={events!r} gain, covariates and priors belong to that head")
+        self.decay, self.rise, self.kernel, self.learn_kernel = decay, rise, kernel, learn_kernel
+        self.drift, self.events = drift, events
+        self.reads = events
+        self.link = check_link("Calcium", link, PositiveLink)
+        self.outputs_per_channel = 1 if events is None else 0
+
+    def build(self, head: HeadSpec, spec: DataSpec, hidden_size: int) -> None:
+        owner = f"observations[{head.name!r}]: Calcium"
+        if not head.per_step:
+            raise ValueError(f"{owner} needs a per-step head")
+        if spec.irregular:
+            raise ValueError(f"{owner} needs steps of equal length; the data have times of their own")
+        if head.clock != 1 and self.gain is not None:
+            raise ValueError(f"{owner}: a gain needs a head on the base clock; this one's clock is {head.clock}")
+        self.dt = 1.0 if spec.dt is None else spec.dt
+        super().build(head, spec, hidden_size)
+        if self.events is not None:
+            self.readout = NoReadout()
+
+    def connect(self, source: Observation) -> None:
+        owner = f"observations[{self.head.name!r}]: Calcium(events={self.events!r})"
+        spec = source.head
+        if not spec.per_step or spec.clock != 1 or spec.channels != self.head.channels:
+            raise ValueError(
+                f"{owner} needs a per-step head on the base clock with {self.head.channels} channels; "
+                f"{spec.name!r} has {spec.channels}, clock {spec.clock}"
+            )
+
+    def build_family(self, head: HeadSpec) -> None:
+        channels = head.channels
+        self.log_noise_scale = nn.Parameter(torch.zeros(channels))
+        self.fluorescence_baseline = nn.Parameter(torch.zeros(channels))
+        if self.events is not None:
+            self.log_amplitude = nn.Parameter(torch.zeros(channels))
+        for name, value in self._kernel_starts():
+            start = torch.full((channels,), value)
+            if self.learn_kernel:
+                self.register_parameter(name, nn.Parameter(start))
+            else:
+                self.register_buffer(name, start, persistent=False)
+        if self.drift is not None:
+            self.log_offset_scale = nn.Parameter(torch.full((channels,), -1.0))
+            self.log_drift_scale = nn.Parameter(torch.full((channels,), -2.0))
+
+    def _kernel_starts(self) -> list[tuple[str, float]]:
+        starts = [("log_decay", math.log(self.decay))]
+        if self.rise is not None:  # the rise is a fraction of the decay, so that their order is kept
+            starts.append(("rise_logit", math.log(self.rise / (self.decay - self.rise))))
+        return starts
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        with torch.no_grad():
+            self.log_noise_scale.zero_()
+            self.fluorescence_baseline.zero_()
+            if self.events is not None:
+                self.log_amplitude.zero_()
+            for name, value in self._kernel_starts():
+                getattr(self, name).fill_(value)
+            if self.drift is not None:
+                self.log_offset_scale.fill_(-1.0)
+                self.log_drift_scale.fill_(-2.0)
+
+    # -- the parameters, in words ----------------------------------------------------------------------------------
+
+    @property
+    def decay_time(self) -> Tensor:
+        """tau_d, (channel,), seconds (base steps where the data have no dt)."""
+        return self.log_decay.exp()
+
+    @property
+    def rise_time(self) -> Tensor:
+        """tau_r, (channel,), like `decay_time`; not for "ar1"."""
+        return self.decay_time * torch.sigmoid(self.rise_logit)
+
+    @property
+    def amplitude(self) -> Tensor:
+        """a, (channel,), in the data's units: what one event adds (at its peak, for "double_exponential")."""
+        return self.scale if self.events is None else self.scale * self.log_amplitude.exp()
+
+    @property
+    def noise_scale(self) -> Tensor:
+        """Standard deviation of the camera's noise, (channel,), in the data's units."""
+        return self.scale * self.log_noise_scale.exp()
+
+    # -- the model ---------------------------------------------------------------------------------------------------
+
+    def _response(self, steps: int) -> tuple[Tensor, Tensor]:
+        """Return the kernel at lags 0..steps-1 and its sum over all later lags, (lag, channel) each."""
+        lag = torch.arange(steps, dtype=self.log_decay.dtype, device=self.log_decay.device)[:, None]
+        rate = self.dt / self.decay_time
+
+        def power(rate: Tensor, extra: int) -> Tensor:
+            return (-(lag + extra) * rate).exp()
+
+        if self.kernel == "ar1":
+            return power(rate, 0), power(rate, 1) / -torch.expm1(-rate)
+        fast = self.dt / self.rise_time
+        if self.kernel == "ar2":
+            norm, extra = (-rate).exp() - (-fast).exp(), 1
+        else:
+            peak = (fast / rate).log() / (fast - rate)
+            norm, extra = (-peak * rate).exp() - (-peak * fast).exp(), 0
+        kernel = power(rate, extra) - power(fast, extra)
+        tail = power(rate, extra + 1) / -torch.expm1(-rate) - power(fast, extra + 1) / -torch.expm1(-fast)
+        return kernel / norm, tail / norm
+
+    def calcium(self, rates: Tensor) -> Tensor:
+        """Return kernel * rate, (..., time, channel), of rates (..., time, channel), events per base step."""
+        steps = rates.shape[-2]
+        kernel, tail = self._response(steps)
+        size = 2 * steps
+        product = torch.fft.rfft(rates, size, -2) * torch.fft.rfft(kernel, size, -2)
+        return torch.fft.irfft(product, size, -2)[..., :steps, :] + rates[..., :1, :] * tail
+
+    def family(self, eta: Tensor) -> dist.Distribution:
+        raise TypeError("Calcium joins the steps of a sequence; use distribution(eta, inputs)")
+
+    def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
+        return self.fluorescence(as_link(self.link)(eta), inputs)
+
+    def fluorescence(self, rates: Tensor, inputs: HeadInputs) -> dist.Distribution:
+        """Return the distribution of the fluorescence given rates, (..., base step, channel)."""
+        calcium = super().at_clock(self.calcium(rates), rates.shape[-2] // self.head.clock)
+        loc = self.location + self.scale * self.fluorescence_baseline + self.amplitude * calcium
+        if self.drift is not None:
+            return DriftingNormal(loc, self.noise_scale, self._drift_loading(loc.shape[-2]), inputs.mask)
+        frames = dist.Normal(loc, self.noise_scale.expand_as(loc), validate_args=False)
+        return (frames if inputs.mask is None else frames.mask(inputs.mask)).to_event(2)
+
+    def _drift_loading(self, frames: int) -> Tensor:
+        """Return what each standard normal weight adds to each frame, (frame, weight, channel)."""
+        assert self.drift is not None
+        time = (torch.arange(frames, dtype=self.scale.dtype, device=self.scale.device) + 1) * self.head.clock * self.dt
+        knots = math.ceil(frames * self.head.clock * self.dt / self.drift)
+        ramps = (time[:, None] / self.drift - torch.arange(knots, dtype=time.dtype, device=time.device)).clamp(0, 1)
+        offset = (self.scale * self.log_offset_scale.exp()).expand(frames, 1, -1)
+        return torch.cat([offset, ramps.unsqueeze(-1) * (self.scale * self.log_drift_scale.exp())], 1)
+
+    def at_clock(self, values: Tensor, frames: int) -> Tensor:
+        """Return all base steps of the frames: the calcium integrates between them."""
+        return values[..., : frames * self.head.clock, :]
+
+    def forward(self, states: Tensor, inputs: HeadInputs, history: Tensor | None = None) -> dist.Distribution:
+        """Return the distribution given states, or given the expected counts of the head that it reads."""
+        return super().forward(states, inputs, history) if self.events is None else self.fluorescence(states, inputs)
+
+    def entry_log_prob(self, distribution: dist.Distribution, value: Tensor) -> Tensor:
+        """Return log-densities per entry, nats; with a drift, each given the entries before it."""
+        if self.drift is None:
+            return super().entry_log_prob(distribution, value)
+        return distribution.entry_log_prob(value)
+
+    # -- where a fit starts ------------------------------------------------------------------------------------------
+
+    def _levels(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return baseline, mean rise above it and noise of each channel, (channel,) each, in standard units."""
+        flat = torch.where(mask, (values - self.location) / self.scale, torch.nan).flatten(0, -2)
+        flat = flat[:: 1 + flat.numel() // 2**22]  # torch's quantiles take no more than 2^24 entries
+        base = flat.nanquantile(0.2, 0).nan_to_num(0.0)
+        above = (flat.nanmean(0).nan_to_num(0.0) - base).clamp_min(1e-3)
+        both = mask[:, 1:] & mask[:, :-1]
+        steps = torch.where(both, values.diff(dim=1) / self.scale, 0.0) ** 2
+        variance = steps.sum((0, 1)) / (2 * both.sum((0, 1)).clamp_min(1))
+        return base, above, torch.where(variance > 0, variance, 1.0).sqrt()
+
+    def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
+        if self.events is not None:
+            return torch.zeros(0, dtype=values.dtype, device=values.device)
+        kernel, tail = self._response(1)
+        return as_link(self.link).inverse(self._levels(values, mask)[1] / (kernel + tail)[0]).detach()
+
+    def initialise(self, values: Tensor, mask: Tensor) -> None:
+        super().initialise(values, mask)
+        base, above, noise = self._levels(values, mask)
+        with torch.no_grad():
+            self.fluorescence_baseline.copy_(base)
+            self.log_noise_scale.copy_(noise.log())
+            if self.events is not None:
+                self.log_amplitude.copy_(above.log())
+
+
+class NoReadout(LinearReadout):
+    """In the place of a readout where another head's is read: no parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("baseline", torch.zeros(0), persistent=False)
+
+    def reset_parameters(self) -> None:
+        """Nothing to return to a start."""
