@@ -63,6 +63,7 @@ from latentrnn.models import NegativeBinomial as NegativeBinomial
 from latentrnn.models import Observation as Observation
 from latentrnn.models import OrderedLogistic as OrderedLogistic
 from latentrnn.models import Poisson as Poisson
+from latentrnn.models import RecurrentNormal as RecurrentNormal
 from latentrnn.models import StimulusGain as StimulusGain
 from latentrnn.models import StudentT as StudentT
 from latentrnn.models import Transition as Transition

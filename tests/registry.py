@@ -40,6 +40,7 @@ LATENTS: dict[str, Callable[[], lr.Latent]] = {
     "innovations matern": lambda: lr.Innovations(2, initial=2, prior="matern32"),
     "markov normal": lambda: lr.MarkovNormal(),
     "markov normal, state scale": lambda: lr.MarkovNormal(scale="state"),
+    "recurrent normal": lambda: lr.RecurrentNormal(2, initial=2),
 }
 
 DEFAULTS = ("gru", "innovations", "poisson")
@@ -222,6 +223,8 @@ def make_data(
 
 def fits_together(transition: str, latent: str, observation: str) -> bool:
     """Whether the parts make a model; `LatentRNN` refuses the others."""
+    if latent.startswith("recurrent"):
+        return not OBSERVATIONS[observation].feeds_transition
     if not latent.startswith("markov"):
         return True
     return not (transition.startswith("lstm") or transition in ("gru stacked", "vanilla relu")) and not (

@@ -105,7 +105,7 @@ class _Filter:
             fed_back = [self.history[n][:, t] for n in self.course.feeding if self.course.drives(n)]
             a_t = join(a_t, *fed_back).expand(*self.shape, -1)
             carry = latent.advance(transition, carry, a_t, None if self.gaps is None else self.gaps[:, t])
-            h_t = transition.output(carry.state)
+            h_t = latent.output(transition, carry)
             normal = log_weights - torch.logsumexp(log_weights, 1, keepdim=True)
             increment = torch.zeros_like(log_weights)
             for n, head in self.heads.items():

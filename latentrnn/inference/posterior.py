@@ -92,14 +92,14 @@ class Posterior:
             num_samples: number of draws.
 
         Returns:
-            "states", the h_t (z_t of a Markov latent) that readouts see, (sample, sequence, time, dim), and every
+            "states", the h_t that readouts see (the z_t where those are drawn), (sample, sequence, time, dim), and every
             latent site, e.g. "innovations" (sample, sequence, time, dim) and "initial" (sample, sequence, dim).
             Padding is NaN.
         """
         parts: dict[str, list[Tensor]] = {}
         for draw in self._draws.courses(num_samples):
             found = {sites.STATES: expanded(draw.course.states(), num_samples)}
-            found |= {k: v for k, v in draw.latents.items() if k != sites.STATES}
+            found |= draw.latents
             for name, value in found.items():
                 if value.dim() == 4:
                     value = torch.where(draw.course.data.valid.unsqueeze(-1), value, torch.nan)

@@ -84,7 +84,7 @@ class LatentRNN(nn.Module):
 
     def _build(self) -> None:
         for name, head in self.observations.items():
-            head.build(self.spec.heads[name], self.spec, self.transition.hidden_size)
+            head.build(self.spec.heads[name], self.spec, self.latent.readout_size(self.transition))
         for name, head in self.observations.items():
             if head.reads is not None:
                 if head.reads not in self.observations:

@@ -64,7 +64,8 @@ def test_latents(latent: str) -> None:
     found = posterior.latents(SAMPLES)
     data, sites = posterior.data, posterior.model.latent_sites()
     assert set(found) == {"states"} | {site.name for site in sites}
-    assert found["states"].shape == (SAMPLES, 3, 6, posterior.model.transition.hidden_size)
+    size = {site.name: site.dim for site in sites}.get("states", posterior.model.transition.hidden_size)
+    assert found["states"].shape == (SAMPLES, 3, 6, size)
     for site in sites:
         event = (6, site.dim) if site.along_time else (site.dim,)
         assert found[site.name].shape == (SAMPLES, 3, *event)

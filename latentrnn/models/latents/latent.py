@@ -38,7 +38,7 @@ class Path(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What one step of the prior needs of the step before: the state and, with memory in u_t, the innovation."""
+    """What one step of the prior needs of the step before: the state and, where it is remembered, what was drawn."""
 
     state: Tensor
     innovation: Tensor | None = None
@@ -58,6 +58,10 @@ class Latent(Component):
     def build(self, transition: Transition, dt: float | None) -> None:
         """Create the parameters for this transition; `dt` is in seconds, None for unit steps."""
 
+    def readout_size(self, transition: Transition) -> int:
+        """Return how many channels readouts see."""
+        return transition.hidden_size
+
     @abstractmethod
     def sites(self) -> list[LatentSite]:
         """Return the latent sites, in the order in which they are sampled."""
@@ -67,7 +71,7 @@ class Latent(Component):
         """Draw a path with `pyro.sample`; call inside the plate. `drive` is a_{1:T} without u."""
 
     def states(self, transition: Transition, drive: Tensor, path: Path) -> Tensor:
-        """Return what readouts see, (*sample, sequence, time, hidden_size), for a path and a_{1:T} without u."""
+        """Return what readouts see, (*sample, sequence, time, readout_size), for a path and a_{1:T} without u."""
         if path.innovations is not None:
             drive = join(drive, path.innovations)
         return transition.scan(drive, path.initial_state)[0]
@@ -79,6 +83,10 @@ class Latent(Component):
     def advance(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Carry:
         """Draw s_t given s_{t-1}; `a_t` is (..., channel) without u, `gap` the time since the last step."""
         return Carry(transition.step(carry.state, a_t))
+
+    def output(self, transition: Transition, carry: Carry) -> Tensor:
+        """Return what readouts see of one step, (..., readout_size)."""
+        return transition.output(carry.state)
 
 
 def join(*parts: Tensor) -> Tensor:

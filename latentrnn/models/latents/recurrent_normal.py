@@ -1,0 +1,159 @@
+"""A random latent on top of a recurrent state that remembers it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import pyro
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.nn import functional as F
+
+from latentrnn.data import SequenceData
+from latentrnn.models import sites
+from latentrnn.models.latents.initial_state import NormalStart
+from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, join, learned_vector, where_valid
+from latentrnn.models.transitions import Transition
+from latentrnn.models.transitions.transition import check_size
+
+
+class RecurrentNormal(Latent):
+    """z_t ~ Normal(loc(h_t), diag(scale(h_t)^2)), and what was drawn joins the next input.
+
+        s_t = transition(s_{t-1}, [a_t, z_{t-1}]),  h_t the output of s_t,  z_0 = 0
+        loc and scale are affine in h_t, the scale through a softplus
+
+    Unlike `MarkovNormal`, whose z_t is the whole state, the state s_t goes on without noise and remembers everything
+    that was drawn, so that z_{1:T} is not a Markov chain, z_t may be smaller than the state, and any transition will
+    do (LSTM, stacked layers). Given z_{1:T} the states are one scan, so that a path is scored without a loop over
+    steps. The site `states` is z_{1:T}; readouts see z_t and, unless told otherwise, h_t.
+
+    Args:
+        dim: dimension of z_t.
+        initial: dimension of a Normal latent mapped to s_0; None for a learned constant s_0.
+        reads: what readouts see: "both" [z_t, h_t], or "latent" z_t alone.
+
+    Raises:
+        ValueError: a dimension below one or an unknown `reads`.
+
+    References:
+        Chung, Kastner, Dinh, Goel, Courville, Bengio. A recurrent latent variable model for sequential data. 2015.
+        Fraccaro, Sønderby, Paquet, Winther. Sequential neural models with stochastic layers. 2016.
+    """
+
+    consumes_feedback = False
+
+    def __init__(self, dim: int, initial: int | None = None, reads: str = "both") -> None:
+        super().__init__()
+        if reads not in ("both", "latent"):
+            raise ValueError(f"RecurrentNormal: reads must be 'both' or 'latent'; found {reads!r}")
+        self.dim = self.input_size = check_size("RecurrentNormal", "dim", dim)
+        self.initial = None if initial is None else check_size("RecurrentNormal", "initial", initial)
+        self.reads = reads
+
+    def build(self, transition: Transition, dt: float | None) -> None:
+        self.prior_map = nn.Linear(transition.hidden_size, 2 * self.dim)
+        if self.initial is None:
+            self.initial_state = learned_vector(transition.state_size)
+        else:
+            self.start = NormalStart(self.initial, transition.state_size)
+
+    def reset_parameters(self) -> None:
+        """Return to a learned s_0 of zero; the maps do so themselves."""
+        if self.initial is None:
+            with torch.no_grad():
+                self.initial_state.zero_()
+
+    def readout_size(self, transition: Transition) -> int:
+        return self.dim + (transition.hidden_size if self.reads == "both" else 0)
+
+    def sites(self) -> list[LatentSite]:
+        initial = [] if self.initial is None else [LatentSite(sites.INITIAL, self.initial, along_time=False)]
+        return [*initial, LatentSite(sites.STATES, self.dim, along_time=True)]
+
+    def prior(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return loc and scale of z_t, (..., dim), given h_t, (..., hidden_size)."""
+        loc, raw = self.prior_map(h).chunk(2, -1)
+        return loc, F.softplus(raw + math.log(math.e - 1)) + 1e-4
+
+    def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
+        start = self.initial_state if self.initial is None else self.start.sample(data.num_sequences)
+        law = RecurrentNormalPath(self, transition, start, drive, data)
+        z = pyro.sample(sites.STATES, law)
+        return Path(start, states=z if self.reads == "latent" else join(z, law.hidden(z)))
+
+    def states(self, transition: Transition, drive: Tensor, path: Path) -> Tensor:
+        assert path.states is not None
+        return path.states
+
+    def begin(self, shape: tuple[int, ...]) -> Carry:
+        if self.initial is None:
+            state = self.initial_state.expand(*shape, -1)
+        else:
+            state = self.start.map(self.start.prior(shape).sample())
+        return Carry(state, state.new_zeros(*shape, self.dim))
+
+    def advance(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Carry:
+        assert carry.innovation is not None
+        state = transition.step(carry.state, join(a_t, carry.innovation))
+        loc, scale = self.prior(transition.output(state))
+        return Carry(state, loc + scale * torch.randn_like(loc))
+
+    def output(self, transition: Transition, carry: Carry) -> Tensor:
+        z_t = carry.innovation
+        assert z_t is not None
+        return z_t if self.reads == "latent" else join(z_t, transition.output(carry.state))
+
+
+class RecurrentNormalPath(TorchDistribution):
+    """p(z_{1:T} | s_0, a_{1:T}): sampled along time, scored by one scan; standard normal in padding."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = constraints.independent(constraints.real, 2)
+    has_rsample = True
+
+    def __init__(
+        self, latent: RecurrentNormal, transition: Transition, start: Tensor, drive: Tensor, data: SequenceData
+    ) -> None:
+        self.latent, self.transition, self.data = latent, transition, data
+        self.start, self.drive = start, drive
+        # the last path and its h_{1:T}, shared with what Pyro expands from this: density and readouts need them both
+        self._scanned: list[tuple[Tensor, Tensor]] = []
+        batch = torch.broadcast_shapes(start.shape[:-1], drive.shape[:-2])
+        super().__init__(batch, torch.Size((drive.shape[-2], latent.dim)), validate_args=False)
+
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> RecurrentNormalPath:
+        start = self.start.expand(*batch_shape, self.start.shape[-1])
+        new = RecurrentNormalPath(self.latent, self.transition, start, self.drive, self.data)
+        new._scanned = self._scanned
+        return new
+
+    def hidden(self, z: Tensor) -> Tensor:
+        """Return h_{1:T}, (..., time, hidden_size), of z_{1:T}, (..., time, dim)."""
+        if not self._scanned or self._scanned[0][0] is not z:
+            before = F.pad(z, (0, 0, 1, 0))[..., :-1, :]
+            self._scanned[:] = [(z, self.transition.scan(join(self.drive, before), self.start)[0])]
+        return self._scanned[0][1]
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        batch = torch.Size(sample_shape) + self.batch_shape
+        state, path = self.start.expand(*batch, -1), []
+        z = state.new_zeros(*batch, self.latent.dim)
+        valid = self.data.valid.unsqueeze(-1).unbind(1) if self.data.padded else None
+        for t, a_t in enumerate(self.drive.unbind(-2)):
+            state = self.transition.step(state, join(a_t, z))
+            loc, scale = self.latent.prior(self.transition.output(state))
+            noise = torch.randn_like(z)
+            z = loc + scale * noise
+            if valid is not None:
+                z = torch.where(valid[t], z, noise)
+            path.append(z)
+        return torch.stack(path, -2)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        loc, scale = self.latent.prior(self.hidden(value))
+        loc, scale = where_valid(loc, self.data, 0.0), where_valid(scale, self.data, 1.0)
+        return (-0.5 * ((value - loc) / scale) ** 2 - scale.log() - 0.5 * math.log(2 * math.pi)).sum((-2, -1))
