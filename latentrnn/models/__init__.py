@@ -33,6 +33,16 @@ from latentrnn.models.readouts import LinearReadout as LinearReadout
 from latentrnn.models.state_space import LatentRNN as LatentRNN
 from latentrnn.models.transitions import GRU as GRU
 from latentrnn.models.transitions import LSTM as LSTM
+from latentrnn.models.transitions import CoupledGateLSTM as CoupledGateLSTM
+from latentrnn.models.transitions import DiagonalLinear as DiagonalLinear
+from latentrnn.models.transitions import GatedTransition as GatedTransition
+from latentrnn.models.transitions import LeakyIntegrator as LeakyIntegrator
 from latentrnn.models.transitions import Linear as Linear
+from latentrnn.models.transitions import MinGRU as MinGRU
+from latentrnn.models.transitions import ModulatedForgetLSTM as ModulatedForgetLSTM
+from latentrnn.models.transitions import NeuralODE as NeuralODE
+from latentrnn.models.transitions import Recording as Recording
+from latentrnn.models.transitions import SwitchingLinear as SwitchingLinear
+from latentrnn.models.transitions import ThermodynamicCell as ThermodynamicCell
 from latentrnn.models.transitions import Transition as Transition
 from latentrnn.models.transitions import VanillaRNN as VanillaRNN

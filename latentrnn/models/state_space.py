@@ -19,6 +19,7 @@ from latentrnn.models.ancestral import Course, Head
 from latentrnn.models.component import expanded_prior, from_config
 from latentrnn.models.features import CovariateReader, Lags
 from latentrnn.models.latents import Latent, LatentSite
+from latentrnn.models.latents.latent import elapsed
 from latentrnn.models.observations import Observation
 from latentrnn.models.transitions import Transition
 
@@ -105,7 +106,10 @@ class LatentRNN(nn.Module):
                     )
         # a transition that nothing drives gets a constant, so that library kernels have an input at all
         self._constant = self.features.size + fed_back + self.latent.input_size == 0
-        self.transition.build(max(self.features.size + fed_back + self.latent.input_size, 1))
+        self.transition.dt = self.spec.dt
+        self.transition.build(
+            max(self.features.size + fed_back + self.latent.input_size, 1) + int(self.transition.timed)
+        )
         self.latent.build(self.transition, self.spec.dt)
 
     def forward(self, data: SequenceData) -> dict[str, Tensor]:
@@ -150,9 +154,14 @@ class LatentRNN(nn.Module):
         return Course(self.transition, self.latent, self.observations, heads, data, drive, path), plate
 
     def drive(self, data: SequenceData) -> Tensor:
-        """Return the features of the covariates that drive the transition, (sequence, time, channel)."""
+        """Return what drives the transition whatever the latents: features of covariates, (sequence, time, channel).
+
+        For a timed transition the time since the last step comes first.
+        """
         features = self.features(data)
-        return features.new_ones(*features.shape[:-1], 1) if self._constant else features
+        if self._constant:
+            features = features.new_ones(*features.shape[:-1], 1)
+        return torch.cat([elapsed(data).unsqueeze(-1), features], -1) if self.transition.timed else features
 
     def latent_sites(self) -> list[LatentSite]:
         """Return the local latent sites, in the order in which they are sampled."""

@@ -28,9 +28,10 @@ from tests.registry import (
     fixed_latents,
     make_data,
     make_model,
+    marked,
 )
 
-every_combination = pytest.mark.parametrize("parts", COMBINATIONS, ids="-".join)
+every_combination = pytest.mark.parametrize("parts", marked(COMBINATIONS))
 every_part = pytest.mark.parametrize("parts", each_against_defaults(), ids="-".join)
 
 

@@ -25,13 +25,14 @@ from tests.registry import (
     fixed_latents,
     make_data,
     make_model,
+    marked,
     rows,
 )
 
 EXACT = {"rtol": 1e-12, "atol": 1e-9}
 DIRECTIONS = ("causal", "backward", "bidirectional")
 
-every_combination = pytest.mark.parametrize("parts", COMBINATIONS, ids="-".join)
+every_combination = pytest.mark.parametrize("parts", marked(COMBINATIONS))
 every_observation = pytest.mark.parametrize("observation", OBSERVATIONS)
 every_direction = pytest.mark.parametrize("direction", DIRECTIONS)
 
@@ -223,9 +224,7 @@ def test_windows_with_all_of_their_past_score_what_the_whole_scores(observation:
     assert abs(float((blind - whole).detach())) > 1e-6
 
 
-@pytest.mark.parametrize(
-    "parts", [c for c in COMBINATIONS if "per_sequence" not in OBSERVATIONS[c[2]].options], ids="-".join
-)
+@pytest.mark.parametrize("parts", marked([c for c in COMBINATIONS if "per_sequence" not in OBSERVATIONS[c[2]].options]))
 def test_context_is_not_scored(parts: tuple[str, str, str]) -> None:
     data = make_data(OBSERVATIONS[parts[2]], (6, 4)).windows(2, context=2)
     model, guide = make_model(*parts, data)

@@ -112,3 +112,14 @@ def gaps(data: SequenceData) -> Tensor | None:
     if data.times is None:
         return None
     return torch.diff(data.times, dim=-1, prepend=data.times[:, :1])
+
+
+def elapsed(data: SequenceData) -> Tensor:
+    """Return the time since the step before, (sequence, time), in seconds or unit steps, zero in padding.
+
+    On a regular clock every step, the first one too, takes `dt`; on an irregular one the first takes no time.
+    """
+    gap = gaps(data)
+    if gap is None:
+        gap = torch.tensor(1.0 if data.spec.dt is None else data.spec.dt, dtype=torch.float64, device=data.device)
+    return torch.where(data.valid, gap, 0.0).to(data.dtype)

@@ -36,10 +36,15 @@ class Transition(Component):
     of them); `output` picks the part that readouts see. A new transition sets `state_size` and `hidden_size` in its
     `__init__`, makes its parameters in `build`, and writes `step`; `scan` and `record` come for free. What `step`
     passes through `self.gate("name", value)` is recorded by name and can be clamped.
+
+    Where the class says `timed = True`, the first channel of a_t is the time since the step before, in seconds (in
+    steps where the data have no clock): `dt` throughout, or, with irregular times, zero at a sequence's first step.
     """
 
     state_size: int
     hidden_size: int
+    timed = False  # whether a_t begins with the time since the last step
+    dt: float | None = None  # seconds per step, None for unit or irregular steps; known before `build`
     _handler: GateHandler | None = None
 
     @abstractmethod

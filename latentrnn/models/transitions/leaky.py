@@ -1,0 +1,90 @@
+"""Leaky integration with interpretable time constants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from latentrnn.models.transitions.recurrence import linear_recurrence
+from latentrnn.models.transitions.transition import Transition, check_size
+
+
+class LeakyIntegrator(Transition):
+    """h_t = r_t h_{t-1} + W x_t, r_t = exp(-gap_t / tau), one tau per unit; gap_t is the time since the last step.
+
+    For regular steps r = exp(-dt / tau) is one number per unit. All steps are evaluated in one parallel scan.
+
+    Args:
+        hidden_size: number of units.
+        tau: time constants in seconds (steps where the data have no `dt`), one number or one per unit; None spreads
+            the units evenly in log time from 2 to 50 steps.
+        learned: whether tau is learned, from there, or fixed.
+
+    Raises:
+        ValueError: a size below one, or time constants that are not positive or not one per unit.
+
+    References:
+        Jaeger, Lukosevicius, Popovici, Siewert. Optimization and applications of echo state networks with
+        leaky-integrator neurons. 2007.
+    """
+
+    timed = True
+
+    def __init__(self, hidden_size: int, tau: float | Sequence[float] | None = None, *, learned: bool = True) -> None:
+        super().__init__()
+        self.hidden_size = self.state_size = check_size("LeakyIntegrator", "hidden_size", hidden_size)
+        self.tau = _check_times(tau, hidden_size)
+        self.learned = learned
+
+    def build(self, input_size: int) -> None:
+        self.input_weight = nn.Parameter(torch.empty(self.hidden_size, input_size - 1))
+        start = torch.empty(self.hidden_size)
+        if self.learned:
+            self.log_time_constant = nn.Parameter(start)
+        else:
+            self.register_buffer("log_time_constant", start)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Return to the starting time constants; draw weights from torch's global generator."""
+        with torch.no_grad():
+            self.input_weight.normal_(0.0, self.input_weight.shape[1] ** -0.5)
+            if self.tau is None:
+                unit = 1.0 if self.dt is None else self.dt
+                start = unit * torch.logspace(0, 1, self.hidden_size, base=25.0, dtype=torch.float64) * 2
+            else:
+                start = torch.as_tensor(self.tau, dtype=torch.float64)
+            self.log_time_constant.copy_(start.log().expand(self.hidden_size))
+
+    @property
+    def time_constant(self) -> Tensor:
+        """tau, (hidden_size,), as it is now: in seconds with `dt` or times, otherwise in steps."""
+        return self.log_time_constant.exp()
+
+    def _retention(self, inputs: Tensor) -> Tensor:
+        return torch.exp(-inputs[..., :1] / self.time_constant)
+
+    def step(self, state: Tensor, inputs: Tensor) -> Tensor:
+        retention = self.gate("retention", self._retention(inputs))
+        return retention * state + F.linear(inputs[..., 1:], self.input_weight)
+
+    def scan(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        if self._handler is not None:
+            return super().scan(inputs, state)
+        driven = F.linear(inputs[..., 1:], self.input_weight)
+        states = linear_recurrence(self._retention(inputs), driven, state)
+        return states, states[..., -1, :]
+
+
+def _check_times(value: float | Sequence[float] | None, hidden_size: int) -> float | list[float] | None:
+    if value is None:
+        return None
+    times = torch.as_tensor(value, dtype=torch.float64)
+    if times.shape not in ((), (hidden_size,)) or not bool((times > 0).all()) or not bool(times.isfinite().all()):
+        raise ValueError(
+            f"LeakyIntegrator: tau must be a positive number or {hidden_size} of them, one per unit; found {value!r}"
+        )
+    return times.tolist()
