@@ -38,16 +38,22 @@ from latentrnn.inference import elbo_terms as elbo_terms
 from latentrnn.inference import fit as fit
 from latentrnn.models import GRU as GRU
 from latentrnn.models import LSTM as LSTM
+from latentrnn.models import AttentionPooling as AttentionPooling
 from latentrnn.models import Bernoulli as Bernoulli
 from latentrnn.models import BetaBinomial as BetaBinomial
+from latentrnn.models import BidirectionalRNN as BidirectionalRNN
 from latentrnn.models import Binomial as Binomial
 from latentrnn.models import Calcium as Calcium
 from latentrnn.models import Categorical as Categorical
+from latentrnn.models import CausalAttention as CausalAttention
+from latentrnn.models import Convolution as Convolution
 from latentrnn.models import CoupledGateLSTM as CoupledGateLSTM
 from latentrnn.models import Deterministic as Deterministic
 from latentrnn.models import DiagonalLinear as DiagonalLinear
 from latentrnn.models import DirichletMultinomial as DirichletMultinomial
 from latentrnn.models import DiscreteHazard as DiscreteHazard
+from latentrnn.models import Embedding as Embedding
+from latentrnn.models import FactorReadout as FactorReadout
 from latentrnn.models import Gamma as Gamma
 from latentrnn.models import GatedTransition as GatedTransition
 from latentrnn.models import Gaussian as Gaussian
@@ -63,11 +69,14 @@ from latentrnn.models import Link as Link
 from latentrnn.models import LogNormal as LogNormal
 from latentrnn.models import MarkovNormal as MarkovNormal
 from latentrnn.models import MinGRU as MinGRU
+from latentrnn.models import MLPReadout as MLPReadout
+from latentrnn.models import ModulatedAttention as ModulatedAttention
 from latentrnn.models import ModulatedForgetLSTM as ModulatedForgetLSTM
 from latentrnn.models import Multinomial as Multinomial
 from latentrnn.models import NegativeBinomial as NegativeBinomial
 from latentrnn.models import NeuralODE as NeuralODE
 from latentrnn.models import Observation as Observation
+from latentrnn.models import OneHot as OneHot
 from latentrnn.models import OrderedLogistic as OrderedLogistic
 from latentrnn.models import Poisson as Poisson
 from latentrnn.models import RecurrentNormal as RecurrentNormal
@@ -78,6 +87,7 @@ from latentrnn.models import ThermodynamicCell as ThermodynamicCell
 from latentrnn.models import Transition as Transition
 from latentrnn.models import VanillaRNN as VanillaRNN
 from latentrnn.models import Volatility as Volatility
+from latentrnn.models import WindowedAttention as WindowedAttention
 from latentrnn.models import ZeroInflatedGamma as ZeroInflatedGamma
 from latentrnn.models import ZeroInflatedPoisson as ZeroInflatedPoisson
 

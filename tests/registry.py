@@ -57,6 +57,17 @@ LATENTS: dict[str, Callable[[], lr.Latent]] = {
 }
 
 UNBOUNDED = ("linear", "switching", "switching sigmoid", "gated")
+FEATURES: dict[str, Callable[[], lr.Feature]] = {
+    "lags": lambda: lr.Lags("drive", 3),
+    "lags ahead": lambda: lr.Lags("stimulus", 2, future=2),
+    "one-hot": lambda: lr.OneHot("symbol", 3),
+    "embedding": lambda: lr.Embedding("symbol", 3, 2),
+    "convolution": lambda: lr.Convolution(["drive", "stimulus"], 2, widths=(2, 3), dilations=(1, 2), activation="tanh"),
+    "convolution, centred": lambda: lr.Convolution(
+        lr.OneHot("symbol", 3), 2, widths=3, causal=False, activation="tanh"
+    ),
+    "bidirectional": lambda: lr.BidirectionalRNN(["drive", lr.Embedding("symbol", 3, 2)], 2),
+}
 
 DEFAULTS = ("gru", "innovations", "poisson")
 
@@ -73,6 +84,7 @@ class Heads:
         totals: give the sum over channels of `y` at every step.
         feeds_transition: feedback enters the transition, which a Markov latent cannot take.
         irregular: steps at times of their own.
+        inputs: makes what drives the transition; by default every covariate that no gain claims.
     """
 
     observations: Callable[[], dict[str, lr.Observation]]
@@ -82,6 +94,7 @@ class Heads:
     totals: bool = False
     feeds_transition: bool = False
     irregular: bool = False
+    inputs: Callable[[], list[str | lr.Feature] | None] = lambda: None
 
 
 def counts(channels: int, mean: float = 1.3) -> Callable[[np.random.Generator, int], Array]:
@@ -120,6 +133,16 @@ def _several() -> dict[str, lr.Observation]:
         "y": lr.Poisson(covariates=["drive"]),
         "slow": lr.Gaussian(),
         "label": lr.Bernoulli(pooling="mean"),
+    }
+
+
+def _readouts() -> dict[str, lr.Observation]:
+    return {
+        "mlp": lr.Gaussian(readout=lr.MLPReadout(3, layers=2)),
+        "factor": lr.Poisson(readout=lr.FactorReadout(2, priors={"loading": normal()})),
+        "causal": lr.Poisson(readout=lr.CausalAttention(4, heads=2)),
+        "windowed": lr.Gaussian(readout=lr.WindowedAttention(3, 2), covariates=[lr.Lags("drive", 2)]),
+        "modulated": lr.Bernoulli(readout=lr.ModulatedAttention(["stimulus"], 2)),
     }
 
 
@@ -200,6 +223,25 @@ OBSERVATIONS: dict[str, Heads] = {
     "multinomial, missing": Heads(lambda: {"y": lr.Multinomial()}, {"y": counts(3)}, missing=("y",)),
     "clocked": Heads(lambda: {"y": lr.Gaussian()}, {"y": reals(2)}, {"clocks": {"y": 2}}, missing=("y",)),
     "per sequence": Heads(lambda: {"y": lr.Categorical(3)}, {"y": codes(1, 3)}, {"per_sequence": ["y"]}),
+    "per sequence, attention": Heads(
+        lambda: {"y": lr.Bernoulli(pooling="attention")}, {"y": codes(2, 2)}, {"per_sequence": ["y"]}
+    ),
+    "readouts": Heads(
+        _readouts,
+        {"mlp": reals(2), "factor": counts(3), "causal": counts(2), "windowed": reals(1), "modulated": codes(1, 2)},
+        {"clocks": {"causal": 2}},
+    ),
+    "attention, fed back": Heads(
+        lambda: {
+            "y": lr.Poisson(readout=lr.CausalAttention(2), feedback=lr.History(2, filters=1)),
+            "other": lr.Gaussian(readout=lr.WindowedAttention(2, 2), feedback=lr.History(2, filters=1, into="readout")),
+        },
+        {"y": counts(2, 0.7), "other": reals(1)},
+        feeds_transition=True,
+    ),
+    "features": Heads(
+        lambda: {"y": lr.Gaussian()}, {"y": reals(2)}, inputs=lambda: [make() for make in FEATURES.values()]
+    ),
     "several": Heads(
         _several,
         {"y": counts(2), "slow": reals(2), "label": codes(1, 2)},
@@ -226,6 +268,8 @@ def make_data(
         "drive": [rng.normal(2.0, 1.0, (steps, 1)) for steps in lengths],
         "stimulus": [rng.normal(size=(steps, 2)) for steps in lengths],
     }
+    if heads.inputs() is not None:
+        covariates["symbol"] = [rng.integers(0, 3, (steps, 1)).astype(float) for steps in lengths]
     options = dict(heads.options)
     if heads.irregular:
         options["times"] = [np.cumsum(rng.uniform(0.01, 0.3, steps)) for steps in lengths]
@@ -302,6 +346,7 @@ def make_model(
         transition=TRANSITIONS[transition](),
         latent=LATENTS[latent](),
         observations=OBSERVATIONS[observation].observations(),
+        inputs=OBSERVATIONS[observation].inputs(),
     )
     encoder = lr.RNNEncoder(3, direction=direction, mask_input=True)
     guide = lr.Guide(model, encoder=encoder, global_family=global_family)

@@ -98,7 +98,11 @@ PARTS: dict[str, Case] = {
         ValueError,
         "Poisson: link must be 'exp' or 'softplus'; found 'log'",
     ),
-    "unknown pooling": (lambda: lr.Bernoulli(pooling="max"), ValueError, "Bernoulli: pooling must be 'last' or 'mean'"),
+    "unknown pooling": (
+        lambda: lr.Bernoulli(pooling="max"),
+        ValueError,
+        "Bernoulli: pooling must be one of ['last', 'mean', 'attention'] or a Pooling; found 'max'",
+    ),
     "one class": (lambda: lr.Categorical(1), ValueError, "Categorical: classes must be at least 2; found 1"),
     "half a class": (
         lambda: lr.Categorical(2.5),
@@ -199,7 +203,11 @@ MODELS: dict[str, Case] = {
         ValueError,
         "inputs: unknown covariate 'speed'; the data have ['stimulus']",
     ),
-    "inputs as numbers": (lambda: model(inputs=[3]), TypeError, "inputs: expected covariate names or Lags; found int"),
+    "inputs as numbers": (
+        lambda: model(inputs=[3]),
+        TypeError,
+        "inputs: expected covariate names or features; found int",
+    ),
     "gain on a missing stimulus": (
         lambda: model(observations={"y": lr.Poisson(gain=lr.StimulusGain("sound"))}),
         ValueError,

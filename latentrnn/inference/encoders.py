@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models.component import Component
-from latentrnn.models.features import CovariateReader
+from latentrnn.models.features import CovariateReader, reverse
 from latentrnn.models.transitions.transition import check_size
 
 DIRECTIONS = ("causal", "backward", "bidirectional")
@@ -140,7 +140,7 @@ class RNNEncoder(Encoder):
             [self.covariates(data), *(part for name in self.visible for part in self._head(name, data))], -1
         )
         ahead = None if self.forwards is None else self.forwards(inputs)[0]
-        behind = None if self.backwards is None else self._reverse(self.backwards(self._reverse(inputs, data))[0], data)
+        behind = None if self.backwards is None else reverse(self.backwards(reverse(inputs, data))[0], data)
         if behind is None:
             assert ahead is not None
             return Encoding(ahead, inputs.new_ones(len(inputs), 1))
@@ -170,13 +170,3 @@ class RNNEncoder(Encoder):
         spread = frames.new_zeros(len(frames), steps, frames.shape[-1])
         spread[:, clock - 1 :: clock][:, : frames.shape[1]] = frames
         return spread
-
-    @staticmethod
-    def _reverse(values: Tensor, data: SequenceData) -> Tensor:
-        """Reverse every sequence within its own length, so that padding stays at the end."""
-        if not data.padded:
-            return values.flip(1)
-        steps = torch.arange(data.num_steps, device=values.device)
-        mirrored = data.lengths[:, None] - 1 - steps
-        order = torch.where(mirrored >= 0, mirrored, steps)
-        return values.gather(1, order.unsqueeze(-1).expand_as(values))

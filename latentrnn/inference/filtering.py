@@ -94,6 +94,7 @@ class _Filter:
         # weights use all that was observed, the context included; what is scored is decided at the end
         self.inputs = {n: course.inputs[n]._replace(mask=h.observed(self.data)) for n, h in self.heads.items()}
         self.history = {n: course.history_features(n, self.data.observations[n]) for n in course.feeding}
+        self.pasts: dict[str, Tensor | None] = dict.fromkeys(self.heads)  # earlier states that readouts remember
         self.gaps = gaps(self.data)
 
     def run(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -114,7 +115,8 @@ class _Filter:
                 if rest or frame >= data.observations[n].shape[1]:
                     continue
                 history = self.history[n][:, t : t + 1] if n in self.history else None
-                distribution = self.course.heads[n](h_t.unsqueeze(-2), self.inputs[n].at(frame), history)
+                distribution = self.course.heads[n](h_t.unsqueeze(-2), self.inputs[n].at(frame, self.pasts[n]), history)
+                self.pasts[n] = head.readout.remember(self.pasts[n], h_t)
                 entries = head.entry_log_prob(distribution, data.observations[n][:, frame : frame + 1]).squeeze(-2)
                 increment = increment + entries.sum(-1)
                 if n == self.name:
@@ -140,7 +142,9 @@ class _Filter:
         ancestors = torch.where(poor, ancestors.transpose(1, 2), torch.arange(count, device=weights.device)[:, None])
 
         def choose(value: Tensor) -> Tensor:
-            return value.gather(1, ancestors.unsqueeze(-1).expand_as(value))
+            chosen = ancestors.reshape(*ancestors.shape, *[1] * (value.dim() - ancestors.dim()))
+            return value.gather(1, chosen.expand_as(value))
 
+        self.pasts = {n: None if past is None else choose(past) for n, past in self.pasts.items()}
         innovation = None if carry.innovation is None else choose(carry.innovation)
         return torch.where(poor, torch.zeros_like(log_weights), log_weights), Carry(choose(carry.state), innovation)

@@ -1,6 +1,11 @@
 """The generative side."""
 
+from latentrnn.models.features import BidirectionalRNN as BidirectionalRNN
+from latentrnn.models.features import Convolution as Convolution
+from latentrnn.models.features import Embedding as Embedding
+from latentrnn.models.features import Feature as Feature
 from latentrnn.models.features import Lags as Lags
+from latentrnn.models.features import OneHot as OneHot
 from latentrnn.models.feedback import History as History
 from latentrnn.models.gain import StimulusGain as StimulusGain
 from latentrnn.models.latents import Deterministic as Deterministic
@@ -29,7 +34,17 @@ from latentrnn.models.observations import StudentT as StudentT
 from latentrnn.models.observations import Volatility as Volatility
 from latentrnn.models.observations import ZeroInflatedGamma as ZeroInflatedGamma
 from latentrnn.models.observations import ZeroInflatedPoisson as ZeroInflatedPoisson
+from latentrnn.models.pooling import AttentionPooling as AttentionPooling
+from latentrnn.models.pooling import LastState as LastState
+from latentrnn.models.pooling import MeanState as MeanState
+from latentrnn.models.pooling import Pooling as Pooling
+from latentrnn.models.readouts import CausalAttention as CausalAttention
+from latentrnn.models.readouts import FactorReadout as FactorReadout
 from latentrnn.models.readouts import LinearReadout as LinearReadout
+from latentrnn.models.readouts import MLPReadout as MLPReadout
+from latentrnn.models.readouts import ModulatedAttention as ModulatedAttention
+from latentrnn.models.readouts import Readout as Readout
+from latentrnn.models.readouts import WindowedAttention as WindowedAttention
 from latentrnn.models.state_space import LatentRNN as LatentRNN
 from latentrnn.models.transitions import GRU as GRU
 from latentrnn.models.transitions import LSTM as LSTM

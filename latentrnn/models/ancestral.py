@@ -142,6 +142,7 @@ class Course:
             for name, head in heads.items()
         }
         drawn: dict[str, list[Tensor]] = {name: [] for name in heads}
+        pasts: dict[str, Tensor | None] = dict.fromkeys(heads)  # earlier states that readouts remember
         unmasked = {name: self.inputs[name]._replace(mask=None) for name in heads}
         warm_up = int(np.max(data.host_context, initial=0))
         for t, a_t in enumerate(self.drive.unbind(-2)):
@@ -152,7 +153,8 @@ class Course:
                 state = self.transition.step(state, join(a_t.expand(*batch, -1), *parts))
             h_t = self.transition.output(state) if given is None else given[t]
             for name, head in heads.items():
-                inputs = unmasked[name].at(t)
+                inputs = unmasked[name].at(t, pasts[name])
+                pasts[name] = head.readout.remember(pasts[name], h_t)
                 y_t = self.heads[name](h_t.unsqueeze(-2), inputs, features[name].unsqueeze(-2)).sample()
                 encoded = head.encode_history(y_t, None)
                 if t < warm_up:  # the context is given, not sampled

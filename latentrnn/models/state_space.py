@@ -17,7 +17,7 @@ from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models import sites
 from latentrnn.models.ancestral import Course, Head
 from latentrnn.models.component import expanded_prior, from_config
-from latentrnn.models.features import CovariateReader, Lags
+from latentrnn.models.features import CovariateReader, Feature
 from latentrnn.models.latents import Latent, LatentSite
 from latentrnn.models.latents.latent import elapsed
 from latentrnn.models.observations import Observation
@@ -40,8 +40,8 @@ class LatentRNN(nn.Module):
         transition: the learned transition.
         latent: where randomness enters the state.
         observations: head name to `Observation`; heads of the data that are not listed are not modelled.
-        inputs: covariates (names or `Lags`) that drive the transition. By default every covariate that no gain
-            claims.
+        inputs: covariates (names, or features such as `Lags`, `OneHot`, `Convolution`) that drive the transition. By
+            default every covariate that no gain claims.
 
     Raises:
         ValueError: an unknown head or covariate, no head at all, or parts that do not go together.
@@ -67,7 +67,7 @@ class LatentRNN(nn.Module):
         transition: Transition,
         latent: Latent,
         observations: Mapping[str, Observation],
-        inputs: Sequence[str | Lags] | None = None,
+        inputs: str | Feature | Sequence[str | Feature] | None = None,
     ) -> None:
         super().__init__()
         _check_parts(spec, transition, latent, observations)
@@ -76,7 +76,7 @@ class LatentRNN(nn.Module):
         claimed = {head.gain.stimulus for head in heads.values() if head.gain is not None}
         if inputs is None:
             inputs = [name for name in spec.covariates if name not in claimed]
-        self.inputs = [inputs] if isinstance(inputs, str | Lags) else list(inputs)
+        self.inputs = [inputs] if isinstance(inputs, str | Feature) else list(inputs)
         self.features = CovariateReader("inputs", self.inputs, spec)
         self.transition, self.latent = transition.fresh(), latent.fresh()
         self.observations = nn.ModuleDict(heads)  # type: ignore[assignment]
@@ -195,6 +195,9 @@ class LatentRNN(nn.Module):
             ValueError: naming the head, what was expected and what came.
         """
         self._check_spec(data)
+        for part in self.modules():
+            if isinstance(part, Feature):
+                part.check(data)
         for name, head in self.observations.items():
             head.check(name, data.observations[name], data.masks[name])
 
@@ -211,7 +214,7 @@ class LatentRNN(nn.Module):
             "transition": self.transition.config(),
             "latent": self.latent.config(),
             "observations": {name: head.config() for name, head in self.observations.items()},
-            "inputs": [item.config() if isinstance(item, Lags) else item for item in self.inputs],
+            "inputs": [item.config() if isinstance(item, Feature) else item for item in self.inputs],
         }
 
     @classmethod

@@ -212,7 +212,14 @@ def test_masking_a_channel_is_leaving_it_out(family: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "observation", ["poisson history", "poisson history into readout", "gaussian history", "categorical history"]
+    "observation",
+    [
+        "poisson history",
+        "poisson history into readout",
+        "gaussian history",
+        "categorical history",
+        "attention, fed back",
+    ],
 )
 def test_windows_with_all_of_their_past_score_what_the_whole_scores(observation: str) -> None:
     data = make_data(OBSERVATIONS[observation], (9, 7))

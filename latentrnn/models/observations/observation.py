@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from latentrnn.data import DataSpec, HeadSpec, SequenceData
 from latentrnn.models.component import Component, check_priors
-from latentrnn.models.features import CovariateReader, standardisation
+from latentrnn.models.features import CovariateReader, Feature, listed, standardisation
 from latentrnn.models.feedback import History
 from latentrnn.models.gain import StimulusGain
-from latentrnn.models.readouts import LinearReadout, linear
+from latentrnn.models.pooling import POOLINGS, Pooling
+from latentrnn.models.readouts import LinearReadout, Readout, Surroundings, linear
 
 
 class HeadInputs(NamedTuple):
@@ -26,12 +27,19 @@ class HeadInputs(NamedTuple):
     stimulus: Any = None
     covariates: Any = None
     totals: Any = None
+    surroundings: Surroundings = Surroundings()  # what the readout needs
 
-    def at(self, t: int) -> HeadInputs:
-        """Return the inputs of one frame, with a time axis of length one."""
+    def at(self, t: int, past: Tensor | None = None) -> HeadInputs:
+        """Return the inputs of one frame, with a time axis of length one.
+
+        Args:
+            t: the frame.
+            past: earlier states that the readout remembers, (*sample, sequence, earlier, hidden_size).
+        """
         parts = (self.mask, self.stimulus, self.covariates, self.totals)
         mask, stimulus, covariates, totals = (None if part is None else part[:, t : t + 1] for part in parts)
-        return HeadInputs(mask, self.partial, stimulus, covariates, totals)
+        surroundings = self.surroundings.at(t)._replace(past=past)
+        return HeadInputs(mask, self.partial, stimulus, covariates, totals, surroundings)
 
 
 class Observation(Component):
@@ -43,10 +51,12 @@ class Observation(Component):
     Args (of every family, keyword-only):
         gain: a `StimulusGain`, or None.
         feedback: a `History` of the head's own past, or None.
-        covariates: covariates that act on the head directly, eta += D x_t.
-        priors: scalar priors on the readout's `weight` or `baseline`: what has one becomes a Pyro site with a
-            posterior; everything else is a point estimate.
-        pooling: for a per-sequence head, which state it reads: "last" (the sequence's last step) or "mean".
+        covariates: covariates (names or features) that act on the head directly, eta += D x_t.
+        readout: a `Readout`; by default `LinearReadout(priors)`.
+        priors: scalar priors on the linear readout's `weight` or `baseline`: what has one becomes a Pyro site with a
+            posterior; everything else is a point estimate. Another readout takes priors of its own, if any.
+        pooling: for a per-sequence head, which state it reads: "last" (the sequence's last step), "mean",
+            "attention" (learned), or a `Pooling`.
     """
 
     outputs_per_channel = 1
@@ -57,7 +67,8 @@ class Observation(Component):
 
     gain: StimulusGain | None
     feedback: Any  # History | None: only heads for which it is not None ever use it
-    readout: LinearReadout
+    readout: Readout
+    pooling: Pooling
     reader: CovariateReader
     location: Tensor
     scale: Tensor
@@ -69,20 +80,30 @@ class Observation(Component):
         *,
         gain: StimulusGain | None = None,
         feedback: History | None = None,
-        covariates: Sequence[str] = (),
+        covariates: Sequence[str | Feature] = (),
+        readout: Readout | None = None,
         priors: dict[str, dist.Distribution] | None = None,
-        pooling: str = "last",
+        pooling: str | Pooling = "last",
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        for value, kind, argument in ((gain, StimulusGain, "gain"), (feedback, History, "feedback")):
+        kinds = ((gain, StimulusGain, "gain"), (feedback, History, "feedback"), (readout, Readout, "readout"))
+        for value, kind, argument in kinds:
             if value is not None and not isinstance(value, kind):
                 raise TypeError(f"{name}: {argument} must be a {kind.__name__}; found {type(value).__name__}")
-        if pooling not in ("last", "mean"):
-            raise ValueError(f"{name}: pooling must be 'last' or 'mean'; found {pooling!r}")
-        self.gain, self.feedback, self.pooling = gain, feedback, pooling
-        self.covariates = [covariates] if isinstance(covariates, str) else list(covariates)
+        if not isinstance(pooling, Pooling) and pooling not in POOLINGS:
+            raise ValueError(f"{name}: pooling must be one of {list(POOLINGS)} or a Pooling; found {pooling!r}")
+        if priors and readout is not None:
+            raise ValueError(f"{name}: priors belong to the default readout; give {type(readout).__name__} its own")
+        self.gain, self.feedback = gain, feedback
+        self.covariates = listed(name, "covariates", covariates) if covariates else []
         self.priors = check_priors(name, priors, LinearReadout.interpretable)
+        self._given = {"readout": readout, "pooling": pooling}  # as described; a dict, so that it is no sub-module
+        self.readout = LinearReadout(self.priors) if readout is None else readout.fresh()
+        self.pooling = pooling.fresh() if isinstance(pooling, Pooling) else POOLINGS[pooling]()
+
+    def arguments(self) -> dict[str, Any]:
+        return super().arguments() | self._given
 
     def build(self, head: HeadSpec, spec: DataSpec, hidden_size: int) -> None:
         """Create the parameters of this head.
@@ -93,8 +114,7 @@ class Observation(Component):
         self.head = head
         self.outputs = head.channels * self.outputs_per_channel
         owner = f"observations[{head.name!r}]"
-        self.readout = LinearReadout(self.priors)
-        self.readout.build(hidden_size, self.outputs)
+        self.readout.build(hidden_size, self.outputs, spec)
         if self.gain is not None:
             self.gain.build(head.name, spec, hidden_size, self.outputs)
         if self.covariates:
@@ -102,6 +122,15 @@ class Observation(Component):
             self.covariate_weight = nn.Parameter(torch.zeros(self.outputs, self.reader.size))
         if not head.per_step and (self.gain is not None or self.covariates or self.feedback is not None):
             raise ValueError(f"{owner}: a per-sequence head has no time axis for gain, covariates or feedback")
+        if not head.per_step:
+            if self.readout.memory != 0:
+                raise ValueError(
+                    f"{owner}: {type(self.readout).__name__} reads earlier states, but a per-sequence head has one "
+                    "state for the whole sequence; use pooling='attention' to attend over its steps"
+                )
+            self.pooling.build(hidden_size)
+        elif self._given["pooling"] != "last":
+            raise ValueError(f"{owner}: a per-step head reads every state; pooling is for per-sequence heads")
         if self.feedback is not None:
             if head.clock != 1:
                 raise ValueError(f"{owner}: feedback needs a head on the base clock; this one's clock is {head.clock}")
@@ -196,7 +225,11 @@ class Observation(Component):
         frames = data.observations[name].shape[1]
         stimulus = None if self.gain is None else self.at_clock(self.gain.reader(data), frames)
         covariates = self.at_clock(self.reader(data), frames) if self.covariates else None
-        return HeadInputs(data.scored(name), data.spec.heads[name].missing, stimulus, covariates, data.totals.get(name))
+        surroundings = self.readout.surroundings(data)
+        if surroundings.context is not None:
+            surroundings = surroundings._replace(context=self.at_clock(surroundings.context, frames))
+        missing = data.spec.heads[name].missing
+        return HeadInputs(data.scored(name), missing, stimulus, covariates, data.totals.get(name), surroundings)
 
     def observed(self, data: SequenceData) -> Tensor:
         """Return which entries say something of their own step's state, the context included: a filter's mask."""
@@ -210,15 +243,11 @@ class Observation(Component):
 
     def pool(self, states: Tensor, data: SequenceData) -> Tensor:
         """Return the state that a per-sequence head reads, (..., sequence, hidden_size)."""
-        if self.pooling == "mean":
-            weight = data.valid.to(states.dtype).unsqueeze(-1)
-            return (states * weight).sum(-2) / weight.sum(-2)
-        last = (data.lengths - 1).clamp_min(0)[:, None, None].expand(*states.shape[:-2], 1, states.shape[-1])
-        return states.gather(-2, last).squeeze(-2)
+        return self.pooling(states, data)
 
     def predictor(self, states: Tensor, inputs: HeadInputs, history: Tensor | None) -> Tensor:
         """Return eta, (..., time, outputs), of states at this head's frames, (..., time, hidden_size)."""
-        eta = self.readout(states)
+        eta = self.readout(states, inputs.surroundings)
         if self.gain is not None:
             eta = eta + self.gain(states, inputs.stimulus)
         if self.covariates:

@@ -1,4 +1,4 @@
-"""From the state to a head's raw outputs."""
+"""The linear readout."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentrnn.models.component import Component, check_priors
+from latentrnn.data import DataSpec
+from latentrnn.models.component import check_priors
+from latentrnn.models.readouts.readout import Readout, Surroundings
 
 
-class LinearReadout(Component):
+class LinearReadout(Readout):
     """eta_t = W h_t + b.
 
     Args:
@@ -28,7 +30,7 @@ class LinearReadout(Component):
         super().__init__()
         self.priors = check_priors("LinearReadout", priors, self.interpretable)
 
-    def build(self, hidden_size: int, outputs: int) -> None:
+    def build(self, hidden_size: int, outputs: int, spec: DataSpec) -> None:
         """Create `weight` (outputs, hidden_size) and `baseline` (outputs,)."""
         self.add_parameter("weight", torch.zeros(outputs, hidden_size), self.priors)
         self.add_parameter("baseline", torch.zeros(outputs), self.priors)
@@ -40,7 +42,7 @@ class LinearReadout(Component):
             self.weight.normal_(0.0, 0.5 / self.weight.shape[-1] ** 0.5)
             self.baseline.zero_()
 
-    def forward(self, states: Tensor) -> Tensor:
+    def forward(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
         """Return eta, (..., time, outputs), of states (..., time, hidden_size)."""
         return linear(states, self.weight, self.baseline)
 

@@ -1,0 +1,131 @@
+"""What every feature of the covariates fulfils, the plain one, and the reader that puts several side by side."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from latentrnn.data import CovariateSpec, DataSpec, HeadSpec, SequenceData
+from latentrnn.models.component import Component
+
+
+class Feature(Component):
+    """x_t = feature(covariates): channels made of covariates, (sequence, time, size).
+
+    A feature stands wherever a covariate's name may stand. A new one sets `size` in `build` and writes `forward`; what
+    lies in padding must not reach a step inside the sequence.
+    """
+
+    size: int  # channels, once built
+    lookahead: float = 0  # steps of covariates after t that it uses; infinite for the whole sequence
+
+    @abstractmethod
+    def build(self, owner: str, spec: DataSpec) -> None:
+        """Create the parameters; `owner` is who reads, for error messages."""
+
+    @abstractmethod
+    def forward(self, data: SequenceData) -> Tensor:
+        """Return (sequence, time, size)."""
+
+    def check(self, data: SequenceData) -> None:
+        """Raise a ValueError that names the first value that the feature cannot take in."""
+
+
+class Identity(Feature):
+    """A covariate as it is, standardised if the data's door recorded how. Its name alone means the same.
+
+    Args:
+        covariate: the covariate's name.
+    """
+
+    location: Tensor
+    scale: Tensor
+
+    def __init__(self, covariate: str) -> None:
+        super().__init__()
+        self.covariate = covariate
+
+    def build(self, owner: str, spec: DataSpec) -> None:
+        found = find(owner, self.covariate, spec)
+        self.size = found.features
+        location, scale = standardisation(found, found.features)
+        self.register_buffer("location", location, persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
+
+    def forward(self, data: SequenceData) -> Tensor:
+        return (data.covariates[self.covariate] - self.location) / self.scale
+
+
+class CovariateReader(nn.Module):
+    """Reads named covariates and features from a batch, side by side.
+
+    Args:
+        owner: who reads, for error messages.
+        items: covariate names, or features.
+        spec: the data's spec.
+
+    Raises:
+        ValueError: a covariate that the data do not have.
+        TypeError: an item that is neither a name nor a `Feature`.
+    """
+
+    def __init__(self, owner: str, items: Sequence[str | Feature], spec: DataSpec) -> None:
+        super().__init__()
+        parts: list[Feature] = []
+        for item in items:
+            if not isinstance(item, str | Feature):
+                raise TypeError(f"{owner}: expected covariate names or features; found {type(item).__name__}")
+            parts.append(Identity(item) if isinstance(item, str) else item.fresh())
+            parts[-1].build(owner, spec)
+        self.parts = nn.ModuleList(parts)
+        self.size = sum(part.size for part in parts)
+        self.lookahead = max((part.lookahead for part in parts), default=0)
+
+    def forward(self, data: SequenceData) -> Tensor:
+        """Return (sequence, time, size)."""
+        if not self.parts:
+            return torch.zeros(data.num_sequences, data.num_steps, 0, dtype=data.dtype, device=data.device)
+        parts = [part(data) for part in self.parts]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+
+def listed(owner: str, argument: str, items: str | Feature | Sequence[str | Feature]) -> list[str | Feature]:
+    """Return what reads covariates as a list: one name or feature may stand alone.
+
+    Raises:
+        ValueError: there is none.
+        TypeError: an item is neither a name nor a feature.
+    """
+    found = [items] if isinstance(items, str | Feature) else list(items)
+    if not found:
+        raise ValueError(f"{owner}: {argument} must name at least one covariate")
+    for item in found:
+        if not isinstance(item, str | Feature):
+            raise TypeError(f"{owner}: {argument}: expected covariate names or features; found {type(item).__name__}")
+    return found
+
+
+def find(owner: str, covariate: str, spec: DataSpec) -> CovariateSpec:
+    """Return a covariate's spec.
+
+    Raises:
+        ValueError: the data have no such covariate.
+    """
+    if covariate not in spec.covariates:
+        raise ValueError(f"{owner}: unknown covariate {covariate!r}; the data have {sorted(spec.covariates)}")
+    return spec.covariates[covariate]
+
+
+def inside(values: Tensor, data: SequenceData) -> Tensor:
+    """Return values, (sequence, time, channel), with zeros in padding."""
+    return torch.where(data.valid.unsqueeze(-1), values, torch.zeros_like(values)) if data.padded else values
+
+
+def standardisation(spec: CovariateSpec | HeadSpec, size: int) -> tuple[Tensor, Tensor]:
+    """Return location and scale, (size,), of a covariate or head; zero and one where the data are as they came."""
+    if spec.location is None:
+        return torch.zeros(size), torch.ones(size)
+    return torch.tensor(spec.location), torch.tensor(spec.scale)

@@ -1,0 +1,87 @@
+"""Covariates that hold symbols: bases, words, keys, speakers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from latentrnn.data import DataSpec, SequenceData
+from latentrnn.models.features.feature import Feature, find
+from latentrnn.models.transitions.transition import check_size
+
+
+class OneHot(Feature):
+    """x_t = e_{s_t}: one channel per symbol, for each feature of a covariate of codes 0 to symbols - 1.
+
+    Args:
+        covariate: the covariate's name.
+        symbols: number of symbols.
+
+    Raises:
+        ValueError: fewer than one symbol, or, when data are checked, a code outside the range.
+    """
+
+    def __init__(self, covariate: str, symbols: int) -> None:
+        super().__init__()
+        self.covariate, self.symbols = covariate, check_size("OneHot", "symbols", symbols)
+
+    def build(self, owner: str, spec: DataSpec) -> None:
+        self.size = find(owner, self.covariate, spec).features * self.symbols
+
+    def check(self, data: SequenceData) -> None:
+        check_codes("OneHot", self.covariate, self.symbols, data)
+
+    def forward(self, data: SequenceData) -> Tensor:
+        codes = data.covariates[self.covariate]
+        symbols = torch.arange(self.symbols, dtype=codes.dtype, device=codes.device)
+        return (codes.unsqueeze(-1) == symbols).to(codes.dtype).flatten(-2)
+
+
+class Embedding(Feature):
+    """x_t = E[s_t]: a learned vector for each symbol, for each feature of a covariate of codes 0 to symbols - 1.
+
+    Args:
+        covariate: the covariate's name.
+        symbols: number of symbols.
+        dim: channels of a vector.
+
+    Raises:
+        ValueError: a size below one, or, when data are checked, a code outside the range.
+
+    References:
+        Bengio, Ducharme, Vincent, Jauvin. A neural probabilistic language model. 2003.
+    """
+
+    def __init__(self, covariate: str, symbols: int, dim: int) -> None:
+        super().__init__()
+        self.covariate, self.symbols = covariate, check_size("Embedding", "symbols", symbols)
+        self.dim = check_size("Embedding", "dim", dim)
+
+    def build(self, owner: str, spec: DataSpec) -> None:
+        features = find(owner, self.covariate, spec).features
+        self.size = features * self.dim
+        self.vectors = nn.Embedding(self.symbols, self.dim)
+
+    def check(self, data: SequenceData) -> None:
+        check_codes("Embedding", self.covariate, self.symbols, data)
+
+    def forward(self, data: SequenceData) -> Tensor:
+        codes = data.covariates[self.covariate].long()
+        codes = torch.where(data.valid.unsqueeze(-1), codes, 0) if data.padded else codes
+        return self.vectors(codes).flatten(-2)
+
+
+def check_codes(owner: str, covariate: str, symbols: int, data: SequenceData) -> None:
+    """Raise where a covariate holds anything but codes.
+
+    Raises:
+        ValueError: naming the first such entry.
+    """
+    codes = data.covariates[covariate]
+    bad = data.valid.unsqueeze(-1) & ((codes < 0) | (codes >= symbols) | (codes != codes.floor()))
+    if bool(bad.any()):
+        sequence, step, feature = (int(i) for i in bad.nonzero()[0])
+        raise ValueError(
+            f"covariates[{covariate!r}]: {owner} needs integer codes from 0 to {symbols - 1}; found "
+            f"{float(codes[sequence, step, feature])} at sequence {sequence}, step {step}, feature {feature}"
+        )

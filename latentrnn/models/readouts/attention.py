@@ -1,0 +1,264 @@
+"""Readouts that look back: attention over states up to the present one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from latentrnn.data import DataSpec, SequenceData
+from latentrnn.models.features import CovariateReader, Feature, listed
+from latentrnn.models.readouts.readout import Readout, Surroundings, with_past
+from latentrnn.models.transitions.transition import check_size
+
+
+class AttentionReadout(Readout):
+    """eta_t = W h_t + U c_t + b, with c_t what attention found: the common part of the readouts of this file."""
+
+    attention: Attention
+    size: int
+
+    def _build(self, hidden_size: int, asked: int, outputs: int, heads: int) -> None:
+        self.attention = Attention(hidden_size, asked, self.size, heads)
+        self.weight = nn.Parameter(torch.zeros(outputs, hidden_size))
+        self.attended_weight = nn.Parameter(torch.zeros(outputs, self.size))
+        self.baseline = nn.Parameter(torch.zeros(outputs))
+
+    def reset_parameters(self) -> None:
+        """Draw small output weights from torch's global generator; the maps of the attention reset themselves."""
+        with torch.no_grad():
+            for weight in (self.weight, self.attended_weight):
+                weight.normal_(0.0, 0.5 / weight.shape[-1] ** 0.5)
+            self.baseline.zero_()
+
+    def _output(self, states: Tensor, attended: Tensor) -> Tensor:
+        return F.linear(states, self.weight, self.baseline) + F.linear(attended, self.attended_weight)
+
+
+class CausalAttention(AttentionReadout):
+    """eta_t = W h_t + U c_t + b,  c_t = sum_{s<=t} alpha_ts V h_s,  alpha_t = softmax_s(q_t . k_s / sqrt(size/heads)).
+
+    Queries q = Q h and keys k = K h; each head attends by itself and has its share of `size`. Where the model runs
+    step by step, all earlier states are kept (by a particle filter those of every particle).
+
+    Args:
+        size: channels of queries, keys and values, all heads together.
+        heads: attention heads, a divisor of `size`.
+
+    Raises:
+        ValueError: a size below one, or one that the heads do not divide.
+
+    References:
+        Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin. Attention is all you need. 2017.
+    """
+
+    memory = None
+
+    def __init__(self, size: int = 32, *, heads: int = 1) -> None:
+        super().__init__()
+        self.size, self.heads = check_heads("CausalAttention", size, heads)
+
+    def build(self, hidden_size: int, outputs: int, spec: DataSpec) -> None:
+        self._build(hidden_size, hidden_size, outputs, self.heads)
+        self.reset_parameters()
+
+    def forward(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
+        attended = self.attention(states, with_past(states, surroundings.past), causal=True)
+        return self._output(states, attended)
+
+    def attention_weights(self, states: Tensor) -> Tensor:
+        """Return alpha, (..., head, time, source time), of states (..., time, hidden_size)."""
+        return self.attention.weights(states, states, causal=True)
+
+
+class WindowedAttention(AttentionReadout):
+    """As `CausalAttention`, over the last `window` states, with a learned bias of every lag in the softmax.
+
+        alpha_t = softmax_{t-window<s<=t}(q_t . k_s / sqrt(size/heads) + r_{t-s})
+
+    Its cost grows with time times window, not with time squared.
+
+    Args:
+        window: states it reads, the present one included.
+        size: channels of queries, keys and values, all heads together.
+        heads: attention heads, a divisor of `size`.
+
+    Raises:
+        ValueError: a size below one, or one that the heads do not divide.
+
+    References:
+        Luong, Pham, Manning. Effective approaches to attention-based neural machine translation (local
+        attention). 2015.
+        Shaw, Uszkoreit, Vaswani. Self-attention with relative position representations. 2018.
+    """
+
+    def __init__(self, window: int, size: int = 32, *, heads: int = 1) -> None:
+        super().__init__()
+        self.window = check_size("WindowedAttention", "window", window)
+        self.size, self.heads = check_heads("WindowedAttention", size, heads)
+        self.memory = window - 1
+
+    def build(self, hidden_size: int, outputs: int, spec: DataSpec) -> None:
+        self._build(hidden_size, hidden_size, outputs, self.heads)
+        self.lag_bias = nn.Parameter(torch.zeros(self.heads, self.window))  # the oldest lag first
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Treat all lags alike; draw small output weights from torch's global generator."""
+        super().reset_parameters()
+        with torch.no_grad():
+            self.lag_bias.zero_()
+
+    def forward(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
+        together = with_past(states, surroundings.past)
+        known, time = together.shape[-2], states.shape[-2]
+        attention = self.attention
+        # one window per step, all within [start of the recording - window, t]: (..., head, time, channel, window)
+        keys, values = (self._windows(part(together), time) for part in (attention.key, attention.value))
+        scores = torch.einsum("...htc,...htcw->...htw", attention.split(attention.query(states)), keys)
+        scores = scores / math.sqrt(self.size // self.heads) + self.lag_bias.unsqueeze(-2)
+        step = torch.arange(known - time, known, device=states.device)
+        lag = torch.arange(self.window - 1, -1, -1, device=states.device)
+        scores = scores.masked_fill(step[:, None] < lag, -math.inf)  # before the first state
+        return self._output(states, attention.join(torch.einsum("...htw,...htcw->...htc", scores.softmax(-1), values)))
+
+    def _windows(self, together: Tensor, time: int) -> Tensor:
+        padded = F.pad(self.attention.split(together), (0, 0, self.window - 1, 0))
+        return padded[..., -(time + self.window - 1) :, :].unfold(-2, self.window, 1)
+
+
+class ModulatedAttention(AttentionReadout):
+    """As `CausalAttention`, with queries that a context (who speaks, which task) scales and shifts.
+
+        q_t = (1 + G x_t) * (Q h_t) + D x_t
+
+    So the same state asks the past differently for another speaker or task.
+
+    Args:
+        by: the context: covariates (names or features such as `OneHot`).
+        size: channels of queries, keys and values, all heads together.
+        heads: attention heads, a divisor of `size`.
+
+    Raises:
+        ValueError: a size below one, or one that the heads do not divide, or no context.
+
+    References:
+        Perez, Strub, de Vries, Dumoulin, Courville. FiLM: visual reasoning with a general conditioning layer. 2018.
+        Majumder, Poria, Hazarika, Mihalcea, Gelbukh, Cambria. DialogueRNN: an attentive RNN for emotion detection in
+        conversations. 2019.
+    """
+
+    memory = None
+
+    def __init__(self, by: str | Feature | Sequence[str | Feature], size: int = 32, *, heads: int = 1) -> None:
+        super().__init__()
+        self.by = listed("ModulatedAttention", "by", by)
+        self.size, self.heads = check_heads("ModulatedAttention", size, heads)
+
+    def build(self, hidden_size: int, outputs: int, spec: DataSpec) -> None:
+        self.reader = CovariateReader("ModulatedAttention", self.by, spec)
+        self._build(hidden_size, hidden_size, outputs, self.heads)
+        self.scale_weight = nn.Parameter(torch.zeros(self.size, self.reader.size))
+        self.shift_weight = nn.Parameter(torch.zeros(self.size, self.reader.size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw small weights of the context and of the output from torch's global generator."""
+        super().reset_parameters()
+        with torch.no_grad():
+            for weight in (self.scale_weight, self.shift_weight):
+                weight.normal_(0.0, 0.1 / weight.shape[-1] ** 0.5)
+
+    def surroundings(self, data: SequenceData) -> Surroundings:
+        return Surroundings(context=self.reader(data))
+
+    def forward(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
+        x = surroundings.context
+        assert x is not None
+        scale, shift = 1 + F.linear(x, self.scale_weight), F.linear(x, self.shift_weight)
+        together = with_past(states, surroundings.past)
+        return self._output(states, self.attention(states, together, causal=True, scale=scale, shift=shift))
+
+
+class Attention(nn.Module):
+    """Scaled dot-product attention with learned maps to queries, keys and values; sample axes broadcast.
+
+    Args:
+        asking: channels of what asks.
+        asked: channels of what is attended to.
+        size, heads: see `CausalAttention`.
+    """
+
+    def __init__(self, asking: int, asked: int, size: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(asking, size)
+        self.key = nn.Linear(asked, size, bias=False)  # a bias of the keys leaves the softmax as it is
+        self.value = nn.Linear(asked, size, bias=False)  # one of the values is the readout's baseline
+
+    def forward(
+        self,
+        states: Tensor,
+        source: Tensor,
+        *,
+        causal: bool = False,
+        valid: Tensor | None = None,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+    ) -> Tensor:
+        """Return the attended values, (..., time, size).
+
+        Args:
+            states: what asks, (..., time, channel).
+            source: what is attended to, (..., source time, channel).
+            causal: the last states of `source` are `states`, and each step sees those up to its own.
+            valid: which steps of the source exist, (sequence, source time); None for all.
+            scale, shift: modulation of the queries, (..., time, size).
+        """
+        query = self.query(states)
+        query = query if scale is None else query * scale + shift
+        query, key, value = self.split(query), self.split(self.key(source)), self.split(self.value(source))
+        batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
+        query, key, value = (part.expand(*batch, *part.shape[-2:]) for part in (query, key, value))
+        mask = self._mask(states, source, causal, valid)
+        return self.join(F.scaled_dot_product_attention(query, key, value, attn_mask=mask))
+
+    def weights(self, states: Tensor, source: Tensor, *, causal: bool = False, valid: Tensor | None = None) -> Tensor:
+        """Return the softmax weights, (..., head, time, source time)."""
+        query, key = self.split(self.query(states)), self.split(self.key(source))
+        scores = query @ key.mT / math.sqrt(query.shape[-1])
+        mask = self._mask(states, source, causal, valid)
+        return (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
+
+    def _mask(self, states: Tensor, source: Tensor, causal: bool, valid: Tensor | None) -> Tensor | None:
+        if valid is not None:
+            valid = valid | ~valid.any(-1, keepdim=True)  # nothing to see: no NaN, and nothing counts there anyway
+            return valid[..., None, None, :]  # (sequence, head, time, source time)
+        asking, asked = states.shape[-2], source.shape[-2]
+        if not causal or asking == 1:
+            return None
+        return torch.ones(asking, asked, dtype=torch.bool, device=states.device).tril(asked - asking)
+
+    def split(self, values: Tensor) -> Tensor:
+        """Return (..., head, time, channel) of (..., time, size)."""
+        return values.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
+
+    @staticmethod
+    def join(values: Tensor) -> Tensor:
+        """Return (..., time, size) of (..., head, time, channel)."""
+        return values.transpose(-2, -3).flatten(-2)
+
+
+def check_heads(owner: str, size: int, heads: int) -> tuple[int, int]:
+    """Return `size` and `heads`.
+
+    Raises:
+        ValueError: one is not a positive integer, or the heads do not divide the size.
+    """
+    check_size(owner, "size", size), check_size(owner, "heads", heads)
+    if size % heads:
+        raise ValueError(f"{owner}: heads must divide size; found size={size} and heads={heads}")
+    return size, heads

@@ -1,0 +1,61 @@
+"""A readout through a few factors."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from latentrnn.data import DataSpec
+from latentrnn.models.component import check_priors
+from latentrnn.models.readouts.linear import linear
+from latentrnn.models.readouts.readout import Readout, Surroundings
+from latentrnn.models.transitions.transition import check_size
+
+
+class FactorReadout(Readout):
+    """f_t = A h_t / |A|,  eta_t = C f_t + b: many channels driven by a few factors.
+
+    Each row of A is divided by its norm, so that the scale of a factor lies in the loadings C alone.
+
+    Args:
+        factors: number of factors.
+        priors: scalar priors on `loading` (C) or `baseline` (b), each shared by the entries.
+
+    Raises:
+        ValueError: fewer than one factor, or a prior on anything else.
+
+    References:
+        Pandarinath, O'Shea, Collins, Jozefowicz, Stavisky, ... Sussillo. Inferring single-trial neural population
+        dynamics using sequential auto-encoders. 2018.
+    """
+
+    interpretable = ("loading", "baseline")
+    loading: Tensor
+    baseline: Tensor
+
+    def __init__(self, factors: int, *, priors: dict[str, dist.Distribution] | None = None) -> None:
+        super().__init__()
+        self.factors = check_size("FactorReadout", "factors", factors)
+        self.priors = check_priors("FactorReadout", priors, self.interpretable)
+
+    def build(self, hidden_size: int, outputs: int, spec: DataSpec) -> None:
+        """Create `weight` A (factors, hidden_size), `loading` C (outputs, factors) and `baseline` (outputs,)."""
+        self.weight = nn.Parameter(torch.zeros(self.factors, hidden_size))
+        self.add_parameter("loading", torch.zeros(outputs, self.factors), self.priors)
+        self.add_parameter("baseline", torch.zeros(outputs), self.priors)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weights and small loadings from torch's global generator."""
+        with torch.no_grad():
+            self.weight.normal_()
+            self.loading.normal_(0.0, 0.5 / self.factors**0.5)
+            self.baseline.zero_()
+
+    def to_factors(self, states: Tensor) -> Tensor:
+        """Return f, (..., time, factors), of states (..., time, hidden_size)."""
+        return linear(states, nn.functional.normalize(self.weight, dim=-1))
+
+    def forward(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
+        return linear(self.to_factors(states), self.loading, self.baseline)
