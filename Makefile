@@ -8,6 +8,9 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+# two processes of one thread each: the tests are many small steps, on which a second thread only waits; a file stays in
+# one process, so that what it fits once serves all its tests
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 .PHONY: install demo test test-slow lint format types examples bench clean
 .DEFAULT_GOAL := test
@@ -24,10 +27,10 @@ demo: $(INSTALLED)
 	$(PY) examples/grasshopper/demo.py --out demo
 
 test: $(INSTALLED)
-	$(PY) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(INSTALLED)
-	$(PY) -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .
