@@ -244,6 +244,7 @@ class Posterior:
     def one_step_ahead(self, head: str, num_particles: int = 256, num_filters: int = 4) -> OneStepAhead:
         """Return log p(y_t | y_{<t}, covariates_{<=t}) and E[y_t | y_{<t}] of one head.
 
+        Features that look ahead (`Lags(future=...)`) condition on as many later covariates; see `LatentRNN.latency`.
         Exact where no local latent is random and no parameter has a prior. Otherwise with its Monte Carlo error: by
         a bootstrap particle filter on the generative model (the guide, which smooths, is never used for latents),
         and averaged at each step over draws of q(theta) where parameters have priors.
@@ -255,10 +256,16 @@ class Posterior:
                 parameters is, which holds that of the filters).
 
         Raises:
-            ValueError: an unknown or a per-sequence head, or fewer than two filters.
+            ValueError: an unknown or a per-sequence head, a model that sees the whole sequence of covariates
+                (`BidirectionalRNN`), or fewer than two filters.
         """
         if not self._head(head).head.per_step:
             raise ValueError(f"one_step_ahead: {head!r} is a per-sequence head")
+        if math.isinf(self.model.lookahead):
+            raise ValueError(
+                "one_step_ahead: the model sees the covariates of the whole sequence at every step, as with "
+                "BidirectionalRNN, and so cannot predict as time goes on; use causal features such as Lags or Convolution"
+            )
         if num_filters < 2:
             raise ValueError(f"one_step_ahead: num_filters must be at least 2, for the error; found {num_filters}")
         draws = 1 if self.guide.parameter_sites is None else 16

@@ -21,6 +21,7 @@ from latentrnn.models.features import CovariateReader, Feature
 from latentrnn.models.latents import Latent, LatentSite
 from latentrnn.models.latents.latent import elapsed
 from latentrnn.models.observations import Observation
+from latentrnn.models.readouts import Readout
 from latentrnn.models.transitions import Transition
 
 
@@ -162,6 +163,17 @@ class LatentRNN(nn.Module):
         if self._constant:
             features = features.new_ones(*features.shape[:-1], 1)
         return torch.cat([elapsed(data).unsqueeze(-1), features], -1) if self.transition.timed else features
+
+    @property
+    def lookahead(self) -> float:
+        """Steps of covariates after t that the model uses at t; infinite where it sees the whole sequence."""
+        parts = [part for part in self.modules() if isinstance(part, Feature | Readout)]
+        return max((part.lookahead for part in parts), default=0)
+
+    @property
+    def latency(self) -> float:
+        """How long after step t the model can first be evaluated there: seconds, or steps where `dt` is unknown."""
+        return self.lookahead * (1.0 if self.spec.dt is None else self.spec.dt)
 
     def latent_sites(self) -> list[LatentSite]:
         """Return the local latent sites, in the order in which they are sampled."""
