@@ -48,7 +48,9 @@ class Draws:
         self, model: LatentRNN, guide: Guide, data: SequenceData, device: str | torch.device, seed: int
     ) -> None:
         self.device, self.seed = resolve_device(device), seed
-        self.model, self.guide = copy.deepcopy(model).to(self.device), copy.deepcopy(guide).to(self.device)
+        # dropout and its like belong to training: here they are their averages
+        self.model = copy.deepcopy(model).to(self.device).eval()
+        self.guide = copy.deepcopy(guide).to(self.device).eval()
         self.data = data.to(self.device)
 
     def seeded(self) -> Any:

@@ -113,7 +113,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 def _starting_point(
     model: LatentRNN, guide: Guide, train: SequenceData, start_from: FitResult | None
 ) -> tuple[LatentRNN, Guide]:
-    model, guide = copy.deepcopy(model), copy.deepcopy(guide)
+    model, guide = copy.deepcopy(model).train(), copy.deepcopy(guide).train()
     model.to(train.dtype), guide.to(train.dtype)
     if start_from is not None:
         model.load_state_dict(start_from.model.state_dict())

@@ -180,9 +180,11 @@ class Run:
 
     def _evaluate(self, validation: SequenceData, step: int) -> bool:
         self.average.swap()
+        self.model.eval(), self.guide.eval()  # without dropout and its like, which belong to training
         try:
             return self._judge(validation, step)
         finally:
+            self.model.train(), self.guide.train()
             self.average.swap()
 
     def _judge(self, validation: SequenceData, step: int) -> bool:
