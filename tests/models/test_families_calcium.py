@@ -172,7 +172,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "covariates": (
         lambda: lr.Calcium(0.3, events="spikes", covariates=["x"]),
-        "Calcium: with events='spikes' gain, covariates and priors belong to that head",
+        "Calcium: with events='spikes' gain, covariates, priors and readout belong to that head",
+    ),
+    "readout": (
+        lambda: lr.Calcium(0.3, events="spikes", readout=lr.MLPReadout(3)),
+        "Calcium: with events='spikes' gain, covariates, priors and readout belong to that head",
     ),
     "events unknown": (
         lambda: built(lr.Calcium(0.3, events="calls"), FLUORESCENCE, SPIKES),

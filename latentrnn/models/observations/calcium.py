@@ -86,8 +86,10 @@ class Calcium(Observation):
             raise ValueError(f"Calcium: rise must be below decay; found rise {rise} and decay {decay}")
         if self.feedback is not None:
             raise ValueError("Calcium: fluorescence does not drive what comes next; let the spikes' head feed back")
-        if events is not None and (self.gain is not None or self.covariates or self.priors):
-            raise ValueError(f"Calcium: with events={events!r} gain, covariates and priors belong to that head")
+        if events is not None and (self.gain is not None or self.covariates or self.priors or shared.get("readout")):
+            raise ValueError(
+                f"Calcium: with events={events!r} gain, covariates, priors and readout belong to that head"
+            )
         self.decay, self.rise, self.kernel, self.learn_kernel = decay, rise, kernel, learn_kernel
         self.drift, self.events = drift, events
         self.reads = events
