@@ -56,7 +56,7 @@ LATENTS: dict[str, Callable[[], lr.Latent]] = {
     "recurrent normal": lambda: lr.RecurrentNormal(2, initial=2),
 }
 
-UNBOUNDED = ("linear", "switching", "switching sigmoid", "gated")
+UNBOUNDED = ("linear", "diagonal linear", "switching", "switching sigmoid", "gated")
 FEATURES: dict[str, Callable[[], lr.Feature]] = {
     "lags": lambda: lr.Lags("drive", 3),
     "lags ahead": lambda: lr.Lags("stimulus", 2, future=2),
