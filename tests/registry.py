@@ -361,7 +361,7 @@ def make_model(
             head.feedback.own.detach().mul_(0.3)
     if transition in UNBOUNDED:  # nothing bounds its states: an unstable one leaves no digits to compare
         for parameter in model.transition.parameters():
-            parameter.detach().mul_(0.3)
+            parameter.detach().mul_(0.15)
     if transition == "vanilla relu":  # units that are never active have no gradient, rightly
         for name, parameter in model.transition.named_parameters():
             if "bias" in name:
