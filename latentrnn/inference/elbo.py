@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -44,7 +44,7 @@ class Terms(NamedTuple):
 
 
 def elbo_terms(
-    model: nn.Module,
+    model: Callable[[SequenceData], Any],
     guide: nn.Module,
     data: SequenceData,
     *,
@@ -101,7 +101,11 @@ def log_weights(model: nn.Module, guide: nn.Module, data: SequenceData, num_part
 
 
 def paired_traces(
-    model: nn.Module, guide: nn.Module, data: SequenceData, num_particles: int, guide_data: SequenceData | None = None
+    model: Callable[[SequenceData], Any],
+    guide: nn.Module,
+    data: SequenceData,
+    num_particles: int,
+    guide_data: SequenceData | None = None,
 ) -> tuple[Trace, Trace]:
     """Return a trace of the guide and one of the model replayed against it, particles at dim -2 where several."""
     particles = pyro.plate("particles", num_particles, dim=-2) if num_particles > 1 else nullcontext()

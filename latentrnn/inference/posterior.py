@@ -264,7 +264,7 @@ class Posterior:
         if math.isinf(self.model.lookahead):
             raise ValueError(
                 "one_step_ahead: the model sees the covariates of the whole sequence at every step, as with "
-                "BidirectionalRNN, and so cannot predict as time goes on; use causal features such as Lags or Convolution"
+                "BidirectionalRNN, and so cannot predict as time goes on; use causal features (Lags, Convolution)"
             )
         if num_filters < 2:
             raise ValueError(f"one_step_ahead: num_filters must be at least 2, for the error; found {num_filters}")

@@ -17,6 +17,7 @@ from latentrnn.inference.elbo import Terms, elbo_terms
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.random import random_state
 from latentrnn.inference.schedules import AdamW, Constant, Cosine, EarlyStopping, KLWarmUp, Plateau
+from latentrnn.models.ancestral import Course
 from latentrnn.models.state_space import LatentRNN
 
 VALIDATION_SEED = 20_231  # every evaluation uses the same random numbers, so that only the weights differ
@@ -135,13 +136,24 @@ class Run:
                 joint=[name for name, head in heads.items() if head.joint],
                 centres={name: heads[name].history_centre for name in visible},
             )
-        terms = elbo_terms(self.model, self.guide, scored, num_particles=plan.num_particles, guide_data=shown)
+        courses: list[Course] = []
+
+        def program(data: SequenceData) -> dict[str, Tensor]:
+            values, course = self.model.follow(data)
+            courses.append(course)
+            return values
+
+        terms = elbo_terms(program, self.guide, scored, num_particles=plan.num_particles, guide_data=shown)
         terms = terms.reweighted(reweighted) if reweighted else terms
-        loss = -terms.elbo(weight) / self.train_steps
+        # couplings are no part of the program, so that nothing but this loss ever sees them
+        penalties = {c: c.penalty(courses[-1]).mean() * batch.total for c in self.model.couplings}
+        coupled = sum((c.weight * value for c, value in penalties.items()), torch.zeros(()))
+        loss = (coupled - terms.elbo(weight)) / self.train_steps
+        reported = {f"coupling/{type(c).__name__}": value.detach() for c, value in penalties.items()}
         self.engine.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, plan.optimiser.clip_norm)
-        return _Report(step, weight, rate, _detached(terms) | {"gradient": norm})
+        return _Report(step, weight, rate, _detached(terms) | reported | {"gradient": norm})
 
     def _finite(self, recent: list[_Report]) -> bool:
         """Look for a non-finite term; if there is one, say so and go back to the last good weights."""

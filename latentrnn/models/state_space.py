@@ -17,6 +17,7 @@ from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models import sites
 from latentrnn.models.ancestral import Course, Head
 from latentrnn.models.component import expanded_prior, from_config
+from latentrnn.models.couplings import Coupling
 from latentrnn.models.features import CovariateReader, Feature
 from latentrnn.models.latents import Latent, LatentSite
 from latentrnn.models.latents.latent import elapsed
@@ -43,6 +44,7 @@ class LatentRNN(nn.Module):
         observations: head name to `Observation`; heads of the data that are not listed are not modelled.
         inputs: covariates (names, or features such as `Lags`, `OneHot`, `Convolution`) that drive the transition. By
             default every covariate that no gain claims.
+        couplings: penalties that tie heads to each other while fitting; see `Coupling`.
 
     Raises:
         ValueError: an unknown head or covariate, no head at all, or parts that do not go together.
@@ -69,6 +71,7 @@ class LatentRNN(nn.Module):
         latent: Latent,
         observations: Mapping[str, Observation],
         inputs: str | Feature | Sequence[str | Feature] | None = None,
+        couplings: Sequence[Coupling] = (),
     ) -> None:
         super().__init__()
         _check_parts(spec, transition, latent, observations)
@@ -82,6 +85,7 @@ class LatentRNN(nn.Module):
         self.transition, self.latent = transition.fresh(), latent.fresh()
         self.observations = nn.ModuleDict(heads)  # type: ignore[assignment]
         self._build()
+        self.couplings = _checked_couplings(couplings, self.observations)
         self._checked: DataSpec | None = None
 
     def _build(self) -> None:
@@ -126,15 +130,20 @@ class LatentRNN(nn.Module):
             ValueError: the batch does not fit the model's spec.
             RuntimeError: called by `pyro.infer.SVI`, which would train nothing.
         """
+        return self.follow(data)[0]
+
+    def follow(self, data: SequenceData) -> tuple[dict[str, Tensor], Course]:
+        """Run the Pyro program on a batch, and return with the heads' values the course that they came from."""
         course, plate = self._begin(data)
         with plate:
             for name in course.feeding:
                 value = pyro.sample(name, course.fed_back(name), obs=data.observations[name])
                 course.record(name, value)
             others = [name for name in self.observations if name not in course.values]
-            return course.values | {
+            values = course.values | {
                 name: pyro.sample(name, course.distribution(name), obs=data.observations[name]) for name in others
             }
+        return values, course
 
     def unfold(self, data: SequenceData) -> Course:
         """Sample parameters and latents (Pyro statements), and return the course of the batch before any head.
@@ -226,6 +235,7 @@ class LatentRNN(nn.Module):
             "transition": self.transition.config(),
             "latent": self.latent.config(),
             "observations": {name: head.config() for name, head in self.observations.items()},
+            "couplings": [coupling.config() for coupling in self.couplings],
             "inputs": [item.config() if isinstance(item, Feature) else item for item in self.inputs],
         }
 
@@ -237,6 +247,7 @@ class LatentRNN(nn.Module):
             transition=from_config(config["transition"]),
             latent=from_config(config["latent"]),
             observations={name: from_config(head) for name, head in config["observations"].items()},
+            couplings=[from_config(coupling) for coupling in config.get("couplings", [])],
             inputs=[item if isinstance(item, str) else from_config(item) for item in config["inputs"]],
         )
 
@@ -267,6 +278,17 @@ def refuse_param_store(owner: str) -> None:
                 f"{owner} keeps its parameters in the module, where pyro.infer.SVI with pyro.optim cannot see them: it "
                 "would train nothing. Use latentrnn.fit (lr.fit), or Trace_ELBO()(model, guide) with torch.optim"
             )
+
+
+def _checked_couplings(couplings: Any, observations: Mapping[str, Observation]) -> list[Coupling]:
+    for coupling in couplings:
+        if not isinstance(coupling, Coupling):
+            raise TypeError(f"LatentRNN: couplings must be Couplings; found {type(coupling).__name__}")
+        coupling.check(observations)
+    names = [type(coupling).__name__ for coupling in couplings]
+    if len(set(names)) < len(names):
+        raise ValueError(f"LatentRNN: couplings must be of different classes; found {names}")
+    return [coupling.fresh() for coupling in couplings]
 
 
 def _call_with(head: Observation, values: dict[str, Tensor], *inputs: Any) -> dist.Distribution:
