@@ -137,30 +137,17 @@ def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_blocks_of_the_readme_run_in_order() -> None:
-    if not README.exists():
-        pytest.skip("README.md is not written yet")
-    blocks = python_blocks(README.read_text())
-    assert blocks, "README.md has no ```python block"
-    run(blocks, str(README))
-
-
-def test_the_whole_path_runs_as_written(tmp_path: Path) -> None:
-    namespace = run([Block(WHOLE_PATH, 1)], "WHOLE_PATH")
+def test_the_blocks_of_the_readme_run_in_order(tmp_path: Path) -> None:
+    namespace = run(python_blocks(README.read_text()), str(README))
     assert (tmp_path / "runs" / "gru").exists()
-    assert {"result", "posterior", "check", "idata"} <= namespace.keys()
-
-
-def test_the_readme_shows_the_whole_path() -> None:
-    if not README.exists():
-        pytest.skip("README.md is not written yet")
-    assert WHOLE_PATH.strip() in README.read_text()
-
-
-def test_co_smoothing_runs_as_written() -> None:
-    namespace = run([Block(CO_SMOOTHING, 1, "populations")], "CO_SMOOTHING")
+    assert {"result", "check", "idata"} <= namespace.keys()
     held_out = namespace["test"].observations["heldout"]  # type: ignore[attr-defined]
     assert tuple(namespace["rates"].shape) == tuple(held_out.shape)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("block", [WHOLE_PATH, CO_SMOOTHING], ids=["whole path", "co-smoothing"])
+def test_the_readme_shows_the_path_word_for_word(block: str) -> None:
+    assert block.strip() in README.read_text()
 
 
 def test_blocks_are_found_with_their_lines_and_comments() -> None:
