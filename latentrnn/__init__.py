@@ -51,6 +51,7 @@ from latentrnn.models import CoupledGateLSTM as CoupledGateLSTM
 from latentrnn.models import Deterministic as Deterministic
 from latentrnn.models import DiagonalLinear as DiagonalLinear
 from latentrnn.models import DirichletMultinomial as DirichletMultinomial
+from latentrnn.models import Discrete as Discrete
 from latentrnn.models import DiscreteHazard as DiscreteHazard
 from latentrnn.models import Embedding as Embedding
 from latentrnn.models import FactorReadout as FactorReadout

@@ -80,7 +80,7 @@ PARTS: dict[str, Case] = {
     "unknown prior of innovations": (
         lambda: lr.Innovations(2, prior="pink"),
         ValueError,
-        "Innovations: prior must be 'white' or 'ar1'; found 'pink'",
+        "Innovations: prior must be one of ['white', 'student_t', 'ar1',",
     ),
     "initial state of no dimension": (lambda: lr.InitialState(-1), ValueError, "InitialState: dim must be a positive"),
     "unknown scale": (

@@ -96,6 +96,7 @@ class Draws:
                 if fed:
                     course.values = {name: data.observations[name] for name in course.feeding}
                 local = {name: value for name, value in drawn.items() if name in sites.LATENTS}
+                course.complete(torch.Size((num_samples, len(data))), given_data=latents == "posterior")
                 yield Draw(course, local, {k: v for k, v in drawn.items() if k not in local})
 
     def course(self, parameters: Trace) -> Course:

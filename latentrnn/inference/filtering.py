@@ -56,8 +56,12 @@ class OneStepAhead:
 def exact(course: Course, name: str) -> tuple[Tensor, Tensor]:
     """Return log-probabilities per entry and means for a course without local randomness: the past is all it needs."""
     head = course.observations[name]
-    distribution = course.distribution(name)
-    value, mean = head.entry_log_prob(distribution, course.data.observations[name]), head.mean(distribution)
+    entries, means = [], []
+    for log_weight, distribution in course.latent.ahead(course, name):
+        entry, mean = head.entry_log_prob(distribution, course.data.observations[name]), head.mean(distribution)
+        entries.append(log_weight.unsqueeze(-1) + entry)
+        means.append(log_weight.exp().reshape(*log_weight.shape, *[1] * (mean.dim() - log_weight.dim())) * mean)
+    value, mean = torch.logsumexp(torch.stack(entries), 0), torch.stack(means).sum(0)
     return (value, mean) if value.dim() == 3 else (value.squeeze(0), mean.squeeze(0))  # one draw of the parameters
 
 

@@ -92,14 +92,15 @@ class Posterior:
             num_samples: number of draws.
 
         Returns:
-            "states", the h_t that readouts see (the z_t where those are drawn), (sample, sequence, time, dim), and every
-            latent site, e.g. "innovations" (sample, sequence, time, dim) and "initial" (sample, sequence, dim).
-            Padding is NaN.
+            "states", the h_t that readouts see (the z_t where those are drawn), (sample, sequence, time, dim), and
+            every latent site, e.g. "innovations" (sample, sequence, time, dim) and "initial" (sample, sequence, dim).
+            Of a `Discrete` latent also "switch", p(c_t | y), (sample, sequence, time, state). Padding is NaN.
         """
         parts: dict[str, list[Tensor]] = {}
         for draw in self._draws.courses(num_samples):
             found = {sites.STATES: expanded(draw.course.states(), num_samples)}
             found |= draw.latents
+            found |= {k: expanded(v, num_samples) for k, v in draw.course.latent.report(draw.course).items()}
             for name, value in found.items():
                 if value.dim() == 4:
                     value = torch.where(draw.course.data.valid.unsqueeze(-1), value, torch.nan)

@@ -14,6 +14,7 @@ from latentrnn.models.features import OneHot as OneHot
 from latentrnn.models.feedback import History as History
 from latentrnn.models.gain import StimulusGain as StimulusGain
 from latentrnn.models.latents import Deterministic as Deterministic
+from latentrnn.models.latents import Discrete as Discrete
 from latentrnn.models.latents import InitialState as InitialState
 from latentrnn.models.latents import Innovations as Innovations
 from latentrnn.models.latents import Latent as Latent

@@ -46,6 +46,7 @@ class Course:
         self.inputs: dict[str, HeadInputs] = {name: head.inputs(data) for name, head in observations.items()}
         self.feeding = [name for name, head in observations.items() if head.feedback is not None]
         self.values: dict[str, Tensor] = {}  # what the feeding heads turned out to be, as the program went on
+        self.outcomes: dict[str, Tensor] = {}  # the same of the other heads
         self._drawn: dict[str, Tensor] = {}
         self._handed_out: set[str] = set()  # heads that were sampled, as opposed to observed
         self._states: Tensor | None = None
@@ -61,7 +62,11 @@ class Course:
 
     def distribution(self, name: str) -> dist.Distribution:
         """Return a head's distribution given states and the past of every feeding head."""
-        return self._given(name, self.states())
+        return self.latent.distribution(self, name)
+
+    def complete(self, batch: torch.Size, *, given_data: bool) -> None:
+        """Draw what the latent sums out of densities, if anything, from its prior or given the data."""
+        self.path, self._states = self.latent.complete(self, batch, given_data=given_data), None
 
     def _run(self, values: Mapping[str, Tensor]) -> Tensor:
         self._history = {name: self.history_features(name, values[name]) for name in self.feeding}
@@ -69,10 +74,11 @@ class Course:
         drive = join(self.drive, *into_transition) if into_transition else self.drive
         return self.latent.states(self.transition, drive, self.path)
 
-    def _given(self, name: str, states: Tensor) -> dist.Distribution:
+    def given(self, name: str, states: Tensor) -> dist.Distribution:
+        """Return a head's distribution given what readouts see, (..., time, readout_size)."""
         head, inputs = self.observations[name], self.inputs[name]
         if head.reads is not None:
-            states = self.observations[head.reads].mean(self._given(head.reads, states))
+            states = self.observations[head.reads].mean(self.given(head.reads, states))
         if not head.head.per_step:
             return self.heads[name](head.pool(states, self.data), inputs)
         frames = self.data.observations[name].shape[1]
@@ -113,7 +119,7 @@ class Course:
         if value is self.values.get(name):
             return self.distribution(name)
         history = self._history
-        distribution = self._given(name, self._run({**self.values, name: value}))
+        distribution = self.given(name, self._run({**self.values, name: value}))
         self._history = history
         return distribution
 

@@ -116,6 +116,7 @@ class LatentRNN(nn.Module):
             max(self.features.size + fed_back + self.latent.input_size, 1) + int(self.transition.timed)
         )
         self.latent.build(self.transition, self.spec.dt)
+        self.latent.check_heads(self.observations)
 
     def forward(self, data: SequenceData) -> dict[str, Tensor]:
         """Run the Pyro program on a batch.
@@ -140,10 +141,9 @@ class LatentRNN(nn.Module):
                 value = pyro.sample(name, course.fed_back(name), obs=data.observations[name])
                 course.record(name, value)
             others = [name for name in self.observations if name not in course.values]
-            values = course.values | {
-                name: pyro.sample(name, course.distribution(name), obs=data.observations[name]) for name in others
-            }
-        return values, course
+            for name in others:
+                course.outcomes[name] = pyro.sample(name, course.distribution(name), obs=data.observations[name])
+        return course.values | course.outcomes, course
 
     def unfold(self, data: SequenceData) -> Course:
         """Sample parameters and latents (Pyro statements), and return the course of the batch before any head.

@@ -1,6 +1,7 @@
 """Where randomness enters the state, one concept a file."""
 
 from latentrnn.models.latents.deterministic import Deterministic as Deterministic
+from latentrnn.models.latents.discrete import Discrete as Discrete
 from latentrnn.models.latents.initial_state import InitialState as InitialState
 from latentrnn.models.latents.innovations import Innovations as Innovations
 from latentrnn.models.latents.latent import Latent as Latent

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
 from latentrnn.models.component import Component
 from latentrnn.models.transitions import Transition
+
+if TYPE_CHECKING:
+    from latentrnn.models.ancestral import Course
+    from latentrnn.models.observations import Observation
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,9 @@ class Latent(Component):
     def build(self, transition: Transition, dt: float | None) -> None:
         """Create the parameters for this transition; `dt` is in seconds, None for unit steps."""
 
+    def check_heads(self, heads: Mapping[str, Observation]) -> None:
+        """Raise a ValueError where a head cannot go with this latent."""
+
     def readout_size(self, transition: Transition) -> int:
         """Return how many channels readouts see."""
         return transition.hidden_size
@@ -75,6 +84,24 @@ class Latent(Component):
         if path.innovations is not None:
             drive = join(drive, path.innovations)
         return transition.scan(drive, path.initial_state)[0]
+
+    # where some of the state is summed out of densities instead of drawn, the four methods below say how
+
+    def distribution(self, course: Course, name: str) -> dist.Distribution:
+        """Return a head's distribution given the course's path, and given the heads before it where these matter."""
+        return course.given(name, course.states())
+
+    def ahead(self, course: Course, name: str) -> list[tuple[Tensor, dist.Distribution]]:
+        """Return p(y_t | y_{<t}) of a head as a mixture: log-weights (..., time), and distributions."""
+        return [(course.drive.new_zeros(()), course.distribution(name))]
+
+    def complete(self, course: Course, batch: torch.Size, *, given_data: bool) -> Path:
+        """Return the path with what is summed out drawn too, from its prior or given the data."""
+        return course.path
+
+    def report(self, course: Course) -> dict[str, Tensor]:
+        """Return what is known exactly of what is summed out, (..., sequence, time, size) by name."""
+        return {}
 
     @abstractmethod
     def begin(self, shape: tuple[int, ...]) -> Carry:

@@ -1,0 +1,309 @@
+"""A hidden switch between a few regimes of the heads, summed out exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from latentrnn.data import SequenceData
+from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, join, learned_vector
+from latentrnn.models.transitions import Transition
+from latentrnn.models.transitions.transition import check_size
+
+if TYPE_CHECKING:
+    from latentrnn.models.ancestral import Course
+    from latentrnn.models.observations import Observation
+
+
+class Discrete(Latent):
+    """A switch c_t in 1..K that the heads read beside the state: a hidden Markov model on top of the network.
+
+        c_1 ~ Categorical(pi);  c_t ~ Categorical(softmax(B[c_{t-1}] + W h_t)),  W = 0 unless the switch is driven
+        h_t = transition(h_{t-1}, a_t) without noise;  y_t ~ family(readout(h_t, c_t))
+
+    The transition does not see c_t, so that all paths are summed exactly by a forward pass: no latent site, no guide,
+    exact evidence. The heads share one switch. The site of the first head is p(y^1), that of the second p(y^2 | y^1),
+    and so on; their product is the joint density, whatever the order. Drawn heads share a path in the same way.
+    `Posterior` draws paths exactly given the observed heads; its `latents` hold p(c_t | y) as "switch".
+
+    Args:
+        num_states: K.
+        weights: "shared": readouts see [h_t, one-hot c_t], a baseline for each regime; "separate": each regime has
+            its own weights on h_t too.
+        driven: whether h_t moves the switch.
+        observes: heads that `Posterior` may draw the switch from, all by default; for co-smoothing leave out what is
+            held out, as with an encoder.
+
+    Raises:
+        ValueError: fewer than two states, unknown `weights`; when the model is put together, a head through which
+            the paths cannot be summed: feedback, one value per sequence, or memory of earlier states.
+
+    References:
+        Rabiner. A tutorial on hidden Markov models and selected applications in speech recognition. 1989.
+        Bengio, Frasconi. Input-output HMMs for sequence processing. 1996.
+    """
+
+    consumes_feedback = False
+
+    def __init__(
+        self,
+        num_states: int,
+        *,
+        weights: str = "shared",
+        driven: bool = False,
+        observes: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_states = check_size("Discrete", "num_states", num_states)
+        if num_states < 2:
+            raise ValueError(f"Discrete: num_states must be at least 2; found {num_states}")
+        if weights not in ("shared", "separate"):
+            raise ValueError(f"Discrete: weights must be 'shared' or 'separate'; found {weights!r}")
+        self.weights, self.driven = weights, driven
+        self.observes = None if observes is None else [observes] if isinstance(observes, str) else list(observes)
+
+    def build(self, transition: Transition, dt: float | None) -> None:
+        self.initial_state = learned_vector(transition.state_size)
+        self.initial_logits = learned_vector(self.num_states)
+        self.switch_logits = nn.Parameter(torch.empty(self.num_states, self.num_states))  # row: from, column: to
+        if self.driven:
+            self.switch_weight = nn.Parameter(torch.empty(self.num_states, transition.hidden_size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Return to equal first probabilities, a regime that stays with probability 0.9, and an undriven switch."""
+        with torch.no_grad():
+            self.initial_state.zero_()
+            self.initial_logits.zero_()
+            self.switch_logits.copy_(torch.eye(self.num_states) * math.log(9.0 * (self.num_states - 1)))
+            if self.driven:
+                self.switch_weight.zero_()
+
+    def check_heads(self, heads: Mapping[str, Observation]) -> None:
+        for name, head in heads.items():
+            reason = None
+            if head.feedback is not None:
+                reason = "feeds back, and would have to be drawn together with the switch; give its past as a covariate"
+            elif not head.head.per_step:
+                reason = "has one value for the whole sequence, which depends on all of the path"
+            elif not head.instantaneous or head.reads is not None or head.readout.memory != 0:
+                reason = "depends on more than the present state, so that the paths do not sum step by step"
+            if reason is not None:
+                raise ValueError(f"observations[{name!r}]: Discrete sums over its switch, but the head {reason}")
+        for name in self.observes or []:
+            if name not in heads:
+                raise ValueError(f"Discrete: observes unknown head {name!r}; the model has {sorted(heads)}")
+
+    def readout_size(self, transition: Transition) -> int:
+        hidden = transition.hidden_size
+        return self.num_states + (hidden if self.weights == "shared" else self.num_states * hidden)
+
+    def sites(self) -> list[LatentSite]:
+        return []
+
+    def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
+        return Path(self.initial_state)
+
+    def states(self, transition: Transition, drive: Tensor, path: Path) -> Tensor:
+        """Return what readouts see where a path was drawn; where paths are summed, h_{1:T}."""
+        return super().states(transition, drive, path) if path.states is None else path.states
+
+    def begin(self, shape: tuple[int, ...]) -> Carry:
+        return Carry(self.initial_state.expand(*shape, -1))
+
+    # -- densities -------------------------------------------------------------------------------------------------
+
+    def distribution(self, course: Course, name: str) -> dist.Distribution:
+        if course.path.states is not None:
+            return super().distribution(course, name)
+        h = self._hidden(course)
+        return SummedHead(self, course, name, h, self._before(course, name, h))
+
+    def ahead(self, course: Course, name: str) -> list[tuple[Tensor, dist.Distribution]]:
+        h = self._hidden(course)
+        chain, seen = self._chain(h), self._evidence(course, h, list(course.observations))
+        predicted = torch.stack(chain.predict(seen), -2)  # (..., time, state)
+        frames = course.data.observations[name].shape[1]
+        predicted = course.observations[name].at_clock(predicted, frames)
+        return list(zip(predicted.unbind(-1), self._regimes(course, name, h), strict=True))
+
+    def complete(self, course: Course, batch: torch.Size, *, given_data: bool) -> Path:
+        h = self._hidden(course)
+        names = (list(course.observations) if self.observes is None else self.observes) if given_data else []
+        path = self._chain(h).draw(self._evidence(course, h, names), batch)
+        return course.path._replace(states=self._seen(h, nn.functional.one_hot(path, self.num_states).to(h)))
+
+    def report(self, course: Course) -> dict[str, Tensor]:
+        h = self._hidden(course)
+        names = list(course.observations) if self.observes is None else self.observes
+        return {"switch": self._chain(h).smooth(self._evidence(course, h, names))}
+
+    def _hidden(self, course: Course) -> Tensor:
+        return course.transition.scan(course.drive, course.path.initial_state)[0]
+
+    def _seen(self, h: Tensor, regime: Tensor) -> Tensor:
+        """Return what readouts see of h_t and a one-hot c_t."""
+        if self.weights == "shared":
+            return join(h, regime)
+        return join(regime, (regime.unsqueeze(-1) * h.unsqueeze(-2)).flatten(-2))
+
+    def _chain(self, h: Tensor) -> Chain:
+        logits: Tensor = self.switch_logits
+        if self.driven:
+            logits = logits + nn.functional.linear(h, self.switch_weight).unsqueeze(-2)  # (..., time, from, to)
+        moves = logits.log_softmax(-1)
+        steps = h.shape[-2]
+        return Chain(self.initial_logits.log_softmax(-1), moves.unbind(-3) if self.driven else (moves,) * steps)
+
+    def _regimes(self, course: Course, name: str, h: Tensor) -> list[dist.Distribution]:
+        """Return a head's distribution under each regime."""
+        regimes = torch.eye(self.num_states, dtype=h.dtype, device=h.device)
+        return [self._given(course, name, h, c.expand(*h.shape[:-1], -1)) for c in regimes]
+
+    def _given(self, course: Course, name: str, h: Tensor, regime: Tensor) -> dist.Distribution:
+        """Return a head's distribution given h_t and a one-hot c_t, everything observed counted, the context too."""
+        head, frames = course.observations[name], course.data.observations[name].shape[1]
+        inputs = course.inputs[name]._replace(mask=course.data.masks[name])
+        return course.heads[name](head.at_clock(self._seen(h, regime), frames), inputs, None)
+
+    def _evidence(self, course: Course, h: Tensor, names: Sequence[str]) -> Tensor:
+        """Return log p(y_t | c_t) of the recorded values of some heads, (..., sequence, time, state)."""
+        total = h.new_zeros(*h.shape[:-1], self.num_states)
+        for name in names:
+            total = total + emissions(course, name, self._regimes(course, name, h), course.data.observations[name])
+        return total
+
+    def _before(self, course: Course, name: str, h: Tensor) -> Tensor | None:
+        """Return what is known when a head's turn comes: the heads before it, and the context of all."""
+        known, data, turn = None, course.data, False
+        for other in course.observations:
+            turn = turn or other == name
+            if turn and not data.host_context.any():
+                break
+            value = data.observations[other] if turn else course.outcomes.get(other, data.observations[other])
+            found = emissions(course, other, self._regimes(course, other, h), value)
+            if data.host_context.any():
+                inside = self._context(course, other)
+                recorded = emissions(course, other, self._regimes(course, other, h), data.observations[other])
+                found = torch.where(inside, recorded, torch.zeros_like(found) if turn else found)
+            known = found if known is None else known + found
+        return known
+
+    @staticmethod
+    def _context(course: Course, name: str) -> Tensor:
+        """Return which base steps hold a frame of the head's context, (sequence, time, 1)."""
+        clock = course.observations[name].head.clock
+        first = torch.arange(course.data.num_steps, device=course.data.device) - (clock - 1)
+        return (first < course.data.context[:, None]).unsqueeze(-1)
+
+
+def emissions(course: Course, name: str, regimes: Sequence[dist.Distribution], value: Tensor) -> Tensor:
+    """Return log p(value_t | c_t) at the base steps at which frames are complete, (..., sequence, time, state)."""
+    head = course.observations[name]
+    found = torch.stack([head.entry_log_prob(regime, value).sum(-1) for regime in regimes], -1)
+    clock = head.head.clock
+    if clock == 1:
+        return found
+    spread = found.new_zeros(*found.shape[:-2], course.data.num_steps, found.shape[-1])
+    spread[..., clock - 1 :: clock, :][..., : found.shape[-2], :] = found
+    return spread
+
+
+class Chain(NamedTuple):
+    """log pi (state,) and, for each step, log P (..., from, to), of which the first step's is not used."""
+
+    first: Tensor
+    moves: tuple[Tensor, ...]
+
+    def predict(self, evidence: Tensor) -> list[Tensor]:
+        """Return log p(c_t | y_{<t}) for every t, (..., state)."""
+        out = [self.first.expand(evidence.shape[:-2] + self.first.shape)]
+        for t, seen in enumerate(evidence.unbind(-2)[:-1]):
+            now = (out[-1] + seen).log_softmax(-1)
+            out.append(torch.logsumexp(now.unsqueeze(-1) + self.moves[t + 1], -2))
+        return out
+
+    def forward(self, evidence: Tensor) -> list[Tensor]:
+        """Return log p(c_t, y_{<=t}) for every t, (..., state)."""
+        steps = evidence.unbind(-2)
+        out = [self.first + steps[0]]
+        for move, seen in zip(self.moves[1:], steps[1:], strict=True):
+            out.append(torch.logsumexp(out[-1].unsqueeze(-1) + move, -2) + seen)
+        return out
+
+    def total(self, evidence: Tensor) -> Tensor:
+        """Return log p(y), (...)."""
+        return torch.logsumexp(self.forward(evidence)[-1], -1)
+
+    def smooth(self, evidence: Tensor) -> Tensor:
+        """Return p(c_t | y), (..., time, state)."""
+        ahead, steps = self.forward(evidence), evidence.unbind(-2)
+        behind = [torch.zeros_like(ahead[-1])]
+        for t in range(len(steps) - 1, 0, -1):
+            behind.append(torch.logsumexp(self.moves[t] + (steps[t] + behind[-1]).unsqueeze(-2), -1))
+        return torch.stack([(a + b).softmax(-1) for a, b in zip(ahead, behind[::-1], strict=True)], -2)
+
+    @torch.no_grad()
+    def draw(self, evidence: Tensor, batch: torch.Size) -> Tensor:
+        """Return paths from p(c | y), integers (*batch, time), filtering ahead and sampling back."""
+        ahead = [step.expand(*batch, -1) for step in self.forward(evidence)]
+        path = [torch.distributions.Categorical(logits=ahead[-1], validate_args=False).sample()]
+        states = ahead[0].shape[-1]
+        for t in range(len(ahead) - 2, -1, -1):
+            move = self.moves[t + 1].expand(*batch, states, states)
+            into = move.gather(-1, path[-1][..., None, None].expand(*batch, states, 1)).squeeze(-1)
+            path.append(torch.distributions.Categorical(logits=ahead[t] + into, validate_args=False).sample())
+        return torch.stack(path[::-1], -1)
+
+
+class SummedHead(TorchDistribution):
+    """One head given the heads before it, the switch summed out: p(y^k | y^1, ..., y^{k-1})."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = constraints.independent(constraints.real, 2)
+
+    def __init__(
+        self,
+        latent: Discrete,
+        course: Course,
+        name: str,
+        h: Tensor,
+        before: Tensor | None,
+        batch_shape: torch.Size | None = None,
+    ) -> None:
+        self.latent, self.course, self.name = latent, course, name
+        self.h, self.before = h, before
+        self.chain, self.regimes = latent._chain(h), latent._regimes(course, name, h)
+        batch = self.regimes[0].batch_shape if batch_shape is None else batch_shape
+        if before is not None and batch_shape is None:
+            batch = torch.broadcast_shapes(batch, before.shape[:-2])
+        super().__init__(batch, course.data.observations[name].shape[1:], validate_args=False)
+
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> SummedHead:
+        return SummedHead(self.latent, self.course, self.name, self.h, self.before, torch.Size(batch_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        own = emissions(self.course, self.name, self.regimes, value)
+        if self.course.data.host_context.any():
+            own = torch.where(self.latent._context(self.course, self.name), torch.zeros_like(own), own)
+        if self.before is None:
+            found = self.chain.total(own)
+        else:
+            with_own, without = torch.broadcast_tensors(self.before + own, self.before)
+            found = self.chain.total(with_own) - self.chain.total(without)
+        return found.expand(torch.broadcast_shapes(found.shape, self.batch_shape))
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        batch = torch.Size(sample_shape) + self.batch_shape
+        before = self.before
+        if before is None:
+            before = self.chain.first.new_zeros(*batch, self.course.data.num_steps, self.latent.num_states)
+        path = nn.functional.one_hot(self.chain.draw(before, batch), self.latent.num_states).to(self.h)
+        return self.latent._given(self.course, self.name, self.h, path).sample()
