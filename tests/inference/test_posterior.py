@@ -93,7 +93,7 @@ def test_shapes_padding_and_support(observation: str) -> None:
             if head.head.per_step:
                 padding = ended(posterior, name)
                 assert torch.equal(value.isnan(), padding[..., None].expand_as(value))
-                head.check(name, value.nan_to_num(1.0), torch.ones_like(value, dtype=torch.bool))
+                head.check(name, value.nan_to_num(1.0), ~value.isnan())  # padding is no replicate
             else:
                 assert torch.isfinite(value).all()
         if head.head.per_step:
