@@ -48,6 +48,7 @@ from latentrnn.models import Categorical as Categorical
 from latentrnn.models import CausalAttention as CausalAttention
 from latentrnn.models import Convolution as Convolution
 from latentrnn.models import CoupledGateLSTM as CoupledGateLSTM
+from latentrnn.models import Coupling as Coupling
 from latentrnn.models import Deterministic as Deterministic
 from latentrnn.models import DiagonalLinear as DiagonalLinear
 from latentrnn.models import DirichletMultinomial as DirichletMultinomial
@@ -55,6 +56,7 @@ from latentrnn.models import Discrete as Discrete
 from latentrnn.models import DiscreteHazard as DiscreteHazard
 from latentrnn.models import Embedding as Embedding
 from latentrnn.models import FactorReadout as FactorReadout
+from latentrnn.models import Feature as Feature
 from latentrnn.models import Gamma as Gamma
 from latentrnn.models import GatedTransition as GatedTransition
 from latentrnn.models import Gaussian as Gaussian
@@ -66,7 +68,9 @@ from latentrnn.models import Latent as Latent
 from latentrnn.models import LatentRNN as LatentRNN
 from latentrnn.models import LeakyIntegrator as LeakyIntegrator
 from latentrnn.models import Linear as Linear
+from latentrnn.models import LinearReadout as LinearReadout
 from latentrnn.models import Link as Link
+from latentrnn.models import LocalGlobalAgreement as LocalGlobalAgreement
 from latentrnn.models import LogNormal as LogNormal
 from latentrnn.models import MarkovNormal as MarkovNormal
 from latentrnn.models import MinGRU as MinGRU
@@ -79,10 +83,15 @@ from latentrnn.models import NeuralODE as NeuralODE
 from latentrnn.models import Observation as Observation
 from latentrnn.models import OneHot as OneHot
 from latentrnn.models import OrderedLogistic as OrderedLogistic
+from latentrnn.models import OutcomeCalibration as OutcomeCalibration
+from latentrnn.models import PhaseClassAgreement as PhaseClassAgreement
 from latentrnn.models import Poisson as Poisson
+from latentrnn.models import Pooling as Pooling
+from latentrnn.models import Readout as Readout
 from latentrnn.models import RecurrentNormal as RecurrentNormal
 from latentrnn.models import StimulusGain as StimulusGain
 from latentrnn.models import StudentT as StudentT
+from latentrnn.models import SurvivalConsistency as SurvivalConsistency
 from latentrnn.models import SwitchingLinear as SwitchingLinear
 from latentrnn.models import ThermodynamicCell as ThermodynamicCell
 from latentrnn.models import Transition as Transition

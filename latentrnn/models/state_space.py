@@ -252,9 +252,10 @@ class LatentRNN(nn.Module):
         )
 
     def __repr__(self) -> str:
+        couplings = f", couplings={list(self.couplings)!r}" if len(self.couplings) else ""
         return (
             f"LatentRNN(transition={self.transition!r}, latent={self.latent!r}, "
-            f"observations={dict(self.observations.items())!r}, inputs={self.inputs!r})"
+            f"observations={dict(self.observations.items())!r}, inputs={self.inputs!r}{couplings})"
         )
 
 
