@@ -149,6 +149,13 @@ def _check_start(model: LatentRNN, guide: Guide, start_from: Any) -> None:
     if not isinstance(start_from, FitResult):
         raise TypeError(f"fit: start_from must be a FitResult; found {type(start_from).__name__}")
     model.spec.check_compatible(start_from.spec)
+    for here, there in ((model.spec.heads, start_from.spec.heads), (model.spec.covariates, start_from.spec.covariates)):
+        for name, own in here.items():
+            if (own.location, own.scale) != (there[name].location, there[name].scale):
+                raise ValueError(
+                    f"fit: start_from standardised {name!r} otherwise, so its weights mean other units; give the door "
+                    "standardise={name: (location, scale)} with the values of the first fit"
+                )
     for part, expected, found in (("model", model, start_from.model), ("guide", guide, start_from.guide)):
         if expected.config() != found.config():
             raise ValueError(f"fit: start_from holds another {part}: expected {expected!r}; found {found!r}")

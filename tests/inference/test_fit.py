@@ -454,3 +454,21 @@ def test_cuda_agrees_with_the_cpu() -> None:
 def _no_progress_bar(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
     yield
     assert capsys.readouterr().err == ""  # progress=False is silent
+
+
+def test_a_fit_does_not_go_on_in_other_units() -> None:
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(6, 5, 2))
+    units, others = (
+        lr.SequenceData.from_arrays({"voltage": values}, standardise={"voltage": (0.0, scale)}) for scale in (1.0, 2.0)
+    )
+
+    def parts(data: lr.SequenceData) -> tuple[lr.LatentRNN, lr.Guide]:
+        heads = {"voltage": lr.Gaussian()}
+        model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations=heads)
+        return model, lr.Guide(model)
+
+    first = lr.fit(*parts(units), units, steps=1, progress=False, device="cpu")
+    lr.fit(*parts(units), units, steps=1, start_from=first, progress=False, device="cpu")
+    with pytest.raises(ValueError, match="start_from standardised 'voltage' otherwise"):
+        lr.fit(*parts(others), others, steps=1, start_from=first, progress=False, device="cpu")
