@@ -100,5 +100,6 @@ from latentrnn.models import Volatility as Volatility
 from latentrnn.models import WindowedAttention as WindowedAttention
 from latentrnn.models import ZeroInflatedGamma as ZeroInflatedGamma
 from latentrnn.models import ZeroInflatedPoisson as ZeroInflatedPoisson
+from latentrnn.models import per_session as per_session
 
 __version__ = "0.1.0"

@@ -46,6 +46,7 @@ def take(data: SequenceData, indices: Tensor) -> SequenceData:
         times=None if data.times is None else data.times[:, :num_steps].index_select(0, on_device),
         keys=tuple(data.keys[i] for i in chosen),
         names=tuple(data.names[i] for i in chosen),
+        sessions=None if data.sessions is None else tuple(data.sessions[i] for i in chosen),
         indices=on_device if data.indices is None else data.indices.index_select(0, on_device),
         num_steps=num_steps,
         host_lengths=lengths,

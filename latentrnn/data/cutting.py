@@ -142,6 +142,7 @@ def _gather(data: SequenceData, pieces: list[_Piece], names: list[str]) -> Seque
             for piece, offset in zip(pieces, offsets, strict=True)
         ),
         names=tuple(names),
+        sessions=None if data.sessions is None else tuple(data.sessions[piece.row] for piece in pieces),
         total=len(pieces),
         indices=None,
         num_steps=num_steps,

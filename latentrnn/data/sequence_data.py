@@ -17,6 +17,7 @@ from latentrnn.data import batching, cutting, selecting, splitting
 from latentrnn.data.door import read_arrays
 from latentrnn.data.keys import overlapping
 from latentrnn.data.labelled import to_xarray
+from latentrnn.data.sessions import join
 from latentrnn.data.spec import DataSpec, SequenceKey
 from latentrnn.data.spikes import count_spikes
 from latentrnn.data.summary import describe
@@ -49,6 +50,7 @@ class SequenceData:
         num_steps: base steps of the longest sequence, to which all are padded.
         host_lengths: `lengths` as numpy, so that no decision on the host waits for the device.
         host_context: `context` as numpy.
+        sessions: name of the session of each sequence, in data made by `join`, else None.
     """
 
     observations: dict[str, Tensor]
@@ -66,6 +68,7 @@ class SequenceData:
     num_steps: int
     host_lengths: NDArray[np.int64]
     host_context: NDArray[np.int64]
+    sessions: tuple[str, ...] | None = None
 
     @classmethod
     def from_arrays(
@@ -188,6 +191,48 @@ class SequenceData:
             standardise=standardise,
             dtype=dtype,
         )
+
+    @classmethod
+    def join(cls, sessions: Mapping[str, SequenceData], *, shared: Sequence[str] = ()) -> SequenceData:
+        """Several sessions, whose channels differ, as one plate of sequences.
+
+        The head `spikes` of session `a` becomes the head `spikes_a`, which is fully masked in the sequences of other
+        sessions: the likelihood of every sequence is that of its own session's channels. Split each session before,
+        or the joined data with `split(..., stratify=data.sessions)`. Declare a head for every session with
+        `latentrnn.per_session`, and give the encoder a `read_in`.
+
+        A session's head spans all sequences, so that memory and the cost of the heads are those of (sequences of all
+        sessions) times (channels of all sessions): for S alike sessions S times what they take apart. The
+        transition and the encoder's recurrence, which cost most, see every sequence once.
+
+        Args:
+            sessions: session name to its data; all with the same `dt`, covariates, floating type and device.
+            shared: heads that are the same channels in every session (behaviour, say): they keep their name, and one
+                readout serves all sessions.
+
+        Raises:
+            TypeError: when something is no `SequenceData`.
+            ValueError: when sessions do not go together, naming what, what was expected and what came.
+
+        >>> import numpy as np
+        >>> few = SequenceData.from_arrays({"spikes": np.ones((2, 5, 3))}, dt=0.01)
+        >>> many = SequenceData.from_arrays({"spikes": np.ones((4, 5, 30))}, dt=0.01)
+        >>> SequenceData.join({"a": few, "b": many})
+        SequenceData: 6 sequences of 5 steps, dt = 0.01 s
+          observations: spikes_a (3 channels, some missing), spikes_b (30 channels, some missing)
+        """
+        return cls(**join(sessions, shared))
+
+    def session(self, name: str) -> SequenceData:
+        """The sequences of one session of joined data: a plate of their own, with the heads of all sessions.
+
+        Raises:
+            ValueError: when the data are not joined or have no such session.
+        """
+        if self.sessions is None or name not in self.sessions:
+            known = sorted(set(self.sessions or ()))
+            raise ValueError(f"session: expected a session among {known}, found {name!r}")
+        return self[np.array([session == name for session in self.sessions])]
 
     @property
     def num_sequences(self) -> int:

@@ -38,6 +38,7 @@ class HeadSpec:
         missing: whether entries are unobserved inside sequences (padding is not missing).
         location: subtracted by the model, per channel, user units; None when not standardised.
         scale: divides after `location`, per channel, user units; None when not standardised.
+        session: the session whose own head it is, in joined data; None where it is there in every sequence.
     """
 
     name: str
@@ -48,6 +49,7 @@ class HeadSpec:
     missing: bool = False
     location: tuple[float, ...] | None = None
     scale: tuple[float, ...] | None = None
+    session: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,22 @@ class DataSpec:
     def slowest(self) -> int:
         """Base steps of the longest frame, below which a tensor would have no frame of some head."""
         return max((head.clock for head in self.heads.values()), default=1)
+
+    def session_heads(self, head: str) -> dict[str, str]:
+        """Session name to the name of that session's own head, of data joined with `SequenceData.join`.
+
+        Args:
+            head: the head's name before joining, e.g. "spikes".
+
+        Raises:
+            ValueError: when no session has such a head of its own.
+        """
+        own = [item for item in self.heads.values() if item.session is not None]
+        found = {str(item.session): item.name for item in own if item.name == f"{head}_{item.session}"}
+        if not found:
+            names = [item.name for item in own]
+            raise ValueError(f"session_heads: expected a head that sessions have of their own, found {head!r}; {names}")
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """The spec as a dict of JSON types.

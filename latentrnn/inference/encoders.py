@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.data import DataSpec, SequenceData
+from latentrnn.inference.read_in import ReadIn
 from latentrnn.models.component import Component
 from latentrnn.models.features import CovariateReader, reverse
 from latentrnn.models.transitions.transition import check_size
@@ -63,6 +64,9 @@ class RNNEncoder(Encoder):
             held-out head out.
         layers: stacked layers per direction.
         mask_input: whether masks are an input; None decides by the data's spec (True where entries are missing).
+        read_in: size to which an affine map of its own brings each head, the results being added up; None lays all
+            heads side by side. For sessions with different channels (`SequenceData.join`): a head of which a sequence
+            shows nothing then contributes nothing.
 
     Raises:
         ValueError: an unknown direction or head, a per-sequence head, or a size below one.
@@ -76,12 +80,14 @@ class RNNEncoder(Encoder):
         observes: Sequence[str] | None = None,
         layers: int = 1,
         mask_input: bool | None = None,
+        read_in: int | None = None,
     ) -> None:
         super().__init__()
         if direction not in DIRECTIONS:
             raise ValueError(f"RNNEncoder: direction must be one of {list(DIRECTIONS)}; found {direction!r}")
         self.hidden_size = check_size("RNNEncoder", "hidden_size", hidden_size)
         self.layers = check_size("RNNEncoder", "layers", layers)
+        self.read_in = None if read_in is None else check_size("RNNEncoder", "read_in", read_in)
         self.direction, self.mask_input = direction, mask_input
         self.observes = None if observes is None else [observes] if isinstance(observes, str) else list(observes)
 
@@ -96,12 +102,14 @@ class RNNEncoder(Encoder):
             for name in self.visible
         }
         self.covariates = CovariateReader("RNNEncoder", list(spec.covariates), spec)
-        size = self.covariates.size
+        widths = {}
         for name in self.visible:
             channels = spec.heads[name].channels
-            size += channels * (2 if self._masked[name] else 1)
+            widths[name] = channels * (2 if self._masked[name] else 1)
             self.register_buffer(f"{name}_centre", torch.zeros(channels))
             self.register_buffer(f"{name}_scale", torch.ones(channels))
+        self.reader = None if self.read_in is None or not widths else ReadIn(widths, self.read_in)
+        size = self.covariates.size + (sum(widths.values()) if self.reader is None else self.reader.size)
         if size == 0:
             raise ValueError("RNNEncoder: nothing to see: no covariate, and no per-step head among those it observes")
 
@@ -136,9 +144,11 @@ class RNNEncoder(Encoder):
             getattr(self, f"{name}_scale").copy_(torch.where(variance > 0, variance, 1.0).sqrt())
 
     def forward(self, data: SequenceData) -> Encoding:
-        inputs = torch.cat(
-            [self.covariates(data), *(part for name in self.visible for part in self._head(name, data))], -1
-        )
+        heads = {name: torch.cat(self._head(name, data), -1) for name in self.visible}
+        if self.reader is not None:
+            present = {name: data.masks[name].flatten(1).any(1) for name in self.visible}
+            heads = {"read in": self.reader(heads, present)}
+        inputs = torch.cat([self.covariates(data), *heads.values()], -1)
         ahead = None if self.forwards is None else self.forwards(inputs)[0]
         behind = None if self.backwards is None else reverse(self.backwards(reverse(inputs, data))[0], data)
         if behind is None:

@@ -51,6 +51,7 @@ from latentrnn.models.readouts import MLPReadout as MLPReadout
 from latentrnn.models.readouts import ModulatedAttention as ModulatedAttention
 from latentrnn.models.readouts import Readout as Readout
 from latentrnn.models.readouts import WindowedAttention as WindowedAttention
+from latentrnn.models.sessions import per_session as per_session
 from latentrnn.models.state_space import LatentRNN as LatentRNN
 from latentrnn.models.transitions import GRU as GRU
 from latentrnn.models.transitions import LSTM as LSTM

@@ -103,6 +103,11 @@ class LatentRNN(nn.Module):
         for name, head in self.observations.items():
             if head.feedback is not None and "transition" in head.feedback.into:
                 fed_back += head.feedback.size
+                if head.head.session is not None:
+                    raise ValueError(
+                        f"observations[{name!r}] is session {head.head.session!r}'s alone: in the sequences of other "
+                        "sessions there is no past of it to feed into the transition; use History(into='readout')"
+                    )
                 if not self.latent.consumes_feedback:
                     raise ValueError(
                         f"observations[{name!r}]: {type(self.latent).__name__} draws its states before any "
