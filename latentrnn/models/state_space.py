@@ -105,8 +105,8 @@ class LatentRNN(nn.Module):
                 fed_back += head.feedback.size
                 if head.head.session is not None:
                     raise ValueError(
-                        f"observations[{name!r}] belongs to session {head.head.session!r} alone: in the sequences of other "
-                        "sessions there is no past of it to feed into the transition; use History(into='readout')"
+                        f"observations[{name!r}] belongs to session {head.head.session!r} alone: in the sequences of "
+                        "other sessions there is no past of it to feed into the transition; use History(into='readout')"
                     )
                 if not self.latent.consumes_feedback:
                     raise ValueError(
