@@ -89,6 +89,7 @@ from latentrnn.models import Poisson as Poisson
 from latentrnn.models import Pooling as Pooling
 from latentrnn.models import Readout as Readout
 from latentrnn.models import RecurrentNormal as RecurrentNormal
+from latentrnn.models import RelaxedDiscrete as RelaxedDiscrete
 from latentrnn.models import StimulusGain as StimulusGain
 from latentrnn.models import StudentT as StudentT
 from latentrnn.models import SurvivalConsistency as SurvivalConsistency

@@ -38,6 +38,7 @@ TRANSITIONS: dict[str, Callable[[], lr.Transition]] = {
     "diagonal linear": lambda: lr.DiagonalLinear(4),
     "switching": lambda: lr.SwitchingLinear(3, 2),
     "switching sigmoid": lambda: lr.SwitchingLinear(3, 2, weights="sigmoid", switch="state"),
+    "switching given": lambda: lr.SwitchingLinear(3, 2, switch="given"),
     "thermodynamic": lambda: lr.ThermodynamicCell(3, width=4),
     "neural ode": lambda: lr.NeuralODE(3, width=4, method="rk4"),
 }
@@ -54,9 +55,11 @@ LATENTS: dict[str, Callable[[], lr.Latent]] = {
     "markov normal": lambda: lr.MarkovNormal(),
     "markov normal, state scale": lambda: lr.MarkovNormal(scale="state"),
     "recurrent normal": lambda: lr.RecurrentNormal(2, initial=2),
+    "relaxed discrete": lambda: lr.RelaxedDiscrete(2, initial=2),
+    "relaxed discrete, 3 states": lambda: lr.RelaxedDiscrete(3, 0.7),
 }
 
-UNBOUNDED = ("linear", "diagonal linear", "switching", "switching sigmoid", "gated")
+UNBOUNDED = ("linear", "diagonal linear", "switching", "switching sigmoid", "switching given", "gated")
 FEATURES: dict[str, Callable[[], lr.Feature]] = {
     "lags": lambda: lr.Lags("drive", 3),
     "lags ahead": lambda: lr.Lags("stimulus", 2, future=2),
@@ -282,6 +285,8 @@ def make_data(
 
 def fits_together(transition: str, latent: str, observation: str) -> bool:
     """Whether the parts make a model; `LatentRNN` refuses the others."""
+    if GIVEN_WEIGHTS[transition] not in (0, SWITCH_SIZE[latent]):
+        return False
     if latent.startswith("recurrent"):
         return not OBSERVATIONS[observation].feeds_transition
     if not latent.startswith("markov"):
@@ -292,14 +297,23 @@ def fits_together(transition: str, latent: str, observation: str) -> bool:
 # a Markov latent draws the whole state, so there can be no cell or layer that readouts do not see
 WHOLE_STATE_SEEN = {name: (t := make()).state_size == t.hidden_size for name, make in TRANSITIONS.items()}
 
+# a transition whose regimes a switch of the latent's mixes needs one of that size
+GIVEN_WEIGHTS = {name: make().given_weights for name, make in TRANSITIONS.items()}
+SWITCH_SIZE = {name: make().switch_size for name, make in LATENTS.items()}
+
 
 def each_against_defaults() -> list[tuple[str, str, str]]:
-    """Every part with the default of the other two kinds."""
+    """Every part with the default of the other two kinds (a transition that needs another latent, with the first)."""
     transition, latent, observation = DEFAULTS
-    found = [(name, latent, observation) for name in TRANSITIONS]
+    found = [(name, latent_for(name, observation, latent), observation) for name in TRANSITIONS]
     found += [(transition, name, observation) for name in LATENTS]
     found += [(transition, latent, name) for name in OBSERVATIONS]
     return list(dict.fromkeys(found))
+
+
+def latent_for(transition: str, observation: str, wanted: str) -> str:
+    """The latent that is wanted, or, where it does not go with the transition, the first that does."""
+    return next(name for name in (wanted, *LATENTS) if fits_together(transition, name, observation))
 
 
 def covering_array() -> list[tuple[str, str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 # names of the model's own Pyro sites and plate
-SITES = ("initial", "innovations", "states", "sequences")
+SITES = ("initial", "innovations", "switch_logits", "states", "sequences")
 # names of axes and coordinates in what is exported
 AXES = ("sequence", "time", "channel", "feature", "sample", "chain", "draw", "num_steps", "context_steps", "seconds")
 # what an export appends to a name

@@ -23,8 +23,8 @@ def to_arviz(
     """Return a posterior as the groups that `az.plot_*`, `az.summary` and netCDF understand.
 
     - posterior: global sites under their site names (first dim `{head}_channel` for a head's readout and gain), and
-      where the model has them the latents `states`, `innovations` (sequence, time, `{name}_dim`) and `initial`
-      (sequence, `initial_dim`); without either there is no such group.
+      where the model has them the latents `states`, `innovations`, `switch` (sequence, time, `{name}_dim`) and
+      `initial` (sequence, `initial_dim`); without either there is no such group.
     - posterior_predictive, prior_predictive: free-running replicates per head (sequence, time, `{head}_channel`), in
       user units.
     - log_likelihood: one variable `log_likelihood` (sequence), all heads jointly, local latents integrated out, nats.

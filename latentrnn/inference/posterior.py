@@ -94,7 +94,8 @@ class Posterior:
         Returns:
             "states", the h_t that readouts see (the z_t where those are drawn), (sample, sequence, time, dim), and
             every latent site, e.g. "innovations" (sample, sequence, time, dim) and "initial" (sample, sequence, dim).
-            Of a `Discrete` latent also "switch", p(c_t | y), (sample, sequence, time, state). Padding is NaN.
+            Also "switch", (sample, sequence, time, state): of a `Discrete` latent p(c_t | y), of a
+            `RelaxedDiscrete` one its weights. Padding is NaN.
         """
         parts: dict[str, list[Tensor]] = {}
         for draw in self._draws.courses(num_samples):

@@ -3,9 +3,10 @@
 PLATE = "sequences"  # the one plate, at dim -1
 INITIAL = "initial"  # the latent initial state, event (dim,)
 INNOVATIONS = "innovations"  # u_{1:T}, event (time, dim)
+SWITCH = "switch_logits"  # the path of a switch in real coordinates, event (time, dim)
 STATES = "states"  # z_{1:T} of a Markov latent, event (time, dim)
 
-LATENTS = (INITIAL, INNOVATIONS, STATES)
+LATENTS = (INITIAL, INNOVATIONS, SWITCH, STATES)
 
 
 def parameter_site(head: str, path: str) -> str:

@@ -116,6 +116,13 @@ class LatentRNN(nn.Module):
                     )
         # a transition that nothing drives gets a constant, so that library kernels have an input at all
         self._constant = self.features.size + fed_back + self.latent.input_size == 0
+        if self.transition.given_weights not in (0, self.latent.switch_size):
+            raise ValueError(
+                f"{self.transition!r} is given the weights of {self.transition.given_weights} regimes, which must be "
+                f"the states of a switch that it sees, as in RelaxedDiscrete({self.transition.given_weights}); "
+                f"{self.latent!r} "
+                + (f"has {self.latent.switch_size}" if self.latent.switch_size else "hands no switch to the transition")
+            )
         self.transition.dt = self.spec.dt
         self.transition.build(
             max(self.features.size + fed_back + self.latent.input_size, 1) + int(self.transition.timed)

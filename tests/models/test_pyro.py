@@ -10,7 +10,7 @@ from pyro import poutine
 from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 
 import latentrnn as lr
-from tests.registry import LATENTS, OBSERVATIONS, TRANSITIONS, make_data, make_model
+from tests.registry import LATENTS, OBSERVATIONS, TRANSITIONS, latent_for, make_data, make_model
 
 every_latent = pytest.mark.parametrize("latent", LATENTS)
 
@@ -81,7 +81,8 @@ def test_predictive(latent: str, observation: str, parallel: bool) -> None:
 @pytest.mark.parametrize("transition", TRANSITIONS)
 def test_predictive_with_feedback_into_the_transition(transition: str, observation: str) -> None:
     data = make_data(OBSERVATIONS[observation])
-    model, guide = make_model(transition, "innovations with initial", observation, data)
+    latent = latent_for(transition, observation, "innovations with initial")
+    model, guide = make_model(transition, latent, observation, data)
     free = Predictive(poutine.uncondition(model), guide=guide, num_samples=5, parallel=True)(data)
     assert free["y"].shape == (5, *data.observations["y"].shape)
     model.observations["y"].check("y", free["y"], torch.ones_like(free["y"], dtype=torch.bool))

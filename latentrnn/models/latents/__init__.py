@@ -8,3 +8,4 @@ from latentrnn.models.latents.latent import Latent as Latent
 from latentrnn.models.latents.latent import LatentSite as LatentSite
 from latentrnn.models.latents.markov_normal import MarkovNormal as MarkovNormal
 from latentrnn.models.latents.recurrent_normal import RecurrentNormal as RecurrentNormal
+from latentrnn.models.latents.relaxed_discrete import RelaxedDiscrete as RelaxedDiscrete

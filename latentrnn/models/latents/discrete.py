@@ -31,7 +31,8 @@ class Discrete(Latent):
     The transition does not see c_t, so that all paths are summed exactly by a forward pass: no latent site, no guide,
     exact evidence. The heads share one switch. The site of the first head is p(y^1), that of the second p(y^2 | y^1),
     and so on; their product is the joint density, whatever the order. Drawn heads share a path in the same way.
-    `Posterior` draws paths exactly given the observed heads; its `latents` hold p(c_t | y) as "switch".
+    `Posterior` draws paths exactly given the observed heads; its `latents` hold p(c_t | y) as "switch". For a switch
+    that the transition does see, use `RelaxedDiscrete`.
 
     Args:
         num_states: K.

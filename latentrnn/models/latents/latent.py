@@ -58,6 +58,7 @@ class Latent(Component):
     """
 
     input_size = 0  # channels of u_t, appended to the transition's input
+    switch_size = 0  # how many of them, the last ones, are weights of a switch, which add up to one
     consumes_feedback = True  # False where z_{1:T} is drawn before any observation could be fed back
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Several linear regimes, mixed by the state and the input."""
+"""Several linear regimes, mixed by the state and the input, or by a switch of the latent's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from latentrnn.models.transitions.driven import DrivenTransition
 from latentrnn.models.transitions.transition import check_size
 
-SWITCHES = ("state", "input", "both")
+SWITCHES = ("state", "input", "both", "given")
 
 
 class SwitchingLinear(DrivenTransition):
@@ -18,16 +18,18 @@ class SwitchingLinear(DrivenTransition):
         softmax: w = softmax([0, l_2, ..., l_K]), the first regime is the reference;  sigmoid: w_k = sigmoid(l_k)
         l = V h_{t-1} + U a_t + c
 
-    One regime with softmax weights is `Linear`. Recorded gate: "regime" w, (..., regimes).
+    With `switch="given"` w_t is the path of a latent's switch (`RelaxedDiscrete(regimes)`), and a_t the rest of the
+    input: a switching linear dynamical system. One regime with softmax weights is `Linear`. Recorded gate: "regime" w,
+    (..., regimes).
 
     Args:
         hidden_size: dimension of the state.
         regimes: number of regimes.
         weights: "softmax", regimes that share one unit of weight, or "sigmoid", each on or off by itself.
-        switch: what the weights look at: "state", "input" or "both".
+        switch: what the weights look at: "state", "input" or "both"; or "given", they are the latent's.
 
     Raises:
-        ValueError: a size below one, or unknown weights or switch.
+        ValueError: a size below one, unknown weights or switch, or sigmoid weights where weights are given.
 
     References:
         Linderman, Johnson, Miller, Adams, Blei, Paninski. Bayesian learning and inference in recurrent switching
@@ -42,17 +44,24 @@ class SwitchingLinear(DrivenTransition):
             raise ValueError(f"SwitchingLinear: weights must be 'softmax' or 'sigmoid'; found {weights!r}")
         if switch not in SWITCHES:
             raise ValueError(f"SwitchingLinear: switch must be one of {list(SWITCHES)}; found {switch!r}")
+        if switch == "given" and weights != "softmax":
+            raise ValueError(
+                "SwitchingLinear: weights='sigmoid' computes weights, but with switch='given' they are given"
+            )
         self.weights, self.switch = weights, switch
+        self.given_weights = self.regimes if switch == "given" else 0
 
     def build(self, input_size: int) -> None:
-        logits = self.regimes - (self.weights == "softmax")
+        input_size -= self.given_weights
         self.recurrent_weight = nn.Parameter(torch.empty(self.regimes, self.hidden_size, self.hidden_size))
         self.input_weight = nn.Parameter(torch.empty(self.regimes, self.hidden_size, input_size))
         self.bias = nn.Parameter(torch.empty(self.regimes, self.hidden_size))
-        self.switch_bias = nn.Parameter(torch.empty(logits))
-        if self.switch != "input":
+        logits = self.regimes - (self.weights == "softmax")
+        if self.switch != "given":
+            self.switch_bias = nn.Parameter(torch.empty(logits))
+        if self.switch in ("state", "both"):
             self.switch_state_weight = nn.Parameter(torch.empty(logits, self.hidden_size))
-        if self.switch != "state":
+        if self.switch in ("input", "both"):
             self.switch_input_weight = nn.Parameter(torch.empty(logits, input_size))
         self.reset_parameters()
 
@@ -65,13 +74,17 @@ class SwitchingLinear(DrivenTransition):
             self.recurrent_weight.copy_(scale * torch.eye(self.hidden_size) + noise)
             self.input_weight.normal_(0.0, inputs**-0.5)
             self.bias.normal_(0.0, 0.1)
-            self.switch_bias.zero_()
-            if self.switch != "input":
+            if self.switch != "given":
+                self.switch_bias.zero_()
+            if self.switch in ("state", "both"):
                 self.switch_state_weight.normal_(0.0, self.hidden_size**-0.5)
-            if self.switch != "state":
+            if self.switch in ("input", "both"):
                 self.switch_input_weight.normal_(0.0, inputs**-0.5)
 
     def drive(self, inputs: Tensor) -> Tensor:
+        if self.switch == "given":
+            inputs, weights = inputs[..., : -self.regimes], inputs[..., -self.regimes :]
+            return torch.cat([F.linear(inputs, self.input_weight.flatten(0, 1), self.bias.flatten()), weights], -1)
         driven = F.linear(inputs, self.input_weight.flatten(0, 1), self.bias.flatten())
         logits = self.switch_bias.expand(*inputs.shape[:-1], -1)
         if self.switch != "state":
@@ -80,13 +93,13 @@ class SwitchingLinear(DrivenTransition):
 
     def advance(self, state: Tensor, driven: Tensor) -> Tensor:
         size = self.regimes * self.hidden_size
-        logits = driven[..., size:]
-        if self.switch != "input":
-            logits = logits + F.linear(state, self.switch_state_weight)
-        if self.weights == "softmax":
-            weights = torch.softmax(F.pad(logits, (1, 0)), -1)
-        else:
-            weights = torch.sigmoid(logits)
-        weights = self.gate("regime", weights)
+        weights = self.gate("regime", self._weights(state, driven[..., size:]))
         moved = F.linear(state, self.recurrent_weight.flatten(0, 1)) + driven[..., :size]
         return (weights.unsqueeze(-1) * moved.unflatten(-1, (self.regimes, self.hidden_size))).sum(-2)
+
+    def _weights(self, state: Tensor, driven: Tensor) -> Tensor:
+        """Return w, (..., regimes), of a state and of what the input says of it: logits, or w itself."""
+        if self.switch == "given":
+            return driven
+        logits = driven if self.switch == "input" else driven + F.linear(state, self.switch_state_weight)
+        return torch.softmax(F.pad(logits, (1, 0)), -1) if self.weights == "softmax" else torch.sigmoid(logits)

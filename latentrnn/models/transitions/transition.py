@@ -39,11 +39,13 @@ class Transition(Component):
 
     Where the class says `timed = True`, the first channel of a_t is the time since the step before, in seconds (in
     steps where the data have no clock): `dt` throughout, or, with irregular times, zero at a sequence's first step.
+    Where `given_weights` is not zero, so many last channels of a_t are the weights of the latent's switch.
     """
 
     state_size: int
     hidden_size: int
     timed = False  # whether a_t begins with the time since the last step
+    given_weights = 0  # last channels of a_t that must be the weights of a latent's switch
     dt: float | None = None  # seconds per step, None for unit or irregular steps; known before `build`
     _handler: GateHandler | None = None
 
