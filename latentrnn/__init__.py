@@ -49,6 +49,7 @@ from latentrnn.models import CausalAttention as CausalAttention
 from latentrnn.models import Convolution as Convolution
 from latentrnn.models import CoupledGateLSTM as CoupledGateLSTM
 from latentrnn.models import Coupling as Coupling
+from latentrnn.models import CrossAttention as CrossAttention
 from latentrnn.models import Deterministic as Deterministic
 from latentrnn.models import DiagonalLinear as DiagonalLinear
 from latentrnn.models import DirichletMultinomial as DirichletMultinomial
@@ -90,7 +91,9 @@ from latentrnn.models import Pooling as Pooling
 from latentrnn.models import Readout as Readout
 from latentrnn.models import RecurrentNormal as RecurrentNormal
 from latentrnn.models import RelaxedDiscrete as RelaxedDiscrete
+from latentrnn.models import SourceAttention as SourceAttention
 from latentrnn.models import StimulusGain as StimulusGain
+from latentrnn.models import Streams as Streams
 from latentrnn.models import StudentT as StudentT
 from latentrnn.models import SurvivalConsistency as SurvivalConsistency
 from latentrnn.models import SwitchingLinear as SwitchingLinear

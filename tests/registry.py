@@ -41,6 +41,12 @@ TRANSITIONS: dict[str, Callable[[], lr.Transition]] = {
     "switching given": lambda: lr.SwitchingLinear(3, 2, switch="given"),
     "thermodynamic": lambda: lr.ThermodynamicCell(3, width=4),
     "neural ode": lambda: lr.NeuralODE(3, width=4, method="rk4"),
+    "streams": lambda: lr.Streams({"first": lr.GRU(3), "second": lr.VanillaRNN(2)}, {"second": ["drive"]}),
+    "streams, timed": lambda: lr.Streams(
+        {"first": lr.LSTM(2), "second": lr.NeuralODE(2, width=4, method="rk4"), "idle": lr.MinGRU(2)},
+        {"first": [lr.Lags("stimulus", 2)]},
+        common=["second"],
+    ),
 }
 
 LATENTS: dict[str, Callable[[], lr.Latent]] = {
@@ -88,6 +94,8 @@ class Heads:
         feeds_transition: feedback enters the transition, which a Markov latent cannot take.
         irregular: steps at times of their own.
         inputs: makes what drives the transition; by default every covariate that no gain claims.
+        transition: the one transition that the heads go with, where there is only one.
+        source: there is a covariate `source_step`, 1 where there is a step of a source sequence.
     """
 
     observations: Callable[[], dict[str, lr.Observation]]
@@ -98,6 +106,8 @@ class Heads:
     feeds_transition: bool = False
     irregular: bool = False
     inputs: Callable[[], list[str | lr.Feature] | None] = lambda: None
+    transition: str | None = None
+    source: bool = False
 
 
 def counts(channels: int, mean: float = 1.3) -> Callable[[np.random.Generator, int], Array]:
@@ -242,6 +252,30 @@ OBSERVATIONS: dict[str, Heads] = {
         {"y": counts(2, 0.7), "other": reals(1)},
         feeds_transition=True,
     ),
+    "cross attention": Heads(
+        lambda: {
+            "y": lr.Poisson(readout=lr.CrossAttention("second", "first", 4, heads=2)),
+            "other": lr.Gaussian(readout=lr.CrossAttention("first", "second", 2), feedback=lr.History(2, filters=1)),
+        },
+        {"y": counts(2), "other": reals(1)},
+        {"clocks": {"y": 2}},
+        missing=("y",),
+        feeds_transition=True,
+        transition="streams",
+    ),
+    "source attention": Heads(
+        lambda: {
+            "y": lr.Gaussian(readout=lr.SourceAttention("stimulus", 4, heads=2, hidden_size=2, valid="source_step")),
+            "other": lr.Poisson(
+                readout=lr.SourceAttention([lr.Lags("drive", 2)], 2, hidden_size=2),
+                feedback=lr.History(2, filters=1, into="readout"),
+            ),
+        },
+        {"y": reals(2), "other": counts(1, 0.7)},
+        {"clocks": {"y": 2}},
+        missing=("y",),
+        source=True,
+    ),
     "features": Heads(
         lambda: {"y": lr.Gaussian()}, {"y": reals(2)}, inputs=lambda: [make() for make in FEATURES.values()]
     ),
@@ -273,6 +307,8 @@ def make_data(
     }
     if heads.inputs() is not None:
         covariates["symbol"] = [rng.integers(0, 3, (steps, 1)).astype(float) for steps in lengths]
+    if heads.source:
+        covariates["source_step"] = [(rng.random((steps, 1)) < 0.7).astype(float) for steps in lengths]
     options = dict(heads.options)
     if heads.irregular:
         options["times"] = [np.cumsum(rng.uniform(0.01, 0.3, steps)) for steps in lengths]
@@ -286,6 +322,8 @@ def make_data(
 def fits_together(transition: str, latent: str, observation: str) -> bool:
     """Whether the parts make a model; `LatentRNN` refuses the others."""
     if GIVEN_WEIGHTS[transition] not in (0, SWITCH_SIZE[latent]):
+        return False
+    if OBSERVATIONS[observation].transition not in (None, transition):
         return False
     if latent.startswith("recurrent"):
         return not OBSERVATIONS[observation].feeds_transition
@@ -302,12 +340,17 @@ GIVEN_WEIGHTS = {name: make().given_weights for name, make in TRANSITIONS.items(
 SWITCH_SIZE = {name: make().switch_size for name, make in LATENTS.items()}
 
 
+def default_transition(observation: str) -> str:
+    """The transition with which to try heads where nothing else is said."""
+    return OBSERVATIONS[observation].transition or DEFAULTS[0]
+
+
 def each_against_defaults() -> list[tuple[str, str, str]]:
     """Every part with the default of the other two kinds (a transition that needs another latent, with the first)."""
     transition, latent, observation = DEFAULTS
     found = [(name, latent_for(name, observation, latent), observation) for name in TRANSITIONS]
     found += [(transition, name, observation) for name in LATENTS]
-    found += [(transition, latent, name) for name in OBSERVATIONS]
+    found += [(default_transition(name), latent, name) for name in OBSERVATIONS]
     return list(dict.fromkeys(found))
 
 

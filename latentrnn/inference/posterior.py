@@ -259,14 +259,15 @@ class Posterior:
 
         Raises:
             ValueError: an unknown or a per-sequence head, a model that sees the whole sequence of covariates
-                (`BidirectionalRNN`), or fewer than two filters.
+                (`BidirectionalRNN`, `SourceAttention`), or fewer than two filters.
         """
         if not self._head(head).head.per_step:
             raise ValueError(f"one_step_ahead: {head!r} is a per-sequence head")
         if math.isinf(self.model.lookahead):
             raise ValueError(
                 "one_step_ahead: the model sees the covariates of the whole sequence at every step, as with "
-                "BidirectionalRNN, and so cannot predict as time goes on; use causal features (Lags, Convolution)"
+                "BidirectionalRNN or SourceAttention, and so cannot predict as time goes on; use causal features "
+                "(Lags, Convolution) and readouts"
             )
         if num_filters < 2:
             raise ValueError(f"one_step_ahead: num_filters must be at least 2, for the error; found {num_filters}")

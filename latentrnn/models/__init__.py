@@ -46,11 +46,13 @@ from latentrnn.models.pooling import LastState as LastState
 from latentrnn.models.pooling import MeanState as MeanState
 from latentrnn.models.pooling import Pooling as Pooling
 from latentrnn.models.readouts import CausalAttention as CausalAttention
+from latentrnn.models.readouts import CrossAttention as CrossAttention
 from latentrnn.models.readouts import FactorReadout as FactorReadout
 from latentrnn.models.readouts import LinearReadout as LinearReadout
 from latentrnn.models.readouts import MLPReadout as MLPReadout
 from latentrnn.models.readouts import ModulatedAttention as ModulatedAttention
 from latentrnn.models.readouts import Readout as Readout
+from latentrnn.models.readouts import SourceAttention as SourceAttention
 from latentrnn.models.readouts import WindowedAttention as WindowedAttention
 from latentrnn.models.sessions import per_session as per_session
 from latentrnn.models.state_space import LatentRNN as LatentRNN
@@ -65,6 +67,7 @@ from latentrnn.models.transitions import MinGRU as MinGRU
 from latentrnn.models.transitions import ModulatedForgetLSTM as ModulatedForgetLSTM
 from latentrnn.models.transitions import NeuralODE as NeuralODE
 from latentrnn.models.transitions import Recording as Recording
+from latentrnn.models.transitions import Streams as Streams
 from latentrnn.models.transitions import SwitchingLinear as SwitchingLinear
 from latentrnn.models.transitions import ThermodynamicCell as ThermodynamicCell
 from latentrnn.models.transitions import Transition as Transition

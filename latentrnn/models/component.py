@@ -148,9 +148,9 @@ def _encode(value: Any) -> Any:
 
 
 def _decode(value: Any) -> Any:
-    if isinstance(value, dict) and "class" in value:
+    if isinstance(value, dict) and value.keys() == {"class", "arguments"}:  # any other keys are a user's own names
         return from_config(value)
-    if isinstance(value, dict) and "distribution" in value:
+    if isinstance(value, dict) and value.keys() == {"distribution", "arguments"}:
         return getattr(dist, value["distribution"])(**{k: torch.tensor(v) for k, v in value["arguments"].items()})
     if isinstance(value, dict):
         return {k: _decode(v) for k, v in value.items()}

@@ -43,7 +43,7 @@ class LatentRNN(nn.Module):
         latent: where randomness enters the state.
         observations: head name to `Observation`; heads of the data that are not listed are not modelled.
         inputs: covariates (names, or features such as `Lags`, `OneHot`, `Convolution`) that drive the transition. By
-            default every covariate that no gain claims.
+            default every covariate that no gain claims, or nothing more where the transition names its own (`Streams`).
         couplings: penalties that tie heads to each other while fitting; see `Coupling`.
 
     Raises:
@@ -78,11 +78,13 @@ class LatentRNN(nn.Module):
         self.spec = spec
         heads = {name: observation.fresh() for name, observation in observations.items()}
         claimed = {head.gain.stimulus for head in heads.values() if head.gain is not None}
-        if inputs is None:
-            inputs = [name for name in spec.covariates if name not in claimed]
-        self.inputs = [inputs] if isinstance(inputs, str | Feature) else list(inputs)
-        self.features = CovariateReader("inputs", self.inputs, spec)
         self.transition, self.latent = transition.fresh(), latent.fresh()
+        own = self.transition.own_inputs
+        if inputs is None:
+            inputs = [] if own else [name for name in spec.covariates if name not in claimed]
+        self.inputs = [inputs] if isinstance(inputs, str | Feature) else list(inputs)
+        self.features = CovariateReader("inputs", [*own, *self.inputs], spec)
+        self.transition.own_sizes = self.features.sizes[: len(own)]
         self.observations = nn.ModuleDict(heads)  # type: ignore[assignment]
         self._build()
         self.couplings = _checked_couplings(couplings, self.observations)
@@ -90,6 +92,7 @@ class LatentRNN(nn.Module):
 
     def _build(self) -> None:
         for name, head in self.observations.items():
+            head.readout.parts = self.latent.parts(self.transition)
             head.build(self.spec.heads[name], self.spec, self.latent.readout_size(self.transition))
         for name, head in self.observations.items():
             if head.reads is not None:
@@ -229,7 +232,7 @@ class LatentRNN(nn.Module):
         """
         self._check_spec(data)
         for part in self.modules():
-            if isinstance(part, Feature):
+            if isinstance(part, Feature | Readout):
                 part.check(data)
         for name, head in self.observations.items():
             head.check(name, data.observations[name], data.masks[name])

@@ -21,6 +21,7 @@ from tests.registry import (
     TRANSITIONS,
     Fixed,
     covering_array,
+    default_transition,
     fits_together,
     fixed_latents,
     make_data,
@@ -114,7 +115,8 @@ def test_closed_forms_do_not_see_padding(parts: tuple[str, str, str]) -> None:
 @every_observation
 def test_encoders_do_not_see_padding(direction: str, observation: str) -> None:
     data = make_data(OBSERVATIONS[observation])
-    _, guide = make_model("gru", "innovations with initial", observation, data, direction=direction)
+    parts = default_transition(observation), "innovations with initial", observation
+    _, guide = make_model(*parts, data, direction=direction)
     expected = guide.encoder(spoil_padding(data))
     for n, length in enumerate(LENGTHS):
         alone = guide.encoder(data[n])
@@ -155,7 +157,7 @@ def hiding_cases() -> list[tuple[str, str, str, str]]:
     cases = []
     latents = ("deterministic", "innovations with initial", "markov normal")
     for latent, (observation, heads) in itertools.product(latents, OBSERVATIONS.items()):
-        if fits_together("gru", latent, observation):
+        if fits_together(default_transition(observation), latent, observation):
             for head, values in heads.draw.items():
                 cases.append((latent, observation, head, "head"))
                 if values(np.random.default_rng(0), 1).shape[1] > 1:
@@ -166,7 +168,7 @@ def hiding_cases() -> list[tuple[str, str, str, str]]:
 @pytest.mark.parametrize(("latent", "observation", "head", "what"), hiding_cases())
 def test_masked_values_have_no_effect_and_no_gradient(latent: str, observation: str, head: str, what: str) -> None:
     data, where = hide(make_data(OBSERVATIONS[observation]), head, what)
-    model, guide = make_model("gru", latent, observation, data)
+    model, guide = make_model(default_transition(observation), latent, observation, data)
     values = fixed_latents(model, data)
     observed = data.observations[head].clone().requires_grad_()
     expected = weights(model, guide, data.with_observations({head: observed}), values)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import numpy as np
 import pyro.distributions as dist
 import pytest
@@ -11,7 +14,7 @@ from torch import Tensor
 
 import latentrnn as lr
 from latentrnn.models.readouts import LinearReadout, Readout, Surroundings
-from tests.oracles import Array
+from tests.oracles import Array, gru_step
 from tests.registry import OBSERVATIONS, make_data
 
 HIDDEN, OUTPUTS, STEPS = 5, 3, 7
@@ -24,13 +27,23 @@ READOUTS = {
     "windowed": lr.WindowedAttention(3, 4, heads=2),
     "windowed, longer than the data": lr.WindowedAttention(9, 2),
     "modulated": lr.ModulatedAttention("stimulus", 4, heads=2),
+    "cross": lr.CrossAttention("asking", "asked", 4, heads=2),
+    "source": lr.SourceAttention("stimulus", 4, heads=2, hidden_size=3, valid="source_step"),
+    "source, all of it": lr.SourceAttention(["drive", "stimulus"], 2, hidden_size=2),
 }
 DATA = make_data(OBSERVATIONS["poisson"], (STEPS, STEPS))
+SOURCE = make_data(OBSERVATIONS["source attention"], (STEPS, STEPS))
+PARTS = {"asked": slice(0, 2), "asking": slice(2, 5)}
+
+
+def data_for(name: str) -> lr.SequenceData:
+    return SOURCE if name.startswith("source") else DATA
 
 
 def built(name: str) -> Readout:
     readout = READOUTS[name].fresh()
-    readout.build(HIDDEN, OUTPUTS, DATA.spec)
+    readout.parts = PARTS
+    readout.build(HIDDEN, OUTPUTS, data_for(name).spec)
     readout.double()
     with torch.no_grad():
         for parameter in readout.parameters():
@@ -42,8 +55,25 @@ def states() -> Tensor:
     return torch.randn(2, STEPS, HIDDEN, dtype=torch.float64)
 
 
-def written_out(name: str, readout: Readout, h: Array, x: Array) -> Array:
-    """Raw outputs of one sequence, (time, output), of its states and context (time, channel), one step at a time."""
+def encoded(readout: Readout, w: dict[str, Array], n: int) -> tuple[Array, list[int]]:
+    """The source of one sequence read in both directions, (source time, channel), and the steps that it lies at."""
+    x = np.concatenate([SOURCE.covariates[item][n].numpy() for item in readout.source], -1)
+    steps = list(range(STEPS))
+    if readout.valid is not None:
+        steps = [s for s in steps if SOURCE.covariates[readout.valid][n, s, 0] == 1]
+    out = []
+    for direction, order in (("forwards", steps), ("backwards", steps[::-1])):
+        kernel = {kind: w[f"{direction}.{kind}_l0"] for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+        h, found = np.zeros(readout.hidden_size), {}
+        for s in order:
+            h = found[s] = gru_step(x[s], h, kernel)
+        out.append(np.stack([found[s] for s in steps]))
+    return np.concatenate(out, -1), steps
+
+
+def written_out(name: str, readout: Readout, h: Array, n: int) -> Array:
+    """Raw outputs of one sequence, (time, output), of its states (time, channel), one step at a time."""
+    x = DATA.covariates["stimulus"][n].numpy()
     w = {key: value.detach().numpy() for key, value in readout.named_parameters()}
     if name == "linear":
         return np.stack([w["weight"] @ h_t + w["baseline"] for h_t in h])
@@ -56,23 +86,27 @@ def written_out(name: str, readout: Readout, h: Array, x: Array) -> Array:
         return np.stack([w["loading"] @ (rows @ h_t) + w["baseline"] for h_t in h])
     heads, size = readout.heads, readout.size // readout.heads
     window = getattr(readout, "window", len(h))
-    eta = []
+    eta, asking, asked = [], h, h
+    if name == "cross":
+        asking, asked = h[:, PARTS["asking"]], h[:, PARTS["asked"]]
+    if name.startswith("source"):
+        asked = encoded(readout, w, n)[0]
     for t in range(len(h)):
-        query = w["attention.query.weight"] @ h[t] + w["attention.query.bias"]
+        query = w["attention.query.weight"] @ asking[t] + w["attention.query.bias"]
         if name == "modulated":
             query = (1 + w["scale_weight"] @ x[t]) * query + w["shift_weight"] @ x[t]
-        past = range(max(0, t - window + 1), t + 1)
+        past = range(len(asked)) if name.startswith("source") else range(max(0, t - window + 1), t + 1)
         attended = []
         for head in range(heads):
             own = slice(head * size, (head + 1) * size)
-            scores = [query[own] @ (w["attention.key.weight"] @ h[s])[own] / np.sqrt(size) for s in past]
+            scores = [query[own] @ (w["attention.key.weight"] @ asked[s])[own] / np.sqrt(size) for s in past]
             if "lag_bias" in w:
                 scores = [
                     score + w["lag_bias"][head, window - 1 - (t - s)] for score, s in zip(scores, past, strict=True)
                 ]
             alpha = special.softmax(scores)
             attended.append(
-                sum(a * (w["attention.value.weight"] @ h[s])[own] for a, s in zip(alpha, past, strict=True))
+                sum(a * (w["attention.value.weight"] @ asked[s])[own] for a, s in zip(alpha, past, strict=True))
             )
         eta.append(w["weight"] @ h[t] + w["attended_weight"] @ np.concatenate(attended) + w["baseline"])
     return np.stack(eta)
@@ -81,16 +115,16 @@ def written_out(name: str, readout: Readout, h: Array, x: Array) -> Array:
 @pytest.mark.parametrize("name", READOUTS)
 def test_a_readout_is_its_equations(name: str) -> None:
     readout, h = built(name), states()
-    found = readout(h, readout.surroundings(DATA)).detach()
+    found = readout(h, readout.surroundings(data_for(name))).detach()
     for n in range(2):
-        expected = written_out(name, readout, h[n].numpy(), DATA.covariates["stimulus"][n].numpy())
+        expected = written_out(name, readout, h[n].numpy(), n)
         np.testing.assert_allclose(found[n], expected, **EXACT)
 
 
 @pytest.mark.parametrize("name", READOUTS)
 def test_step_by_step_is_all_at_once(name: str) -> None:
     readout, h = built(name), states()
-    surroundings = readout.surroundings(DATA)
+    surroundings = readout.surroundings(data_for(name))
     expected, past = readout(h, surroundings), None
     for t in range(STEPS):
         eta = readout(h[:, t : t + 1], surroundings.at(t)._replace(past=past))
@@ -104,7 +138,7 @@ def test_step_by_step_is_all_at_once(name: str) -> None:
 @pytest.mark.parametrize("name", READOUTS)
 def test_samples_broadcast(name: str) -> None:
     readout, h = built(name), torch.randn(4, 2, STEPS, HIDDEN, dtype=torch.float64)
-    surroundings = readout.surroundings(DATA)
+    surroundings = readout.surroundings(data_for(name))
     found = readout(h, surroundings)
     for sample in range(4):
         torch.testing.assert_close(found[sample], readout(h[sample], surroundings), **EXACT)
@@ -114,7 +148,7 @@ def test_samples_broadcast(name: str) -> None:
 def test_no_step_sees_its_future(name: str) -> None:
     readout, h = built(name), states().requires_grad_()
     for t in range(STEPS):
-        eta = readout(h, readout.surroundings(DATA))
+        eta = readout(h, readout.surroundings(data_for(name)))
         (gradient,) = torch.autograd.grad(eta[0, t].sum(), h)
         assert not gradient[0, t + 1 :].any()
         assert gradient[0, t].any()
@@ -130,6 +164,67 @@ def test_attention_weights_are_a_distribution_over_the_past() -> None:
     attended = torch.einsum("nhts,nshc->nthc", alpha, readout.attention.value(h).unflatten(-1, (2, -1))).flatten(-2)
     expected = readout(h) - h @ readout.weight.mT - readout.baseline
     torch.testing.assert_close(attended @ readout.attended_weight.mT, expected, **EXACT)
+
+
+def test_cross_attention_weighs_the_other_stream_s_past() -> None:
+    readout, h = built("cross"), states()
+    alpha = readout.attention_weights(h)
+    torch.testing.assert_close(alpha.sum(-1), torch.ones_like(alpha[..., 0]), **EXACT)
+    assert not alpha.triu(1).any()
+    other = h.clone()
+    other[:, :, PARTS["asking"]] = torch.randn(2, STEPS, 3, dtype=torch.float64)
+    assert (readout.attention_weights(other) - alpha)[..., 1:, :].abs().amax((-1, -2)).min() > 1e-3
+    values = readout.attention.value(h[..., PARTS["asked"]]).unflatten(-1, (2, -1))
+    attended = torch.einsum("nhts,nshc->nthc", alpha, values).flatten(-2)
+    expected = readout(h) - h @ readout.weight.mT - readout.baseline
+    torch.testing.assert_close(attended @ readout.attended_weight.mT, expected, **EXACT)
+
+
+def test_source_attention_weighs_the_steps_of_the_source_alone() -> None:
+    readout, h = built("source"), states()
+    there = SOURCE.covariates["source_step"][..., 0] == 1
+    assert (~there).any()
+    alpha = readout.attention_weights(h, SOURCE)
+    torch.testing.assert_close(alpha.sum(-1), torch.ones_like(alpha[..., 0]), **EXACT)
+    assert not alpha.movedim(-1, 1)[~there].any()
+    assert alpha.movedim(-1, 1)[there].min() > 0
+    w = {key: value.detach().numpy() for key, value in readout.named_parameters()}
+    for n in range(2):
+        source, steps = encoded(readout, w, n)
+        key = source @ w["attention.key.weight"].T
+        query = h[n].numpy() @ w["attention.query.weight"].T + w["attention.query.bias"]
+        for head in range(2):
+            own = slice(2 * head, 2 * head + 2)
+            expected = special.softmax(query[:, own] @ key[:, own].T / np.sqrt(2), -1)
+            np.testing.assert_allclose(alpha[n, head].detach().numpy()[:, steps], expected, **EXACT)
+
+
+def test_what_is_no_step_of_the_source_is_not_read() -> None:
+    """Neither its value nor, where there is none at all, anything: c_t = 0."""
+    readout, h = built("source"), states()
+    there = SOURCE.covariates["source_step"] == 1
+    x = SOURCE.covariates["stimulus"].clone().requires_grad_()
+    data = dataclasses.replace(SOURCE, covariates=SOURCE.covariates | {"stimulus": x})
+    (gradient,) = torch.autograd.grad(readout(h, readout.surroundings(data)).square().sum(), x)
+    assert torch.isfinite(gradient).all()
+    assert not gradient[~there.expand_as(x)].any()
+    assert gradient[there.expand_as(x)].all()
+    nothing = dataclasses.replace(SOURCE, covariates=SOURCE.covariates | {"source_step": torch.zeros_like(x[..., :1])})
+    found = readout(h, readout.surroundings(nothing))
+    torch.testing.assert_close(found, h @ readout.weight.mT + readout.baseline, **EXACT)
+
+
+def test_one_step_ahead_is_refused_where_all_of_the_source_is_seen() -> None:
+    model = lr.LatentRNN(
+        DATA.spec,
+        transition=lr.GRU(2),
+        latent=lr.Deterministic(),
+        observations={"y": lr.Poisson(readout=lr.SourceAttention("stimulus", 2))},
+        inputs=[],
+    ).double()
+    assert model.latency == math.inf
+    with pytest.raises(ValueError, match="sees the covariates of the whole sequence at every step"):
+        lr.Posterior(model, lr.Guide(model), DATA).one_step_ahead("y")
 
 
 def test_a_factor_readout_may_have_priors_of_its_own() -> None:
@@ -182,6 +277,12 @@ def test_a_particle_filter_keeps_each_particle_s_own_past(readout: Readout) -> N
 
 # -- what is refused -----------------------------------------------------------------------------------------------
 
+
+def sourced(readout: Readout) -> lr.LatentRNN:
+    heads = {"y": lr.Poisson(readout=readout)}
+    return lr.LatentRNN(DATA.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations=heads)
+
+
 REFUSED = {
     "a readout by name": (
         lambda: lr.Poisson(readout="mlp"),
@@ -210,6 +311,26 @@ REFUSED = {
         ValueError,
         "ModulatedAttention: by must name at least one covariate",
     ),
+    "a source that is not 0 or 1": (
+        lambda: sourced(lr.SourceAttention("stimulus", valid="drive")).check(DATA),
+        ValueError,
+        "SourceAttention: covariates['drive'] must be 1 where there is a step of the source and 0 elsewhere; found",
+    ),
+    "a source of two validities": (
+        lambda: sourced(lr.SourceAttention("drive", valid="stimulus")),
+        ValueError,
+        "SourceAttention: valid must be a covariate of one feature; 'stimulus' has 2",
+    ),
+    "a source that is not there": (
+        lambda: sourced(lr.SourceAttention("words")),
+        ValueError,
+        "SourceAttention: unknown covariate 'words'; the data have ['drive', 'stimulus']",
+    ),
+    "streams that are not there": (
+        lambda: sourced(lr.CrossAttention("audio", "text")),
+        ValueError,
+        "CrossAttention: asking names unknown stream 'audio'; the states have no streams, as a Streams transition",
+    ),
     "modulated by the unknown": (
         lambda: lr.LatentRNN(
             DATA.spec,
@@ -230,9 +351,10 @@ def test_what_is_refused(make, kind, message) -> None:  # type: ignore[no-untype
     assert message in str(error.value)
 
 
-def test_attention_on_a_per_sequence_head_is_refused() -> None:
+@pytest.mark.parametrize("readout", [lr.CausalAttention(2), lr.SourceAttention("stimulus", 2)], ids=repr)
+def test_attention_on_a_per_sequence_head_is_refused(readout: Readout) -> None:
     data = make_data(OBSERVATIONS["per sequence"])
-    heads = {"y": lr.Categorical(3, readout=lr.CausalAttention(2))}
+    heads = {"y": lr.Categorical(3, readout=readout)}
     with pytest.raises(ValueError, match="use pooling='attention' to attend over its steps"):
         lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations=heads)
 

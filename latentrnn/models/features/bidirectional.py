@@ -57,9 +57,12 @@ class BidirectionalRNN(Feature):
 
 def reverse(values: Tensor, data: SequenceData) -> Tensor:
     """Reverse every sequence of (sequence, time, channel) within its own length, so that padding stays at the end."""
-    if not data.padded:
-        return values.flip(1)
-    steps = torch.arange(data.num_steps, device=values.device)
-    mirrored = data.lengths[:, None] - 1 - steps
+    return reverse_within(values, data.lengths) if data.padded else values.flip(1)
+
+
+def reverse_within(values: Tensor, lengths: Tensor) -> Tensor:
+    """Reverse the first steps of (sequence, time, channel), as many as `lengths` (sequence,) says."""
+    steps = torch.arange(values.shape[1], device=values.device)
+    mirrored = lengths[:, None] - 1 - steps
     order = torch.where(mirrored >= 0, mirrored, steps)
     return values.gather(1, order.unsqueeze(-1).expand_as(values))

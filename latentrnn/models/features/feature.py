@@ -81,7 +81,8 @@ class CovariateReader(nn.Module):
             parts.append(Identity(item) if isinstance(item, str) else item.fresh())
             parts[-1].build(owner, spec)
         self.parts = nn.ModuleList(parts)
-        self.size = sum(part.size for part in parts)
+        self.sizes = [part.size for part in parts]  # channels of each item
+        self.size = sum(self.sizes)
         self.lookahead = max((part.lookahead for part in parts), default=0)
 
     def forward(self, data: SequenceData) -> Tensor:

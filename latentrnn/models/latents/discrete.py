@@ -106,6 +106,9 @@ class Discrete(Latent):
         hidden = transition.hidden_size
         return self.num_states + (hidden if self.weights == "shared" else self.num_states * hidden)
 
+    def parts(self, transition: Transition) -> dict[str, slice]:
+        return transition.parts if self.weights == "shared" else {}
+
     def sites(self) -> list[LatentSite]:
         return []
 

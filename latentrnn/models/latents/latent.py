@@ -72,6 +72,10 @@ class Latent(Component):
         """Return how many channels readouts see."""
         return transition.hidden_size
 
+    def parts(self, transition: Transition) -> dict[str, slice]:
+        """Return which of the channels that readouts see have a name of their own."""
+        return transition.parts
+
     @abstractmethod
     def sites(self) -> list[LatentSite]:
         """Return the latent sites, in the order in which they are sampled."""

@@ -70,6 +70,11 @@ class RecurrentNormal(Latent):
     def readout_size(self, transition: Transition) -> int:
         return self.dim + (transition.hidden_size if self.reads == "both" else 0)
 
+    def parts(self, transition: Transition) -> dict[str, slice]:
+        if self.reads == "latent":
+            return {}
+        return {name: slice(self.dim + s.start, self.dim + s.stop) for name, s in transition.parts.items()}
+
     def sites(self) -> list[LatentSite]:
         initial = [] if self.initial is None else [LatentSite(sites.INITIAL, self.initial, along_time=False)]
         return [*initial, LatentSite(sites.STATES, self.dim, along_time=True)]

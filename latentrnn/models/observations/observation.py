@@ -123,9 +123,9 @@ class Observation(Component):
         if not head.per_step and (self.gain is not None or self.covariates or self.feedback is not None):
             raise ValueError(f"{owner}: a per-sequence head has no time axis for gain, covariates or feedback")
         if not head.per_step:
-            if self.readout.memory != 0:
+            if self.readout.along_time or self.readout.memory != 0:
                 raise ValueError(
-                    f"{owner}: {type(self.readout).__name__} reads earlier states, but a per-sequence head has one "
+                    f"{owner}: {type(self.readout).__name__} reads states along time, but a per-sequence head has one "
                     "state for the whole sequence; use pooling='attention' to attend over its steps"
                 )
             self.pooling.build(hidden_size)

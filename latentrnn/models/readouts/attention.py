@@ -16,13 +16,14 @@ from latentrnn.models.transitions.transition import check_size
 
 
 class AttentionReadout(Readout):
-    """eta_t = W h_t + U c_t + b, with c_t what attention found: the common part of the readouts of this file."""
+    """eta_t = W h_t + U c_t + b, with c_t what attention found: the common part of all that attend."""
 
+    along_time = True
     attention: Attention
     size: int
 
-    def _build(self, hidden_size: int, asked: int, outputs: int, heads: int) -> None:
-        self.attention = Attention(hidden_size, asked, self.size, heads)
+    def _build(self, hidden_size: int, asked: int, outputs: int, heads: int, asking: int | None = None) -> None:
+        self.attention = Attention(hidden_size if asking is None else asking, asked, self.size, heads)
         self.weight = nn.Parameter(torch.zeros(outputs, hidden_size))
         self.attended_weight = nn.Parameter(torch.zeros(outputs, self.size))
         self.baseline = nn.Parameter(torch.zeros(outputs))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -42,11 +44,16 @@ class Readout(Component):
 
     memory: int | None = 0  # earlier states that it reads; None for all of them
     lookahead: float = 0  # steps of covariates after t that it uses; infinite for the whole sequence
+    along_time = False  # whether states must have a time axis, which a per-sequence head's state has not
+    parts: Mapping[str, slice] = MappingProxyType({})  # channels with a name (streams), known before `build`
     baseline: Tensor
 
     @abstractmethod
     def build(self, hidden_size: int, outputs: int, spec: DataSpec) -> None:
         """Create the parameters for states of `hidden_size` and this many raw outputs."""
+
+    def check(self, data: SequenceData) -> None:
+        """Raise a ValueError that names the first value of a covariate that the readout cannot take in."""
 
     def surroundings(self, data: SequenceData) -> Surroundings:
         """Return what it reads of a batch besides the states, at base steps."""

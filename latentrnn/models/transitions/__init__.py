@@ -10,6 +10,7 @@ from latentrnn.models.transitions.lstm import LSTM as LSTM
 from latentrnn.models.transitions.min_gru import MinGRU as MinGRU
 from latentrnn.models.transitions.modulated_forget_lstm import ModulatedForgetLSTM as ModulatedForgetLSTM
 from latentrnn.models.transitions.neural_ode import NeuralODE as NeuralODE
+from latentrnn.models.transitions.streams import Streams as Streams
 from latentrnn.models.transitions.switching import SwitchingLinear as SwitchingLinear
 from latentrnn.models.transitions.thermodynamic import ThermodynamicCell as ThermodynamicCell
 from latentrnn.models.transitions.transition import Recording as Recording

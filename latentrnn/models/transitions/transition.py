@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from latentrnn.models.component import Component
+
+if TYPE_CHECKING:
+    from latentrnn.models.features import Feature
 
 GateHandler = Callable[[str, Tensor], Tensor]
 
@@ -40,6 +43,9 @@ class Transition(Component):
     Where the class says `timed = True`, the first channel of a_t is the time since the step before, in seconds (in
     steps where the data have no clock): `dt` throughout, or, with irregular times, zero at a sequence's first step.
     Where `given_weights` is not zero, so many last channels of a_t are the weights of the latent's switch.
+
+    A transition that is put together from others (`Streams`) names what drives them in `own_inputs` and where each
+    lies in h_t in `parts`.
     """
 
     state_size: int
@@ -47,6 +53,7 @@ class Transition(Component):
     timed = False  # whether a_t begins with the time since the last step
     given_weights = 0  # last channels of a_t that must be the weights of a latent's switch
     dt: float | None = None  # seconds per step, None for unit or irregular steps; known before `build`
+    own_sizes: Sequence[int] = ()  # channels of each of `own_inputs`, which come first (after the time); as `dt`
     _handler: GateHandler | None = None
 
     @abstractmethod
@@ -68,6 +75,16 @@ class Transition(Component):
     def output(self, state: Tensor) -> Tensor:
         """Return h_t, (..., hidden_size), of a state (..., state_size)."""
         return state
+
+    @property
+    def parts(self) -> dict[str, slice]:
+        """The channels of h_t that have a name of their own: where each stream lies."""
+        return {}
+
+    @property
+    def own_inputs(self) -> list[str | Feature]:
+        """Covariates and features that the transition itself names, besides what `LatentRNN(inputs=...)` lists."""
+        return []
 
     def scan(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Apply `step` along time.
