@@ -11,7 +11,7 @@ from torch import Tensor
 
 import latentrnn as lr
 from latentrnn.inference import draws as draws_module
-from tests.registry import DEFAULTS, LATENTS, LENGTHS, OBSERVATIONS, make_data, make_model
+from tests.registry import LATENTS, LENGTHS, OBSERVATIONS, default_transition, make_data, make_model
 
 SAMPLES = 5
 every_observation = pytest.mark.parametrize("observation", OBSERVATIONS)
@@ -21,7 +21,7 @@ def make_posterior(
     observation: str, latent: str = "innovations with initial", *, lengths: tuple[int, ...] = LENGTHS, **options: Any
 ) -> lr.Posterior:
     data = make_data(OBSERVATIONS[observation], lengths)
-    model, guide = make_model(DEFAULTS[0], latent, observation, data, **options)
+    model, guide = make_model(default_transition(observation), latent, observation, data, **options)
     return lr.Posterior(model, guide, data, device="cpu")
 
 

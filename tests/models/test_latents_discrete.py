@@ -358,7 +358,8 @@ def goes(observation: str) -> bool:
     """Whether the paths can be summed through the heads of a row of the registry."""
     heads, data = OBSERVATIONS[observation], make_data(OBSERVATIONS[observation])
     try:
-        lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Discrete(2), observations=heads.observations())
+        transition = registry.TRANSITIONS[registry.default_transition(observation)]()
+        lr.LatentRNN(data.spec, transition=transition, latent=lr.Discrete(2), observations=heads.observations())
     except ValueError as error:
         return "Discrete" not in str(error)  # anything else would fail the test
     return True
@@ -370,7 +371,7 @@ def test_battery(observation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if not goes(observation):
         return
     monkeypatch.setitem(registry.LATENTS, "discrete", lambda: lr.Discrete(2, driven=True))
-    parts = ("gru", "discrete", observation)
+    parts = (registry.default_transition(observation), "discrete", observation)
     battery.test_shapes(parts, ())
     battery.test_shapes(parts, (5,))
     battery.test_every_parameter_has_a_gradient(parts, "normal")
