@@ -17,6 +17,7 @@ def coordinated_dropout(
     heads: Collection[str],
     joint: Collection[str] = (),
     centres: Mapping[str, Tensor] | None = None,
+    symbols: Collection[str] = (),
 ) -> tuple[SequenceData, SequenceData, dict[str, float]]:
     """Split the entries of what the encoder sees between encoder and likelihood, at random.
 
@@ -31,6 +32,8 @@ def coordinated_dropout(
         joint: those among them whose channels share one density: their steps are hidden whole.
         centres: what counts as average in each head, (channel,), in the data's units; zero by default. A head far
             from zero needs it: its hidden entries would look extreme.
+        symbols: heads whose values are codes without order: a hidden one becomes -1, no symbol's code, and what is
+            shown stays as it is, for a code cannot be scaled.
 
     Returns:
         What the encoder is shown, what the model scores, and the weight of each such head's log-likelihood.
@@ -45,7 +48,10 @@ def coordinated_dropout(
         centre = values.new_zeros(()) if centres is None else centres[name]
         draw = torch.rand_like(values[..., :1]).expand_as(values) if name in joint else torch.rand_like(values)
         hidden = draw < rate
-        shown[name] = torch.where(hidden, centre, centre + (values - centre) / (1 - rate))
+        if name in symbols:
+            shown[name] = torch.where(hidden, -1.0, values)
+        else:
+            shown[name] = torch.where(hidden, centre, centre + (values - centre) / (1 - rate))
         masks[name] = data.masks[name] & hidden
     weights = dict.fromkeys(heads, 1.0 / rate)
     return dataclasses.replace(data, observations=shown), dataclasses.replace(data, masks=masks), weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from latentrnn.data import DataSpec, SequenceData
 from latentrnn.inference.read_in import ReadIn
 from latentrnn.models.component import Component
 from latentrnn.models.features import CovariateReader, reverse
+from latentrnn.models.observations import View
 from latentrnn.models.transitions.transition import check_size
 
 DIRECTIONS = ("causal", "backward", "bidirectional")
@@ -39,8 +40,8 @@ class Encoder(Component):
     visible: list[str]  # the heads that it sees, once built
 
     @abstractmethod
-    def build(self, spec: DataSpec, heads: Sequence[str]) -> None:
-        """Create the parameters for the heads of a model; a per-sequence head is never shown."""
+    def build(self, spec: DataSpec, heads: Mapping[str, View]) -> None:
+        """Create the parameters for the heads of a model, given how each is shown; a per-sequence head never is."""
 
     @abstractmethod
     def forward(self, data: SequenceData) -> Encoding:
@@ -55,7 +56,8 @@ class RNNEncoder(Encoder):
 
     causal: features of step t see y_{<=t}; backward: y_{>=t}; bidirectional: everything. A causal encoder cannot
     inform the initial state (nothing lies before it). Where entries can be missing, the encoder is told which, by
-    the mask as further input; missing entries themselves count as average.
+    the mask as further input. Numbers are shown in standard units, missing ones as average; symbols (`Categorical`) as
+    one indicator each, a missing one as none.
 
     Args:
         hidden_size: hidden units per direction.
@@ -91,7 +93,7 @@ class RNNEncoder(Encoder):
         self.direction, self.mask_input = direction, mask_input
         self.observes = None if observes is None else [observes] if isinstance(observes, str) else list(observes)
 
-    def build(self, spec: DataSpec, heads: Sequence[str]) -> None:
+    def build(self, spec: DataSpec, heads: Mapping[str, View]) -> None:
         self.visible = self._choose(spec, heads)
         self._clocks = {name: spec.heads[name].clock for name in self.visible}
         # a slow head's frames are absent between its clock ticks, which is one kind of missing
@@ -102,12 +104,12 @@ class RNNEncoder(Encoder):
             for name in self.visible
         }
         self.covariates = CovariateReader("RNNEncoder", list(spec.covariates), spec)
+        self._views = {name: heads[name] for name in self.visible}
         widths = {}
-        for name in self.visible:
-            channels = spec.heads[name].channels
-            widths[name] = channels * (2 if self._masked[name] else 1)
-            self.register_buffer(f"{name}_centre", torch.zeros(channels))
-            self.register_buffer(f"{name}_scale", torch.ones(channels))
+        for name, view in self._views.items():
+            widths[name] = view.size + (view.channels if self._masked[name] else 0)
+            self.register_buffer(f"{name}_centre", torch.zeros(view.size))
+            self.register_buffer(f"{name}_scale", torch.ones(view.size))
         self.reader = None if self.read_in is None or not widths else ReadIn(widths, self.read_in)
         size = self.covariates.size + (sum(widths.values()) if self.reader is None else self.reader.size)
         if size == 0:
@@ -122,7 +124,7 @@ class RNNEncoder(Encoder):
         self.step_size = directions * self.hidden_size
         self.summary_size = 1 if self.direction == "causal" else self.step_size
 
-    def _choose(self, spec: DataSpec, heads: Sequence[str]) -> list[str]:
+    def _choose(self, spec: DataSpec, heads: Mapping[str, View]) -> list[str]:
         if self.observes is None:
             return [name for name in heads if spec.heads[name].per_step]
         for name in self.observes:
@@ -134,14 +136,10 @@ class RNNEncoder(Encoder):
 
     def initialise(self, data: SequenceData) -> None:
         """Take centre and scale of every visible head from the training data."""
-        for name in self.visible:
-            mask = data.masks[name].flatten(0, -2)
-            values = torch.where(mask, data.observations[name].flatten(0, -2), 0.0)
-            count = mask.sum(0).clamp_min(1)
-            centre = values.sum(0) / count
-            variance = (torch.where(mask, values - centre, 0.0) ** 2).sum(0) / count
+        for name, view in self._views.items():
+            centre, scale = view.scales(data.observations[name], data.masks[name])
             getattr(self, f"{name}_centre").copy_(centre)
-            getattr(self, f"{name}_scale").copy_(torch.where(variance > 0, variance, 1.0).sqrt())
+            getattr(self, f"{name}_scale").copy_(scale)
 
     def forward(self, data: SequenceData) -> Encoding:
         heads = {name: torch.cat(self._head(name, data), -1) for name in self.visible}
@@ -160,9 +158,9 @@ class RNNEncoder(Encoder):
         return Encoding(torch.cat([ahead, behind], -1), torch.cat([ahead.gather(1, last)[:, 0], behind[:, 0]], -1))
 
     def _head(self, name: str, data: SequenceData) -> list[Tensor]:
-        values, mask = data.observations[name], data.masks[name]
-        values = (values - getattr(self, f"{name}_centre")) / getattr(self, f"{name}_scale")
-        values = torch.where(mask, values, torch.zeros_like(values))
+        view, mask = self._views[name], data.masks[name]
+        values = (view.show(data.observations[name]) - getattr(self, f"{name}_centre")) / getattr(self, f"{name}_scale")
+        values = torch.where(view.spread(mask), values, torch.zeros_like(values))
         if self._clocks[name] > 1:
             values, mask = (self._spread(part, self._clocks[name], data.num_steps) for part in (values, mask))
         elif not self._masked[name]:

@@ -66,7 +66,7 @@ class Guide(nn.Module):
                 names = [site.name for site in self.sites]
                 raise ValueError(f"Guide: the model's latent sites {names} need an encoder, e.g. RNNEncoder(64)")
             self.encoder = encoder.fresh()
-            self.encoder.build(model.spec, list(model.observations))
+            self.encoder.build(model.spec, {name: head.view for name, head in model.observations.items()})
             _refuse_leaks(model, self.encoder)
             for site in self.sites:
                 size = self.encoder.step_size if site.along_time else self.encoder.summary_size

@@ -135,6 +135,7 @@ class Run:
                 visible,
                 joint=[name for name, head in heads.items() if head.joint],
                 centres={name: heads[name].history_centre for name in visible},
+                symbols=[name for name in visible if heads[name].view.symbols is not None],
             )
         courses: list[Course] = []
 

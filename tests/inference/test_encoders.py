@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 import latentrnn as lr
+from latentrnn.inference.dropout import coordinated_dropout
+from latentrnn.models.observations import View
 from tests.registry import OBSERVATIONS, make_data, make_model, shake
 
 DIRECTIONS = ("causal", "backward", "bidirectional")
@@ -33,7 +35,7 @@ def two_heads(**options: object) -> lr.SequenceData:
 
 def make_encoder(data: lr.SequenceData, heads: tuple[str, ...] = ("shown", "hidden", "label"), **options: object):
     encoder = lr.RNNEncoder(4, **options)
-    encoder.build(data.spec, heads)
+    encoder.build(data.spec, {name: View(data.spec.heads[name].channels) for name in heads})
     shake(encoder)
     encoder.double()
     encoder.initialise(data)
@@ -122,6 +124,73 @@ def test_it_sees_standard_units() -> None:
     other = data.with_observations({"shown": 1000.0 + 50.0 * data.observations["shown"]})
     encoder.initialise(other)
     torch.testing.assert_close(encoder(other).steps, expected.steps)
+
+
+def symbols(**options: object) -> tuple[lr.SequenceData, lr.Guide]:
+    """Two channels of four symbols with holes, beside counts."""
+    rng = np.random.default_rng(1)
+    codes = [rng.integers(0, 4, (n, 2)).astype(float) for n in (7, 5)]
+    codes = [np.where(rng.random(each.shape) < 0.3, np.nan, each) for each in codes]
+    counts = [rng.poisson(2.0, (n, 1)) for n in (7, 5)]
+    data = lr.SequenceData.from_arrays({"letter": codes, "n": counts}, dtype=torch.float64)
+    model = lr.LatentRNN(
+        data.spec,
+        transition=lr.GRU(3),
+        latent=lr.Innovations(2),
+        observations={"letter": lr.Categorical(4), "n": lr.Poisson()},
+    )
+    guide = lr.Guide(model, encoder=lr.RNNEncoder(4, **options))
+    guide.initialise(model, data)
+    return data, guide.double()
+
+
+def inputs_of(encoder: lr.RNNEncoder, data: lr.SequenceData) -> Tensor:
+    """What the encoder's network is given."""
+    seen = []
+    with encoder.forwards.register_forward_pre_hook(lambda _, given: seen.append(given[0])):
+        encoder(data)
+    return seen[0]
+
+
+def test_symbols_are_shown_as_indicators_and_missing_ones_as_none() -> None:
+    data, guide = symbols()
+    found = inputs_of(guide.encoder, data)
+    letters, mask = data.observations["letter"].numpy(), data.masks["letter"].numpy()
+    expected = np.zeros((2, 7, 2, 4))
+    for index in np.ndindex(letters.shape):
+        if mask[index]:
+            expected[(*index, int(letters[index]))] = 1.0
+    assert expected.sum() == mask.sum() > 10
+    np.testing.assert_array_equal(found[..., :8], expected.reshape(2, 7, 8))
+    np.testing.assert_array_equal(found[..., 8:10], mask)
+    assert found.shape[-1] == 11  # and the counts, as the number that they are
+
+
+@pytest.mark.parametrize("read_in", [None, 5])
+def test_the_names_of_symbols_do_not_matter(read_in: int | None) -> None:
+    """Other codes for the same symbols, the weights moved with them, give the same features."""
+    data, guide = symbols(read_in=read_in)
+    before = guide.encoder(data)
+    turn = torch.tensor([2, 0, 3, 1])
+    renamed = data.with_observations({"letter": turn[data.observations["letter"].long()].double()})
+    assert not torch.allclose(guide.encoder(renamed).steps, before.steps)
+    columns = torch.cat([turn, 4 + turn])
+    for name, weight in guide.encoder.named_parameters():
+        if ("letter.weight" in name) if read_in else ("weight_ih" in name):
+            moved = weight.detach().clone()
+            moved[:, columns] = weight.detach()[:, :8]
+            weight.data = moved
+    torch.testing.assert_close(guide.encoder(renamed).steps, before.steps)
+
+
+def test_hidden_symbols_are_shown_as_none() -> None:
+    data, guide = symbols()
+    shown, scored, _ = coordinated_dropout(data, 0.4, ["letter"], symbols=["letter"])
+    found = inputs_of(guide.encoder, shown)[..., :8].unflatten(-1, (2, 4)).sum(-1).bool()
+    hidden = scored.masks["letter"]
+    assert torch.equal(found, data.masks["letter"] & ~hidden)
+    assert hidden.any()
+    assert found.any()
 
 
 def test_a_frame_is_known_at_its_last_step_only() -> None:

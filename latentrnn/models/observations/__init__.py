@@ -18,6 +18,7 @@ from latentrnn.models.observations.observation import Observation as Observation
 from latentrnn.models.observations.ordered_logistic import OrderedLogistic as OrderedLogistic
 from latentrnn.models.observations.poisson import Poisson as Poisson
 from latentrnn.models.observations.student_t import StudentT as StudentT
+from latentrnn.models.observations.view import View as View
 from latentrnn.models.observations.volatility import Volatility as Volatility
 from latentrnn.models.observations.zero_inflated import ZeroInflatedGamma as ZeroInflatedGamma
 from latentrnn.models.observations.zero_inflated import ZeroInflatedPoisson as ZeroInflatedPoisson

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentrnn.models.observations.observation import Observation, refuse_outside
+from latentrnn.models.observations.view import View
 from latentrnn.models.transitions.transition import check_size
 
 
@@ -49,6 +50,10 @@ class Categorical(Observation):
         seen = F.one_hot(values.long(), self.classes) * mask.unsqueeze(-1)
         counts = seen.flatten(0, -3).sum(0) + 0.5
         return (counts / counts.sum(-1, keepdim=True)).log().flatten().to(values.dtype)
+
+    @property
+    def view(self) -> View:
+        return View(self.head.channels, self.classes)
 
     @property
     def history_channels(self) -> int:

@@ -15,6 +15,7 @@ from latentrnn.models.component import Component, check_priors
 from latentrnn.models.features import CovariateReader, Feature, listed, standardisation
 from latentrnn.models.feedback import History
 from latentrnn.models.gain import StimulusGain
+from latentrnn.models.observations.view import View
 from latentrnn.models.pooling import POOLINGS, Pooling
 from latentrnn.models.readouts import LinearReadout, Readout, Surroundings, linear
 
@@ -198,6 +199,11 @@ class Observation(Component):
         return torch.zeros(self.outputs)
 
     # -- what surrounds it ---------------------------------------------------------------------------------------
+
+    @property
+    def view(self) -> View:
+        """How an encoder is shown this head."""
+        return View(self.head.channels)
 
     @property
     def history_channels(self) -> int:
