@@ -88,6 +88,7 @@ from latentrnn.models import OutcomeCalibration as OutcomeCalibration
 from latentrnn.models import PhaseClassAgreement as PhaseClassAgreement
 from latentrnn.models import Poisson as Poisson
 from latentrnn.models import Pooling as Pooling
+from latentrnn.models import Population as Population
 from latentrnn.models import Readout as Readout
 from latentrnn.models import RecurrentNormal as RecurrentNormal
 from latentrnn.models import RelaxedDiscrete as RelaxedDiscrete

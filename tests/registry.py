@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
+from torch.distributions import biject_to
 
 import latentrnn as lr
 
@@ -168,6 +169,9 @@ OBSERVATIONS: dict[str, Heads] = {
     "gaussian full, missing": Heads(lambda: {"y": lr.Gaussian("full")}, {"y": reals(3)}, missing=("y",)),
     "gaussian priors": Heads(
         lambda: {"y": lr.Gaussian(priors={"weight": normal(), "baseline": normal()})}, {"y": reals(2)}
+    ),
+    "gaussian population": Heads(
+        lambda: {"y": lr.Gaussian(priors={"weight": lr.Population("weights"), "baseline": normal()})}, {"y": reals(2)}
     ),
     "gaussian irregular": Heads(lambda: {"y": lr.Gaussian()}, {"y": reals(2)}, missing=("y",), irregular=True),
     "gaussian history": Heads(
@@ -447,7 +451,10 @@ class Fixed(Messenger):
 
 def fixed_latents(model: lr.LatentRNN, data: lr.SequenceData) -> dict[str, Tensor]:
     """Random values of every local latent and every parameter with a prior."""
-    values = {name: 0.5 * torch.randn_like(start) for name, (_, start) in model.parameter_sites().items()}
+    values = {
+        name: biject_to(prior.support)(0.5 * torch.randn_like(start))
+        for name, (prior, start) in model.parameter_sites().items()
+    }
     for site in model.latent_sites():
         shape = (len(data), data.num_steps, site.dim) if site.along_time else (len(data), site.dim)
         values[site.name] = torch.randn(shape, dtype=data.dtype)

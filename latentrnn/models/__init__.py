@@ -45,6 +45,7 @@ from latentrnn.models.pooling import AttentionPooling as AttentionPooling
 from latentrnn.models.pooling import LastState as LastState
 from latentrnn.models.pooling import MeanState as MeanState
 from latentrnn.models.pooling import Pooling as Pooling
+from latentrnn.models.priors import Population as Population
 from latentrnn.models.readouts import CausalAttention as CausalAttention
 from latentrnn.models.readouts import CrossAttention as CrossAttention
 from latentrnn.models.readouts import FactorReadout as FactorReadout

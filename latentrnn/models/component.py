@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, Self, cast
 
 import pyro.distributions as dist
@@ -63,7 +64,7 @@ class Component(nn.Module):
         shown = {k: v for k, v in self.arguments().items() if not _same(v, defaults[k])}
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
 
-    def add_parameter(self, name: str, value: Tensor, priors: dict[str, dist.Distribution] | None = None) -> None:
+    def add_parameter(self, name: str, value: Tensor, priors: Mapping[str, Any] | None = None) -> None:
         """Register `value` as a parameter, or, where `priors` names it, as the starting point of a Pyro site.
 
         What has a prior is sampled by the model, so it is a buffer here: its value only starts the guide.
@@ -73,9 +74,9 @@ class Component(nn.Module):
         else:
             self.register_parameter(name, nn.Parameter(value))
 
-    def prior_sites(self) -> dict[str, dist.Distribution]:
+    def prior_sites(self) -> dict[str, Any]:
         """Return the priors of this component and its sub-components, keyed by parameter path."""
-        sites: dict[str, dist.Distribution] = {}
+        sites: dict[str, Any] = {}
         for path, module in self.named_modules():
             if not isinstance(module, Component):
                 continue
@@ -84,33 +85,6 @@ class Component(nn.Module):
                 if name in own:  # an observation passes its readout's priors on
                     sites[f"{path}.{name}" if path else name] = prior
         return sites
-
-
-def check_priors(owner: str, priors: dict[str, dist.Distribution] | None, allowed: tuple[str, ...]) -> dict:
-    """Return the priors as a dict.
-
-    Raises:
-        ValueError: a prior on something that `allowed` does not list.
-        TypeError: a prior that is not a scalar distribution.
-    """
-    priors = dict(priors or {})
-    for name, prior in priors.items():
-        if name not in allowed:
-            raise ValueError(f"{owner}: no prior can be put on {name!r}; expected one of {list(allowed)}")
-        if not isinstance(prior, torch.distributions.Distribution):
-            raise TypeError(f"{owner}: priors[{name!r}] must be a distribution; found {type(prior).__name__}")
-        if prior.batch_shape + prior.event_shape != torch.Size():
-            raise ValueError(
-                f"{owner}: priors[{name!r}] must be a scalar distribution, shared by the entries of the parameter; "
-                f"found shape {tuple(prior.batch_shape + prior.event_shape)}"
-            )
-    return priors
-
-
-def expanded_prior(prior: dist.Distribution, like: Tensor) -> dist.Distribution:
-    """Return a scalar prior as a distribution over tensors like `like`, all entries in the event."""
-    arguments = {k: v.to(like) for k, v in _distribution_arguments(prior).items()}
-    return type(prior)(**arguments).expand(like.shape).to_event(like.dim())
 
 
 def from_config(config: dict[str, Any]) -> Any:
@@ -128,7 +102,8 @@ def from_config(config: dict[str, Any]) -> Any:
     return _REGISTRY[name](**{k: _decode(v) for k, v in config["arguments"].items()})
 
 
-def _distribution_arguments(prior: dist.Distribution) -> dict[str, Tensor]:
+def distribution_arguments(prior: dist.Distribution) -> dict[str, Tensor]:
+    """Return the arguments that would make a scalar distribution again."""
     # vars() tells probs from logits; transformed families (LogNormal) keep theirs in the base distribution
     names = [k for k in prior.arg_constraints if k in vars(prior)] or list(prior.arg_constraints)
     return {k: torch.as_tensor(getattr(prior, k)) for k in names}
@@ -138,7 +113,7 @@ def _encode(value: Any) -> Any:
     if isinstance(value, Component):
         return value.config()
     if isinstance(value, torch.distributions.Distribution):
-        arguments = {k: v.tolist() for k, v in _distribution_arguments(value).items()}
+        arguments = {k: v.tolist() for k, v in distribution_arguments(value).items()}
         return {"distribution": type(value).__name__, "arguments": arguments}
     if isinstance(value, dict):
         return {k: _encode(v) for k, v in value.items()}

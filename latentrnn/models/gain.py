@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
 from latentrnn.data import DataSpec
-from latentrnn.models.component import Component, check_priors
+from latentrnn.models.component import Component
 from latentrnn.models.features import CovariateReader, Lags
+from latentrnn.models.priors import Prior, check_priors
 from latentrnn.models.readouts import linear
 from latentrnn.models.transitions.transition import check_size
 
@@ -42,7 +42,7 @@ class StimulusGain(Component):
         *,
         lags: int = 1,
         gated: bool = True,
-        priors: dict[str, dist.Distribution] | None = None,
+        priors: dict[str, Prior] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(stimulus, str):

@@ -9,6 +9,6 @@ STATES = "states"  # z_{1:T} of a Markov latent, event (time, dim)
 LATENTS = (INITIAL, INNOVATIONS, SWITCH, STATES)
 
 
-def parameter_site(head: str, path: str) -> str:
-    """Return the site name of a head's parameter that has a prior, e.g. `spikes.gain.beta`."""
-    return f"{head}.{path}"
+def parameter_site(owner: str, path: str) -> str:
+    """Return the site name of a parameter with a prior, of a head or a population, e.g. `spikes.gain.beta`."""
+    return f"{owner}.{path}"

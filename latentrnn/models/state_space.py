@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models import sites
 from latentrnn.models.ancestral import Course, Head
-from latentrnn.models.component import expanded_prior, from_config
+from latentrnn.models.component import from_config
 from latentrnn.models.couplings import Coupling
 from latentrnn.models.features import CovariateReader, Feature
 from latentrnn.models.latents import Latent, LatentSite
 from latentrnn.models.latents.latent import elapsed
 from latentrnn.models.observations import Observation
+from latentrnn.models.priors import Population, expanded_prior, populations
 from latentrnn.models.readouts import Readout
 from latentrnn.models.transitions import Transition
 
@@ -62,6 +63,7 @@ class LatentRNN(nn.Module):
     latent: Latent
     features: CovariateReader
     observations: Mapping[str, Observation]  # an nn.ModuleDict
+    populations: dict[str, tuple[Population, list[tuple[str, str]]]]  # by name, with head and path of every member
 
     def __init__(
         self,
@@ -132,6 +134,7 @@ class LatentRNN(nn.Module):
         )
         self.latent.build(self.transition, self.spec.dt)
         self.latent.check_heads(self.observations)
+        self.populations = populations(self.observations)
 
     def forward(self, data: SequenceData) -> dict[str, Tensor]:
         """Run the Pyro program on a batch.
@@ -204,25 +207,36 @@ class LatentRNN(nn.Module):
         return self.latent.sites()
 
     def parameter_sites(self) -> dict[str, tuple[dist.Distribution, Tensor]]:
-        """Return prior and starting value of every parameter that is a Pyro site, by site name."""
-        found = {}
+        """Return prior and starting value of every parameter that is a Pyro site, by site name.
+
+        The prior of a population's member is that of the population's own starting values.
+        """
+        found, shared = {}, {}
+        for name, (population, members) in self.populations.items():
+            shared[name] = population.start([self._start(*member) for member in members])
+            for part, prior in population.priors_of(shared[name]["location"]).items():
+                found[sites.parameter_site(name, part)] = (prior, shared[name][part])
         for name, head in self.observations.items():
             for path, prior in head.prior_sites().items():
-                start = head.get_buffer(path)
-                found[sites.parameter_site(name, path)] = (expanded_prior(prior, start), start)
+                start = self._start(name, path)
+                found[sites.parameter_site(name, path)] = (expanded_prior(prior, start, shared), start)
         return found
 
     def _sample_parameters(self) -> dict[str, Head]:
+        shared = {name: population.sample(self._start(*of[0])) for name, (population, of) in self.populations.items()}
         heads: dict[str, Head] = {}
         for name, head in self.observations.items():
             values = {}
             for path, prior in head.prior_sites().items():
-                site, start = sites.parameter_site(name, path), head.get_buffer(path)
-                value = pyro.sample(site, expanded_prior(prior, start))
+                start = self._start(name, path)
+                value = pyro.sample(sites.parameter_site(name, path), expanded_prior(prior, start, shared))
                 # pyro's Predictive(parallel=True) drops the axis of the plate where a guide has no local latents
                 values[path] = value.unsqueeze(1) if value.dim() == start.dim() + 1 else value
             heads[name] = partial(_call_with, head, values) if values else head
         return heads
+
+    def _start(self, head: str, path: str) -> Tensor:
+        return self.observations[head].get_buffer(path)
 
     def check(self, data: SequenceData) -> None:
         """Check a data set against this model: its spec, and every observed entry against its family's support.

@@ -40,11 +40,13 @@ def test_every_session_comes_back_as_it_was() -> None:
     for name, part in parts.items():
         found = data.session(name)
         assert found.keys == part.keys
-        assert torch.equal(found.covariates["stimulus"], part.covariates["stimulus"])
+        assert torch.equal(found.valid, part.valid)
+        assert torch.equal(found.covariates["stimulus"][part.valid], part.covariates["stimulus"][part.valid])
         for head, mask in part.masks.items():
             assert torch.equal(found.masks[f"{head}_{name}"], mask)
             assert torch.equal(found.observations[f"{head}_{name}"][mask], part.observations[head][mask])
-    assert torch.equal(data.session("a").totals["counts_a"], parts["a"].totals["counts"])
+    totals, valid = data.session("a").totals["counts_a"], parts["a"].valid
+    assert torch.equal(totals[valid], parts["a"].totals["counts"][valid])
     assert data.overlaps(parts["a"]) == 8
 
 

@@ -169,7 +169,9 @@ def test_a_posterior_is_not_changed_by_what_happens_to_its_model() -> None:
     assert torch.equal(kept.mean("y", SAMPLES).nan_to_num(), before.nan_to_num())
 
 
-@pytest.mark.parametrize("observation", ["several", "poisson gain, prior", "gaussian priors", "categorical history"])
+@pytest.mark.parametrize(
+    "observation", ["several", "poisson gain, prior", "gaussian priors", "gaussian population", "categorical history"]
+)
 def test_chunks_change_nothing_but_the_draws_of_latents(observation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     posterior = make_posterior(observation, lengths=(4, 7, 3, 6, 2))
     exact = make_posterior(observation, "deterministic", lengths=(4, 7, 3, 6, 2))

@@ -81,7 +81,8 @@ def test_shapes(parts: tuple[str, str, str], sample: tuple[int, ...]) -> None:
             assert found["fn"].log_prob(found["value"]).shape == batch
     for name, (_, start) in model.parameter_sites().items():
         assert trace.nodes[name]["fn"].event_shape == start.shape
-        assert trace.nodes[name]["value"].shape[-start.dim() :] == start.shape
+        shape = trace.nodes[name]["value"].shape
+        assert shape[len(shape) - start.dim() :] == start.shape
     for name in model.observations:
         site = trace.nodes[name]
         assert site["is_observed"]

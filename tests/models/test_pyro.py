@@ -62,7 +62,9 @@ def latents_of(trace: poutine.Trace) -> poutine.Trace:
 
 
 @pytest.mark.parametrize("parallel", [False, True])
-@pytest.mark.parametrize("observation", ["poisson", "poisson history into readout", "gaussian priors", "several"])
+@pytest.mark.parametrize(
+    "observation", ["poisson", "poisson history into readout", "gaussian priors", "gaussian population", "several"]
+)
 @every_latent
 def test_predictive(latent: str, observation: str, parallel: bool) -> None:
     data = make_data(OBSERVATIONS[observation])
@@ -91,7 +93,9 @@ def test_predictive_with_feedback_into_the_transition(transition: str, observati
 # -- ELBOs ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("observation", ["poisson", "gaussian priors", "poisson history into readout"])
+@pytest.mark.parametrize(
+    "observation", ["poisson", "gaussian priors", "gaussian population", "poisson history into readout"]
+)
 @every_latent
 def test_vectorised_particles_estimate_the_same_elbo(latent: str, observation: str) -> None:
     data = make_data(OBSERVATIONS[observation])

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.data import DataSpec, HeadSpec, SequenceData
-from latentrnn.models.component import Component, check_priors
+from latentrnn.models.component import Component
 from latentrnn.models.features import CovariateReader, Feature, listed, standardisation
 from latentrnn.models.feedback import History
 from latentrnn.models.gain import StimulusGain
 from latentrnn.models.observations.view import View
 from latentrnn.models.pooling import POOLINGS, Pooling
+from latentrnn.models.priors import Prior, check_priors
 from latentrnn.models.readouts import LinearReadout, Readout, Surroundings, linear
 
 
@@ -83,7 +84,7 @@ class Observation(Component):
         feedback: History | None = None,
         covariates: Sequence[str | Feature] = (),
         readout: Readout | None = None,
-        priors: dict[str, dist.Distribution] | None = None,
+        priors: dict[str, Prior] | None = None,
         pooling: str | Pooling = "last",
     ) -> None:
         super().__init__()

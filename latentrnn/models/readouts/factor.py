@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
 from latentrnn.data import DataSpec
-from latentrnn.models.component import check_priors
+from latentrnn.models.priors import Prior, check_priors
 from latentrnn.models.readouts.linear import linear
 from latentrnn.models.readouts.readout import Readout, Surroundings
 from latentrnn.models.transitions.transition import check_size
@@ -34,7 +33,7 @@ class FactorReadout(Readout):
     loading: Tensor
     baseline: Tensor
 
-    def __init__(self, factors: int, *, priors: dict[str, dist.Distribution] | None = None) -> None:
+    def __init__(self, factors: int, *, priors: dict[str, Prior] | None = None) -> None:
         super().__init__()
         self.factors = check_size("FactorReadout", "factors", factors)
         self.priors = check_priors("FactorReadout", priors, self.interpretable)

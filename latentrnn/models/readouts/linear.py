@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from latentrnn.data import DataSpec
-from latentrnn.models.component import check_priors
+from latentrnn.models.priors import Prior, check_priors
 from latentrnn.models.readouts.readout import Readout, Surroundings
 
 
@@ -26,7 +25,7 @@ class LinearReadout(Readout):
     weight: Tensor
     baseline: Tensor
 
-    def __init__(self, priors: dict[str, dist.Distribution] | None = None) -> None:
+    def __init__(self, priors: dict[str, Prior] | None = None) -> None:
         super().__init__()
         self.priors = check_priors("LinearReadout", priors, self.interpretable)
 
