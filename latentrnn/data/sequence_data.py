@@ -219,7 +219,7 @@ class SequenceData:
         >>> many = SequenceData.from_arrays({"spikes": np.ones((4, 5, 30))}, dt=0.01)
         >>> SequenceData.join({"a": few, "b": many})
         SequenceData: 6 sequences of 5 steps, dt = 0.01 s
-          observations: spikes_a (3 channels, some missing), spikes_b (30 channels, some missing)
+          observations: spikes_a (3 channels, in session a), spikes_b (30 channels, in session b)
         """
         return cls(**join(sessions, shared))
 

@@ -37,10 +37,7 @@ def join(sessions: Mapping[str, SequenceData], shared: Sequence[str]) -> dict[st
             name = head if head in shared else session_head(head, session)
             if head not in shared and name in heads:
                 raise ValueError(f"join: {head!r} of session {session!r} would be a second head {name!r}; rename one")
-            # nothing of it is observed in the sequences of other sessions
-            heads.setdefault(
-                name, dataclasses.replace(part.spec.heads[head], name=name, session=session, missing=len(parts) > 1)
-            )
+            heads.setdefault(name, dataclasses.replace(part.spec.heads[head], name=name, session=session))
     check_names(heads, first.covariates)
     fields: dict[str, dict[str, Tensor]] = {"observations": {}, "masks": {}, "totals": {}}
     for name, spec in heads.items():

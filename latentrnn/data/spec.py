@@ -35,10 +35,12 @@ class HeadSpec:
         channel_names: one name per channel.
         per_step: False for one value per sequence, a tensor (sequence, channel).
         clock: base steps per frame; frame k summarises base steps `k * clock` to `(k + 1) * clock - 1`.
-        missing: whether entries are unobserved inside sequences (padding is not missing).
+        missing: whether entries are unobserved inside sequences (padding is not missing, and neither are the sequences
+            of other sessions).
         location: subtracted by the model, per channel, user units; None when not standardised.
         scale: divides after `location`, per channel, user units; None when not standardised.
-        session: the session whose own head it is, in joined data; None where it is there in every sequence.
+        session: the session whose own head it is, in joined data, nothing of which is observed in the sequences of
+            other sessions; None where it is there in every sequence.
     """
 
     name: str

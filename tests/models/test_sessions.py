@@ -210,3 +210,50 @@ def test_a_fit_of_sessions_is_saved_and_loaded(tmp_path) -> None:
     for first, second in ((result, loaded),):
         one, other = (r.posterior(data.session("b"), device="cpu").mean("heldout_b", 5) for r in (first, second))
         assert torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def test_masks_are_read_in_only_where_a_session_misses_entries_of_its_own() -> None:
+    """A mask that is one in all of a session would be as many offsets as there are channels, all learning at once."""
+    data = lr.SequenceData.join(sessions(), shared=["speed"])
+    widths = {name: part.in_features for name, part in make(data)[1].encoder.reader.maps.items()}
+    # the first step of each voltage's second channel is missing in both sessions
+    assert widths == {
+        "heldin_a": 3, "heldout_a": 2, "voltage_a": 6, "heldin_b": 2, "heldout_b": 2, "voltage_b": 4, "speed": 1
+    }  # fmt: skip
+
+
+def test_without_a_read_in_the_encoder_is_told_who_is_absent() -> None:
+    data = lr.SequenceData.join(sessions(), shared=["speed"])
+    heads = lr.per_session(data.spec, HEADS)
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Innovations(1), observations=heads)
+    guide = lr.Guide(model, encoder=lr.RNNEncoder(3)).double()
+    absent = data.session("b")
+    average = dataclasses.replace(absent, masks={**absent.masks, "heldin_a": absent.valid[..., None].expand(-1, -1, 3)})
+    average = average.with_observations(
+        {**average.observations, "heldin_a": guide.encoder.heldin_a_centre.expand_as(average.observations["heldin_a"])}
+    )
+    assert not torch.allclose(guide.encoder(absent).steps, guide.encoder(average).steps)
+    silent = lr.Guide(model, encoder=lr.RNNEncoder(3, mask_input=False)).double()
+    with pytest.raises(ValueError, match="has no input to be told by"):
+        silent.encoder(data)
+
+
+def test_a_joint_density_leaves_out_whole_sessions() -> None:
+    """Full covariance, nothing missing within a session: no step is partly observed, and absent ones count nothing."""
+    rng = np.random.default_rng(1)
+    parts = {
+        name: lr.SequenceData.from_arrays({"voltage": rng.normal(size=(2, 4, n))}, dtype=torch.float64)
+        for name, n in CHANNELS.items()
+    }
+    data = lr.SequenceData.join(parts)
+    for head in (lr.Gaussian(covariance="full"), lr.Gaussian(covariance="low_rank", rank=1)):
+        heads = lr.per_session(data.spec, {"voltage": head})
+        model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations=heads).double()
+        trace = poutine.trace(model).get_trace(data)
+        found = {n: trace.nodes[n]["fn"].log_prob(trace.nodes[n]["value"]) for n in heads}
+        assert (found["voltage_a"] != 0).tolist() == [True, True, False, False]
+        assert (found["voltage_b"] != 0).tolist() == [False, False, True, True]
+        shifted = data.with_observations({n: v + 5.0 * ~data.masks[n] for n, v in data.observations.items()})
+        other = poutine.trace(model).get_trace(shifted)
+        for name, value in found.items():
+            assert torch.equal(other.nodes[name]["fn"].log_prob(other.nodes[name]["value"]), value)
