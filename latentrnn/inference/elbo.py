@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
 from latentrnn.data import SequenceData
-from latentrnn.inference.guides import JOINT
+from latentrnn.inference.parameters import JOINT
 from latentrnn.models.latents.autoregressive import AutoregressiveNormal
 from latentrnn.models.latents.gaussian_process import GaussianProcess
 from latentrnn.models.sites import LATENTS

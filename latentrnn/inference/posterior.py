@@ -18,7 +18,8 @@ from latentrnn.inference import filtering
 from latentrnn.inference.draws import Draws, assemble, expanded, padding_to_nan
 from latentrnn.inference.evidence import Evidence
 from latentrnn.inference.filtering import OneStepAhead
-from latentrnn.inference.guides import JOINT, Guide
+from latentrnn.inference.guides import Guide
+from latentrnn.inference.parameters import JOINT
 from latentrnn.inference.result import FitResult
 from latentrnn.models import sites
 from latentrnn.models.state_space import LatentRNN

@@ -43,6 +43,8 @@ class Component(nn.Module):
         """Return the parameters of `__init__`; `**shared` stands for those of the class above."""
         found: dict[str, inspect.Parameter] = {}
         for base in cls.__mro__:
+            if base is nn.Module:
+                break  # a part without arguments needs no `__init__`
             if "__init__" not in vars(base):
                 continue
             parameters = inspect.signature(vars(base)["__init__"]).parameters

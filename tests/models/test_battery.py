@@ -123,7 +123,7 @@ def test_the_parameters_that_cannot_have_a_gradient() -> None:
     idle = {name for name, parameter in guide.named_parameters() if parameter.grad is None}
     assert idle == {name for name, _ in guide.named_parameters() if name.startswith("encoder.")}
     assert all(parameter.grad is not None for parameter in model.parameters())
-    assert guide.local[INITIAL].map.weight.grad.any()
+    assert guide.local.heads[INITIAL].map.weight.grad.any()
 
 
 def test_gradients_agree_with_finite_differences() -> None:

@@ -1,0 +1,135 @@
+"""A Gaussian over whole trajectories with the Markov property."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from latentrnn.data import SequenceData
+from latentrnn.inference.encoders import Encoding
+from latentrnn.inference.families.chain import BlockTridiagonalNormal
+from latentrnn.inference.families.family import Family, NormalHead, Proposals, StartHead, positive, start_small
+from latentrnn.models.transitions.transition import check_size
+
+
+class GaussianChain(Family):
+    """q(z_{1:T}) prop. prod_t Normal(z_t; A z_{t-1} + b_t, Q) prod_t prod_j exp(-w_tj (x_tj - v_j . z_t)^2 / 2).
+
+    A linear-Gaussian chain with learned A, Q and directions v_j, seen through readings x_t of precision w_t, which
+    with b_t are affine in the encoder's features. Its precision is block tridiagonal, so draws, densities and marginals
+    are exact in time linear in T. Where the model is linear and Gaussian, the exact posterior is in this family,
+    and with an encoder of single steps (`StepEncoder`) it can be learned exactly. Cost grows with dim^3.
+
+    Args:
+        readings: readings per step; by default twice the latent's dimension.
+
+    Raises:
+        ValueError: fewer than one reading.
+
+    References:
+        Archer, Park, Buesing, Cunningham, Paninski. Black box variational inference for state space models. 2015.
+        Johnson, Duvenaud, Wiltschko, Datta, Adams. Composing graphical models with neural networks for structured
+        representations and fast inference. 2016.
+    """
+
+    def __init__(self, readings: int | None = None) -> None:
+        super().__init__()
+        self.readings = None if readings is None else check_size("GaussianChain", "readings", readings)
+
+    def _build(self, step_size: int, summary_size: int) -> None:
+        self.chains = nn.ModuleDict({s.name: _Chain(s.dim, self.readings, step_size) for s in self.trajectories})
+        first = self.trajectories[0].dim if self.trajectories else None
+        self.heads = nn.ModuleDict({site.name: StartHead(site, summary_size, first) for site in self.starts})
+
+    def numbers(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
+        steps = {site.name: self.chains[site.name].map(encoding.steps) for site in self.trajectories}
+        return steps | {site.name: self.heads[site.name].head(encoding.summary) for site in self.starts}
+
+    def sample(self, numbers: dict[str, Tensor], data: SequenceData) -> dict[str, Tensor]:
+        values = {}
+        for site in self.trajectories:
+            values[site.name] = pyro.sample(site.name, self.chains[site.name](numbers[site.name], data))
+        first = values[self.trajectories[0].name][..., 0, :] if self.trajectories else None
+        for site in self.starts:
+            values[site.name] = self.heads[site.name].sample(numbers[site.name], first)
+        return values
+
+    def proposals(self, numbers: dict[str, Tensor], data: SequenceData) -> Proposals:
+        return _Conditionals(self, numbers, data)
+
+    def trajectory(self, numbers: dict[str, Tensor], data: SequenceData) -> BlockTridiagonalNormal:
+        """Return the distribution of the first trajectory, with exact `mean` and `covariance`."""
+        name = self.trajectories[0].name
+        return self.chains[name](numbers[name], data)
+
+
+class _Chain(nn.Module):
+    """The chain of one site."""
+
+    def __init__(self, dim: int, readings: int | None, step_size: int) -> None:
+        super().__init__()
+        self.dim, self.readings = dim, 2 * dim if readings is None else readings
+        self.map = nn.Linear(step_size, 2 * self.readings + dim)
+        self.dynamics = nn.Parameter(torch.zeros(dim, dim))
+        self.noise_root = nn.Parameter(torch.zeros(dim, dim))  # of Q^{-1}: below the diagonal, and its logarithm on it
+        self.first_root = nn.Parameter(torch.zeros(dim, dim))
+        self.directions = nn.Parameter(torch.zeros(self.readings, dim))
+        self.register_buffer("identity", torch.eye(dim), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start from a chain with some memory and directions drawn from torch's global generator."""
+        start_small(self.map)
+        with torch.no_grad():
+            self.dynamics.copy_(0.5 * self.identity)
+            self.noise_root.zero_()
+            self.first_root.zero_()
+            self.directions.normal_(0.0, 1 / self.readings**0.5)
+
+    def forward(self, numbers: Tensor, data: SequenceData) -> BlockTridiagonalNormal:
+        """Return the distribution of z_{1:T}; independent standard normals in padding."""
+        reading, raw, offset = numbers.split([self.readings, self.readings, self.dim], -1)
+        weight = positive(raw, 8.0)
+        precision, first = _squared(self.noise_root), _squared(self.first_root)
+        pulled = self.dynamics.mT @ precision  # A^T Q^{-1}
+        valid = data.valid
+        goes_on = F.pad(valid[:, 1:], (0, 1))  # whether a step follows
+        inside, follows = valid[..., None, None], goes_on[..., None, None]
+        own = torch.cat([first.expand(1, *first.shape), precision.expand(valid.shape[1] - 1, *first.shape)])
+        seen = (self.directions.mT * weight.unsqueeze(-2)) @ self.directions
+        diagonal = torch.where(inside, own + seen, self.identity) + torch.where(follows, pulled @ self.dynamics, 0.0)
+        lower = torch.where(follows[:, :-1], -(precision @ self.dynamics), 0.0)
+        pushed = (own @ offset.unsqueeze(-1)).squeeze(-1)  # Q^{-1} b_t, at the first step with its own precision
+        linear = F.linear(weight * reading, self.directions.mT) + pushed
+        linear = torch.where(valid.unsqueeze(-1), linear, 0.0)
+        ahead = F.linear(F.pad(offset[:, 1:], (0, 0, 0, 1)), pulled)
+        return BlockTridiagonalNormal(
+            diagonal, lower, linear - torch.where(goes_on.unsqueeze(-1), ahead, 0.0)
+        )
+
+
+def _squared(root: Tensor) -> Tensor:
+    """Return R R^T of the lower triangular R whose diagonal is given by its logarithm."""
+    lower = torch.tril(root, -1) + torch.diag_embed(root.diagonal().exp())
+    return lower @ lower.mT
+
+
+class _Conditionals(Proposals):
+    def __init__(self, family: GaussianChain, numbers: dict[str, Tensor], data: SequenceData) -> None:
+        self.family, self.numbers = family, numbers
+        gain, offset, root = family.trajectory(numbers, data).conditionals()
+        self.parts = gain.unbind(-3), offset.unbind(-2), root.unbind(-3)
+
+    def start(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
+        heads = {s.name: self.family.heads[s.name] for s in self.family.starts}
+        if any(head.first is not None for head in heads.values()):
+            raise ValueError("GaussianChain draws the latent before the first step after the trajectory; use Markov")
+        return {}
+
+    def step(self, t: int, before: Tensor | None, starts: dict[str, Tensor]) -> dist.Distribution:
+        gain, offset, root = (part[t] for part in self.parts)
+        loc = offset if before is None else offset + (gain @ before.unsqueeze(-1)).squeeze(-1)
+        return dist.MultivariateNormal(loc, precision_matrix=root @ root.mT, validate_args=False)

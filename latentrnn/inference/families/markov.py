@@ -1,0 +1,186 @@
+"""A trajectory drawn step by step, each step given the one before."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.nn import functional as F
+
+from latentrnn.data import SequenceData
+from latentrnn.inference.encoders import Encoding
+from latentrnn.inference.families.family import (
+    START_SCALE,
+    Family,
+    MixedNormal,
+    Proposals,
+    StartHead,
+    positive,
+    start_small,
+)
+from latentrnn.models.latents import LatentSite
+from latentrnn.models.transitions.transition import check_size
+
+
+class Markov(Family):
+    """q(z_{1:T}) = prod_t Normal(z_t; m_t, (M diag(s_t)) (M diag(s_t))^T), given z_{t-1}.
+
+        x_t = tanh(W z_{t-1} + e_t),  m_t = A z_{t-1} + B x_t + l_t,  s_t = softplus(C x_t + r_t)
+
+    e_t, l_t and r_t are affine in the encoder's features; M is unit lower triangular. Draws loop over time, densities
+    do not. With a causal encoder it is a filtering posterior, and a proposal for particle filters.
+
+    Args:
+        hidden_size: size of x_t.
+
+    Raises:
+        ValueError: a size below one.
+
+    References:
+        Krishnan, Shalit, Sontag. Structured inference networks for nonlinear state space models. 2017.
+    """
+
+    def __init__(self, hidden_size: int = 32) -> None:
+        super().__init__()
+        self.hidden_size = check_size("Markov", "hidden_size", hidden_size)
+
+    def _build(self, step_size: int, summary_size: int) -> None:
+        self.heads = nn.ModuleDict({site.name: StartHead(site, summary_size, None) for site in self.starts})
+        start = self.starts[0] if self.starts else None
+        self.steps = nn.ModuleDict({s.name: _Step(s, start, self.hidden_size, step_size) for s in self.trajectories})
+
+    def numbers(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
+        steps = {site.name: self.steps[site.name].map(encoding.steps) for site in self.trajectories}
+        return steps | {site.name: self.heads[site.name].head(encoding.summary) for site in self.starts}
+
+    def sample(self, numbers: dict[str, Tensor], data: SequenceData) -> dict[str, Tensor]:
+        values = {s.name: self.heads[s.name].sample(numbers[s.name], None) for s in self.starts}
+        start = values[self.starts[0].name] if self.starts else None
+        for site in self.trajectories:
+            path = MarkovPath(self.steps[site.name], numbers[site.name], start, data.valid if data.padded else None)
+            values[site.name] = pyro.sample(site.name, path)
+        return values
+
+    def proposals(self, numbers: dict[str, Tensor], data: SequenceData) -> Proposals:
+        return _Stepwise(self, numbers)
+
+
+class _Step(nn.Module):
+    """One step of one site."""
+
+    def __init__(self, site: LatentSite, start: LatentSite | None, hidden_size: int, step_size: int) -> None:
+        super().__init__()
+        self.dim, self.hidden_size = site.dim, hidden_size
+        self.map = nn.Linear(step_size, hidden_size + 2 * site.dim)
+        self.recurrent = nn.Linear(site.dim, hidden_size, bias=False)
+        self.out = nn.Linear(hidden_size, 2 * site.dim, bias=False)
+        self.dynamics = nn.Parameter(torch.zeros(site.dim, site.dim))
+        self.noise = MixedNormal(site.dim)
+        self.first = None if start is None else nn.Parameter(torch.zeros(site.dim, start.dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start nearly independent of the step before, with small weights from torch's global generator."""
+        start_small(self.map), start_small(self.out)
+        with torch.no_grad():
+            nn.init.normal_(self.recurrent.weight, 0.0, 1 / self.dim**0.5)
+            self.dynamics.zero_()
+            if self.first is not None:
+                self.first.zero_()
+                self.first.fill_diagonal_(1.0)
+
+    def before(self, start: Tensor | None, like: Tensor) -> Tensor:
+        """Return z_0, (..., dim): the start in the coordinates of the steps, or zero."""
+        return like if start is None or self.first is None else F.linear(start, self.first)
+
+    def parts(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Return e_t, (..., hidden_size), and l_t with r_t, (..., 2 dim)."""
+        e, rest = numbers.split([self.hidden_size, 2 * self.dim], -1)
+        return e, rest
+
+    def forward(self, z: Tensor, e_t: Tensor, rest_t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return m_t and s_t, (..., dim) each, given z_{t-1} and what the encoder says of step t."""
+        loc, raw = (rest_t + self.out(torch.tanh(self.recurrent(z) + e_t))).chunk(2, -1)
+        return loc + F.linear(z, self.dynamics), positive(raw, START_SCALE)
+
+
+class MarkovPath(TorchDistribution):
+    """The distribution of z_{1:T}: drawn along time, scored for all steps in one call; standard normal in padding.
+
+    Args:
+        step: one step of the site.
+        numbers: what the encoder says, (sequence, time, n).
+        start: what was drawn before the first step, (..., dim), or None.
+        valid: (sequence, time), False in padding; None where there is none.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = constraints.independent(constraints.real, 2)
+    has_rsample = True
+
+    def __init__(self, step: _Step, numbers: Tensor, start: Tensor | None, valid: Tensor | None) -> None:
+        self.step, self.numbers, self.valid = step, numbers, valid
+        self.start = step.before(start, numbers.new_zeros(*numbers.shape[:-2], step.dim))
+        batch = torch.broadcast_shapes(self.start.shape[:-1], numbers.shape[:-2])
+        super().__init__(batch, torch.Size((numbers.shape[-2], step.dim)), validate_args=False)
+
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> MarkovPath:
+        new = MarkovPath.__new__(MarkovPath)
+        new.step, new.numbers, new.valid, new.start = self.step, self.numbers, self.valid, self.start
+        TorchDistribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
+        return new
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        shape = torch.Size(sample_shape) + self.batch_shape
+        noise = torch.randn(*shape, *self.event_shape, dtype=self.numbers.dtype, device=self.numbers.device)
+        e, rest = self.step.parts(self.numbers)
+        mixing = self.step.noise.matrix()
+        valid = [None] * noise.shape[-2] if self.valid is None else self.valid.unsqueeze(-1).unbind(1)
+        z, path = self.start.expand(*shape, -1), []
+        for e_t, rest_t, noise_t, valid_t in zip(e.unbind(-2), rest.unbind(-2), noise.unbind(-2), valid, strict=True):
+            loc, scale = self.step(z, e_t, rest_t)
+            z = loc + F.linear(scale * noise_t, mixing)
+            if valid_t is not None:
+                z = torch.where(valid_t, z, noise_t)
+            path.append(z)
+        return torch.stack(path, -2)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        start = self.start.unsqueeze(-2).expand(*value.shape[:-2], 1, -1)
+        before = torch.cat([start, value[..., :-1, :]], -2)
+        loc, scale = self.step(before, *self.step.parts(self.numbers))
+        residual = (value - loc).unsqueeze(-1)
+        white = torch.linalg.solve_triangular(self.step.noise.matrix(), residual, upper=False, unitriangular=True)
+        white, log_scale = white.squeeze(-1) / scale, scale.log()
+        if self.valid is not None:
+            valid = self.valid.unsqueeze(-1)
+            white, log_scale = torch.where(valid, white, value), torch.where(valid, log_scale, 0.0)
+        return (-0.5 * white**2 - log_scale - 0.5 * math.log(2 * math.pi)).sum((-2, -1))
+
+
+class _Stepwise(Proposals):
+    def __init__(self, family: Markov, numbers: dict[str, Tensor]) -> None:
+        self.family, self.numbers = family, numbers
+        (site,) = family.trajectories
+        self.one: _Step = family.steps[site.name]  # type: ignore[assignment]
+        e, rest = self.one.parts(numbers[site.name])
+        self.parts = e.unbind(-2), rest.unbind(-2)
+
+    def start(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
+        return {
+            s.name: self.family.heads[s.name].distribution(self.numbers[s.name], None).expand(shape)
+            for s in self.family.starts
+        }
+
+    def step(self, t: int, before: Tensor | None, starts: dict[str, Tensor]) -> dist.Distribution:
+        e_t, rest_t = (part[t] for part in self.parts)
+        if before is None:
+            start = starts[self.family.starts[0].name] if self.family.starts else None
+            before = self.one.before(start, e_t.new_zeros(*e_t.shape[:-1], self.one.dim))
+        return self.one.noise(*self.one(before, e_t, rest_t))

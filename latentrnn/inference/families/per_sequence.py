@@ -1,0 +1,99 @@
+"""Numbers of its own for every sequence, instead of an encoder's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentrnn.data import SequenceData, SequenceKey
+from latentrnn.inference.encoders import Encoding
+from latentrnn.inference.families.family import Family, Proposals
+
+
+class PerSequence(Family):
+    """A family whose numbers are learned for each training sequence by itself, on top of what an encoder says.
+
+    Without an encoder this is the classical variational posterior, as tight as its family allows and blind to any
+    other sequence: a posterior of new data starts from what the sequences share and has to be refined
+    (`posterior.refined`). With an encoder it is the encoder's posterior, corrected sequence by sequence.
+
+    Args:
+        base: the family that the numbers are for.
+        keys: the sequences that have numbers, as (key, start, stop); filled in by `fit`.
+        num_steps: steps of the longest; filled in by `fit`.
+
+    References:
+        Hoffman, Blei, Wang, Paisley. Stochastic variational inference. 2013.
+        Cremer, Li, Duvenaud. Inference suboptimality in variational autoencoders. 2018.
+    """
+
+    amortised = False
+
+    def __init__(
+        self, base: Family, keys: Sequence[Sequence[Any]] | None = None, num_steps: int | None = None
+    ) -> None:
+        super().__init__()
+        if not isinstance(base, Family) or isinstance(base, PerSequence):
+            raise TypeError(f"PerSequence: base must be a Family such as GaussianChain(); found {base!r}")
+        self.base = base.fresh()
+        self.keys = None if keys is None else [tuple(key) for key in keys]
+        self.num_steps = num_steps
+
+    def _build(self, step_size: int, summary_size: int) -> None:
+        self.base.build(self.sites, step_size, summary_size)
+        self._sizes = step_size, summary_size
+        self.table = nn.ParameterDict()
+        if self.keys is not None:
+            self._allocate(None)
+
+    def initialise(self, data: SequenceData) -> None:
+        """Give every sequence of the training data its own numbers, all zero."""
+        self.base.initialise(data)
+        self.keys, self.num_steps = [tuple(key) for key in data.keys], data.num_steps
+        self._allocate(data)
+
+    def _allocate(self, data: SequenceData | None) -> None:
+        assert self.keys is not None and self.num_steps is not None
+        self._rows = {key: row for row, key in enumerate(self.keys)}
+        like = next(self.base.parameters())
+        steps, summary = (like.new_zeros(1, *shape) for shape in ((1, self._sizes[0]), (self._sizes[1],)))
+        with torch.no_grad():
+            numbers = self.base.numbers(Encoding(steps, summary), data)
+        for site in self.sites:
+            size = numbers[site.name].shape[-1]
+            shape = (len(self.keys), self.num_steps, size) if site.along_time else (len(self.keys), size)
+            self.table[site.name] = nn.Parameter(like.new_zeros(shape))
+
+    def numbers(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
+        shared = self.base.numbers(encoding, data)
+        if data is None:
+            return shared
+        rows, known = self._find(data.keys, encoding.summary.device)
+        found = {}
+        for site in self.sites:
+            own = self.table[site.name][rows]
+            own = own[:, : data.num_steps] if site.along_time else own
+            there = known.reshape(-1, *[1] * (own.dim() - 1))
+            found[site.name] = shared[site.name] + torch.where(there, own, 0.0)
+        return found
+
+    def knows(self, data: SequenceData) -> bool:
+        """Whether every sequence of `data` has numbers of its own."""
+        return self.keys is not None and all(tuple(key) in self._rows for key in data.keys)
+
+    def _find(self, keys: Sequence[SequenceKey], device: torch.device) -> tuple[Tensor, Tensor]:
+        rows = [self._rows.get(tuple(key), -1) for key in keys] if self.keys is not None else [-1] * len(keys)
+        found = torch.tensor(rows, device=device)
+        return found.clamp_min(0), found >= 0
+
+    def sample(self, numbers: dict[str, Tensor], data: SequenceData) -> dict[str, Tensor]:
+        return self.base.sample(numbers, data)
+
+    def proposals(self, numbers: dict[str, Tensor], data: SequenceData) -> Proposals:
+        return self.base.proposals(numbers, data)
+
+    def __repr__(self) -> str:
+        return f"PerSequence({self.base!r})"

@@ -1,0 +1,212 @@
+"""Families over the parameters that have priors: points, Normals of several shapes, a flow."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import transforms as T
+from torch import Tensor, nn
+from torch.distributions import biject_to
+from torch.distributions.transforms import identity_transform
+
+JOINT = "parameters"  # the auxiliary site of families that draw all parameters at once
+START_SCALE = 0.05
+
+
+class ParameterFamily(nn.Module):
+    """q(theta) over all sites with priors, in unconstrained space.
+
+    Args:
+        parameters: prior and starting value of every site, by name.
+    """
+
+    def __init__(self, parameters: Mapping[str, tuple[dist.Distribution, Tensor]]) -> None:
+        super().__init__()
+        self.shapes = {name: start.shape for name, (_, start) in parameters.items()}
+        self.transforms = {name: biject_to(prior.support) for name, (prior, _) in parameters.items()}
+
+    @abstractmethod
+    def start_at(self, starts: Mapping[str, Tensor]) -> None:
+        """Put the location at `starts`, with a small spread."""
+
+    @abstractmethod
+    def forward(self) -> dict[str, Tensor]:
+        """Sample every site."""
+
+    def _unconstrained(self, name: str, start: Tensor) -> Tensor:
+        free = self.transforms[name].inv(start)
+        return torch.where(torch.isfinite(free), free, 0.0)  # a start outside the support begins in its middle
+
+
+class _Separate(ParameterFamily):
+    """What families share that draw every site by itself: a location for each."""
+
+    def __init__(self, parameters: Mapping[str, tuple[dist.Distribution, Tensor]]) -> None:
+        super().__init__(parameters)
+        self._keys = {name: name.replace(".", "_") for name in self.shapes}
+        self.loc = nn.ParameterDict({self._keys[name]: torch.zeros(shape) for name, shape in self.shapes.items()})
+
+    def start_at(self, starts: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, start in starts.items():
+                self.loc[self._keys[name]].copy_(self._unconstrained(name, start))
+
+
+class PointParameters(_Separate):
+    """q(theta) all at one point: the maximum of the posterior density given the latents' family (MAP).
+
+    The density that is maximised is that of the parameters in their own space. Evidence then treats the point as
+    known: it leaves the prior's mass out, and is no estimate of the density of the data under the prior.
+    """
+
+    def __init__(self, parameters: Mapping[str, tuple[dist.Distribution, Tensor]]) -> None:
+        super().__init__(parameters)
+        self.start_at({name: start for name, (_, start) in parameters.items()})
+
+    def forward(self) -> dict[str, Tensor]:
+        return {
+            name: pyro.sample(name, dist.Delta(self.transforms[name](self.loc[self._keys[name]]), event_dim=len(shape)))
+            for name, shape in self.shapes.items()
+        }
+
+
+class NormalParameters(_Separate):
+    """q(theta) = prod Normal(m, s^2) over every entry of every site, in unconstrained space."""
+
+    def __init__(self, parameters: Mapping[str, tuple[dist.Distribution, Tensor]]) -> None:
+        super().__init__(parameters)
+        keys = self._keys
+        self.log_scale = nn.ParameterDict({keys[name]: torch.zeros(shape) for name, shape in self.shapes.items()})
+        self.start_at({name: start for name, (_, start) in parameters.items()})
+
+    def start_at(self, starts: Mapping[str, Tensor]) -> None:
+        super().start_at(starts)
+        with torch.no_grad():
+            for name in starts:
+                self.log_scale[self._keys[name]].fill_(math.log(START_SCALE))
+
+    def forward(self) -> dict[str, Tensor]:
+        values = {}
+        for name, shape in self.shapes.items():
+            loc, scale = self.loc[self._keys[name]], self.log_scale[self._keys[name]].exp()
+            base = dist.Normal(loc, scale, validate_args=False).to_event(len(shape))
+            transform = self.transforms[name]
+            # a plain Normal where the support is the real line, so that its divergence has a closed form
+            free = getattr(transform, "base_transform", transform) == identity_transform
+            values[name] = pyro.sample(name, base if free else dist.TransformedDistribution(base, [transform]))
+        return values
+
+
+class JointParameters(ParameterFamily):
+    """What families share that draw all sites at once, at an auxiliary site, and hand out the parts."""
+
+    def __init__(self, parameters: Mapping[str, tuple[dist.Distribution, Tensor]]) -> None:
+        super().__init__(parameters)
+        self.size = sum(shape.numel() for shape in self.shapes.values())
+        self.loc = nn.Parameter(torch.zeros(self.size))
+        self.log_scale = nn.Parameter(torch.zeros(self.size))
+        self._build()
+        self.start_at({name: start for name, (_, start) in parameters.items()})
+
+    def _build(self) -> None:
+        """Create the further parameters of the family."""
+
+    def start_at(self, starts: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            self.loc.copy_(torch.cat([self._unconstrained(name, starts[name]).flatten() for name in self.shapes]))
+            self.log_scale.fill_(math.log(START_SCALE))
+
+    @abstractmethod
+    def joint(self) -> dist.Distribution:
+        """Return the distribution of all entries, event (size,)."""
+
+    def forward(self) -> dict[str, Tensor]:
+        flat = pyro.sample(JOINT, self.joint(), infer={"is_auxiliary": True})
+        values, start = {}, 0
+        for name, shape in self.shapes.items():
+            part = flat[..., start : start + shape.numel()].reshape(*flat.shape[:-1], *shape)
+            start += shape.numel()
+            value = self.transforms[name](part)
+            log_jacobian = self.transforms[name].log_abs_det_jacobian(part, value)
+            log_jacobian = log_jacobian.reshape(*flat.shape[:-1], -1).sum(-1)
+            delta = dist.Delta(value, log_density=-log_jacobian, event_dim=len(shape))
+            values[name] = pyro.sample(name, delta)
+        return values
+
+
+class MultivariateParameters(JointParameters):
+    """q(theta) = Normal(m, L L^T) over all sites jointly, in unconstrained space."""
+
+    def _build(self) -> None:
+        self.mixing = nn.Parameter(torch.zeros(self.size, self.size))
+
+    def start_at(self, starts: Mapping[str, Tensor]) -> None:
+        super().start_at(starts)
+        with torch.no_grad():
+            self.mixing.zero_()
+
+    def joint(self) -> dist.Distribution:
+        scale = self.log_scale.exp()
+        tril = scale.unsqueeze(-1) * (torch.tril(self.mixing, -1) + torch.eye(len(scale)).to(scale))
+        return dist.MultivariateNormal(self.loc, scale_tril=tril, validate_args=False)
+
+
+class LowRankParameters(JointParameters):
+    """q(theta) = Normal(m, F F^T + diag(s^2)) over all sites jointly, F of sqrt(size) columns, in unconstrained space.
+
+    References:
+        Ong, Nott, Smith. Gaussian variational approximation with a factor covariance structure. 2018.
+    """
+
+    def _build(self) -> None:
+        self.factor = nn.Parameter(torch.zeros(self.size, max(1, math.isqrt(self.size))))
+
+    def start_at(self, starts: Mapping[str, Tensor]) -> None:
+        super().start_at(starts)
+        with torch.no_grad():
+            # columns that differ, or their gradients would never
+            self.factor.normal_(0.0, 0.1 * START_SCALE / self.factor.shape[1] ** 0.5)
+
+    def joint(self) -> dist.Distribution:
+        scale = self.log_scale.exp()
+        return dist.LowRankMultivariateNormal(self.loc, self.factor, scale.square(), validate_args=False)
+
+
+class FlowParameters(JointParameters):
+    """q(theta): a Normal sent through two inverse autoregressive flows, over all sites jointly, in unconstrained space.
+
+    References:
+        Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling. Improved variational inference with inverse
+        autoregressive flow. 2016.
+    """
+
+    def _build(self) -> None:
+        width = [max(2 * self.size, 8)]
+        flows = [T.affine_autoregressive(self.size, hidden_dims=width, stable=True) for _ in range(2)]
+        self.flows = nn.ModuleList(flows)
+
+    def start_at(self, starts: Mapping[str, Tensor]) -> None:
+        super().start_at(starts)
+        with torch.no_grad():
+            for flow in self.flows:  # nearly the identity
+                for parameter in flow.parameters():
+                    parameter.normal_(0.0, 0.1 / parameter.shape[-1] ** 0.5)
+
+    def joint(self) -> dist.Distribution:
+        base = dist.Normal(torch.zeros_like(self.loc), 1.0, validate_args=False).to_event(1)
+        out = T.AffineTransform(self.loc, self.log_scale.exp(), event_dim=1)
+        return dist.TransformedDistribution(base, [*self.flows, out])
+
+
+FAMILIES: dict[str, type[ParameterFamily]] = {
+    "normal": NormalParameters,
+    "multivariate": MultivariateParameters,
+    "low_rank": LowRankParameters,
+    "flow": FlowParameters,
+    "point": PointParameters,
+}
