@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions import transforms as T
 from torch import Tensor, nn
 from torch.distributions import biject_to
 from torch.distributions.transforms import identity_transform
+
+from latentrnn.inference.flows import AutoregressiveFlow, Bent
 
 JOINT = "parameters"  # the auxiliary site of families that draw all parameters at once
 START_SCALE = 0.05
@@ -186,21 +188,27 @@ class FlowParameters(JointParameters):
     """
 
     def _build(self) -> None:
-        width = [max(2 * self.size, 8)]
-        flows = [T.affine_autoregressive(self.size, hidden_dims=width, stable=True) for _ in range(2)]
-        self.flows = nn.ModuleList(flows)
-
-    def start_at(self, starts: Mapping[str, Tensor]) -> None:
-        super().start_at(starts)
-        with torch.no_grad():
-            for flow in self.flows:  # nearly the identity
-                for parameter in flow.parameters():
-                    parameter.normal_(0.0, 0.1 / parameter.shape[-1] ** 0.5)
+        self.flow = AutoregressiveFlow(self.size, layers=2, hidden_size=2 * self.size)
 
     def joint(self) -> dist.Distribution:
         base = dist.Normal(torch.zeros_like(self.loc), 1.0, validate_args=False).to_event(1)
-        out = T.AffineTransform(self.loc, self.log_scale.exp(), event_dim=1)
-        return dist.TransformedDistribution(base, [*self.flows, out])
+        return Bent(base, _Placed(self.flow, self.loc, self.log_scale), None)
+
+
+class _Placed(NamedTuple):
+    """z = m + s * f(x)."""
+
+    flow: AutoregressiveFlow
+    loc: Tensor
+    log_scale: Tensor
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z, log_det = self.flow(x)
+        return self.loc + self.log_scale.exp() * z, log_det + self.log_scale.sum()
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        x, log_det = self.flow.inverse((z - self.loc) * torch.exp(-self.log_scale))
+        return x, log_det + self.log_scale.sum()
 
 
 FAMILIES: dict[str, type[ParameterFamily]] = {

@@ -120,11 +120,12 @@ class BlockTridiagonalNormal(TorchDistribution):
             below, above = with_right[..., :odds, :, :].mT, with_left[..., 1:, :, :]
             cross = _interleave_blocks(below, above)
             covariance = _interleave_blocks(even, covariance)
-        assert covariance is not None and cross is not None
+        assert covariance is not None
+        assert cross is not None
         return covariance, cross
 
     def conditionals(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the same distribution as a process in time: x_t | x_{t-1} ~ Normal(G_t x_{t-1} + m_t, (L_t L_t^T)^{-1}).
+        """Return the same distribution as a process: x_t | x_{t-1} ~ Normal(G_t x_{t-1} + m_t, (L_t L_t^T)^{-1}).
 
         Returns:
             G, (..., time, dim, dim), zero at the first step; m, (..., time, dim); L, (..., time, dim, dim).
@@ -146,7 +147,10 @@ def _eliminate(diagonal: Tensor, lower: Tensor, linear: Tensor) -> list[_Level]:
         count = diagonal.shape[-3]
         evens, odds = (count + 1) // 2, count // 2
         couplings = F.pad(lower, (0, 0, 0, 0, 1, 1))  # couplings[t] lies between t - 1 and t; none at either end
-        from_left, to_right = couplings[..., 0::2, :, :][..., :evens, :, :], couplings[..., 1::2, :, :][..., :evens, :, :]
+        from_left, to_right = (
+            couplings[..., 0::2, :, :][..., :evens, :, :],
+            couplings[..., 1::2, :, :][..., :evens, :, :],
+        )
         root = torch.linalg.cholesky(diagonal[..., ::2, :, :])
         # L^{-1} times what ties an even block to the one on its left, to the one on its right, and h
         dim = diagonal.shape[-1]

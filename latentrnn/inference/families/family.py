@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -18,6 +19,13 @@ from latentrnn.models.component import Component
 from latentrnn.models.latents import LatentSite
 
 START_SCALE = 0.3  # neither the prior's noise nor certainty
+
+Draw = Callable[[str, Any], Tensor]  # what turns a site's name and distribution into a value
+
+
+def sample_site(name: str, distribution: Any) -> Tensor:
+    """Draw a site with `pyro.sample`."""
+    return pyro.sample(name, distribution)
 
 
 class Family(Component):
@@ -49,8 +57,8 @@ class Family(Component):
         """Return by site (sequence, time, n) or (sequence, n): all that `sample` knows of the sequences."""
 
     @abstractmethod
-    def sample(self, numbers: dict[str, Tensor], data: SequenceData) -> dict[str, Tensor]:
-        """Draw every site with `pyro.sample`; call inside the plate."""
+    def sample(self, numbers: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
+        """Draw every site; call inside the plate."""
 
     def proposals(self, numbers: dict[str, Tensor], data: SequenceData) -> Proposals:
         """Return the same distribution step by step, in the order of time.
@@ -111,6 +119,8 @@ def positive(raw: Tensor, start: float) -> Tensor:
 class MixedNormal(nn.Module):
     """Normal(loc, (M diag(scale)) (M diag(scale))^T) with a learned unit lower triangular M: noise that correlates."""
 
+    identity: Tensor
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.mixing = nn.Parameter(torch.zeros(dim, dim))
@@ -157,7 +167,3 @@ class StartHead(nn.Module):
             loc = loc + F.linear(first, self.first)
             scale = scale.expand_as(loc)
         return self.noise(loc, scale)
-
-    def sample(self, numbers: Tensor, first: Tensor | None) -> Tensor:
-        """Draw the site from `distribution`."""
-        return pyro.sample(self.name, self.distribution(numbers, first))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pyro
+from collections.abc import Mapping
+
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from latentrnn.data import SequenceData
 from latentrnn.inference.encoders import Encoding
 from latentrnn.inference.families.chain import BlockTridiagonalNormal
-from latentrnn.inference.families.family import Family, NormalHead, Proposals, StartHead, positive, start_small
+from latentrnn.inference.families.family import Draw, Family, Proposals, StartHead, positive, sample_site, start_small
 from latentrnn.models.transitions.transition import check_size
 
 
@@ -35,26 +36,31 @@ class GaussianChain(Family):
         representations and fast inference. 2016.
     """
 
+    chains: Mapping[str, _Chain]  # nn.ModuleDicts
+    heads: Mapping[str, StartHead]
+
     def __init__(self, readings: int | None = None) -> None:
         super().__init__()
         self.readings = None if readings is None else check_size("GaussianChain", "readings", readings)
 
     def _build(self, step_size: int, summary_size: int) -> None:
-        self.chains = nn.ModuleDict({s.name: _Chain(s.dim, self.readings, step_size) for s in self.trajectories})
+        chains = {s.name: _Chain(s.dim, self.readings, step_size) for s in self.trajectories}
+        self.chains = nn.ModuleDict(chains)  # type: ignore[assignment]
         first = self.trajectories[0].dim if self.trajectories else None
-        self.heads = nn.ModuleDict({site.name: StartHead(site, summary_size, first) for site in self.starts})
+        heads = {site.name: StartHead(site, summary_size, first) for site in self.starts}
+        self.heads = nn.ModuleDict(heads)  # type: ignore[assignment]
 
     def numbers(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
         steps = {site.name: self.chains[site.name].map(encoding.steps) for site in self.trajectories}
         return steps | {site.name: self.heads[site.name].head(encoding.summary) for site in self.starts}
 
-    def sample(self, numbers: dict[str, Tensor], data: SequenceData) -> dict[str, Tensor]:
+    def sample(self, numbers: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
         values = {}
         for site in self.trajectories:
-            values[site.name] = pyro.sample(site.name, self.chains[site.name](numbers[site.name], data))
+            values[site.name] = draw(site.name, self.chains[site.name](numbers[site.name], data))
         first = values[self.trajectories[0].name][..., 0, :] if self.trajectories else None
         for site in self.starts:
-            values[site.name] = self.heads[site.name].sample(numbers[site.name], first)
+            values[site.name] = draw(site.name, self.heads[site.name].distribution(numbers[site.name], first))
         return values
 
     def proposals(self, numbers: dict[str, Tensor], data: SequenceData) -> Proposals:
@@ -68,6 +74,8 @@ class GaussianChain(Family):
 
 class _Chain(nn.Module):
     """The chain of one site."""
+
+    identity: Tensor
 
     def __init__(self, dim: int, readings: int | None, step_size: int) -> None:
         super().__init__()
@@ -106,9 +114,7 @@ class _Chain(nn.Module):
         linear = F.linear(weight * reading, self.directions.mT) + pushed
         linear = torch.where(valid.unsqueeze(-1), linear, 0.0)
         ahead = F.linear(F.pad(offset[:, 1:], (0, 0, 0, 1)), pulled)
-        return BlockTridiagonalNormal(
-            diagonal, lower, linear - torch.where(goes_on.unsqueeze(-1), ahead, 0.0)
-        )
+        return BlockTridiagonalNormal(diagonal, lower, linear - torch.where(goes_on.unsqueeze(-1), ahead, 0.0))
 
 
 def _squared(root: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
@@ -17,11 +17,13 @@ from latentrnn.data import SequenceData
 from latentrnn.inference.encoders import Encoding
 from latentrnn.inference.families.family import (
     START_SCALE,
+    Draw,
     Family,
     MixedNormal,
     Proposals,
     StartHead,
     positive,
+    sample_site,
     start_small,
 )
 from latentrnn.models.latents import LatentSite
@@ -46,25 +48,30 @@ class Markov(Family):
         Krishnan, Shalit, Sontag. Structured inference networks for nonlinear state space models. 2017.
     """
 
+    heads: Mapping[str, StartHead]  # nn.ModuleDicts
+    steps: Mapping[str, _Step]
+
     def __init__(self, hidden_size: int = 32) -> None:
         super().__init__()
         self.hidden_size = check_size("Markov", "hidden_size", hidden_size)
 
     def _build(self, step_size: int, summary_size: int) -> None:
-        self.heads = nn.ModuleDict({site.name: StartHead(site, summary_size, None) for site in self.starts})
+        heads = {site.name: StartHead(site, summary_size, None) for site in self.starts}
+        self.heads = nn.ModuleDict(heads)  # type: ignore[assignment]
         start = self.starts[0] if self.starts else None
-        self.steps = nn.ModuleDict({s.name: _Step(s, start, self.hidden_size, step_size) for s in self.trajectories})
+        steps = {s.name: _Step(s, start, self.hidden_size, step_size) for s in self.trajectories}
+        self.steps = nn.ModuleDict(steps)  # type: ignore[assignment]
 
     def numbers(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
         steps = {site.name: self.steps[site.name].map(encoding.steps) for site in self.trajectories}
         return steps | {site.name: self.heads[site.name].head(encoding.summary) for site in self.starts}
 
-    def sample(self, numbers: dict[str, Tensor], data: SequenceData) -> dict[str, Tensor]:
-        values = {s.name: self.heads[s.name].sample(numbers[s.name], None) for s in self.starts}
+    def sample(self, numbers: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
+        values = {s.name: draw(s.name, self.heads[s.name].distribution(numbers[s.name], None)) for s in self.starts}
         start = values[self.starts[0].name] if self.starts else None
         for site in self.trajectories:
             path = MarkovPath(self.steps[site.name], numbers[site.name], start, data.valid if data.padded else None)
-            values[site.name] = pyro.sample(site.name, path)
+            values[site.name] = draw(site.name, path)
         return values
 
     def proposals(self, numbers: dict[str, Tensor], data: SequenceData) -> Proposals:
@@ -87,7 +94,8 @@ class _Step(nn.Module):
 
     def reset_parameters(self) -> None:
         """Start nearly independent of the step before, with small weights from torch's global generator."""
-        start_small(self.map), start_small(self.out)
+        start_small(self.map)
+        start_small(self.out)
         with torch.no_grad():
             nn.init.normal_(self.recurrent.weight, 0.0, 1 / self.dim**0.5)
             self.dynamics.zero_()
@@ -168,7 +176,7 @@ class _Stepwise(Proposals):
     def __init__(self, family: Markov, numbers: dict[str, Tensor]) -> None:
         self.family, self.numbers = family, numbers
         (site,) = family.trajectories
-        self.one: _Step = family.steps[site.name]  # type: ignore[assignment]
+        self.one = family.steps[site.name]
         e, rest = self.one.parts(numbers[site.name])
         self.parts = e.unbind(-2), rest.unbind(-2)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.encoders import Encoding
-from latentrnn.inference.families.family import Family, NormalHead, Proposals, loc_and_scale
+from latentrnn.inference.families.family import Draw, Family, NormalHead, Proposals, loc_and_scale, sample_site
 from latentrnn.models.latents.latent import where_valid
 
 
@@ -33,14 +32,14 @@ class MeanField(Family):
             for site in self.sites
         }
 
-    def sample(self, numbers: dict[str, Tensor], data: SequenceData) -> dict[str, Tensor]:
+    def sample(self, numbers: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
         found = {}
         for site in self.sites:
             loc, scale = loc_and_scale(numbers[site.name])
             if site.along_time:
                 loc, scale = where_valid(loc, data, 0.0), where_valid(scale, data, 1.0)
             normal = dist.Normal(loc, scale, validate_args=False).to_event(2 if site.along_time else 1)
-            found[site.name] = pyro.sample(site.name, normal)
+            found[site.name] = draw(site.name, normal)
         return found
 
     def proposals(self, numbers: dict[str, Tensor], data: SequenceData) -> Proposals:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from latentrnn.data import SequenceData, SequenceKey
 from latentrnn.inference.encoders import Encoding
-from latentrnn.inference.families.family import Family, Proposals
+from latentrnn.inference.families.family import Draw, Family, Proposals, sample_site
 
 
 class PerSequence(Family):
@@ -32,9 +32,7 @@ class PerSequence(Family):
 
     amortised = False
 
-    def __init__(
-        self, base: Family, keys: Sequence[Sequence[Any]] | None = None, num_steps: int | None = None
-    ) -> None:
+    def __init__(self, base: Family, keys: Sequence[Sequence[Any]] | None = None, num_steps: int | None = None) -> None:
         super().__init__()
         if not isinstance(base, Family) or isinstance(base, PerSequence):
             raise TypeError(f"PerSequence: base must be a Family such as GaussianChain(); found {base!r}")
@@ -56,7 +54,8 @@ class PerSequence(Family):
         self._allocate(data)
 
     def _allocate(self, data: SequenceData | None) -> None:
-        assert self.keys is not None and self.num_steps is not None
+        assert self.keys is not None
+        assert self.num_steps is not None
         self._rows = {key: row for row, key in enumerate(self.keys)}
         like = next(self.base.parameters())
         steps, summary = (like.new_zeros(1, *shape) for shape in ((1, self._sizes[0]), (self._sizes[1],)))
@@ -89,8 +88,8 @@ class PerSequence(Family):
         found = torch.tensor(rows, device=device)
         return found.clamp_min(0), found >= 0
 
-    def sample(self, numbers: dict[str, Tensor], data: SequenceData) -> dict[str, Tensor]:
-        return self.base.sample(numbers, data)
+    def sample(self, numbers: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
+        return self.base.sample(numbers, data, draw)
 
     def proposals(self, numbers: dict[str, Tensor], data: SequenceData) -> Proposals:
         return self.base.proposals(numbers, data)
