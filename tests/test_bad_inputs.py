@@ -293,7 +293,7 @@ GUIDES: dict[str, Case] = {
     "unknown family": (
         lambda: guide(model(), global_family="lowrank"),
         ValueError,
-        "Guide: global_family must be one of ['normal', 'multivariate']; found 'lowrank'",
+        "Guide: global_family must be one of ['normal', 'multivariate', 'low_rank', 'flow', 'point']; found 'lowrank'",
     ),
     "unknown direction": (
         lambda: lr.RNNEncoder(3, direction="forward"),

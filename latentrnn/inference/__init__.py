@@ -4,7 +4,14 @@ from latentrnn.inference.elbo import Terms as Terms
 from latentrnn.inference.elbo import elbo_terms as elbo_terms
 from latentrnn.inference.encoders import Encoder as Encoder
 from latentrnn.inference.encoders import RNNEncoder as RNNEncoder
+from latentrnn.inference.encoders import StepEncoder as StepEncoder
 from latentrnn.inference.evidence import Evidence as Evidence
+from latentrnn.inference.families import Family as Family
+from latentrnn.inference.families import Flow as Flow
+from latentrnn.inference.families import GaussianChain as GaussianChain
+from latentrnn.inference.families import Markov as Markov
+from latentrnn.inference.families import MeanField as MeanField
+from latentrnn.inference.families import PerSequence as PerSequence
 from latentrnn.inference.filtering import OneStepAhead as OneStepAhead
 from latentrnn.inference.guides import Guide as Guide
 from latentrnn.inference.posterior import Posterior as Posterior

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from latentrnn.data import DataSpec, HeadSpec, SequenceData
+from latentrnn.data import DataSpec, SequenceData
 from latentrnn.inference.read_in import ReadIn
 from latentrnn.models.component import Component
 from latentrnn.models.features import CovariateReader, reverse
@@ -51,13 +52,105 @@ class Encoder(Component):
         """Take what scales it needs from the training data."""
 
 
-class RNNEncoder(Encoder):
+class ReadingEncoder(Encoder):
+    """What encoders share that read heads, masks and covariates step by step.
+
+    Where entries can be missing, the encoder is told which, by the mask as further input. Numbers are shown in
+    standard units, missing ones as average; symbols (`Categorical`) as one indicator each, a missing one as none. A slow head's frame is seen at its last base step, where it is first known.
+    """
+
+    mask_input: bool | None
+    read_in: int | None
+
+    def _set(self, observes: Sequence[str] | None, mask_input: bool | None, read_in: int | None) -> None:
+        owner = type(self).__name__
+        self.read_in = None if read_in is None else check_size(owner, "read_in", read_in)
+        self.mask_input = mask_input
+        self.observes = None if observes is None else [observes] if isinstance(observes, str) else list(observes)
+
+    def _read(self, spec: DataSpec, heads: Mapping[str, View]) -> int:
+        """Create what reading needs, and return the number of inputs per step."""
+        owner = type(self).__name__
+        self.visible = self._choose(spec, heads)
+        self._clocks = {name: spec.heads[name].clock for name in self.visible}
+        # a slow head's frames are absent between its clock ticks, which is one kind of missing
+        self._masked = {
+            name: self.mask_input is True
+            or spec.heads[name].clock > 1
+            or (self.mask_input is None and spec.heads[name].missing)
+            for name in self.visible
+        }
+        self.covariates = CovariateReader(owner, list(spec.covariates), spec)
+        self._views = {name: heads[name] for name in self.visible}
+        widths = {}
+        for name, view in self._views.items():
+            widths[name] = view.size + (view.channels if self._masked[name] else 0)
+            self.register_buffer(f"{name}_centre", torch.zeros(view.size))
+            self.register_buffer(f"{name}_scale", torch.ones(view.size))
+        self.reader = None if self.read_in is None or not widths else ReadIn(widths, self.read_in)
+        size = self.covariates.size + (sum(widths.values()) if self.reader is None else self.reader.size)
+        if size == 0:
+            raise ValueError(f"{owner}: nothing to see: no covariate, and no per-step head among those it observes")
+        return size
+
+    def _choose(self, spec: DataSpec, heads: Mapping[str, View]) -> list[str]:
+        if self.observes is None:
+            return [name for name in heads if spec.heads[name].per_step]
+        for name in self.observes:
+            if name not in heads:
+                raise ValueError(
+                    f"{type(self).__name__}: observes unknown head {name!r}; the model has {sorted(heads)}"
+                )
+            if not spec.heads[name].per_step:
+                raise ValueError(
+                    f"{type(self).__name__}: {name!r} is a per-sequence head: showing it would leak the label"
+                )
+        return self.observes
+
+    def initialise(self, data: SequenceData) -> None:
+        """Take centre and scale of every visible head from the training data."""
+        for name, view in self._views.items():
+            centre, scale = view.scales(data.observations[name], data.masks[name])
+            getattr(self, f"{name}_centre").copy_(centre)
+            getattr(self, f"{name}_scale").copy_(scale)
+
+    def inputs(self, data: SequenceData) -> Tensor:
+        """Return all that is seen, (sequence, time, input)."""
+        heads = {name: torch.cat(self._head(name, data), -1) for name in self.visible}
+        if self.reader is not None:
+            present = {name: data.masks[name].flatten(1).any(1) for name in self.visible}
+            heads = {"read in": self.reader(heads, present)}
+        return torch.cat([self.covariates(data), *heads.values()], -1)
+
+    def _head(self, name: str, data: SequenceData) -> list[Tensor]:
+        view, mask = self._views[name], data.masks[name]
+        values = (view.show(data.observations[name]) - getattr(self, f"{name}_centre")) / getattr(self, f"{name}_scale")
+        values = torch.where(view.spread(mask), values, torch.zeros_like(values))
+        if self._clocks[name] > 1:
+            values, mask = (self._spread(part, self._clocks[name], data.num_steps) for part in (values, mask))
+        elif not self._masked[name]:
+            if data.spec.heads[name].missing:
+                raise ValueError(
+                    f"observations[{name!r}]: entries are missing, but the encoder was built from data without missing "
+                    f"entries and has no input to be told by; use {type(self).__name__}(..., mask_input=True)"
+                )
+            return [values]
+        return [values, mask.to(values.dtype)]
+
+    @staticmethod
+    def _spread(frames: Tensor, clock: int, steps: int) -> Tensor:
+        """Put each frame at its last base step, where it is first known; zero elsewhere."""
+        spread = frames.new_zeros(len(frames), steps, frames.shape[-1])
+        spread[:, clock - 1 :: clock][:, : frames.shape[1]] = frames
+        return spread
+
+
+class RNNEncoder(ReadingEncoder):
     """A GRU over observations, masks and covariates.
 
-    causal: features of step t see y_{<=t}; backward: y_{>=t}; bidirectional: everything. A causal encoder cannot
-    inform the initial state (nothing lies before it). Where entries can be missing, the encoder is told which, by
-    the mask as further input. Numbers are shown in standard units, missing ones as average; symbols (`Categorical`) as
-    one indicator each, a missing one as none.
+    causal: features of step t see y_{<=t}, with a lag K y_{<=t+K} (fixed-lag smoothing, from a buffer of K steps);
+    backward: y_{>=t}; bidirectional: everything. A causal encoder cannot inform the initial state (nothing lies
+    before it), one with a lag does so by the first K steps.
 
     Args:
         hidden_size: hidden units per direction.
@@ -69,9 +162,10 @@ class RNNEncoder(Encoder):
         read_in: size to which an affine map of its own brings each head, the results being added up; None lays all
             heads side by side. For sessions with different channels (`SequenceData.join`): a head of which a sequence
             shows nothing then contributes nothing.
+        lag: steps that a causal encoder waits for.
 
     Raises:
-        ValueError: an unknown direction or head, a per-sequence head, or a size below one.
+        ValueError: an unknown direction or head, a per-sequence head, a size below one, or a lag without need.
     """
 
     def __init__(
@@ -83,37 +177,22 @@ class RNNEncoder(Encoder):
         layers: int = 1,
         mask_input: bool | None = None,
         read_in: int | None = None,
+        lag: int = 0,
     ) -> None:
         super().__init__()
         if direction not in DIRECTIONS:
             raise ValueError(f"RNNEncoder: direction must be one of {list(DIRECTIONS)}; found {direction!r}")
+        if isinstance(lag, bool) or not isinstance(lag, int) or lag < 0:
+            raise ValueError(f"RNNEncoder: lag must be a whole number of steps, not negative; found {lag!r}")
+        if lag and direction != "causal":
+            raise ValueError(f"RNNEncoder: a lag goes with direction='causal'; {direction!r} sees what follows anyway")
         self.hidden_size = check_size("RNNEncoder", "hidden_size", hidden_size)
         self.layers = check_size("RNNEncoder", "layers", layers)
-        self.read_in = None if read_in is None else check_size("RNNEncoder", "read_in", read_in)
-        self.direction, self.mask_input = direction, mask_input
-        self.observes = None if observes is None else [observes] if isinstance(observes, str) else list(observes)
+        self.direction, self.lag = direction, lag
+        self._set(observes, mask_input, read_in)
 
     def build(self, spec: DataSpec, heads: Mapping[str, View]) -> None:
-        self.visible = self._choose(spec, heads)
-        self._clocks = {name: spec.heads[name].clock for name in self.visible}
-        # a slow head's frames are absent between its clock ticks, which is one kind of missing
-        self._masked = {
-            name: self.mask_input is True
-            or spec.heads[name].clock > 1
-            or (self.mask_input is None and self._unseen(spec.heads[name]))
-            for name in self.visible
-        }
-        self.covariates = CovariateReader("RNNEncoder", list(spec.covariates), spec)
-        self._views = {name: heads[name] for name in self.visible}
-        widths = {}
-        for name, view in self._views.items():
-            widths[name] = view.size + (view.channels if self._masked[name] else 0)
-            self.register_buffer(f"{name}_centre", torch.zeros(view.size))
-            self.register_buffer(f"{name}_scale", torch.ones(view.size))
-        self.reader = None if self.read_in is None or not widths else ReadIn(widths, self.read_in)
-        size = self.covariates.size + (sum(widths.values()) if self.reader is None else self.reader.size)
-        if size == 0:
-            raise ValueError("RNNEncoder: nothing to see: no covariate, and no per-step head among those it observes")
+        size = self._read(spec, heads)
 
         def kernel() -> nn.GRU:
             return nn.GRU(size, self.hidden_size, self.layers, batch_first=True)
@@ -122,67 +201,72 @@ class RNNEncoder(Encoder):
         self.backwards = kernel() if self.direction != "causal" else None
         directions = 2 if self.direction == "bidirectional" else 1
         self.step_size = directions * self.hidden_size
-        self.summary_size = 1 if self.direction == "causal" else self.step_size
-
-    def _choose(self, spec: DataSpec, heads: Mapping[str, View]) -> list[str]:
-        if self.observes is None:
-            return [name for name in heads if spec.heads[name].per_step]
-        for name in self.observes:
-            if name not in heads:
-                raise ValueError(f"RNNEncoder: observes unknown head {name!r}; the model has {sorted(heads)}")
-            if not spec.heads[name].per_step:
-                raise ValueError(f"RNNEncoder: {name!r} is a per-sequence head: showing it would leak the label")
-        return self.observes
-
-    def initialise(self, data: SequenceData) -> None:
-        """Take centre and scale of every visible head from the training data."""
-        for name, view in self._views.items():
-            centre, scale = view.scales(data.observations[name], data.masks[name])
-            getattr(self, f"{name}_centre").copy_(centre)
-            getattr(self, f"{name}_scale").copy_(scale)
+        self.summary_size = 1 if self.direction == "causal" and not self.lag else self.step_size
 
     def forward(self, data: SequenceData) -> Encoding:
-        heads = {name: torch.cat(self._head(name, data), -1) for name in self.visible}
-        if self.reader is not None:
-            present = {name: data.masks[name].flatten(1).any(1) for name in self.visible}
-            heads = {"read in": self.reader(heads, present)}
-        inputs = torch.cat([self.covariates(data), *heads.values()], -1)
+        inputs = self.inputs(data)
         ahead = None if self.forwards is None else self.forwards(inputs)[0]
         behind = None if self.backwards is None else reverse(self.backwards(reverse(inputs, data))[0], data)
         if behind is None:
             assert ahead is not None
-            return Encoding(ahead, inputs.new_ones(len(inputs), 1))
+            if not self.lag:
+                return Encoding(ahead, inputs.new_ones(len(inputs), 1))
+            delayed = self._delayed(ahead, torch.arange(self.lag, self.lag + data.num_steps), data)
+            return Encoding(delayed, self._delayed(ahead, torch.tensor([self.lag - 1]), data)[:, 0])
         if ahead is None:
             return Encoding(behind, behind[:, 0])
         last = (data.lengths - 1).clamp_min(0)[:, None, None].expand(-1, 1, ahead.shape[-1])
         return Encoding(torch.cat([ahead, behind], -1), torch.cat([ahead.gather(1, last)[:, 0], behind[:, 0]], -1))
 
-    def _unseen(self, head: HeadSpec) -> bool:
-        """Whether entries may be missing of which nothing but the mask can tell; a read-in leaves out whole sessions.
-
-        A mask that is one in all of a session is no harmless constant: it adds to the session's offset once for each
-        channel, which then learns as many times as fast. In simulated sessions it cost 0.05 to 0.07 bits per spike.
-        """
-        return head.missing or (head.session is not None and self.read_in is None)
-
-    def _head(self, name: str, data: SequenceData) -> list[Tensor]:
-        view, mask = self._views[name], data.masks[name]
-        values = (view.show(data.observations[name]) - getattr(self, f"{name}_centre")) / getattr(self, f"{name}_scale")
-        values = torch.where(view.spread(mask), values, torch.zeros_like(values))
-        if self._clocks[name] > 1:
-            values, mask = (self._spread(part, self._clocks[name], data.num_steps) for part in (values, mask))
-        elif not self._masked[name]:
-            if self._unseen(data.spec.heads[name]):
-                raise ValueError(
-                    f"observations[{name!r}]: entries are missing, but the encoder was built from data without missing "
-                    "entries and has no input to be told by; use RNNEncoder(..., mask_input=True)"
-                )
-            return [values]
-        return [values, mask.to(values.dtype)]
-
     @staticmethod
-    def _spread(frames: Tensor, clock: int, steps: int) -> Tensor:
-        """Put each frame at its last base step, where it is first known; zero elsewhere."""
-        spread = frames.new_zeros(len(frames), steps, frames.shape[-1])
-        spread[:, clock - 1 :: clock][:, : frames.shape[1]] = frames
-        return spread
+    def _delayed(features: Tensor, steps: Tensor, data: SequenceData) -> Tensor:
+        """Return the features of these steps, or those of the last step of a sequence that ends before."""
+        last = (data.lengths - 1).clamp_min(0).unsqueeze(-1)
+        chosen = torch.minimum(steps.to(data.device), last)
+        return features.gather(1, chosen.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
+
+
+class StepEncoder(ReadingEncoder):
+    """What each step shows by itself, through a network of its own: features of step t see y_t alone.
+
+    With `GaussianChain`, which carries what is seen along time, this is all that a linear-Gaussian model needs; with
+    other families a step is then inferred from itself. The summary is the mean over steps.
+
+    Args:
+        hidden_sizes: widths of hidden layers with tanh; none passes the inputs on as they are.
+        observes: heads that it is shown; by default every per-step head of the model.
+        mask_input: whether masks are an input; None decides by the data's spec (True where entries are missing).
+        read_in: see `RNNEncoder`.
+
+    Raises:
+        ValueError: an unknown head, a per-sequence head, or a size below one.
+
+    References:
+        Johnson, Duvenaud, Wiltschko, Datta, Adams. Composing graphical models with neural networks for structured
+        representations and fast inference. 2016.
+    """
+
+    def __init__(
+        self,
+        hidden_sizes: Sequence[int] = (),
+        *,
+        observes: Sequence[str] | None = None,
+        mask_input: bool | None = None,
+        read_in: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.hidden_sizes = [check_size("StepEncoder", "hidden_sizes", size) for size in hidden_sizes]
+        self._set(observes, mask_input, read_in)
+
+    def build(self, spec: DataSpec, heads: Mapping[str, View]) -> None:
+        sizes = [self._read(spec, heads), *self.hidden_sizes]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            layers += [nn.Linear(before, after), nn.Tanh()]
+        self.network = nn.Sequential(*layers)
+        self.step_size = self.summary_size = sizes[-1]
+
+    def forward(self, data: SequenceData) -> Encoding:
+        steps = self.network(self.inputs(data))
+        total = torch.where(data.valid.unsqueeze(-1), steps, 0.0).sum(1)
+        return Encoding(steps, total / data.lengths.clamp_min(1).unsqueeze(-1))

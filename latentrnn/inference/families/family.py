@@ -99,10 +99,11 @@ class NormalHead(nn.Module):
 
 
 def start_small(layer: nn.Linear) -> None:
-    """Draw small weights from torch's global generator; biases are zero."""
+    """Draw small weights from torch's global generator; a bias is zero."""
     with torch.no_grad():
         layer.weight.normal_(0.0, 0.1 / layer.in_features**0.5)
-        layer.bias.zero_()
+        if layer.bias is not None:
+            layer.bias.zero_()
 
 
 def loc_and_scale(numbers: Tensor) -> tuple[Tensor, Tensor]:
