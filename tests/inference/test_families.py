@@ -290,8 +290,9 @@ def test_without_an_encoder() -> None:
     with pytest.raises(ValueError, match="need an encoder"):
         lr.Guide(model, family=lr.GaussianChain())
     guide = lr.Guide(model, family=lr.PerSequence(lr.GaussianChain()))
-    result = lr.fit(model, guide, data, steps=150, progress=False, device="cpu", kl=lr.KLWarmUp(0.0))
-    assert result.history["elbo"][-1] > result.history["elbo"][0] + 1
+    result = lr.fit(model, guide, data, steps=150, progress=False, device="cpu", kl=lr.KLWarmUp(0.0), report_every=1)
+    elbos = result.history["elbo"]
+    assert np.mean(elbos[-20:]) > np.mean(elbos[:5]) + 1
     assert torch.isfinite(result.posterior(data, device="cpu").mean("y", 5)[data.valid]).all()
 
 

@@ -17,15 +17,20 @@ from latentrnn.models.transitions.transition import check_size
 
 
 class GaussianChain(Family):
-    """q(z_{1:T}) prop. prod_t Normal(z_t; A z_{t-1} + b_t, Q) prod_t prod_j exp(-w_tj (x_tj - v_j . z_t)^2 / 2).
+    """A linear-Gaussian chain, seen at every step through potentials that come from the encoder.
 
-    A linear-Gaussian chain with learned A, Q and directions v_j, seen through readings x_t of precision w_t, which
-    with b_t are affine in the encoder's features. Its precision is block tridiagonal, so draws, densities and marginals
-    are exact in time linear in T. Where the model is linear and Gaussian, the exact posterior is in this family,
-    and with an encoder of single steps (`StepEncoder`) it can be learned exactly. Cost grows with dim^3.
+        q(z) prop. prod_t Normal(z_t; A z_{t-1} + b_t, Q) exp(-z_t^T L_t L_t^T z_t / 2 + g_t^T z_t)
+                   prod_j exp(-w_tj (x_tj - v_j . z_t)^2 / 2)
+
+    A, Q and the directions v_j are learned; b_t, the readings x_t with their precisions w_t, g_t and the lower
+    triangular L_t are functions of the encoder's features. The precision of z is block tridiagonal, so draws,
+    densities and marginals are exact in time linear in T. Where the model is linear and Gaussian, the exact posterior
+    is in this family; a reading per channel is then all it takes, and an encoder of single steps (`StepEncoder`)
+    finds it. Cost grows with the cube of the latent's dimension.
 
     Args:
         readings: readings per step; by default twice the latent's dimension.
+        full: whether there are g_t and L_t, which can say anything of z_t, not only along the directions.
 
     Raises:
         ValueError: fewer than one reading.
@@ -39,12 +44,13 @@ class GaussianChain(Family):
     chains: Mapping[str, _Chain]  # nn.ModuleDicts
     heads: Mapping[str, StartHead]
 
-    def __init__(self, readings: int | None = None) -> None:
+    def __init__(self, readings: int | None = None, full: bool = True) -> None:
         super().__init__()
+        self.full = bool(full)
         self.readings = None if readings is None else check_size("GaussianChain", "readings", readings)
 
     def _build(self, step_size: int, summary_size: int) -> None:
-        chains = {s.name: _Chain(s.dim, self.readings, step_size) for s in self.trajectories}
+        chains = {s.name: _Chain(s.dim, self.readings, self.full, step_size) for s in self.trajectories}
         self.chains = nn.ModuleDict(chains)  # type: ignore[assignment]
         first = self.trajectories[0].dim if self.trajectories else None
         heads = {site.name: StartHead(site, summary_size, first) for site in self.starts}
@@ -76,11 +82,14 @@ class _Chain(nn.Module):
     """The chain of one site."""
 
     identity: Tensor
+    below: Tensor
 
-    def __init__(self, dim: int, readings: int | None, step_size: int) -> None:
+    def __init__(self, dim: int, readings: int | None, full: bool, step_size: int) -> None:
         super().__init__()
         self.dim, self.readings = dim, 2 * dim if readings is None else readings
-        self.map = nn.Linear(step_size, 2 * self.readings + dim)
+        self.free = dim + dim * (dim + 1) // 2 if full else 0
+        self.map = nn.Linear(step_size, 2 * self.readings + dim + self.free)
+        self.register_buffer("below", torch.stack(tuple(torch.tril_indices(dim, dim))), persistent=False)
         self.dynamics = nn.Parameter(torch.zeros(dim, dim))
         self.noise_root = nn.Parameter(torch.zeros(dim, dim))  # of Q^{-1}: below the diagonal, and its logarithm on it
         self.first_root = nn.Parameter(torch.zeros(dim, dim))
@@ -99,7 +108,7 @@ class _Chain(nn.Module):
 
     def forward(self, numbers: Tensor, data: SequenceData) -> BlockTridiagonalNormal:
         """Return the distribution of z_{1:T}; independent standard normals in padding."""
-        reading, raw, offset = numbers.split([self.readings, self.readings, self.dim], -1)
+        reading, raw, offset, free = numbers.split([self.readings, self.readings, self.dim, self.free], -1)
         weight = positive(raw, 8.0)
         precision, first = _squared(self.noise_root), _squared(self.first_root)
         pulled = self.dynamics.mT @ precision  # A^T Q^{-1}
@@ -108,11 +117,16 @@ class _Chain(nn.Module):
         inside, follows = valid[..., None, None], goes_on[..., None, None]
         own = torch.cat([first.expand(1, *first.shape), precision.expand(valid.shape[1] - 1, *first.shape)])
         seen = (self.directions.mT * weight.unsqueeze(-2)) @ self.directions
+        linear = F.linear(weight * reading, self.directions.mT)
+        if self.free:
+            pushed, entries = free.split([self.dim, self.free - self.dim], -1)
+            root = entries.new_zeros(*entries.shape[:-1], self.dim, self.dim)
+            root[..., self.below[0], self.below[1]] = entries
+            seen, linear = seen + root @ root.mT, linear + pushed
         diagonal = torch.where(inside, own + seen, self.identity) + torch.where(follows, pulled @ self.dynamics, 0.0)
         lower = torch.where(follows[:, :-1], -(precision @ self.dynamics), 0.0)
-        pushed = (own @ offset.unsqueeze(-1)).squeeze(-1)  # Q^{-1} b_t, at the first step with its own precision
-        linear = F.linear(weight * reading, self.directions.mT) + pushed
-        linear = torch.where(valid.unsqueeze(-1), linear, 0.0)
+        # Q^{-1} b_t, at the first step with the precision of z_1
+        linear = torch.where(valid.unsqueeze(-1), linear + (own @ offset.unsqueeze(-1)).squeeze(-1), 0.0)
         ahead = F.linear(F.pad(offset[:, 1:], (0, 0, 0, 1)), pulled)
         return BlockTridiagonalNormal(diagonal, lower, linear - torch.where(goes_on.unsqueeze(-1), ahead, 0.0))
 
