@@ -63,7 +63,8 @@ def test_latents(latent: str) -> None:
     posterior = make_posterior("poisson", latent)
     found = posterior.latents(SAMPLES)
     data, sites = posterior.data, posterior.model.latent_sites()
-    assert set(found) == {"states"} | {site.name for site in sites}
+    reported = {"switch"} if "discrete" in latent else set()  # weights of the regimes
+    assert set(found) == {"states"} | {site.name for site in sites} | reported
     size = {site.name: site.dim for site in sites}.get("states", posterior.model.transition.hidden_size)
     assert found["states"].shape == (SAMPLES, 3, 6, size)
     for site in sites:
