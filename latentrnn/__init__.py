@@ -24,6 +24,7 @@ from latentrnn.inference import Adam as Adam
 from latentrnn.inference import AdamW as AdamW
 from latentrnn.inference import Constant as Constant
 from latentrnn.inference import Cosine as Cosine
+from latentrnn.inference import CouplingReport as CouplingReport
 from latentrnn.inference import EarlyStopping as EarlyStopping
 from latentrnn.inference import Encoder as Encoder
 from latentrnn.inference import Evidence as Evidence
@@ -93,6 +94,7 @@ from latentrnn.models import OneHot as OneHot
 from latentrnn.models import OrderedLogistic as OrderedLogistic
 from latentrnn.models import OutcomeCalibration as OutcomeCalibration
 from latentrnn.models import PhaseClassAgreement as PhaseClassAgreement
+from latentrnn.models import PhysicalPenalty as PhysicalPenalty
 from latentrnn.models import Poisson as Poisson
 from latentrnn.models import Pooling as Pooling
 from latentrnn.models import Population as Population

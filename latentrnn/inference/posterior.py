@@ -15,6 +15,7 @@ from torch import Tensor
 from latentrnn.data import SequenceData
 from latentrnn.inference import evidence as evidence_of
 from latentrnn.inference import filtering
+from latentrnn.inference.coupling_report import CouplingReport, coupling_reports
 from latentrnn.inference.draws import Draws, assemble, expanded, padding_to_nan
 from latentrnn.inference.evidence import Evidence
 from latentrnn.inference.filtering import OneStepAhead
@@ -23,6 +24,7 @@ from latentrnn.inference.parameters import JOINT
 from latentrnn.inference.result import FitResult
 from latentrnn.models import sites
 from latentrnn.models.state_space import LatentRNN
+from latentrnn.models.transitions.transition import check_size
 
 
 class GainSamples(NamedTuple):
@@ -200,6 +202,21 @@ class Posterior:
         gate = assemble(gates, self.data.observations[head].shape[1])
         largest = gate.nan_to_num(0.0).amax((1, 2)).clamp_min(1e-12)
         return GainSamples(betas * largest[:, None], gate / largest[:, None, None])
+
+    def couplings(self, num_samples: int = 100) -> dict[str, CouplingReport]:
+        """Return E_q[penalty] of each of the model's couplings on these data, by name; {} without any.
+
+        It is no part of any density: `evidence`, `log_likelihood` and comparisons leave couplings out.
+
+        Args:
+            num_samples: number of draws, at least 2 for the Monte Carlo error.
+
+        Raises:
+            ValueError: fewer than two draws.
+        """
+        if check_size("couplings", "num_samples", num_samples) < 2:
+            raise ValueError(f"couplings: num_samples must be at least 2, for the error; found {num_samples}")
+        return coupling_reports(self._draws, num_samples)
 
     # -- densities -------------------------------------------------------------------------------------------------
 

@@ -150,7 +150,7 @@ class Run:
         penalties = {c: c.penalty(courses[-1]).mean() * batch.total for c in self.model.couplings}
         coupled = sum((c.weight * value for c, value in penalties.items()), torch.zeros(()))
         loss = (coupled - terms.elbo(weight)) / self.train_steps
-        reported = {f"coupling/{type(c).__name__}": value.detach() for c, value in penalties.items()}
+        reported = {f"coupling/{c.label}": value.detach() for c, value in penalties.items()}
         self.engine.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, plan.optimiser.clip_norm)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latentrnn.models.ancestral import Course
 from latentrnn.models.component import Component
-from latentrnn.models.observations import Bernoulli, Categorical, Observation
+from latentrnn.models.observations import Bernoulli, Categorical, DiscreteHazard, Observation
 
 FLOOR = 1e-6  # probabilities are kept this far from zero and one
 
@@ -20,23 +20,32 @@ class Coupling(Component):
 
     A coupling un-normalises the model, so it enters the loss of `fit` alone. The reported ELBO, validation, evidence,
     log-likelihoods, comparison, and whatever Pyro does with the model leave it out; `fit` reports the penalty itself,
-    unweighted, as `coupling/<class>` in `FitResult.history` (nats per sequence). A new one writes `penalty`.
+    unweighted, as `coupling/<name>` in `FitResult.history` (nats per sequence), and `Posterior.couplings` on any data.
+    A new one writes `penalty`.
 
     Args:
         weight: how much a nat of penalty counts against a nat of ELBO.
+        name: what it is called in reports, by default its class; couplings of one class need different names.
 
     Raises:
-        ValueError: a weight that is not positive.
+        ValueError: a weight that is not positive, or an empty name.
 
     References:
         Ganchev, Graça, Gillenwater, Taskar. Posterior regularization for structured latent variable models. 2010.
     """
 
-    def __init__(self, weight: float = 1.0) -> None:
+    def __init__(self, weight: float = 1.0, *, name: str | None = None) -> None:
         super().__init__()
+        if name is not None and (not isinstance(name, str) or not name):
+            raise ValueError(f"{type(self).__name__}: name must be a string that is not empty; found {name!r}")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
             raise ValueError(f"{type(self).__name__}: weight must be a positive number; found {weight!r}")
-        self.weight = float(weight)
+        self.weight, self.name = float(weight), name
+
+    @property
+    def label(self) -> str:
+        """What reports call it."""
+        return self.name or type(self).__name__
 
     def check(self, observations: Mapping[str, Observation]) -> None:
         """Raise a ValueError where the model's heads are not those that the coupling needs."""
@@ -49,8 +58,10 @@ class Coupling(Component):
 class _StepAndSequence(Coupling):
     """Ties a per-step head to a per-sequence head, both of one channel of the same classes."""
 
-    def __init__(self, steps: str, sequence: str, weight: float = 1.0) -> None:
-        super().__init__(weight)
+    families: tuple[type[Observation], ...] = (Bernoulli, Categorical)  # of the steps' head
+
+    def __init__(self, steps: str, sequence: str, weight: float = 1.0, *, name: str | None = None) -> None:
+        super().__init__(weight, name=name)
         self.steps, self.sequence = steps, sequence
 
     def check(self, observations: Mapping[str, Observation]) -> None:
@@ -62,8 +73,10 @@ class _StepAndSequence(Coupling):
             if head.head.per_step is not per_step:
                 kind = "per-step" if per_step else "per-sequence"
                 raise ValueError(f"{owner}: {name!r} must be a {kind} head")
-            if not isinstance(head, Bernoulli | Categorical) or head.head.channels != 1:
-                raise ValueError(f"{owner}: {name!r} must be a Bernoulli or Categorical head of one channel")
+            families = self.families if per_step else (Bernoulli, Categorical)
+            if not isinstance(head, families) or head.head.channels != 1:
+                expected = " or ".join(family.__name__ for family in families)
+                raise ValueError(f"{owner}: {name!r} must be a {expected} head of one channel")
         classes = [getattr(observations[name], "classes", 2) for name in (self.steps, self.sequence)]
         if classes[0] != classes[1]:
             raise ValueError(f"{owner}: {self.steps!r} has {classes[0]} classes, {self.sequence!r} has {classes[1]}")
@@ -80,15 +93,18 @@ class SurvivalConsistency(_StepAndSequence):
     """Jeffreys divergence between prod_t (1 - hazard_t) and the probability of the direct survival head.
 
     Args:
-        steps: per-step Bernoulli head, 1 where the event happens.
+        steps: per-step Bernoulli or DiscreteHazard head, 1 where the event happens; the product runs over all steps of
+            the sequence, whether they were watched or not.
         sequence: per-sequence Bernoulli head, 1 where the sequence survives to its end.
-        weight: see `Coupling`.
+        weight, name: see `Coupling`.
     """
+
+    families = (Bernoulli, Categorical, DiscreteHazard)
 
     def check(self, observations: Mapping[str, Observation]) -> None:
         super().check(observations)
-        if not all(isinstance(observations[name], Bernoulli) for name in (self.steps, self.sequence)):
-            raise ValueError("SurvivalConsistency: both heads must be Bernoulli")
+        if not all(isinstance(observations[name], Bernoulli | DiscreteHazard) for name in (self.steps, self.sequence)):
+            raise ValueError("SurvivalConsistency: both heads must be Bernoulli (the steps' may be DiscreteHazard)")
 
     def penalty(self, course: Course) -> Tensor:
         log_stay = class_log_probs(course, self.steps)[..., 0]
@@ -105,7 +121,7 @@ class LocalGlobalAgreement(_StepAndSequence):
 
     Args:
         steps, sequence: a per-step and a per-sequence head of the same classes (Bernoulli or Categorical).
-        weight: see `Coupling`.
+        weight, name: see `Coupling`.
     """
 
     def penalty(self, course: Course) -> Tensor:
@@ -118,7 +134,7 @@ class PhaseClassAgreement(_StepAndSequence):
 
     Args:
         steps, sequence: a per-step and a per-sequence head of the same classes (Bernoulli or Categorical).
-        weight: see `Coupling`.
+        weight, name: see `Coupling`.
     """
 
     def penalty(self, course: Course) -> Tensor:
@@ -133,7 +149,7 @@ class OutcomeCalibration(_StepAndSequence):
 
     Args:
         steps, sequence: a per-step and a per-sequence head of the same classes (Bernoulli or Categorical).
-        weight: see `Coupling`.
+        weight, name: see `Coupling`.
 
     References:
         Lipton, Kale, Elkan, Wetzel. Learning to diagnose with LSTM recurrent neural networks (target
@@ -151,7 +167,7 @@ def class_log_probs(course: Course, name: str) -> Tensor:
     """Return log-probabilities of a one-channel head's classes, (..., [time,] class)."""
     head = course.observations[name]
     mean = head.mean(course.distribution(name))
-    probs = torch.cat([1 - mean, mean], -1) if isinstance(head, Bernoulli) else mean.squeeze(-2)
+    probs = mean.squeeze(-2) if isinstance(head, Categorical) else torch.cat([1 - mean, mean], -1)
     return probs.clamp(FLOOR, 1 - FLOOR).log()
 
 

@@ -90,6 +90,7 @@ class LatentRNN(nn.Module):
         self.observations = nn.ModuleDict(heads)  # type: ignore[assignment]
         self._build()
         self.couplings = _checked_couplings(couplings, self.observations)
+        self.latent.check_couplings(self.couplings)
         self._checked: DataSpec | None = None
 
     def _build(self) -> None:
@@ -315,9 +316,9 @@ def _checked_couplings(couplings: Any, observations: Mapping[str, Observation]) 
         if not isinstance(coupling, Coupling):
             raise TypeError(f"LatentRNN: couplings must be Couplings; found {type(coupling).__name__}")
         coupling.check(observations)
-    names = [type(coupling).__name__ for coupling in couplings]
+    names = [coupling.label for coupling in couplings]
     if len(set(names)) < len(names):
-        raise ValueError(f"LatentRNN: couplings must be of different classes; found {names}")
+        raise ValueError(f"LatentRNN: couplings must be of different classes, or have different names; found {names}")
     return [coupling.fresh() for coupling in couplings]
 
 

@@ -19,6 +19,7 @@ from latentrnn.models.transitions.transition import check_size
 
 if TYPE_CHECKING:
     from latentrnn.models.ancestral import Course
+    from latentrnn.models.couplings import Coupling
     from latentrnn.models.observations import Observation
 
 
@@ -101,6 +102,13 @@ class Discrete(Latent):
         for name in self.observes or []:
             if name not in heads:
                 raise ValueError(f"Discrete: observes unknown head {name!r}; the model has {sorted(heads)}")
+
+    def check_couplings(self, couplings: Sequence[Coupling]) -> None:
+        if couplings:
+            raise ValueError(
+                f"Discrete sums its switch out of every head's density, so that no course of the heads is left for the "
+                f"couplings {[coupling.label for coupling in couplings]} to look at"
+            )
 
     def readout_size(self, transition: Transition) -> int:
         hidden = transition.hidden_size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +17,7 @@ from latentrnn.models.transitions import Transition
 
 if TYPE_CHECKING:
     from latentrnn.models.ancestral import Course
+    from latentrnn.models.couplings import Coupling
     from latentrnn.models.observations import Observation
 
 
@@ -67,6 +68,9 @@ class Latent(Component):
 
     def check_heads(self, heads: Mapping[str, Observation]) -> None:
         """Raise a ValueError where a head cannot go with this latent."""
+
+    def check_couplings(self, couplings: Sequence[Coupling]) -> None:
+        """Raise a ValueError where a coupling cannot go with this latent."""
 
     def readout_size(self, transition: Transition) -> int:
         """Return how many channels readouts see."""
