@@ -268,8 +268,8 @@ def test_a_law_tells_what_nobody_measured() -> None:
         current = result.posterior(test).mean("current", num_samples=1).numpy()
         error = ((current - truth)[:, 1:] ** 2).mean() / truth[:, 1:].var()
         found[weight] = error, result.posterior(test).couplings(2)["charge_is_kept"].mean
-    assert found[3.0][0] < 0.1
-    assert found[1e-9][0] > 0.5
+    assert found[3.0][0] < 0.1  # measured: 0.005
+    assert found[1e-9][0] > 0.5  # measured: 0.77
     assert found[3.0][1] < 0.1 * found[1e-9][1]
 
 
