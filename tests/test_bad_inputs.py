@@ -503,6 +503,11 @@ POSTERIORS: dict[str, Case] = {
         ValueError,
         "one_step_ahead: num_filters must be at least 2, for the error; found 1",
     ),
+    "one draw": (
+        lambda: posterior().one_step_ahead("y", num_draws=1),
+        ValueError,
+        "one_step_ahead: num_draws must be at least 2, for the error; found 1",
+    ),
     "no draws": (lambda: posterior().latents(0), ValueError, "number of draws must be a positive integer; found 0"),
     "no particles": (lambda: posterior().evidence(num_particles=0), ValueError, "number of draws must be a positive"),
     "rates against counts of another shape": (

@@ -78,7 +78,7 @@ class Guide(nn.Module):
 
     def forward(self, data: SequenceData) -> dict[str, Tensor]:
         """Run the Pyro program on a batch and return the value of every site."""
-        refuse_param_store(type(self).__name__)
+        refuse_param_store(self)
         values = {} if self.parameter_sites is None else self.parameter_sites()
         if self.sites:
             numbers = self.numbers(data)

@@ -261,7 +261,9 @@ class Posterior:
                 rows.append(evidence_of.summarise("iwae", self._draws.log_weights(num_particles, trace)).values)
             return torch.stack(rows)
 
-    def one_step_ahead(self, head: str, num_particles: int = 256, num_filters: int = 4) -> OneStepAhead:
+    def one_step_ahead(
+        self, head: str, num_particles: int = 256, num_filters: int = 4, num_draws: int = 16
+    ) -> OneStepAhead:
         """Return log p(y_t | y_{<t}, covariates_{<=t}) and E[y_t | y_{<t}] of one head.
 
         Features that look ahead (`Lags(future=...)`) condition on as many later covariates; see `LatentRNN.latency`.
@@ -274,10 +276,11 @@ class Posterior:
             num_particles: particles per filter.
             num_filters: independent filters, whose spread is the error (with priors, the spread over draws of
                 parameters is, which holds that of the filters).
+            num_draws: draws of the parameters with priors; where none has one, they are not needed.
 
         Raises:
             ValueError: an unknown or a per-sequence head, a model that sees the whole sequence of covariates
-                (`BidirectionalRNN`, `SourceAttention`), or fewer than two filters.
+                (`BidirectionalRNN`, `SourceAttention`), or fewer than two filters or draws.
         """
         if not self._head(head).head.per_step:
             raise ValueError(f"one_step_ahead: {head!r} is a per-sequence head")
@@ -289,7 +292,9 @@ class Posterior:
             )
         if num_filters < 2:
             raise ValueError(f"one_step_ahead: num_filters must be at least 2, for the error; found {num_filters}")
-        draws = 1 if self.guide.parameter_sites is None else 16
+        if num_draws < 2:
+            raise ValueError(f"one_step_ahead: num_draws must be at least 2, for the error; found {num_draws}")
+        draws = 1 if self.guide.parameter_sites is None else num_draws
         exact = not self.model.latent_sites()
         log_prob: list[Tensor] = []
         means: list[Tensor] = []

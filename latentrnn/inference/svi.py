@@ -14,6 +14,7 @@ from latentrnn.inference.result import FitResult
 from latentrnn.inference.schedules import AdamW, Constant, Cosine, EarlyStopping, KLWarmUp, Plateau
 from latentrnn.inference.training import Plan, Run
 from latentrnn.models.state_space import LatentRNN
+from latentrnn.models.transitions import Transition
 
 
 def fit(
@@ -122,6 +123,9 @@ def _starting_point(
     for module in [*reversed(list(model.modules())), *reversed(list(guide.modules()))]:  # children before parents
         if callable(reset := getattr(module, "reset_parameters", None)):
             reset()
+    for part in model.transition.modules():
+        if isinstance(part, Transition):
+            part.initialise(train)
     for name, head in model.observations.items():
         head.initialise(train.observations[name], train.masks[name])
     guide.initialise(model, train)

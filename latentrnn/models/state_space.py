@@ -173,7 +173,7 @@ class LatentRNN(nn.Module):
         return self._begin(data)[0]
 
     def _begin(self, data: SequenceData) -> tuple[Course, pyro.plate]:
-        refuse_param_store(type(self).__name__)
+        refuse_param_store(self)
         self._check_spec(data)
         heads = self._sample_parameters()
         plate = sequence_plate(data)
@@ -296,18 +296,26 @@ def sequence_plate(data: SequenceData) -> pyro.plate:
     return pyro.plate(sites.PLATE, data.total, subsample=data.indices, dim=-1)
 
 
-def refuse_param_store(owner: str) -> None:
+def refuse_param_store(module: nn.Module) -> None:
     """Raise where `pyro.infer.SVI` looks for parameters in the param store, in which ours do not live.
+
+    A program that registers them itself (`pyro.module`) is left alone, and so is a module of which nothing is to be
+    trained beside an autoguide, whose parameters do live there.
 
     Raises:
         RuntimeError: naming what to use instead.
     """
+    parameters = list(module.parameters())
     for handler in _PYRO_STACK:
-        capturing = isinstance(handler, TraceMessenger) and handler.param_only
-        if capturing and not any(node["type"] == "param" for node in handler.trace.nodes.values()):
+        if not (isinstance(handler, TraceMessenger) and handler.param_only):
+            continue
+        seen = {id(node["value"].unconstrained()) for node in handler.trace.nodes.values() if node["type"] == "param"}
+        # a guide without parameters goes with a model that has some, which the guide is the first to know of
+        if any(p.requires_grad and id(p) not in seen for p in parameters) or not (parameters or seen):
             raise RuntimeError(
-                f"{owner} keeps its parameters in the module, where pyro.infer.SVI with pyro.optim cannot see them: it "
-                "would train nothing. Use latentrnn.fit (lr.fit), or Trace_ELBO()(model, guide) with torch.optim"
+                f"{type(module).__name__} keeps its parameters in the module, where pyro.infer.SVI with pyro.optim "
+                "cannot see them: it would not train them, whatever the guide. Use latentrnn.fit (lr.fit), or "
+                "Trace_ELBO()(model, guide) with torch.optim"
             )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
 from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
+from pyro.infer.autoguide import AutoDelta, AutoGuide, AutoNormal
 
 import latentrnn as lr
 from tests.registry import LATENTS, OBSERVATIONS, TRANSITIONS, latent_for, make_data, make_model
@@ -184,6 +188,49 @@ def test_svi_with_the_param_store_is_refused(latent: str) -> None:
     with pytest.raises(RuntimeError, match=r"LatentRNN keeps its parameters in the module.*Use latentrnn\.fit"):
         SVI(model, empty, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO()).step(data)
     assert not dict(pyro.get_param_store())
+
+
+@pytest.mark.parametrize("autoguide", [AutoNormal, AutoDelta])
+def test_svi_with_an_autoguide_is_refused(autoguide: type[AutoGuide]) -> None:
+    """The autoguide's own parameters are in the store, the model's are not: it would stay as it is, without a word."""
+    data = make_data(OBSERVATIONS["gaussian priors"])
+    model, _ = make_model("gru", "innovations", "gaussian priors", data)
+    guide = autoguide(model)
+    guide(data)  # it makes its parameters at its first call
+    with pytest.raises(RuntimeError, match=r"^LatentRNN keeps its parameters.*whatever the guide.*latentrnn\.fit"):
+        SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO()).step(data)
+    # with nothing to train in the model, the guide is all there is
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+    before = [p.detach().clone() for p in guide.parameters()]
+    svi.step(data)
+    assert before
+    assert any((p != q).any() for p, q in zip(guide.parameters(), before, strict=True))
+    pyro.clear_param_store()
+
+
+def test_svi_trains_what_a_program_registers_itself() -> None:
+    data = make_data(OBSERVATIONS["poisson"])
+    model, guide = make_model("gru", "innovations", "poisson", data)
+
+    def registered(module: torch.nn.Module, name: str) -> Callable[[lr.SequenceData], Any]:
+        def program(batch: lr.SequenceData) -> Any:
+            pyro.module(name, module)
+            return module(batch)
+
+        return program
+
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    programs = registered(model, "model"), registered(guide, "guide")
+    pyro.clear_param_store()
+    SVI(*programs, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO()).step(data)
+    assert all((p != before[name]).any() for name, p in model.named_parameters())
+    pyro.clear_param_store()
+    half = registered(model, "model"), guide  # the guide would stay as it is
+    with pytest.raises(RuntimeError, match=r"^Guide keeps its parameters"):
+        SVI(*half, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO()).step(data)
+    pyro.clear_param_store()
 
 
 def test_svi_is_refused_in_every_order() -> None:

@@ -131,6 +131,27 @@ def test_the_gap_is_the_first_channel_of_what_drives_a_timed_transition(timed: b
         assert model.transition.dt == 0.5
 
 
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in streams"])
+def test_time_constants_start_from_the_gaps_of_the_training_data(inside: bool) -> None:
+    rng = np.random.default_rng(0)
+    gaps = [rng.choice([0.001, 0.004, 2.0], n, p=[0.2, 0.6, 0.2]) for n in (40, 30)]
+    heads = {"y": [rng.normal(size=(len(each), 1)) for each in gaps]}
+    irregular = lr.SequenceData.from_arrays(heads, times=[np.cumsum(each) for each in gaps])
+    regular = lr.SequenceData.from_arrays(heads, dt=0.02)
+
+    def start(data: lr.SequenceData, **options: Any) -> np.ndarray:
+        cell: lr.Transition = lr.LeakyIntegrator(3, **options)
+        cell = lr.Streams({"one": cell, "other": lr.GRU(2)}) if inside else cell
+        model = lr.LatentRNN(data.spec, transition=cell, latent=lr.Deterministic(), observations={"y": lr.Gaussian()})
+        options = {"optimiser": lr.AdamW(1e-9), "steps": 1, "progress": False, "device": "cpu"}
+        found = lr.fit(model, lr.Guide(model), data, **options).model.transition
+        return (found.cells["one"] if inside else found).time_constant.detach().numpy()
+
+    np.testing.assert_allclose(start(irregular), 0.004 * np.array([2, 10, 50]), rtol=1e-5)
+    np.testing.assert_allclose(start(regular), 0.02 * np.array([2, 10, 50]), rtol=1e-5)
+    np.testing.assert_allclose(start(irregular, tau=0.3), 0.3, rtol=1e-5)
+
+
 # -- recovery ------------------------------------------------------------------------------------------------------
 
 

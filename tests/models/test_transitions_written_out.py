@@ -425,6 +425,18 @@ def test_a_linear_field_follows_the_matrix_exponential(method: str) -> None:
         np.testing.assert_allclose(found[n], exact_flow(cell, inputs[n].numpy(), state[n].numpy()), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("method", "rtol"), [("dopri5", 1e-9), ("dopri8", 1e-9), ("bosh3", 1e-7), ("adaptive_heun", 1e-5)]
+)
+def test_adaptive_solvers_keep_to_their_tolerances_at_the_end_of_a_gap(method: str, rtol: float) -> None:
+    """Read off torchdiffeq's polynomial, the end would be wrong by more than a hundred tolerances for two of them."""
+    cell = linear_field(method, rtol=rtol, atol=rtol / 10)
+    inputs, state = random_run(cell)
+    expected = exact_flow(cell, inputs.numpy(), state.numpy())
+    found = cell.scan(inputs, state)[0].detach().numpy()
+    assert np.abs(found - expected).max() < 30 * rtol * np.abs(expected).max()
+
+
 def test_a_coarse_solver_would_be_caught() -> None:
     cell = linear_field("euler", substeps=2)
     inputs, state = random_run(cell)

@@ -14,7 +14,31 @@ from latentrnn.models.observations.links import Link, PositiveLink, as_link, che
 from latentrnn.models.observations.observation import Observation, channel_means, refuse_outside
 
 
-class Gamma(Observation):
+class GammaShaped(Observation):
+    """A head whose positive values are Gamma, the shape alpha learned per channel and started at their moments."""
+
+    def build_family(self, head: HeadSpec) -> None:
+        super().build_family(head)
+        self.log_shape = nn.Parameter(torch.zeros(head.channels))
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        with torch.no_grad():
+            self.log_shape.zero_()
+
+    @property
+    def shape(self) -> Tensor:
+        """alpha, (channel,): one over the squared coefficient of variation."""
+        return self.log_shape.exp()
+
+    def initialise(self, values: Tensor, mask: Tensor) -> None:
+        super().initialise(values, mask)
+        mean, variance = channel_moments(values, mask & (values > 0))
+        with torch.no_grad():
+            self.log_shape.copy_(torch.where(variance > 0, mean**2 / variance, 1.0).clamp(1e-2, 1e4).log())
+
+
+class Gamma(GammaShaped):
     """y ~ Gamma(alpha, alpha / mu), mean mu = link(eta), variance mu^2 / alpha, the shape alpha learned per channel.
 
     Always in the data's own units: positive data are not standardised.
@@ -31,19 +55,6 @@ class Gamma(Observation):
         super().__init__(**shared)
         self.link = check_link("Gamma", link, PositiveLink)
 
-    def build_family(self, head: HeadSpec) -> None:
-        self.log_shape = nn.Parameter(torch.zeros(head.channels))
-
-    def reset_parameters(self) -> None:
-        super().reset_parameters()
-        with torch.no_grad():
-            self.log_shape.zero_()
-
-    @property
-    def shape(self) -> Tensor:
-        """alpha, (channel,): one over the squared coefficient of variation."""
-        return self.log_shape.exp()
-
     def family(self, eta: Tensor) -> dist.Distribution:
         rate = (self.log_shape - as_link(self.link).log(eta)).exp()
         return GammaEntries(self.shape.expand_as(eta), rate, validate_args=False)
@@ -53,12 +64,6 @@ class Gamma(Observation):
 
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
         return as_link(self.link).inverse(inside_positive(channel_means(values, mask)))
-
-    def initialise(self, values: Tensor, mask: Tensor) -> None:
-        super().initialise(values, mask)
-        mean, variance = channel_moments(values, mask)
-        with torch.no_grad():
-            self.log_shape.copy_(torch.where(variance > 0, mean**2 / variance, 1.0).clamp(1e-2, 1e4).log())
 
 
 class GammaEntries(dist.Gamma):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from latentrnn.data import HeadSpec
 from latentrnn.models.observations.entries import Entries, channel_moments, inside_positive
-from latentrnn.models.observations.gamma import GammaEntries
+from latentrnn.models.observations.gamma import GammaEntries, GammaShaped
 from latentrnn.models.observations.links import Link, PositiveLink, as_link, check_link
 from latentrnn.models.observations.observation import Observation, channel_means, refuse_outside
 from latentrnn.models.observations.poisson import LARGEST_RATE
@@ -103,7 +103,7 @@ class ZeroInflatedPoisson(ZeroInflated):
         return mean / (1 - zero), zero
 
 
-class ZeroInflatedGamma(ZeroInflated):
+class ZeroInflatedGamma(GammaShaped, ZeroInflated):
     """p(0) = pi;  density (1 - pi) Gamma(y; alpha, alpha / mu) for y > 0, the shape alpha learned per channel.
 
     The density is with respect to a point mass at zero plus length: events deconvolved from fluorescence, rainfall.
@@ -113,20 +113,6 @@ class ZeroInflatedGamma(ZeroInflated):
         Wei, Zhou, Grosmark, Ajabi, Sparks, Zhou, Brandon, Losonczy, Paninski. A zero-inflated gamma model for
         post-deconvolved calcium imaging traces. 2020.
     """
-
-    def build_family(self, head: HeadSpec) -> None:
-        super().build_family(head)
-        self.log_shape = nn.Parameter(torch.zeros(head.channels))
-
-    def reset_parameters(self) -> None:
-        super().reset_parameters()
-        with torch.no_grad():
-            self.log_shape.zero_()
-
-    @property
-    def shape(self) -> Tensor:
-        """alpha, (channel,)."""
-        return self.log_shape.exp()
 
     def family(self, eta: Tensor) -> dist.Distribution:
         return ZeroOrGamma(*self.split(eta), self.log_shape)
@@ -138,12 +124,6 @@ class ZeroInflatedGamma(ZeroInflated):
         positive = mask & (values > 0)
         zero = 1 - channel_means(positive.to(values.dtype), mask)
         return channel_means(values, positive).clamp_min(1e-6), zero.clamp(1e-3, 1 - 1e-3)
-
-    def initialise(self, values: Tensor, mask: Tensor) -> None:
-        super().initialise(values, mask)
-        mean, variance = channel_moments(values, mask & (values > 0))
-        with torch.no_grad():
-            self.log_shape.copy_(torch.where(variance > 0, mean**2 / variance, 1.0).clamp(1e-2, 1e4).log())
 
 
 class ZeroInflatedCounts(Entries):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from latentrnn.data import SequenceData
 from latentrnn.models.transitions.recurrence import linear_recurrence
 from latentrnn.models.transitions.transition import Transition, check_size
 
@@ -20,7 +21,7 @@ class LeakyIntegrator(Transition):
     Args:
         hidden_size: number of units.
         tau: time constants in seconds (steps where the data have no `dt`), one number or one per unit; None spreads
-            the units evenly in log time from 2 to 50 steps.
+            the units evenly in log time from 2 to 50 steps (median gaps of the training data, if they differ).
         learned: whether tau is learned, from there, or fixed.
 
     Raises:
@@ -53,11 +54,23 @@ class LeakyIntegrator(Transition):
         with torch.no_grad():
             self.input_weight.normal_(0.0, self.input_weight.shape[1] ** -0.5)
             if self.tau is None:
-                unit = 1.0 if self.dt is None else self.dt
-                start = unit * torch.logspace(0, 1, self.hidden_size, base=25.0, dtype=torch.float64) * 2
+                self._spread(1.0 if self.dt is None else self.dt)
             else:
-                start = torch.as_tensor(self.tau, dtype=torch.float64)
-            self.log_time_constant.copy_(start.log().expand(self.hidden_size))
+                tau = torch.as_tensor(self.tau, dtype=torch.float64)
+                self.log_time_constant.copy_(tau.log().expand(self.hidden_size))
+
+    def initialise(self, data: SequenceData) -> None:
+        """Spread the time constants over the gaps that irregular steps have."""
+        if self.tau is not None or data.times is None:
+            return
+        gaps = torch.diff(data.times, dim=-1)[data.valid[:, 1:]]
+        if len(gaps):
+            self._spread(float(gaps.median()))
+
+    def _spread(self, unit: float) -> None:
+        with torch.no_grad():
+            start = unit * torch.logspace(0, 1, self.hidden_size, base=25.0, dtype=torch.float64) * 2
+            self.log_time_constant.copy_(start.log())
 
     @property
     def time_constant(self) -> Tensor:

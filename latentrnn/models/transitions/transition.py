@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from latentrnn.data import SequenceData
 from latentrnn.models.component import Component
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ class Transition(Component):
     @abstractmethod
     def build(self, input_size: int) -> None:
         """Create the parameters for inputs of `input_size` channels."""
+
+    def initialise(self, data: SequenceData) -> None:
+        """Take what start there is to take from the training data; `fit` calls it after `reset_parameters`."""
 
     @abstractmethod
     def step(self, state: Tensor, inputs: Tensor) -> Tensor:
