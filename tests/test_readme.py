@@ -39,6 +39,14 @@ PREAMBLES = {
             observations={"heldin": a, "heldout": b}, dt=0.02
         ).split(0.7, 0.15, 0.15, seed=0)
     """,
+    # Two days of one rhythm, seen by neurons that differ.
+    "sessions": """
+        import numpy
+        generator = numpy.random.default_rng(0)
+        rhythm = numpy.sin(numpy.arange(30) / 4 + generator.uniform(0, 6, size=(2, 10, 1)))[..., None]
+        monday = generator.poisson(numpy.exp(rhythm[0] * generator.normal(size=6)))
+        tuesday = generator.poisson(numpy.exp(rhythm[1] * generator.normal(size=9)))
+    """,
 }
 
 # The path that every change of the package keeps walkable, word for word. The README shows it too.
@@ -162,7 +170,10 @@ def test_blocks_are_found_with_their_lines_and_comments() -> None:
         ("```py\nx\n```\n", "expected every Python block between"),
         ("- item\n\n  ```python\n  x\n  ```\n", "expected every Python block between"),
         ("~~~python\nx\n~~~\n", "expected every Python block between"),
-        ("<!-- preamble: mine -->\n```python\nx\n```\n", "line 3: expected 'preamble: recording | populations'"),
+        (
+            "<!-- preamble: mine -->\n```python\nx\n```\n",
+            "line 3: expected 'preamble: recording | populations | sessions'",
+        ),
         ("<!-- skip: no -->\n```python\nx\n```\n", "line 3: expected"),
     ],
 )

@@ -77,3 +77,47 @@ def paired_errors(better: Array, worse: Array) -> float:
     """Return the mean paired difference over sequences in units of its standard error."""
     difference = np.asarray(better - worse, dtype=float)
     return float(difference.mean() / (difference.std(ddof=1) / np.sqrt(difference.size)))
+
+
+class SharedLatent(NamedTuple):
+    """Sessions with channels of their own: counts_t ~ Poisson(exp(b + C z_t)), z a Lorenz system that all share."""
+
+    held_in: dict[str, Array]  # per session (sequence, time, channel)
+    held_out: dict[str, Array]
+    rates: dict[str, Array]  # the true ones of the held-out channels, expected counts per bin
+
+
+def shared_lorenz(
+    seed: int, sessions: int, sequences: int, *, steps: int = 40, held_in: int = 8, held_out: int = 8
+) -> SharedLatent:
+    """Simulate; every sequence starts elsewhere on the attractor, log-rates have a standard deviation of about one."""
+    rng = np.random.default_rng(seed)
+    observed: dict[str, tuple[Array, Array, Array]] = {}
+    for name in "abcdefghijkl"[:sessions]:
+        states = _lorenz(rng, sequences, steps)
+        loading = rng.normal(size=(3, held_in + held_out))
+        loading *= 1.04 / np.linalg.norm(loading, axis=0)
+        baseline = np.log(rng.uniform(0.1, 0.5, held_in + held_out)) - 0.18
+        rates = np.exp(baseline + states @ loading)
+        counts = rng.poisson(rates).astype(float)
+        observed[name] = counts[..., :held_in], counts[..., held_in:], rates[..., held_in:]
+    return SharedLatent(*({name: parts[i] for name, parts in observed.items()} for i in range(3)))
+
+
+def _lorenz(rng: np.random.Generator, sequences: int, steps: int, *, per_bin: int = 4, dt: float = 0.01) -> Array:
+    """Return the Lorenz system, centred and scaled to unit variance, (sequence, time, 3), by Runge-Kutta steps."""
+
+    def slope(z: Array) -> Array:
+        x, y, w = z.T
+        return np.stack([10.0 * (y - x), x * (28.0 - w) - y, x * y - 8.0 / 3.0 * w], 1)
+
+    z, path = 8.0 * rng.normal(size=(sequences, 3)) + [0.0, 0.0, 25.0], []
+    settled = 500
+    for step in range(settled + steps * per_bin):
+        first = slope(z)
+        second = slope(z + dt / 2 * first)
+        third = slope(z + dt / 2 * second)
+        z = z + dt / 6 * (first + 2 * second + 2 * third + slope(z + dt * third))
+        if step >= settled and (step - settled) % per_bin == per_bin - 1:
+            path.append(z)
+    return (np.stack(path, 1) - [0.0, 0.0, 23.5]) / [7.9, 9.0, 8.6]
