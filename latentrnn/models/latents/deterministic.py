@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -33,5 +35,5 @@ class Deterministic(Latent):
     def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
         return Path(self.initial_state)
 
-    def begin(self, shape: tuple[int, ...]) -> Carry:
+    def begin_with(self, shape: tuple[int, ...], values: Mapping[str, Tensor]) -> Carry:
         return Carry(self.initial_state.expand(*shape, -1))

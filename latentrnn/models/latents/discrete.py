@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from latentrnn.data import SequenceData
-from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, join, learned_vector
+from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, Step, join, learned_vector
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import check_size
 
@@ -127,8 +127,11 @@ class Discrete(Latent):
         """Return what readouts see where a path was drawn; where paths are summed, h_{1:T}."""
         return super().states(transition, drive, path) if path.states is None else path.states
 
-    def begin(self, shape: tuple[int, ...]) -> Carry:
+    def begin_with(self, shape: tuple[int, ...], values: Mapping[str, Tensor]) -> Carry:
         return Carry(self.initial_state.expand(*shape, -1))
+
+    def step(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Step:
+        raise ValueError("Discrete sums its switch out exactly: there is nothing to draw step by step")
 
     # -- densities -------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -79,5 +81,8 @@ class InitialState(Latent):
     def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
         return Path(self.start.sample(data.num_sequences))
 
-    def begin(self, shape: tuple[int, ...]) -> Carry:
-        return Carry(self.start.map(self.start.prior(shape).sample()))
+    def start_prior(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
+        return {sites.INITIAL: self.start.prior(shape)}
+
+    def begin_with(self, shape: tuple[int, ...], values: Mapping[str, Tensor]) -> Carry:
+        return Carry(self.start.map(values[sites.INITIAL]))

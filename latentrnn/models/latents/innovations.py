@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pyro
 import pyro.distributions as dist
@@ -14,7 +15,17 @@ from latentrnn.models import sites
 from latentrnn.models.latents.autoregressive import AutoregressiveNormal
 from latentrnn.models.latents.gaussian_process import KERNELS, NUGGET, GaussianProcess
 from latentrnn.models.latents.initial_state import NormalStart
-from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, gaps, join, learned_vector, where_valid
+from latentrnn.models.latents.latent import (
+    Carry,
+    Latent,
+    LatentSite,
+    Path,
+    Step,
+    gaps,
+    join,
+    learned_vector,
+    where_valid,
+)
 from latentrnn.models.latents.student_t import StudentTTrajectory
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import check_size
@@ -127,49 +138,73 @@ class Innovations(Latent):
             return torch.exp(-self.dt / self.time_constant)
         return torch.exp(-gap.unsqueeze(-1).to(self.log_scale) / self.time_constant)
 
-    def begin(self, shape: tuple[int, ...]) -> Carry:
+    def start_prior(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
+        return {} if self.initial is None else {sites.INITIAL: self.start.prior(shape)}
+
+    def begin_with(self, shape: tuple[int, ...], values: Mapping[str, Tensor]) -> Carry:
         if self.initial is None:
             return Carry(self.initial_state.expand(*shape, -1))
-        return Carry(self.start.map(self.start.prior(shape).sample()))
+        return Carry(self.start.map(values[sites.INITIAL]))
 
-    def advance(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Carry:
-        memory = self._next(carry.innovation, a_t.new_empty(*carry.state.shape[:-1], self.dim), gap)
-        u_t = memory[..., : self.dim]
-        return Carry(transition.step(carry.state, join(a_t, u_t)), memory)
-
-    def _next(self, memory: Tensor | None, like: Tensor, gap: Tensor | None) -> Tensor:
-        """Return u_t, and after it what more the prior remembers, given the same of the step before."""
-        noise = torch.randn_like(like)
-        if self.prior == "student_t":
-            return dist.StudentT(self.degrees, 0.0, self.scale, validate_args=False).expand(like.shape).sample()
+    def step(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Step:
         if self.prior == "squared_exponential":
             raise ValueError(
                 "Innovations: a squared-exponential process has no finite memory, so that it cannot be filtered step "
                 "by step; use prior='matern32' or 'ar1', or judge by evidence on held-out sequences"
             )
         if self.prior == "matern32":
-            return self._next_matern(memory, noise, gap)
-        if self.prior == "white" or memory is None:
-            return self.scale * noise
-        phi = self._memory(gap)
-        return phi * memory + (1 - phi**2).sqrt() * self.scale * noise
+            return self._smooth_step(transition, carry, a_t, gap)
+        u = carry.innovation
+        shape = (*carry.state.shape[:-1], self.dim)
+        prior: dist.Distribution
+        if self.prior == "student_t":
+            prior = dist.StudentT(self.degrees, 0.0, self.scale, validate_args=False).expand(shape)
+        elif self.prior == "white" or u is None:
+            prior = dist.Normal(torch.zeros_like(self.scale), self.scale, validate_args=False).expand(shape)
+        else:
+            phi = self._memory(gap)
+            prior = dist.Normal(phi * u, (1 - phi**2).sqrt() * self.scale, validate_args=False)
 
-    def _next_matern(self, memory: Tensor | None, noise: Tensor, gap: Tensor | None) -> Tensor:
-        """Return [u_t, f_t, f'_t / rate]: the smooth part f and its slope are a Markov process of unit variance."""
-        f, slope = torch.randn_like(noise), torch.randn_like(noise)
-        if memory is not None:
+        def move(u_t: Tensor | None) -> Carry:
+            assert u_t is not None
+            return Carry(transition.step(carry.state, join(a_t, u_t)), u_t)
+
+        return Step(prior.to_event(1), move)
+
+    def _smooth_step(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Step:
+        """p(u_t | u_{<t}) of the Matérn process: its smooth part and slope are a Markov process, filtered exactly.
+
+        The carry holds u_t and, given u_{<=t}, mean and covariance of f_t and f'_t / rate, of unit variance.
+        """
+        shape = (*carry.state.shape[:-1], self.dim)
+        if carry.innovation is None:
+            one = torch.ones(shape, dtype=torch.float64, device=carry.state.device)
+            f, slope, v_ff, v_fs, v_ss = 0 * one, 0 * one, one, 0 * one, one
+        else:
+            _, f, slope, v_ff, v_fs, v_ss = carry.innovation.chunk(6, -1)
             seconds = self.dt if gap is None else gap.unsqueeze(-1).double()
             x = math.sqrt(3) * seconds / self.time_constant.double()  # differences of nearly equal numbers follow
             e, e2 = torch.exp(-x), torch.exp(-2 * x)
-            # what is left of the stationary unit variances after the step, with its Cholesky factor
-            v_ff, v_fs, v_ss = 1 - e2 * (1 + 2 * x + 2 * x**2), 2 * e2 * x**2, 1 - e2 * (1 - 2 * x + 2 * x**2)
-            root = v_ff.clamp_min(1e-30).sqrt()
-            below = v_fs / root
-            rest = (v_ss - below**2).clamp_min(0.0).sqrt()
-            _, f_before, slope_before = memory.chunk(3, -1)
-            f, slope = (
-                e * ((1 + x) * f_before + x * slope_before) + root * f,
-                e * (-x * f_before + (1 - x) * slope_before) + below * f + rest * slope,
+            ff, fs, sf, ss = e * (1 + x), e * x, -e * x, e * (1 - x)
+            f, slope, v_ff, v_fs, v_ss = (
+                ff * f + fs * slope,
+                sf * f + ss * slope,
+                # what is left of the stationary unit variances after the step comes last
+                ff**2 * v_ff + 2 * ff * fs * v_fs + fs**2 * v_ss + 1 - e2 * (1 + 2 * x + 2 * x**2),
+                ff * sf * v_ff + (ff * ss + fs * sf) * v_fs + fs * ss * v_ss + 2 * e2 * x**2,
+                sf**2 * v_ff + 2 * sf * ss * v_fs + ss**2 * v_ss + 1 - e2 * (1 - 2 * x + 2 * x**2),
             )
-        u = self.scale * ((1 - NUGGET) ** 0.5 * f + NUGGET**0.5 * noise)
-        return torch.cat([u, f, slope], -1).to(noise)
+        share, scale = (1 - NUGGET) ** 0.5, self.scale.double()
+        variance = (1 - NUGGET) * v_ff + NUGGET
+        loc, spread = (scale * share * f).to(a_t), (scale * variance.sqrt()).to(a_t)
+
+        def move(u_t: Tensor | None) -> Carry:
+            assert u_t is not None
+            surprise = (u_t.double() / scale - share * f) / variance
+            known = [f + share * v_ff * surprise, slope + share * v_fs * surprise]
+            left = NUGGET / variance  # 1 - (1 - nugget) v_ff / variance, without the difference
+            known += [left * v_ff, left * v_fs, v_ss - (1 - NUGGET) * v_fs**2 / variance]
+            memory = torch.cat([u_t.double(), *(part.expand(shape) for part in known)], -1)
+            return Carry(transition.step(carry.state, join(a_t, u_t)), memory)
+
+        return Step(dist.Normal(loc, spread, validate_args=False).to_event(1), move)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,6 +49,18 @@ class Carry(NamedTuple):
 
     state: Tensor
     innovation: Tensor | None = None
+
+
+class Step(NamedTuple):
+    """One step before anything is drawn at it, so that a filter may draw from elsewhere.
+
+    Attributes:
+        prior: p(u_t or z_t | past), batch shape that of the particles, event (dim,); None where nothing is drawn.
+        move: the value drawn (None where nothing is) to what the next step needs.
+    """
+
+    prior: dist.Distribution | None
+    move: Callable[[Tensor | None], Carry]
 
 
 class Latent(Component):
@@ -112,13 +124,35 @@ class Latent(Component):
         """Return what is known exactly of what is summed out, (..., sequence, time, size) by name."""
         return {}
 
+    # the prior one step after the other; densities of steps multiply to those of the sites
+
+    def start_prior(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
+        """Return the priors of the sites before the first step, batch shape `shape`."""
+        return {}
+
     @abstractmethod
+    def begin_with(self, shape: tuple[int, ...], values: Mapping[str, Tensor]) -> Carry:
+        """Return s_0 with leading axes `shape`, given the values of the sites before the first step."""
+
+    def step(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Step:
+        """Return what is drawn at step t, and how the state goes on from it.
+
+        Args:
+            transition: the transition.
+            carry: of the step before.
+            a_t: (..., channel) without u.
+            gap: the time since the last step, (sequence,); None on a regular clock.
+        """
+        return Step(None, lambda value: Carry(transition.step(carry.state, a_t)))
+
     def begin(self, shape: tuple[int, ...]) -> Carry:
         """Draw s_0 from the prior with leading axes `shape`."""
+        return self.begin_with(shape, {name: prior.sample() for name, prior in self.start_prior(shape).items()})
 
     def advance(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Carry:
-        """Draw s_t given s_{t-1}; `a_t` is (..., channel) without u, `gap` the time since the last step."""
-        return Carry(transition.step(carry.state, a_t))
+        """Draw s_t from the prior given s_{t-1}; arguments as of `step`."""
+        step = self.step(transition, carry, a_t, gap)
+        return step.move(None if step.prior is None else step.prior.sample())
 
     def output(self, transition: Transition, carry: Carry) -> Tensor:
         """Return what readouts see of one step, (..., readout_size)."""

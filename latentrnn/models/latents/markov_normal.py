@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pyro
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
-from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, where_valid
+from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, Step, where_valid
 from latentrnn.models.transitions import Transition
 
 
@@ -80,12 +81,21 @@ class MarkovNormal(Latent):
         assert path.states is not None
         return path.states
 
-    def begin(self, shape: tuple[int, ...]) -> Carry:
-        return Carry(self._initial(shape).sample())
+    def start_prior(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
+        return {sites.INITIAL: self._initial(shape)}
 
-    def advance(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Carry:
+    def begin_with(self, shape: tuple[int, ...], values: Mapping[str, Tensor]) -> Carry:
+        return Carry(values[sites.INITIAL])
+
+    def step(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Step:
         h_t = transition.step(carry.state, a_t)
-        return Carry(h_t + self.noise_scale(h_t) * torch.randn_like(h_t))
+        prior = dist.Normal(h_t, self.noise_scale(h_t).expand_as(h_t), validate_args=False).to_event(1)
+
+        def move(z_t: Tensor | None) -> Carry:
+            assert z_t is not None
+            return Carry(z_t)
+
+        return Step(prior, move)
 
     def noise_scale(self, h_t: Tensor) -> Tensor:
         """Return the standard deviation of z_t, broadcastable to (..., dim)."""

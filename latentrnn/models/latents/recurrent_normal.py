@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from torch.nn import functional as F
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
 from latentrnn.models.latents.initial_state import NormalStart
-from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, join, learned_vector, where_valid
+from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, Step, join, learned_vector, where_valid
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import check_size
 
@@ -94,18 +96,21 @@ class RecurrentNormal(Latent):
         assert path.states is not None
         return path.states
 
-    def begin(self, shape: tuple[int, ...]) -> Carry:
+    def start_prior(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
+        return {} if self.initial is None else {sites.INITIAL: self.start.prior(shape)}
+
+    def begin_with(self, shape: tuple[int, ...], values: Mapping[str, Tensor]) -> Carry:
         if self.initial is None:
             state = self.initial_state.expand(*shape, -1)
         else:
-            state = self.start.map(self.start.prior(shape).sample())
+            state = self.start.map(values[sites.INITIAL])
         return Carry(state, state.new_zeros(*shape, self.dim))
 
-    def advance(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Carry:
+    def step(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Step:
         assert carry.innovation is not None
         state = transition.step(carry.state, join(a_t, carry.innovation))
         loc, scale = self.prior(transition.output(state))
-        return Carry(state, loc + scale * torch.randn_like(loc))
+        return Step(dist.Normal(loc, scale, validate_args=False).to_event(1), lambda z_t: Carry(state, z_t))
 
     def output(self, transition: Transition, carry: Carry) -> Tensor:
         z_t = carry.innovation

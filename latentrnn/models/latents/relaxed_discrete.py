@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from torch.nn import functional as F
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
 from latentrnn.models.latents.initial_state import NormalStart
-from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, join, learned_vector
+from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, Step, join, learned_vector
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import check_size
 
@@ -105,18 +107,50 @@ class RelaxedDiscrete(Latent):
         assert course.path.innovations is not None
         return {"switch": course.path.innovations}
 
-    def begin(self, shape: tuple[int, ...]) -> Carry:
+    def start_prior(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
+        return {} if self.initial is None else {sites.INITIAL: self.start.prior(shape)}
+
+    def begin_with(self, shape: tuple[int, ...], values: Mapping[str, Tensor]) -> Carry:
         if self.initial is None:
             return Carry(self.initial_state.expand(*shape, -1))
-        return Carry(self.start.map(self.start.prior(shape).sample()))
+        return Carry(self.start.map(values[sites.INITIAL]))
 
-    def advance(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Carry:
+    def step(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Step:
         log_odds = self.initial_logits.log_softmax(-1)
         if carry.innovation is not None:
             log_odds = (carry.innovation @ self.moves).log()
-        x_t = draw(log_odds.expand(*carry.state.shape[:-1], -1))
-        w_t = log_weights(x_t, self.temperature).exp()
-        return Carry(transition.step(carry.state, join(a_t, w_t)), w_t)
+
+        def move(x_t: Tensor | None) -> Carry:
+            assert x_t is not None
+            w_t = log_weights(x_t, self.temperature).exp()
+            return Carry(transition.step(carry.state, join(a_t, w_t)), w_t)
+
+        return Step(Concrete(log_odds.expand(*carry.state.shape[:-1], -1)), move)
+
+
+class Concrete(TorchDistribution):
+    """A Concrete variable in coordinates x that are any real numbers; see `ConcretePath`.
+
+    Args:
+        log_odds: log alpha, (..., state), their exponentials adding up to one.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(self, log_odds: Tensor) -> None:
+        self.log_odds = log_odds
+        super().__init__(log_odds.shape[:-1], torch.Size((log_odds.shape[-1] - 1,)), validate_args=False)
+
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> Concrete:
+        return Concrete(self.log_odds.expand(*batch_shape, -1))
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        return draw(self.log_odds.expand(*sample_shape, *self.log_odds.shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return log_density(self.log_odds, value)
 
 
 class ConcretePath(TorchDistribution):
@@ -167,9 +201,7 @@ class ConcretePath(TorchDistribution):
         before = log_weights(value[..., :-1, :], self.temperature)
         moved = torch.logsumexp(before.unsqueeze(-1) + self.log_moves, -2)
         log_odds = torch.cat([self.first.expand(*moved.shape[:-2], 1, -1), moved], -2)
-        states = len(self.first)
-        terms = log_odds - F.pad(value, (1, 0))
-        steps = math.lgamma(states) + terms.sum(-1) - states * torch.logsumexp(terms, -1)
+        steps = log_density(log_odds, value)
         if self.valid is not None:
             standard = (-0.5 * value**2 - 0.5 * math.log(2 * math.pi)).sum(-1)
             steps = torch.where(self.valid, steps, standard)
@@ -179,6 +211,13 @@ class ConcretePath(TorchDistribution):
 def log_weights(x: Tensor, temperature: float) -> Tensor:
     """Return log w, (..., state), of the coordinates x, (..., state - 1)."""
     return (F.pad(x, (1, 0)) / temperature).log_softmax(-1)
+
+
+def log_density(log_odds: Tensor, x: Tensor) -> Tensor:
+    """Return the log-density, (...), of a Concrete variable with log-probabilities (..., state) at x."""
+    states = log_odds.shape[-1]
+    terms = log_odds - F.pad(x, (1, 0))
+    return math.lgamma(states) + terms.sum(-1) - states * torch.logsumexp(terms, -1)
 
 
 def draw(log_odds: Tensor) -> Tensor:
