@@ -20,6 +20,8 @@ from latentrnn.data import DataSpec as DataSpec
 from latentrnn.data import SequenceData as SequenceData
 from latentrnn.export import load as load
 from latentrnn.export import to_arviz as to_arviz
+from latentrnn.inference import ELBO as ELBO
+from latentrnn.inference import IWAE as IWAE
 from latentrnn.inference import Adam as Adam
 from latentrnn.inference import AdamW as AdamW
 from latentrnn.inference import Constant as Constant
@@ -36,10 +38,12 @@ from latentrnn.inference import Guide as Guide
 from latentrnn.inference import KLWarmUp as KLWarmUp
 from latentrnn.inference import Markov as Markov
 from latentrnn.inference import MeanField as MeanField
+from latentrnn.inference import Objective as Objective
 from latentrnn.inference import OneStepAhead as OneStepAhead
 from latentrnn.inference import PerSequence as PerSequence
 from latentrnn.inference import Plateau as Plateau
 from latentrnn.inference import Posterior as Posterior
+from latentrnn.inference import Renyi as Renyi
 from latentrnn.inference import RNNEncoder as RNNEncoder
 from latentrnn.inference import StepEncoder as StepEncoder
 from latentrnn.inference import elbo_terms as elbo_terms

@@ -22,6 +22,7 @@ class FitResult:
         model, guide: fitted copies, on the CPU.
         history: per report `step`, `elbo` and its terms (nats per sequence, training batch, true weights),
             `kl_weight`, `learning_rate`; per evaluation `validation_step`, `validation_elbo` (nats per sequence).
+            Another objective's bound stands under its own name: `iwae` and `validation_iwae`.
         stop_reason: why the fit ended, and what to try next.
         best_step: the step whose weights are kept.
         seed: the seed.
@@ -67,6 +68,8 @@ class FitResult:
         save(self, path)
 
     def __repr__(self) -> str:
-        elbo = self.history.get("validation_elbo") or self.history.get("elbo") or [float("nan")]
-        best = f"best_step={self.best_step}, elbo={max(elbo):.4g} nats per sequence"
+        bounds = [name for name in self.history if name.startswith("validation_") and name != "validation_step"]
+        (name,) = bounds or ["elbo"]
+        values = self.history.get(name) or [float("nan")]
+        best = f"best_step={self.best_step}, {name.removeprefix('validation_')}={max(values):.4g} nats per sequence"
         return f"FitResult({best}, stop_reason={self.stop_reason!r})"

@@ -9,6 +9,7 @@ import torch
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.guides import Guide
+from latentrnn.inference.objectives import ELBO, Objective
 from latentrnn.inference.random import random_state
 from latentrnn.inference.result import FitResult
 from latentrnn.inference.schedules import AdamW, Constant, Cosine, EarlyStopping, KLWarmUp, Plateau
@@ -27,6 +28,7 @@ def fit(
     steps: int = 1000,
     batch_size: int = 64,
     num_particles: int = 1,
+    objective: Objective = ELBO(),  # noqa: B008 - frozen
     optimiser: AdamW = AdamW(),  # noqa: B008 - frozen
     learning_rate_schedule: Constant | Cosine | Plateau = Cosine(),  # noqa: B008
     kl: KLWarmUp = KLWarmUp(),  # noqa: B008
@@ -37,10 +39,11 @@ def fit(
     progress: bool = True,
     report_every: int = 10,
 ) -> FitResult:
-    """Maximise the ELBO over the weights of copies of model and guide; the inputs are left untouched.
+    """Maximise the ELBO, or another bound on the log evidence, over the weights of copies of model and guide.
 
-    The loss is minus the ELBO per scored step, log-likelihood and KL both at full weight once the warm-up is over.
-    Validation always uses the true ELBO. Ctrl-C ends the fit and keeps the best weights so far.
+    The inputs are left untouched. The loss is minus the bound per scored step, log-likelihood and KL both at full
+    weight once the warm-up is over. Validation uses the true bound. Ctrl-C ends the fit and keeps the best weights so
+    far.
 
     Args:
         model, guide: what to fit. Weights are drawn from `seed`, baselines and scales taken from `train`.
@@ -50,6 +53,7 @@ def fit(
         steps: optimiser steps at most.
         batch_size: sequences per step.
         num_particles: draws of the guide per step.
+        objective: the bound that is maximised: `ELBO`, `IWAE` or `Renyi`.
         optimiser: `AdamW` or `Adam`.
         learning_rate_schedule: `Constant`, `Cosine` or `Plateau`.
         kl: `KLWarmUp`.
@@ -78,8 +82,8 @@ def fit(
     _check_dropout(model, guide, coordinated_dropout)
     _check_start(model, guide, start_from)
     plan = Plan(
-        steps, batch_size, num_particles, optimiser, learning_rate_schedule, kl, stopping, coordinated_dropout,
-        progress, report_every,
+        steps, batch_size, num_particles, objective, optimiser, learning_rate_schedule, kl, stopping,
+        coordinated_dropout, progress, report_every,
     )  # fmt: skip
     device = resolve_device(device)
     with random_state(seed, device):

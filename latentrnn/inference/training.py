@@ -13,8 +13,9 @@ from tqdm.auto import tqdm
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.dropout import coordinated_dropout as split_entries
-from latentrnn.inference.elbo import Terms, elbo_terms
+from latentrnn.inference.elbo import Terms
 from latentrnn.inference.guides import Guide
+from latentrnn.inference.objectives import Evaluation, Objective
 from latentrnn.inference.random import random_state
 from latentrnn.inference.schedules import AdamW, Constant, Cosine, EarlyStopping, KLWarmUp, Plateau
 from latentrnn.models.ancestral import Course
@@ -30,6 +31,7 @@ class Plan:
     steps: int
     batch_size: int
     num_particles: int
+    objective: Objective
     optimiser: AdamW
     learning_rate_schedule: Constant | Cosine | Plateau
     kl: KLWarmUp
@@ -44,6 +46,7 @@ class Plan:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"fit: {name} must be a positive integer; found {value!r}")
         kinds: dict[str, tuple[type, ...]] = {
+            "objective": (Objective,),
             "optimiser": (AdamW,),
             "learning_rate_schedule": (Constant, Cosine, Plateau),
             "kl": (KLWarmUp,),
@@ -53,11 +56,16 @@ class Plan:
             if not isinstance(getattr(self, name), kind):
                 expected = " or ".join(each.__name__ for each in kind)
                 raise TypeError(f"fit: {name} must be {expected}; found {type(getattr(self, name)).__name__}")
+        if self.num_particles < self.objective.fewest_particles:
+            raise ValueError(
+                f"fit: {type(self.objective).__name__} needs num_particles of at least "
+                f"{self.objective.fewest_particles}; found {self.num_particles}"
+            )
 
     def described(self) -> dict[str, Any]:
         """Return the settings in JSON form."""
         plain = {name: getattr(self, name) for name in ("steps", "batch_size", "num_particles", "coordinated_dropout")}
-        objects = ("optimiser", "learning_rate_schedule", "kl", "stopping")
+        objects = ("objective", "optimiser", "learning_rate_schedule", "kl", "stopping")
         return plain | {n: {"class": type(getattr(self, n)).__name__, **asdict(getattr(self, n))} for n in objects}
 
 
@@ -75,7 +83,7 @@ class Run:
         self.history: dict[str, list[float]] = {}
         self.events: list[str] = []
         self.stop_reason = "steps: all steps were taken; if the ELBO was still rising, try increasing `steps`"
-        self.best_step, self.best_elbo, self.best = 0, -math.inf, self._weights()
+        self.best_step, self.best_bound, self.best = 0, -math.inf, self._weights()
         self.train_steps = _scored_steps(train)
         self.validation_steps = 0 if validation is None else _scored_steps(validation)
         # on a GPU the host looks at the loss only now and then, and needs weights to go back to
@@ -112,7 +120,7 @@ class Run:
                 self.stop_reason = "interrupted: the best weights so far are kept; go on with fit(start_from=result)"
                 self.events.append(f"step {step}: interrupted")
         self.average.swap()
-        if math.isfinite(self.best_elbo):
+        if math.isfinite(self.best_bound):
             self.model.load_state_dict(self.best[0])
             self.guide.load_state_dict(self.best[1])
         else:
@@ -144,16 +152,18 @@ class Run:
             courses.append(course)
             return values
 
-        terms = elbo_terms(program, self.guide, scored, num_particles=plan.num_particles, guide_data=shown)
-        terms = terms.reweighted(reweighted) if reweighted else terms
+        at = Evaluation(program, self.guide, scored, plan.num_particles, shown, weight, reweighted)
+        surrogate, bound, terms = plan.objective.step(at)
         # couplings are no part of the program, so that nothing but this loss ever sees them
         penalties = {c: c.penalty(courses[-1]).mean() * batch.total for c in self.model.couplings}
         coupled = sum((c.weight * value for c, value in penalties.items()), torch.zeros(()))
-        loss = (coupled - terms.elbo(weight)) / self.train_steps
+        loss = (coupled - surrogate) / self.train_steps
         reported = {f"coupling/{c.label}": value.detach() for c, value in penalties.items()}
         self.engine.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, plan.optimiser.clip_norm)
+        if plan.objective.name != "elbo":  # which the terms add up to
+            reported[plan.objective.name] = bound
         return _Report(step, weight, rate, _detached(terms) | reported | {"gradient": norm})
 
     def _finite(self, recent: list[_Report]) -> bool:
@@ -187,8 +197,8 @@ class Run:
             self.history.setdefault(name, []).append(value)
         per_step = len(self.train) / self.train_steps
         shown = {"elbo/step": elbo * per_step} | {k.partition("/")[2]: v * per_step for k, v in values.items()}
-        if self.validation is not None and math.isfinite(self.best_elbo):
-            shown["best valid"] = self.best_elbo * len(self.validation) / self.validation_steps
+        if self.validation is not None and math.isfinite(self.best_bound):
+            shown["best valid"] = self.best_bound * len(self.validation) / self.validation_steps
         bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
 
     def _evaluate(self, validation: SequenceData, step: int) -> bool:
@@ -201,13 +211,15 @@ class Run:
             self.average.swap()
 
     def _judge(self, validation: SequenceData, step: int) -> bool:
+        several = self.plan.objective.fewest_particles > 1  # a bound that depends on how many there are
         with torch.no_grad(), random_state(VALIDATION_SEED, validation.device):
-            elbo = validation_elbo(self.model, self.guide, validation, self.plan.stopping.num_particles)
+            particles = self.plan.num_particles if several else self.plan.stopping.num_particles
+            bound = validation_bound(self.plan.objective, self.model, self.guide, validation, particles)
         self.history.setdefault("validation_step", []).append(step)
-        self.history.setdefault("validation_elbo", []).append(elbo)
-        if not elbo > self.best_elbo:
+        self.history.setdefault(f"validation_{self.plan.objective.name}", []).append(bound)
+        if not bound > self.best_bound:
             return False
-        self.best_elbo, self.best_step, self.best = elbo, step, self._weights()
+        self.best_bound, self.best_step, self.best = bound, step, self._weights()
         return True
 
     def _weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -245,15 +257,21 @@ class _Report(NamedTuple):
     terms: dict[str, Tensor]  # nats, for the whole plate
 
 
-def validation_elbo(
-    model: nn.Module, guide: nn.Module, data: SequenceData, num_particles: int, batch_size: int = 256
+def validation_bound(
+    objective: Objective,
+    model: nn.Module,
+    guide: nn.Module,
+    data: SequenceData,
+    num_particles: int,
+    batch_size: int = 256,
 ) -> float:
-    """Return the true ELBO of all sequences, nats per sequence; the caller sets the random state."""
+    """Return the objective's bound of all sequences, nats per sequence; the caller sets the random state."""
     total = torch.zeros((), device=data.device)
     count = 0
     for batch in data.batches(batch_size) if len(data) > batch_size else [data]:
-        # each batch's terms stand for the whole plate; averaged by the share of sequences they are its ELBO
-        total = total + elbo_terms(model, guide, batch, num_particles=num_particles).elbo() * batch.num_sequences
+        # each batch's bound stands for the whole plate; averaged by the share of sequences they are its own
+        bound = objective.step(Evaluation(model, guide, batch, num_particles)).bound
+        total = total + bound * batch.num_sequences
         count += batch.num_sequences
     return float(total) / count / len(data)
 

@@ -19,13 +19,15 @@ def history(
     Args:
         records: `result.history`: lists of numbers, with `step` for those of the training batches and
             `validation_step` for those whose name starts with "validation_".
-        names: which to draw; default all whose name ends in "elbo".
+        names: which to draw; default the ELBO and the bound of the validation sequences.
         ax: where to draw; default a new figure.
 
     Raises:
         ValueError: for a name that was not recorded.
     """
-    chosen = [name for name in records if name.endswith("elbo")] if names is None else list(names)
+    if names is None:
+        names = [n for n in records if n == "elbo" or (n.startswith("validation_") and n != "validation_step")]
+    chosen = list(names)
     for name in chosen:
         if name not in records:
             raise ValueError(f"names: {name!r} was not recorded; there are {sorted(records)}")

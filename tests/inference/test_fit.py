@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference import training
+from latentrnn.inference import objectives, training
 from latentrnn.inference.dropout import coordinated_dropout
 from tests.registry import Fixed, fixed_latents
 
@@ -162,7 +162,7 @@ def test_learning_rates() -> None:
 def scripted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Validation ELBOs to be served in this order."""
     script: list[float] = []
-    monkeypatch.setattr(training, "validation_elbo", lambda *arguments, **settings: script.pop(0))
+    monkeypatch.setattr(training, "validation_bound", lambda *arguments, **settings: script.pop(0))
     return script
 
 
@@ -202,13 +202,13 @@ def sabotage(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs something at a step, given the terms of the ELBO; returns its result in their place."""
 
     def install(at: int, act: Any) -> None:
-        original, count = training.elbo_terms, iter(range(10**6))
+        original, count = objectives.elbo_terms, iter(range(10**6))
 
         def spoiled(*arguments: Any, **settings: Any) -> Any:
             terms = original(*arguments, **settings)
             return act(terms) if torch.is_grad_enabled() and next(count) == at else terms
 
-        monkeypatch.setattr(training, "elbo_terms", spoiled)
+        monkeypatch.setattr(objectives, "elbo_terms", spoiled)
 
     return install
 
@@ -345,7 +345,7 @@ def test_a_fit_with_dropout_learns_and_reports_the_true_validation_elbo() -> Non
     data, validation = make_data(30), make_data(10, seed=1)
     result = fit(data, validation, steps=100, coordinated_dropout=0.3, stopping=lr.EarlyStopping(every=25))
     with torch.no_grad(), training.random_state(training.VALIDATION_SEED):
-        expected = training.validation_elbo(result.model, result.guide, validation, 4)
+        expected = training.validation_bound(lr.ELBO(), result.model, result.guide, validation, 4)
     assert max(result.history["validation_elbo"]) == pytest.approx(expected, abs=1e-4)
     assert result.settings["coordinated_dropout"] == 0.3
 
@@ -391,13 +391,13 @@ def test_batches_estimate_the_full_elbo(batch_size: int) -> None:
 def test_a_fit_visits_every_sequence_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     data = make_data(14)
     seen: list[list[str]] = []
-    original = training.elbo_terms
+    original = objectives.elbo_terms
 
     def spy(model: Any, guide: Any, batch: lr.SequenceData, **settings: Any) -> Any:
         seen.append(list(batch.names))
         return original(model, guide, batch, **settings)
 
-    monkeypatch.setattr(training, "elbo_terms", spy)
+    monkeypatch.setattr(objectives, "elbo_terms", spy)
     fit(data, steps=8, batch_size=4)
     for epoch in (seen[:4], seen[4:]):
         assert sorted(name for batch in epoch for name in batch) == sorted(data.names)
@@ -411,7 +411,9 @@ def test_validation_does_not_depend_on_its_batches() -> None:
     )
     guide = lr.Guide(deterministic)
     with torch.no_grad():
-        found = [training.validation_elbo(deterministic, guide, data, 1, batch_size=size) for size in (3, 5, 14)]
+        found = [
+            training.validation_bound(lr.ELBO(), deterministic, guide, data, 1, batch_size=size) for size in (3, 5, 14)
+        ]
     assert found == pytest.approx([found[0]] * 3, rel=1e-5)
 
 

@@ -93,6 +93,7 @@ class _Chain(nn.Module):
         self.dynamics = nn.Parameter(torch.zeros(dim, dim))
         self.noise_root = nn.Parameter(torch.zeros(dim, dim))  # of Q^{-1}: below the diagonal, and its logarithm on it
         self.first_root = nn.Parameter(torch.zeros(dim, dim))
+        self.first_loc = nn.Parameter(torch.zeros(dim))
         self.directions = nn.Parameter(torch.zeros(self.readings, dim))
         self.register_buffer("identity", torch.eye(dim), persistent=False)
         self.reset_parameters()
@@ -104,6 +105,7 @@ class _Chain(nn.Module):
             self.dynamics.copy_(0.5 * self.identity)
             self.noise_root.zero_()
             self.first_root.zero_()
+            self.first_loc.zero_()
             self.directions.normal_(0.0, 1 / self.readings**0.5)
 
     def forward(self, numbers: Tensor, data: SequenceData) -> BlockTridiagonalNormal:
@@ -125,7 +127,8 @@ class _Chain(nn.Module):
             seen, linear = seen + root @ root.mT, linear + pushed
         diagonal = torch.where(inside, own + seen, self.identity) + torch.where(follows, pulled @ self.dynamics, 0.0)
         lower = torch.where(follows[:, :-1], -(precision @ self.dynamics), 0.0)
-        # Q^{-1} b_t, at the first step with the precision of z_1
+        # Q^{-1} b_t, at the first step with mean and precision of z_1
+        offset = offset + F.pad(self.first_loc.unsqueeze(0), (0, 0, 0, valid.shape[1] - 1))
         linear = torch.where(valid.unsqueeze(-1), linear + (own @ offset.unsqueeze(-1)).squeeze(-1), 0.0)
         ahead = F.linear(F.pad(offset[:, 1:], (0, 0, 0, 1)), pulled)
         return BlockTridiagonalNormal(diagonal, lower, linear - torch.where(goes_on.unsqueeze(-1), ahead, 0.0))
