@@ -204,9 +204,13 @@ def test_a_planted_frequency_is_found_again() -> None:
         return h @ turn.T + x * [1.0, 0.0]
 
     data = simulated(step, np.zeros(2), sequences=40, steps=30, seed=1, irregular=False)
-    cell = fitted(data, lr.DiagonalLinear(2)).model.transition
+    result = fitted(data, lr.DiagonalLinear(2))
+    cell = result.model.transition
     assert abs(float(cell.frequency.detach().abs()) - angle) < 0.02
     assert abs(float(cell.time_constant.detach()) / 12 - 1) < 0.15
+    still = fitted(data, lr.LeakyIntegrator(2))  # negative control: it decays, and cannot turn
+    evidence = [float(r.posterior(data, device="cpu").evidence().values.sum()) for r in (result, still)]
+    assert evidence[0] > evidence[1] + 100
 
 
 @pytest.mark.slow
