@@ -10,6 +10,7 @@ from torch import Tensor
 
 import latentrnn as lr
 from latentrnn.models import LastState, MeanState, Pooling
+from tests.models.memoryless import Memoryless
 from tests.oracles import Array
 from tests.registry import LENGTHS, OBSERVATIONS, make_data
 
@@ -105,7 +106,7 @@ def test_attention_finds_the_step_that_counts() -> None:
     accuracy = {}
     for pooling in ("attention", "mean"):
         heads = {"label": lr.Bernoulli(pooling=pooling)}
-        model = lr.LatentRNN(train.spec, transition=OneStep(4), latent=lr.Deterministic(), observations=heads)
+        model = lr.LatentRNN(train.spec, transition=Memoryless(4), latent=lr.Deterministic(), observations=heads)
         result = lr.fit(
             model, lr.Guide(model), train, steps=300, batch_size=100, optimiser=lr.AdamW(learning_rate=0.02),
             progress=False,
@@ -122,17 +123,3 @@ def test_attention_finds_the_step_that_counts() -> None:
 
 def model_states(model: lr.LatentRNN, data: lr.SequenceData) -> Tensor:
     return model.unfold(data).states().detach()
-
-
-class OneStep(lr.Transition):
-    """h_t = W a_t + b: no memory, so that pooling alone joins the steps."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.hidden_size = self.state_size = hidden_size
-
-    def build(self, input_size: int) -> None:
-        self.map = torch.nn.Linear(input_size, self.hidden_size)
-
-    def step(self, state: Tensor, inputs: Tensor) -> Tensor:
-        return self.map(inputs)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import latentrnn as lr
 from latentrnn.models.readouts import LinearReadout, Readout, Surroundings
+from tests.models.memoryless import Memoryless
 from tests.oracles import Array, gru_step
 from tests.registry import OBSERVATIONS, make_data
 
@@ -434,20 +435,6 @@ def test_a_source_is_recited_backwards() -> None:
     assert errors["source"] < 0.1  # measured: 0.013, of which 0.01 is noise
     assert errors["linear"] > 0.6  # measured: 0.89
     assert aligned > 0.8
-
-
-class Memoryless(lr.Transition):
-    """h_t = tanh(W a_t + b)."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.hidden_size = self.state_size = hidden_size
-
-    def build(self, input_size: int) -> None:
-        self.map = torch.nn.Linear(input_size, self.hidden_size)
-
-    def step(self, state: Tensor, inputs: Tensor) -> Tensor:
-        return torch.tanh(self.map(inputs))
 
 
 def test_surroundings_of_a_step_keep_what_has_no_time() -> None:
