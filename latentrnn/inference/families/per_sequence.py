@@ -39,6 +39,32 @@ class PerSequence(Family):
         self.base = base.fresh()
         self.keys = None if keys is None else [tuple(key) for key in keys]
         self.num_steps = num_steps
+        self._rows: dict[tuple[Any, ...], int] = {}
+
+    @classmethod
+    def around(cls, family: Family, data: SequenceData, sizes: tuple[int, int]) -> PerSequence:
+        """Return numbers for the sequences of `data` on top of a family that is built, and that keeps its weights.
+
+        Args:
+            family: the family; the numbers of a `PerSequence` go on from where they are.
+            data: the sequences.
+            sizes: of an encoder's features of steps and of sequences.
+        """
+        base = family.base if isinstance(family, PerSequence) else family
+        new = cls(base)
+        new.base, new._sizes = base, sizes
+        new.sites, new.trajectories, new.starts = base.sites, base.trajectories, base.starts
+        new.table = nn.ParameterDict()
+        new.keys, new.num_steps = [tuple(key) for key in data.keys], data.num_steps
+        new._allocate(data)
+        if isinstance(family, PerSequence):
+            with torch.no_grad():
+                for site in new.sites:
+                    for row, key in enumerate(new.keys):
+                        if (before := family._rows.get(key)) is not None:
+                            known = family.table[site.name][before]
+                            new.table[site.name][row, : len(known)] = known[: data.num_steps]
+        return new
 
     def _build(self, step_size: int, summary_size: int) -> None:
         self.base.build(self.sites, step_size, summary_size)
@@ -81,10 +107,10 @@ class PerSequence(Family):
 
     def knows(self, data: SequenceData) -> bool:
         """Whether every sequence of `data` has numbers of its own."""
-        return self.keys is not None and all(tuple(key) in self._rows for key in data.keys)
+        return all(tuple(key) in self._rows for key in data.keys)
 
     def _find(self, keys: Sequence[SequenceKey], device: torch.device) -> tuple[Tensor, Tensor]:
-        rows = [self._rows.get(tuple(key), -1) for key in keys] if self.keys is not None else [-1] * len(keys)
+        rows = [self._rows.get(tuple(key), -1) for key in keys]
         found = torch.tensor(rows, device=device)
         return found.clamp_min(0), found >= 0
 
