@@ -35,6 +35,7 @@ def test_refinement_wins_back_what_an_untrained_encoder_lost(family: lr.Family) 
     assert (lost > -5 * error).all()  # never above the evidence
 
 
+@pytest.mark.slow
 def test_sequences_do_not_learn_from_each_other_and_shared_weights_stay() -> None:
     posterior, _ = amortised(lr.GaussianChain())
     shared = {name: value.clone() for name, value in posterior.guide.state_dict().items()}
@@ -67,6 +68,7 @@ def test_a_guide_without_an_encoder_learns_of_new_sequences_by_refinement() -> N
     assert posterior.refined(100).evidence("elbo", 200).total > posterior.evidence("elbo", 200).total + 1
 
 
+@pytest.mark.slow
 def test_refining_twice_goes_on_from_where_it_was() -> None:
     posterior, evidence = amortised(lr.GaussianChain())
     once = posterior.refined(200, learning_rate=0.1)
