@@ -66,7 +66,7 @@ LATENTS: dict[str, Callable[[], lr.Latent]] = {
     "relaxed discrete, 3 states": lambda: lr.RelaxedDiscrete(3, 0.7),
 }
 
-UNBOUNDED = ("linear", "diagonal linear", "switching", "switching sigmoid", "switching given", "gated")
+UNBOUNDED = ("linear", "leaky", "diagonal linear", "switching", "switching sigmoid", "switching given", "gated")
 FEATURES: dict[str, Callable[[], lr.Feature]] = {
     "lags": lambda: lr.Lags("drive", 3),
     "lags ahead": lambda: lr.Lags("stimulus", 2, future=2),
