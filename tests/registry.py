@@ -229,7 +229,7 @@ OBSERVATIONS: dict[str, Heads] = {
     ),
     "calcium and spikes": Heads(
         lambda: {
-            "y": lr.Calcium(0.1, 0.02, kernel="double_exponential", events="spikes"),
+            "y": lr.Calcium(0.1, 0.02, kernel="double_exponential", events="spikes", response="arcsinh"),
             "spikes": lr.Poisson(covariates=["drive"]),
         },
         {"y": reals(2), "spikes": counts(2)},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -34,6 +36,7 @@ def fit(
     kl: KLWarmUp = KLWarmUp(),  # noqa: B008
     stopping: EarlyStopping = EarlyStopping(),  # noqa: B008
     coordinated_dropout: float = 0.0,
+    head_weights: Mapping[str, float] | None = None,
     device: str | torch.device = "auto",
     start_from: FitResult | None = None,
     progress: bool = True,
@@ -61,6 +64,9 @@ def fit(
         coordinated_dropout: probability with which an observed entry is hidden from the encoder; only hidden
             entries are then scored in training, so that the encoder cannot copy its input. The reported training
             ELBO is then an estimate under dropout; the validation ELBO is the true one.
+        head_weights: factors of heads' log-likelihoods in the training loss; one where a head is not named. For a
+            head that says little per step beside one that says much, and that the encoder does not see, e.g. known
+            spikes beside fluorescence. Everything that is reported, the training ELBO too, has weights of one.
         device: "auto" takes CUDA where there is one.
         start_from: go on from the weights of this result instead of drawing new ones.
         progress: whether to show a progress bar.
@@ -77,13 +83,16 @@ def fit(
         Hoffman, Blei, Wang, Paisley. Stochastic variational inference. 2013.
         Keshtkaran, Pandarinath. Enabling hyperparameter optimization in sequential autoencoders for spiking neural
         data (coordinated dropout). 2019.
+        Kingma, Rezende, Mohamed, Welling. Semi-supervised learning with deep generative models (a weight for what is
+        known of some). 2014.
     """
     _check(model, guide, train, validation)
     _check_dropout(model, guide, coordinated_dropout)
+    _check_weights(model, head_weights, objective)
     _check_start(model, guide, start_from)
     plan = Plan(
         steps, batch_size, num_particles, objective, optimiser, learning_rate_schedule, kl, stopping,
-        coordinated_dropout, progress, report_every,
+        coordinated_dropout, dict(head_weights or {}), progress, report_every,
     )  # fmt: skip
     device = resolve_device(device)
     with random_state(seed, device):
@@ -149,6 +158,16 @@ def _check_dropout(model: LatentRNN, guide: Guide, rate: float) -> None:
                 f"fit: coordinated_dropout cannot hide entries of {name!r} from the encoder while they feed back into "
                 "the state, where they would be seen all the same"
             )
+
+
+def _check_weights(model: LatentRNN, weights: Mapping[str, float] | None, objective: Any) -> None:
+    if weights and not (isinstance(objective, ELBO) and not objective.sticking_the_landing):
+        raise ValueError(f"fit: head_weights needs objective=ELBO(), whose terms they multiply; found {objective!r}")
+    for name, value in (weights or {}).items():
+        if name not in model.observations:
+            raise ValueError(f"fit: head_weights names {name!r}; the model has {sorted(model.observations)}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"fit: head_weights must be finite and not negative; found {value!r} for {name!r}")
 
 
 def _check_start(model: LatentRNN, guide: Guide, start_from: Any) -> None:

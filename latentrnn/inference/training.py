@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ class Plan:
     kl: KLWarmUp
     stopping: EarlyStopping
     coordinated_dropout: float
+    head_weights: Mapping[str, float]
     progress: bool
     report_every: int
 
@@ -66,6 +67,7 @@ class Plan:
         """Return the settings in JSON form."""
         plain = {name: getattr(self, name) for name in ("steps", "batch_size", "num_particles", "coordinated_dropout")}
         objects = ("objective", "optimiser", "learning_rate_schedule", "kl", "stopping")
+        plain["head_weights"] = {name: float(value) for name, value in self.head_weights.items()}
         return plain | {n: {"class": type(getattr(self, n)).__name__, **asdict(getattr(self, n))} for n in objects}
 
 
@@ -157,7 +159,9 @@ class Run:
         # couplings are no part of the program, so that nothing but this loss ever sees them
         penalties = {c: c.penalty(courses[-1]).mean() * batch.total for c in self.model.couplings}
         coupled = sum((c.weight * value for c, value in penalties.items()), torch.zeros(()))
-        loss = (coupled - surrogate) / self.train_steps
+        # what a weight adds to the bound is in the loss alone, so that the report stays true
+        added = sum(((w - 1) * terms.log_likelihood[name] for name, w in plan.head_weights.items()), torch.zeros(()))
+        loss = (coupled - surrogate - added) / self.train_steps
         reported = {f"coupling/{c.label}": value.detach() for c, value in penalties.items()}
         self.engine.zero_grad(set_to_none=True)
         loss.backward()

@@ -278,6 +278,76 @@ def test_an_extreme_value_stops_the_fit_at_its_head() -> None:
         assert torch.isfinite(value).all()
 
 
+# -- weights of heads ------------------------------------------------------------------------------------------------
+
+
+def two_heads() -> tuple[lr.SequenceData, lr.LatentRNN, lr.Guide]:
+    rng = np.random.default_rng(0)
+    arrays = {"y": rng.normal(size=(12, 8, 2)), "spikes": rng.poisson(1.0, (12, 8, 1)).astype(float)}
+    data = lr.SequenceData.from_arrays(arrays, dt=0.01)
+    observations = {"y": lr.Gaussian(), "spikes": lr.Poisson()}
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(4), latent=lr.Innovations(2), observations=observations)
+    return data, model, lr.Guide(model, encoder=lr.RNNEncoder(3, observes=["y"]))
+
+
+def test_weights_of_heads_are_in_the_gradient_and_not_in_the_report() -> None:
+    data, model, guide = two_heads()
+    result = lr.fit(model, guide, data, steps=1, head_weights={"spikes": 7.0}, progress=False)
+    assert result.settings["head_weights"] == {"spikes": 7.0}
+    plain = lr.fit(model, guide, data, steps=1, progress=False)
+    assert plain.settings["head_weights"] == {}
+    for name in ("elbo", "log_likelihood/spikes", "log_likelihood/y"):
+        assert result.history[name] == plain.history[name]
+    parameters = [*plain.model.parameters(), *plain.guide.parameters()]
+    plan = training.Plan(
+        1, 12, 1, lr.ELBO(), lr.AdamW(clip_norm=1e9), lr.Constant(), lr.KLWarmUp(0.0), lr.EarlyStopping(), 0.0, {"spikes": 7.0},
+        False, 1,
+    )  # fmt: skip
+    torch.manual_seed(3)
+    training.Run(plain.model, plain.guide, data, None, plan)._gradient(data, 0, 0)
+    found = [p.grad.clone() for p in parameters]
+    torch.manual_seed(3)
+    terms = lr.elbo_terms(plain.model, plain.guide, data)
+    (spikes, y), kl = (terms.log_likelihood[name] for name in ("spikes", "y")), sum(terms.kl.values())
+    expected = torch.autograd.grad(-(7 * spikes + y - kl) / (12 * 8), parameters, retain_graph=True)
+    without = torch.autograd.grad(-(spikes + y - kl) / (12 * 8), parameters)
+    torch.testing.assert_close(found, list(expected), rtol=1e-4, atol=1e-6)
+    assert max(float((a - b).abs().max()) for a, b in zip(found, without, strict=True)) > 1e-2  # the control
+
+
+def test_a_head_of_weight_zero_teaches_nothing() -> None:
+    data, model, guide = two_heads()
+    start, end, control = (
+        lr.fit(model, guide, data, steps=n, optimiser=lr.Adam(), head_weights=weights, progress=False)
+        .model.observations["spikes"].readout.weight
+        for n, weights in ((1, {"spikes": 0.0}), (5, {"spikes": 0}), (5, None))
+    )  # fmt: skip
+    assert torch.equal(start, end)
+    assert not torch.equal(start, control)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"calls": 2.0}, r"head_weights names 'calls'; the model has \['spikes', 'y'\]"),
+        ({"y": -1.0}, "head_weights must be finite and not negative; found -1.0 for 'y'"),
+        ({"y": math.inf}, "head_weights must be finite and not negative; found inf for 'y'"),
+        ({"y": True}, "head_weights must be finite and not negative; found True for 'y'"),
+    ],
+)
+def test_weights_of_heads_that_make_no_sense_are_refused(weights: dict[str, float], message: str) -> None:
+    data, model, guide = two_heads()
+    with pytest.raises(ValueError, match=message):
+        lr.fit(model, guide, data, head_weights=weights, progress=False)
+
+
+@pytest.mark.parametrize("objective", [lr.IWAE(), lr.ELBO(sticking_the_landing=True)])
+def test_weights_of_heads_need_the_terms_of_the_elbo(objective: Any) -> None:
+    data, model, guide = two_heads()
+    with pytest.raises(ValueError, match="head_weights needs objective=ELBO\\(\\), whose terms they multiply; found"):
+        lr.fit(model, guide, data, head_weights={"y": 2.0}, objective=objective, num_particles=2, progress=False)
+
+
 # -- coordinated dropout -------------------------------------------------------------------------------------------
 
 

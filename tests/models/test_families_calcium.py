@@ -139,6 +139,35 @@ def test_fluorescence_follows_the_rate_of_the_spikes_head() -> None:
     assert model.observations["spikes"].readout.weight.grad.any()  # fluorescence alone informs the rate of its spikes
 
 
+@pytest.mark.parametrize("events", [None, "spikes"])
+def test_events_add_up_inside_the_response(events: str | None) -> None:
+    values, spikes = RNG.normal(size=(2, 8, 2)), RNG.poisson(1.0, (2, 8, 2)).astype(float)
+    calcium = lr.Calcium(DECAY, events=events, response="arcsinh")
+    _, head, data = built(calcium, values, spikes, standardise=["f"])
+    amplitude = np.array([0.3, 2.0]) if events else np.ones(2)
+    with torch.no_grad():
+        head.fluorescence_baseline.copy_(torch.tensor([0.5, -1.0]))
+        if events:
+            head.log_amplitude.copy_(torch.as_tensor(amplitude).log())
+    states = torch.randn(2, 8, 3, dtype=torch.float64)
+    read = states if events is None else torch.rand(2, 8, 2, dtype=torch.float64)
+    rates = np.logaddexp(0, n(states) @ n(head.readout.weight).T + n(head.readout.baseline)) if not events else n(read)
+    level = np.array([0.5, -1.0]) + amplitude * np.stack([recursion("ar1", r) for r in rates])
+    expected = values.mean((0, 1)) + values.std((0, 1)) * np.arcsinh(level)
+    np.testing.assert_allclose(n(head.mean(head(read, head.inputs(data)))), expected, rtol=1e-6)  # float32 statistics
+    np.testing.assert_allclose(n(head.amplitude), amplitude, rtol=1e-12)
+
+
+def test_a_fit_with_a_response_starts_from_the_data() -> None:
+    spikes = np.where(RNG.random((20, 60, 2)) < 0.2, 1.0, 0.0)
+    spikes[:, 0] = 0.0  # the calcium starts at rest
+    values = np.arcsinh(0.5 + 3.0 * np.stack([recursion("ar1", r) for r in spikes]))
+    _, head, data = built(lr.Calcium(DECAY, response="arcsinh"), values)
+    head.initialise(data.observations["f"], data.masks["f"])
+    fn = head(torch.zeros(20, 60, 3).double(), head.inputs(data))
+    np.testing.assert_allclose(np.sinh(n(head.mean(fn))[0, 0]), np.sinh(values).mean((0, 1)), rtol=0.05)
+
+
 def test_a_fit_starts_from_the_data() -> None:
     rates = np.where(RNG.random((20, 60, 2)) < 0.1, 1.0, 0.0)
     values = 7.0 + 3.0 * np.stack([recursion("ar1", r) for r in rates]) + 0.1 * RNG.normal(size=rates.shape)
@@ -166,6 +195,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "sign": (lambda: lr.Calcium(-1.0), "Calcium: decay must be positive; found -1.0"),
     "drift": (lambda: lr.Calcium(1.0, drift=0.0), "Calcium: drift must be positive; found 0.0"),
+    "response": (
+        lambda: lr.Calcium(0.3, response="exp"),
+        "Calcium: response must be 'identity' or 'arcsinh'; found 'exp'",
+    ),
     "feedback": (
         lambda: lr.Calcium(0.3, feedback=lr.History(2)),
         "Calcium: fluorescence does not drive what comes next; let the spikes' head feed back",

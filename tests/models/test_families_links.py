@@ -14,6 +14,7 @@ from latentrnn.models.observations.links import PositiveLink, UnitLink, as_link
 ETA = np.linspace(-4.0, 4.0, 17)
 LINKS = {
     "identity": lambda eta: eta,
+    "arcsinh": np.arcsinh,
     "exp": np.exp,
     "softplus": lambda eta: np.logaddexp(0.0, eta),
     "sigmoid": special.expit,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -169,9 +170,11 @@ def fluorescent_cells(seed: int) -> tuple[Array, Array, Array]:
     return rates, spikes, 10.0 + 2.0 * calcium + drift + 0.5 * rng.normal(size=spikes.shape)
 
 
-def calcium_fit(*, shuffled: bool = False) -> tuple[Any, Array, Array]:
-    """A joint fit in which half of the sequences have no spikes; the rates it finds for these, and the true ones."""
+@functools.cache
+def calcium_fit(*, shuffled: bool = False, weight: float = 1.0) -> tuple[Any, Array, Array, Array]:
+    """A joint fit in which half of the sequences have no spikes; what it finds for these, true rates and spikes."""
     rates, spikes, fluorescence = fluorescent_cells(0)
+    hidden = spikes[20:].copy()
     spikes[20:] = np.nan
     fluorescence = np.roll(fluorescence, 1, 0) if shuffled else fluorescence
     data = lr.SequenceData.from_arrays({"spikes": spikes, "f": fluorescence}, dt=0.04, standardise=["f"])
@@ -190,21 +193,35 @@ def calcium_fit(*, shuffled: bool = False) -> tuple[Any, Array, Array]:
         steps=80 if shuffled else 250,
         batch_size=40,
         optimiser=lr.AdamW(learning_rate=0.01),
+        head_weights={"spikes": weight},
         progress=False,
     )
     found = result.posterior(data[20:]).mean("spikes", num_samples=10).numpy()
-    return result.model.observations["f"], found, rates[20:]
+    return result.model.observations["f"], found, rates[20:], hidden
 
 
 @pytest.mark.slow
 def test_rates_and_the_kernel_are_found_from_fluorescence_and_some_spikes() -> None:
     """Rates of sequences whose spikes nobody recorded, from fluorescence alone; the control has another's spikes."""
-    head, found, rates = calcium_fit()
-    _, control, _ = calcium_fit(shuffled=True)
+    head, found, rates, _ = calcium_fit()
+    _, control, _, _ = calcium_fit(shuffled=True)
     correlation, without = (np.corrcoef(each.ravel(), rates.ravel())[0, 1] for each in (found, control))
     assert correlation > 0.7
     assert without < 0.3
     np.testing.assert_allclose(head.decay_time.detach().numpy(), 0.5, rtol=0.35)
+
+
+@pytest.mark.slow
+def test_spikes_of_more_weight_give_the_spikes_and_what_one_of_them_adds() -> None:
+    """Planted amplitude 2; the control, at weight one, explains too few events by too large ones."""
+    head, found, _, spikes = calcium_fit(weight=30.0)
+    control, fewer, _, _ = calcium_fit()
+    np.testing.assert_allclose(head.amplitude.detach().numpy(), 2.0, rtol=0.15)
+    assert (control.amplitude > 2.5).all()
+    assert found.mean() == pytest.approx(spikes.mean(), rel=0.1)
+    assert fewer.mean() < 0.9 * spikes.mean()
+    assert np.corrcoef(found.ravel(), spikes.ravel())[0, 1] > 0.88
+    assert np.corrcoef(fewer.ravel(), spikes.ravel())[0, 1] < 0.83
 
 
 # -- NUTS ------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from latentrnn.data import DataSpec, HeadSpec
 from latentrnn.models.observations.drifting_normal import DriftingNormal
-from latentrnn.models.observations.links import Link, PositiveLink, as_link, check_link
+from latentrnn.models.observations.links import IdentityLink, Link, PositiveLink, RealLink, as_link, check_link
 from latentrnn.models.observations.observation import HeadInputs, Observation
 from latentrnn.models.readouts import LinearReadout
 
@@ -19,7 +19,7 @@ KERNELS = ("ar1", "ar2", "double_exponential")
 
 
 class Calcium(Observation):
-    """f_t = b + a (kernel * rate)_t + drift_t + noise: events raise the calcium, which decays; the camera is Gaussian.
+    """f_t = response(b + a (kernel * rate)_t) + drift_t + noise: events raise the calcium, which decays.
 
     The rate r_t (events per base step) is another head's expected count (`events="spikes"`: fluorescence and spikes
     of the same cells, of which either may be missing), or link(eta_t) of the head's own readout. The kernel at a lag of
@@ -30,9 +30,10 @@ class Calcium(Observation):
         "double_exponential"  (g_d^j - g_r^j) / its peak,             so that a is the peak of one event
 
     The convolution is one product of Fourier transforms for all steps, on the base clock; a slower head's frame is the
-    calcium at its last base step. Before the start, the rate counts as what it is at the first step. Noise, baseline,
-    amplitude and time constants are per channel. Where the data's door standardised the head, b, a, drift and noise
-    are in standard units and are mapped back.
+    calcium at its last base step. Before the start, the rate counts as what it is at the first step. The noise is
+    Gaussian; noise, baseline, amplitude and time constants are per channel. Where the data's door standardised the
+    head, b, a, drift and noise are in standard units and are mapped back. Events add up inside the response: where
+    fluorescence was compressed to tame its bursts, y = arcsinh(f / s), response="arcsinh" keeps b and a in units of s.
 
     Args:
         decay: tau_d, seconds (base steps where the data have no dt): where learning starts, or the known value.
@@ -44,6 +45,7 @@ class Calcium(Observation):
         events: name of the head whose expected counts are the rate, on the base clock and with as many channels.
             Without it only the product of rate and amplitude is known: a is one, the rate in units of fluorescence.
         link: "softplus", "exp" or a `PositiveLink`, of the head's own readout.
+        response: "identity", "arcsinh" or a `RealLink`, from the sum of events to the fluorescence.
         **shared: see `Observation`.
 
     Raises:
@@ -70,6 +72,7 @@ class Calcium(Observation):
         drift: float | None = None,
         events: str | None = None,
         link: str | Link = "softplus",
+        response: str | Link = "identity",
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
@@ -94,6 +97,7 @@ class Calcium(Observation):
         self.drift, self.events = drift, events
         self.reads = events
         self.link = check_link("Calcium", link, PositiveLink)
+        self.response = check_link("Calcium", response, RealLink, "response")
         self.outputs_per_channel = 1 if events is None else 0
 
     def build(self, head: HeadSpec, spec: DataSpec, hidden_size: int) -> None:
@@ -167,8 +171,13 @@ class Calcium(Observation):
 
     @property
     def amplitude(self) -> Tensor:
-        """a, (channel,), in the data's units: what one event adds (at its peak, for "double_exponential")."""
-        return self.scale if self.events is None else self.scale * self.log_amplitude.exp()
+        """a, (channel,): what one event adds (at its peak, for "double_exponential").
+
+        In the data's units; with a response other than the identity, in those of the response's argument.
+        """
+        linear = isinstance(as_link(self.response), IdentityLink)
+        unit = self.scale if linear else torch.ones_like(self.scale)
+        return unit if self.events is None else unit * self.log_amplitude.exp()
 
     @property
     def noise_scale(self) -> Tensor:
@@ -214,7 +223,9 @@ class Calcium(Observation):
     def fluorescence(self, rates: Tensor, inputs: HeadInputs) -> dist.Distribution:
         """Return the distribution of the fluorescence given rates, (..., base step, channel)."""
         calcium = super().at_clock(self.calcium(rates), rates.shape[-2] // self.head.clock)
-        loc = self.location + self.scale * self.fluorescence_baseline + self.amplitude * calcium
+        amplitude = 1.0 if self.events is None else self.log_amplitude.exp()
+        level = as_link(self.response)(self.fluorescence_baseline + amplitude * calcium)
+        loc = self.location + self.scale * level
         if self.drift is not None:
             return DriftingNormal(loc, self.noise_scale, self._drift_loading(loc.shape[-2]), inputs.mask)
         frames = dist.Normal(loc, self.noise_scale.expand_as(loc), validate_args=False)
@@ -248,6 +259,7 @@ class Calcium(Observation):
     def _levels(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return baseline, mean rise above it and noise of each channel, (channel,) each, in standard units."""
         flat = torch.where(mask, (values - self.location) / self.scale, torch.nan).flatten(0, -2)
+        flat = as_link(self.response).inverse(flat)
         flat = flat[:: 1 + flat.numel() // 2**22]  # torch's quantiles take no more than 2^24 entries
         base = flat.nanquantile(0.2, 0).nan_to_num(0.0)
         above = (flat.nanmean(0).nan_to_num(0.0) - base).clamp_min(1e-3)

@@ -85,6 +85,18 @@ class IdentityLink(RealLink):
         return value
 
 
+class ArcsinhLink(RealLink):
+    """arcsinh(eta): linear near zero, logarithmic far from it on either side."""
+
+    name = "arcsinh"
+
+    def forward(self, eta: Tensor) -> Tensor:
+        return torch.asinh(eta)
+
+    def inverse(self, value: Tensor) -> Tensor:
+        return torch.sinh(value)
+
+
 class ExpLink(PositiveLink):
     """exp(eta): effects multiply."""
 
@@ -159,7 +171,7 @@ class CLogLogLink(UnitLink):
         return torch.log(-torch.log1p(-value))
 
 
-def check_link(owner: str, link: str | Link, kind: Any) -> str | Link:
+def check_link(owner: str, link: str | Link, kind: Any, argument: str = "link") -> str | Link:
     """Return the link of a family as it was given.
 
     Raises:
@@ -169,11 +181,11 @@ def check_link(owner: str, link: str | Link, kind: Any) -> str | Link:
     names = [name for name, known in _NAMED.items() if isinstance(known, kind)]
     if isinstance(link, str):
         if link not in names:
-            raise ValueError(f"{owner}: link must be {' or '.join(map(repr, names))}; found {link!r}")
+            raise ValueError(f"{owner}: {argument} must be {' or '.join(map(repr, names))}; found {link!r}")
     elif not isinstance(link, Link):
-        raise TypeError(f"{owner}: link must be a name or a Link; found {type(link).__name__}")
+        raise TypeError(f"{owner}: {argument} must be a name or a Link; found {type(link).__name__}")
     elif not isinstance(link, kind):
-        raise ValueError(f"{owner}: link must map onto {kind.codomain}; {link!r} maps onto {link.codomain}")
+        raise ValueError(f"{owner}: {argument} must map onto {kind.codomain}; {link!r} maps onto {link.codomain}")
     return link
 
 
