@@ -300,8 +300,8 @@ def test_weights_of_heads_are_in_the_gradient_and_not_in_the_report() -> None:
         assert result.history[name] == plain.history[name]
     parameters = [*plain.model.parameters(), *plain.guide.parameters()]
     plan = training.Plan(
-        1, 12, 1, lr.ELBO(), lr.AdamW(clip_norm=1e9), lr.Constant(), lr.KLWarmUp(0.0), lr.EarlyStopping(), 0.0, {"spikes": 7.0},
-        False, 1,
+        1, 12, 1, lr.ELBO(), lr.AdamW(clip_norm=1e9), lr.Constant(), lr.KLWarmUp(0.0), lr.EarlyStopping(), 0.0,
+        {"spikes": 7.0}, False, 1,
     )  # fmt: skip
     torch.manual_seed(3)
     training.Run(plain.model, plain.guide, data, None, plan)._gradient(data, 0, 0)
