@@ -45,6 +45,7 @@ from latentrnn.inference import Plateau as Plateau
 from latentrnn.inference import Posterior as Posterior
 from latentrnn.inference import Renyi as Renyi
 from latentrnn.inference import RNNEncoder as RNNEncoder
+from latentrnn.inference import Rollback as Rollback
 from latentrnn.inference import StepEncoder as StepEncoder
 from latentrnn.inference import elbo_terms as elbo_terms
 from latentrnn.inference import fit as fit

@@ -28,4 +28,5 @@ from latentrnn.inference.schedules import Cosine as Cosine
 from latentrnn.inference.schedules import EarlyStopping as EarlyStopping
 from latentrnn.inference.schedules import KLWarmUp as KLWarmUp
 from latentrnn.inference.schedules import Plateau as Plateau
+from latentrnn.inference.schedules import Rollback as Rollback
 from latentrnn.inference.svi import fit as fit

@@ -159,6 +159,36 @@ class EarlyStopping:
             raise ValueError(f"EarlyStopping: patience must be at least 1 or None; found {self.patience}")
 
 
+@dataclass(frozen=True)
+class Rollback:
+    """What a fit does when its loss is no longer a number, or explodes: go back, and on with smaller steps.
+
+    Weights, the optimiser's moments and the average go back by at least ten steps; batches, random numbers and
+    schedules go on, so that the number of steps is what it was. Every time is in `FitResult.events`.
+
+    Args:
+        times: how often in one fit; after that it stops, and keeps what was learnt. 0 stops at the first sight.
+        factor: of the learning rate, from then on.
+        tolerance: the loss explodes when the median of ten steps exceeds the median of the 200 steps before by this
+            many times their spread (the scaled median absolute deviation, at least 0.1 nats per scored step); infinity
+            looks for non-finite losses alone.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    times: int = 3
+    factor: float = 0.5
+    tolerance: float = 20.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.times, bool) or not isinstance(self.times, int) or self.times < 0:
+            raise ValueError(f"Rollback: times must be a whole number, at least 0; found {self.times!r}")
+        if not 0 < self.factor < 1:
+            raise ValueError(f"Rollback: factor must be between 0 and 1; found {self.factor}")
+        _positive(self, "tolerance")
+
+
 def _positive(owner: object, *names: str) -> None:
     for name in names:
         if not getattr(owner, name) > 0:

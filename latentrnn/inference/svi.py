@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from latentrnn.data import SequenceData
+from latentrnn.inference.checkpointing import Keeper, identity_of
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.objectives import ELBO, Objective
 from latentrnn.inference.random import random_state
 from latentrnn.inference.result import FitResult
-from latentrnn.inference.schedules import AdamW, Constant, Cosine, EarlyStopping, KLWarmUp, Plateau
+from latentrnn.inference.schedules import AdamW, Constant, Cosine, EarlyStopping, KLWarmUp, Plateau, Rollback
 from latentrnn.inference.training import Plan, Run
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.models.transitions import Transition
@@ -35,10 +37,14 @@ def fit(
     learning_rate_schedule: Constant | Cosine | Plateau = Cosine(),  # noqa: B008
     kl: KLWarmUp = KLWarmUp(),  # noqa: B008
     stopping: EarlyStopping = EarlyStopping(),  # noqa: B008
+    rollback: Rollback = Rollback(),  # noqa: B008
     coordinated_dropout: float = 0.0,
     head_weights: Mapping[str, float] | None = None,
     device: str | torch.device = "auto",
     start_from: FitResult | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: float = 60.0,
+    resume: bool = False,
     progress: bool = True,
     report_every: int = 10,
 ) -> FitResult:
@@ -46,7 +52,8 @@ def fit(
 
     The inputs are left untouched. The loss is minus the bound per scored step, log-likelihood and KL both at full
     weight once the warm-up is over. Validation uses the true bound. Ctrl-C ends the fit and keeps the best weights so
-    far.
+    far. A fit that was killed goes on from its last checkpoint, to the bit where an undisturbed one on the same machine
+    would have gone.
 
     Args:
         model, guide: what to fit. Weights are drawn from `seed`, baselines and scales taken from `train`.
@@ -61,6 +68,7 @@ def fit(
         learning_rate_schedule: `Constant`, `Cosine` or `Plateau`.
         kl: `KLWarmUp`.
         stopping: `EarlyStopping`.
+        rollback: `Rollback`, what to do about a loss that is non-finite or explodes.
         coordinated_dropout: probability with which an observed entry is hidden from the encoder; only hidden
             entries are then scored in training, so that the encoder cannot copy its input. The reported training
             ELBO is then an estimate under dropout; the validation ELBO is the true one.
@@ -69,6 +77,13 @@ def fit(
             spikes beside fluorescence. Everything that is reported, the training ELBO too, has weights of one.
         device: "auto" takes CUDA where there is one.
         start_from: go on from the weights of this result instead of drawing new ones.
+        checkpoint: a folder for checkpoints of the fit while it is under way (weights, optimiser, schedules, history,
+            random state, order of the data); the last two are kept. They are no results: `FitResult.save` writes those,
+            to the same folder if you like.
+        checkpoint_every: seconds between checkpoints.
+        resume: go on from the folder's newest checkpoint, or begin where it has none yet, so that the same script can
+            be started again however often it is killed. Model, data and settings must be what the fit was begun with;
+            a fit that was finished is returned as it was.
         progress: whether to show a progress bar.
         report_every: steps between reports (on CUDA, the only times when the host waits for the device).
 
@@ -76,7 +91,8 @@ def fit(
         The result, on the CPU.
 
     Raises:
-        ValueError: data that do not fit the model, or a setting out of range.
+        ValueError: data that do not fit the model, or a setting out of range; a checkpoint that is damaged, belongs to
+            another fit, or is there without `resume`.
         TypeError: an argument of the wrong kind.
 
     References:
@@ -91,19 +107,33 @@ def fit(
     _check_weights(model, head_weights, objective)
     _check_start(model, guide, start_from)
     plan = Plan(
-        steps, batch_size, num_particles, objective, optimiser, learning_rate_schedule, kl, stopping,
+        steps, batch_size, num_particles, objective, optimiser, learning_rate_schedule, kl, stopping, rollback,
         coordinated_dropout, dict(head_weights or {}), progress, report_every,
     )  # fmt: skip
     device = resolve_device(device)
+    settings = plan.described() | {"continued": start_from is not None}
+    used = frozenset(train.keys) | frozenset(() if validation is None else validation.keys)
+    used |= frozenset() if start_from is None else start_from.used
+    keeper = None
+    if checkpoint is not None:
+        identity = {
+            "model": model.config(), "guide": guide.config(), "spec": model.spec.to_json(),
+            "train": identity_of(train), "validation": identity_of(validation),
+            "start_from": None if start_from is None else sorted(map(list, start_from.used)),
+            "settings": settings | {"seed": seed, "report_every": report_every, "device": device.type},
+        }  # fmt: skip
+        keeper = Keeper(checkpoint, checkpoint_every, resume, identity)
+    elif resume:
+        raise ValueError("fit: resume=True needs checkpoint=, the folder to go on from")
     with random_state(seed, device):
         model, guide = _starting_point(model, guide, train, start_from)
         model.to(device), guide.to(device)
-        run = Run(model, guide, train.to(device), None if validation is None else validation.to(device), plan)
-        run.loop(torch.Generator().manual_seed(seed))
+        validation = None if validation is None else validation.to(device)
+        run = Run(model, guide, train.to(device), validation, plan, torch.Generator().manual_seed(seed))
+        if keeper is not None:
+            keeper.take_up(run)
+        run.loop(keeper)
     model.to("cpu"), guide.to("cpu")
-    used = frozenset(train.keys) | frozenset(() if validation is None else validation.keys)
-    used |= frozenset() if start_from is None else start_from.used
-    settings = plan.described() | {"continued": start_from is not None}
     return FitResult(model, guide, run.history, run.stop_reason, run.best_step, seed, settings, used, run.events)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -12,12 +12,16 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from latentrnn.data import SequenceData
+from latentrnn.inference.batches import Batches
+from latentrnn.inference.checkpointing import Keeper
+from latentrnn.inference.divergence import Trouble, Watch
 from latentrnn.inference.dropout import coordinated_dropout as split_entries
 from latentrnn.inference.elbo import Terms
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.objectives import Evaluation, Objective
 from latentrnn.inference.random import random_state
-from latentrnn.inference.schedules import AdamW, Constant, Cosine, EarlyStopping, KLWarmUp, Plateau
+from latentrnn.inference.schedules import AdamW, Constant, Cosine, EarlyStopping, KLWarmUp, Plateau, Rollback
+from latentrnn.inference.snapshots import Snapshot, put_back, take_snapshot
 from latentrnn.models.ancestral import Course
 from latentrnn.models.state_space import LatentRNN
 
@@ -36,6 +40,7 @@ class Plan:
     learning_rate_schedule: Constant | Cosine | Plateau
     kl: KLWarmUp
     stopping: EarlyStopping
+    rollback: Rollback
     coordinated_dropout: float
     head_weights: Mapping[str, float]
     progress: bool
@@ -52,6 +57,7 @@ class Plan:
             "learning_rate_schedule": (Constant, Cosine, Plateau),
             "kl": (KLWarmUp,),
             "stopping": (EarlyStopping,),
+            "rollback": (Rollback,),
         }
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
@@ -66,7 +72,7 @@ class Plan:
     def described(self) -> dict[str, Any]:
         """Return the settings in JSON form."""
         plain = {name: getattr(self, name) for name in ("steps", "batch_size", "num_particles", "coordinated_dropout")}
-        objects = ("objective", "optimiser", "learning_rate_schedule", "kl", "stopping")
+        objects = ("objective", "optimiser", "learning_rate_schedule", "kl", "stopping", "rollback")
         plain["head_weights"] = {name: float(value) for name, value in self.head_weights.items()}
         return plain | {n: {"class": type(getattr(self, n)).__name__, **asdict(getattr(self, n))} for n in objects}
 
@@ -75,9 +81,16 @@ class Run:
     """The state of one fit while it lasts."""
 
     def __init__(
-        self, model: LatentRNN, guide: Guide, train: SequenceData, validation: SequenceData | None, plan: Plan
+        self,
+        model: LatentRNN,
+        guide: Guide,
+        train: SequenceData,
+        validation: SequenceData | None,
+        plan: Plan,
+        generator: torch.Generator,
     ) -> None:
         self.model, self.guide, self.train, self.validation, self.plan = model, guide, train, validation, plan
+        self.batches = Batches(train, plan.batch_size, generator)
         self.parameters = [p for module in (model, guide) for p in module.parameters()]
         posteriors = [] if guide.parameter_sites is None else list(guide.parameter_sites.parameters())
         self.engine = plan.optimiser.build(self.parameters, exempt=posteriors)
@@ -88,51 +101,82 @@ class Run:
         self.best_step, self.best_bound, self.best = 0, -math.inf, self._weights()
         self.train_steps = _scored_steps(train)
         self.validation_steps = 0 if validation is None else _scored_steps(validation)
-        # on a GPU the host looks at the loss only now and then, and needs weights to go back to
+        # on a GPU the host looks at the loss only now and then
         self.look_every = 1 if train.device.type == "cpu" else plan.report_every
-        self.last_good = self.best
+        self.watch = Watch(plan.rollback.tolerance, self.train_steps)
+        self.step, self.stale = 0, 0  # the next step, and evaluations without improvement
+        self.finished = False
+        self.rollbacks, self.shrink = 0, 1.0  # so far, and what they left of the learning rate
+        self.good = [self.snapshot()]  # the last two; the older one is far enough from where trouble is seen
 
-    def loop(self, generator: torch.Generator) -> None:
+    def loop(self, keeper: Keeper | None = None) -> None:
         """Take all steps, or fewer where the fit converges, diverges or is interrupted."""
-        plan, pending, stale, step = self.plan, [], 0, 0
-        batches = _endless(self.train, plan.batch_size, generator)
-        with tqdm(total=plan.steps, disable=not plan.progress, desc="fit", unit="step") as bar:
-            try:
-                for step in range(plan.steps):
-                    pending.append(self._gradient(next(batches), step, stale))
-                    if (step + 1) % self.look_every == 0 and not self._finite(pending[-self.look_every :]):
-                        break
-                    self.engine.step()
-                    self.average.update(step)
-                    bar.update()
-                    last = step + 1 == plan.steps
-                    if (step + 1) % plan.report_every == 0 or last:
-                        self._report(pending[-1], bar)
-                        pending.clear()
-                    if self.validation is not None and ((step + 1) % plan.stopping.every == 0 or last):
-                        improved = self._evaluate(self.validation, step)
-                        stale = 0 if improved or plan.kl.weight(step, plan.steps) < 1 else stale + 1
-                        if not last and plan.stopping.patience is not None and stale >= plan.stopping.patience:
-                            self.stop_reason = (
-                                f"converged: the validation ELBO has not improved for {stale} evaluations; the weights "
-                                f"of step {self.best_step} are kept"
-                            )
-                            break
-            except KeyboardInterrupt:
-                self.stop_reason = "interrupted: the best weights so far are kept; go on with fit(start_from=result)"
-                self.events.append(f"step {step}: interrupted")
+        plan = self.plan
+        if not self.finished:
+            with tqdm(total=plan.steps, initial=self.step, disable=not plan.progress, desc="fit", unit="step") as bar:
+                try:
+                    self._steps(bar, keeper)
+                    self.finished = True
+                except KeyboardInterrupt:
+                    onwards = "start_from=result" if keeper is None else "..., resume=True"
+                    self.stop_reason = f"interrupted: the best weights so far are kept; go on with fit({onwards})"
+                    self.events.append(f"step {self.step}: interrupted")
+            if keeper is not None and self.finished:
+                keeper.write(self, finished=True)
         self.average.swap()
         if math.isfinite(self.best_bound):
             self.model.load_state_dict(self.best[0])
             self.guide.load_state_dict(self.best[1])
         else:
-            self.best_step = step
+            self.best_step = min(self.step, plan.steps - 1)
+
+    def snapshot(self) -> Snapshot:
+        """Copy all that a step changes."""
+        return take_snapshot(self.step, self.model, self.guide, self.engine, self.average.values)
+
+    def go_to(self, snapshot: Snapshot) -> None:
+        """Give weights, moments and average the values of a snapshot."""
+        put_back(snapshot, self.model, self.guide, self.engine, self.average.values)
+
+    def _steps(self, bar: tqdm, keeper: Keeper | None) -> None:
+        plan, pending = self.plan, []
+        while self.step < plan.steps:
+            step, last = self.step, self.step + 1 == plan.steps
+            pending.append(self._gradient(self.batches.next(), step, self.stale))
+            look = (step + 1) % self.look_every == 0 or last
+            if look:
+                trouble = self._look(pending[-self.look_every :])
+                if trouble is not None:
+                    if not self._go_back(trouble):
+                        return
+                    pending.clear()
+                    self.step += 1
+                    bar.update()
+                    continue
+            self.engine.step()
+            self.average.update(step)
+            bar.update()
+            if (step + 1) % plan.report_every == 0 or last:
+                self._report(pending[-1], bar)
+                pending.clear()
+            self.step += 1
+            if self.validation is not None and ((step + 1) % plan.stopping.every == 0 or last):
+                improved = self._evaluate(self.validation, step)
+                self.stale = 0 if improved or plan.kl.weight(step, plan.steps) < 1 else self.stale + 1
+                if not last and plan.stopping.patience is not None and self.stale >= plan.stopping.patience:
+                    self.stop_reason = (
+                        f"converged: the validation ELBO has not improved for {self.stale} evaluations; the weights "
+                        f"of step {self.best_step} are kept"
+                    )
+                    return
+            if keeper is not None and look:
+                keeper.write(self)
 
     def _gradient(self, batch: SequenceData, step: int, stale: int) -> _Report:
         """Put the gradient of one step in place, and return what there is to say about it."""
         plan = self.plan
         weight = plan.kl.weight(step, plan.steps)
-        rate = plan.optimiser.learning_rate * plan.learning_rate_schedule.factor(step, plan.steps, stale)
+        rate = self.shrink * plan.optimiser.learning_rate * plan.learning_rate_schedule.factor(step, plan.steps, stale)
         for group in self.engine.param_groups:
             group["lr"] = rate
         shown, scored = batch, batch
@@ -170,25 +214,42 @@ class Run:
             reported[plan.objective.name] = bound
         return _Report(step, weight, rate, _detached(terms) | reported | {"gradient": norm})
 
-    def _finite(self, recent: list[_Report]) -> bool:
-        """Look for a non-finite term; if there is one, say so and go back to the last good weights."""
-        for report in recent:
-            bad = [name for name, value in report.terms.items() if not math.isfinite(float(value))]
-            if bad:
-                names = ", ".join(
-                    repr(name.partition("/")[2] or name) for name in bad if name != "gradient" or len(bad) == 1
-                )
-                self.stop_reason = (
-                    f"non-finite loss at step {report.step}, at site {names}; what was learnt until then is kept. Try "
-                    "a smaller learning rate or clip_norm, or look for extreme values in that head"
-                )
-                self.events.append(f"step {report.step}: non-finite {', '.join(bad)}")
-                if self.look_every > 1:
-                    self.model.load_state_dict(self.last_good[0])
-                    self.guide.load_state_dict(self.last_good[1])
-                return False
-        if self.look_every > 1:
-            self.last_good = self._weights()
+    def _look(self, recent: list[_Report]) -> Trouble | None:
+        """Look at the terms of some steps; where all is well, remember what can be gone back to."""
+        names = list(recent[-1].terms)
+        rows = torch.stack([torch.stack([value.double() for value in report.terms.values()]) for report in recent])
+        steps = [report.step for report in recent]
+        trouble = self.watch.look(steps, names, rows.tolist(), recent[-1].kl_weight)
+        if trouble is None and self.watch.content and self.step > self.good[-1].step:
+            self.good = [self.good[-1], self.snapshot()]
+        return trouble
+
+    def _go_back(self, trouble: Trouble) -> bool:
+        """Go back to weights at which all was well, to go on from there in smaller steps; return whether to go on."""
+        rollback, older = self.plan.rollback, self.good[0]
+        self.events.append(f"step {trouble.step}: {trouble.message}")
+        names = [name.partition("/")[2] or name for name in trouble.sites if name != "gradient"] or trouble.sites
+        # at the weights that one would go back to, smaller steps make no difference
+        if self.rollbacks == rollback.times or trouble.step == older.step:
+            self.stop_reason = (
+                f"{trouble.kind} loss at step {trouble.step}, at site {', '.join(map(repr, names))}"
+                f"{f', after {self.rollbacks} rollbacks' if self.rollbacks else ''}; what was learnt until then is "
+                "kept. Try a smaller learning rate or clip_norm, or look for extreme values in that head"
+            )
+            if trouble.kind == "exploding":
+                self.go_to(older)
+            elif self.look_every > 1:  # steps were taken since
+                self.go_to(self.good[-1])
+            return False
+        self.rollbacks += 1
+        self.shrink *= rollback.factor
+        self.events.append(
+            f"step {self.step}: rolled back to the weights of step {older.step}, with {self.shrink:.3g} times the "
+            f"learning rate from here on ({self.rollbacks} of {rollback.times})"
+        )
+        self.go_to(older)
+        self.good = [older._replace(step=self.step + 1)]
+        self.watch.forget()
         return True
 
     def _report(self, report: _Report, bar: tqdm) -> None:
@@ -278,14 +339,6 @@ def validation_bound(
         total = total + bound * batch.num_sequences
         count += batch.num_sequences
     return float(total) / count / len(data)
-
-
-def _endless(data: SequenceData, batch_size: int, generator: torch.Generator) -> Iterator[SequenceData]:
-    while True:
-        if batch_size >= len(data):
-            yield data
-        else:
-            yield from data.batches(batch_size, generator=generator)
 
 
 def _scored_steps(data: SequenceData) -> int:

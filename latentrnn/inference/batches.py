@@ -1,0 +1,39 @@
+"""The batches of a fit: shuffled passes over the data that can be left and taken up again anywhere."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from latentrnn.data import SequenceData
+from latentrnn.data.batching import plan
+
+
+class Batches:
+    """Endless batches; each pass visits every sequence once, in an order of its own."""
+
+    def __init__(self, data: SequenceData, batch_size: int, generator: torch.Generator) -> None:
+        self.data, self.batch_size, self.generator = data, batch_size, generator
+        self.order: list[Tensor] = []
+        self.position = 0  # batches of this pass that were handed out
+        self.start = generator.get_state()  # of the generator, before it made this pass's order
+
+    def next(self) -> SequenceData:
+        """Return the next batch."""
+        if self.batch_size >= len(self.data):
+            return self.data
+        if self.position == len(self.order):
+            self._begin(self.generator.get_state())
+        self.position += 1
+        return self.data.batch(self.order[self.position - 1])
+
+    def go_to(self, start: Tensor, position: int) -> None:
+        """Go to where other batches of the same data and size were: their `start` and `position`."""
+        self.generator.set_state(start)
+        if position:
+            self._begin(start)
+        self.position = position
+
+    def _begin(self, start: Tensor) -> None:
+        self.start, self.position = start, 0
+        self.order = list(plan(self.data.host_lengths, self.batch_size, self.data.padded, self.generator))

@@ -1,0 +1,113 @@
+"""When a fit has gone wrong: a term that is no longer a number, or a loss far above what it was."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+WINDOW = 10  # steps that are judged together, so that one odd batch is no divergence
+PAST = 200  # steps with which they are compared
+LEAST_SPREAD = 0.1  # nats per scored step: a loss that hardly moves must not turn a ripple into an explosion
+
+
+class Trouble(NamedTuple):
+    """What went wrong.
+
+    Attributes:
+        step: where it was first seen.
+        kind: "non-finite" or "exploding".
+        sites: the terms that it was seen in.
+        message: the same in words.
+    """
+
+    step: int
+    kind: str
+    sites: list[str]
+    message: str
+
+
+class Watch:
+    """Compares the terms of the loss with those before.
+
+    A term that is not finite is trouble at once. A loss explodes when the median of the last `WINDOW` steps exceeds the
+    median of the `PAST` steps before by more than `tolerance` times their spread (1.4826 times the median absolute
+    deviation, at least `LEAST_SPREAD`). All are taken at the present weight of the KL term, so that its warm-up, which
+    raises the loss, is no explosion.
+
+    Args:
+        tolerance: in spreads; infinity looks for non-finite terms alone.
+        scored_steps: what terms are divided by, so that they are nats per scored step.
+
+    References:
+        Hampel. The influence curve and its role in robust estimation. 1974 (median and median absolute deviation).
+    """
+
+    def __init__(self, tolerance: float, scored_steps: int) -> None:
+        self.tolerance, self.scored_steps = tolerance, scored_steps
+        self.names: list[str] = []
+        self.past: deque[list[float]] = deque(maxlen=PAST)
+        self.fresh: list[list[float]] = []
+
+    @property
+    def content(self) -> bool:
+        """Whether everything seen so far was judged, and found in order."""
+        return not self.fresh
+
+    def look(self, steps: Sequence[int], names: list[str], rows: list[list[float]], kl_weight: float) -> Trouble | None:
+        """Take in the terms of some steps, and say what is wrong with them, if anything is.
+
+        Args:
+            steps: their numbers.
+            names: of the terms.
+            rows: per step the terms, nats for the whole plate.
+            kl_weight: the present one.
+        """
+        for step, row in zip(steps, rows, strict=True):
+            bad = [name for name, value in zip(names, row, strict=True) if not math.isfinite(value)]
+            if bad:
+                return Trouble(step, "non-finite", bad, f"non-finite {', '.join(bad)}")
+        if names != self.names:  # the terms of another kind of batch cannot be compared
+            self.names, self.fresh = names, []
+            self.past.clear()
+        self.fresh += rows
+        if len(self.fresh) < WINDOW:
+            return None
+        trouble = self._explosion(steps[-1], kl_weight) if len(self.past) >= WINDOW else None
+        if trouble is None:
+            self.past.extend(self.fresh)
+            self.fresh = []
+        return trouble
+
+    def forget(self) -> None:
+        """Leave out what was not found in order, after going back."""
+        self.fresh = []
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs, in JSON form."""
+        return {"names": self.names, "past": list(self.past), "fresh": self.fresh}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where another watch was."""
+        self.names, self.fresh = state["names"], state["fresh"]
+        self.past.clear()
+        self.past.extend(state["past"])
+
+    def _explosion(self, step: int, kl_weight: float) -> Trouble | None:
+        before, now = self._costs(list(self.past), kl_weight), self._costs(self.fresh, kl_weight)
+        reference, loss = float(np.median(before.sum(1))), float(np.median(now.sum(1)))
+        deviation = float(np.median(np.abs(before.sum(1) - reference)))
+        if not loss - reference > self.tolerance * max(1.4826 * deviation, LEAST_SPREAD):
+            return None
+        worst = self.names[int(np.argmax(np.median(now, 0) - np.median(before, 0)))]
+        message = f"exploding loss, {loss:.4g} nats per scored step after {reference:.4g}, most of it {worst}"
+        return Trouble(step, "exploding", [worst], message)
+
+    def _costs(self, rows: list[list[float]], kl_weight: float) -> NDArray[np.float64]:
+        """What each term adds to the loss, (step, term), nats per scored step."""
+        signs = [-1.0 if n.startswith("log_likelihood/") else kl_weight * n.startswith("kl/") for n in self.names]
+        return np.array(rows) * np.array(signs) / self.scored_steps

@@ -1,0 +1,54 @@
+"""What a step of the optimiser changes, copied and put back: weights, moments, averages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Snapshot(NamedTuple):
+    """Copies of all that a step changes.
+
+    Attributes:
+        step: the step whose gradient is taken at these weights.
+        tensors: by name, `model/...`, `guide/...`, `optimiser/0/exp_avg`, `average/0`.
+    """
+
+    step: int
+    tensors: dict[str, Tensor]
+
+
+def take_snapshot(
+    step: int, model: nn.Module, guide: nn.Module, engine: torch.optim.Optimizer, average: list[Tensor]
+) -> Snapshot:
+    """Return a snapshot; nothing in it changes with later steps."""
+    found = {f"model/{name}": value for name, value in model.state_dict().items()}
+    found |= {f"guide/{name}": value for name, value in guide.state_dict().items()}
+    for index, moments in engine.state_dict()["state"].items():
+        found |= {f"optimiser/{index}/{name}": value for name, value in moments.items()}
+    found |= {f"average/{index}": value for index, value in enumerate(average)}
+    return Snapshot(step, {name: value.detach().clone() for name, value in found.items()})
+
+
+@torch.no_grad()
+def put_back(
+    snapshot: Snapshot, model: nn.Module, guide: nn.Module, engine: torch.optim.Optimizer, average: list[Tensor]
+) -> None:
+    """Give everything the values that it had; the snapshot itself stays usable."""
+    model.load_state_dict(part(snapshot.tensors, "model"))
+    guide.load_state_dict(part(snapshot.tensors, "guide"))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for path, value in part(snapshot.tensors, "optimiser").items():
+        index, _, name = path.partition("/")
+        moments.setdefault(int(index), {})[name] = value.clone()  # the optimiser writes into what it is given
+    engine.load_state_dict(engine.state_dict() | {"state": moments})
+    for number, mean in enumerate(average):
+        mean.copy_(snapshot.tensors[f"average/{number}"])
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors below `prefix/`, named without it."""
+    return {name.removeprefix(f"{prefix}/"): v for name, v in tensors.items() if name.startswith(f"{prefix}/")}
