@@ -34,10 +34,10 @@ class Trouble(NamedTuple):
 class Watch:
     """Compares the terms of the loss with those before.
 
-    A term that is not finite is trouble at once. A loss explodes when the median of the last `WINDOW` steps exceeds the
-    median of the `PAST` steps before by more than `tolerance` times their spread (1.4826 times the median absolute
-    deviation, at least `LEAST_SPREAD`). All are taken at the present weight of the KL term, so that its warm-up, which
-    raises the loss, is no explosion.
+    A term that is not finite is trouble at once. A loss explodes when the median of the last `WINDOW` steps exceeds
+    what was high among the `PAST` steps before (their 95% quantile, so that a rare kind of batch is no explosion) by
+    more than `tolerance` times their spread (1.4826 times the median absolute deviation, at least `LEAST_SPREAD`). All
+    are taken at the present weight of the KL term, so that its warm-up, which raises the loss, is none either.
 
     Args:
         tolerance: in spreads; infinity looks for non-finite terms alone.
@@ -99,9 +99,10 @@ class Watch:
 
     def _explosion(self, step: int, kl_weight: float) -> Trouble | None:
         before, now = self._costs(list(self.past), kl_weight), self._costs(self.fresh, kl_weight)
-        reference, loss = float(np.median(before.sum(1))), float(np.median(now.sum(1)))
-        deviation = float(np.median(np.abs(before.sum(1) - reference)))
-        if not loss - reference > self.tolerance * max(1.4826 * deviation, LEAST_SPREAD):
+        losses, loss = before.sum(1), float(np.median(now.sum(1)))
+        reference = float(np.median(losses))
+        spread = max(1.4826 * float(np.median(np.abs(losses - reference))), LEAST_SPREAD)
+        if not loss > float(np.quantile(losses, 0.95)) + self.tolerance * spread:
             return None
         worst = self.names[int(np.argmax(np.median(now, 0) - np.median(before, 0)))]
         message = f"exploding loss, {loss:.4g} nats per scored step after {reference:.4g}, most of it {worst}"

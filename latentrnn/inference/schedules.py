@@ -169,9 +169,9 @@ class Rollback:
     Args:
         times: how often in one fit; after that it stops, and keeps what was learnt. 0 stops at the first sight.
         factor: of the learning rate, from then on.
-        tolerance: the loss explodes when the median of ten steps exceeds the median of the 200 steps before by this
-            many times their spread (the scaled median absolute deviation, at least 0.1 nats per scored step); infinity
-            looks for non-finite losses alone.
+        tolerance: the loss explodes when the median of ten steps exceeds the 95% quantile of the 200 steps before by
+            this many times their spread (the scaled median absolute deviation, at least 0.1 nats per scored step);
+            infinity looks for non-finite losses alone.
 
     Raises:
         ValueError: a value out of range.

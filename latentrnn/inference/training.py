@@ -236,10 +236,10 @@ class Run:
                 f"{f', after {self.rollbacks} rollbacks' if self.rollbacks else ''}; what was learnt until then is "
                 "kept. Try a smaller learning rate or clip_norm, or look for extreme values in that head"
             )
-            if trouble.kind == "exploding":
-                self.go_to(older)
-            elif self.look_every > 1:  # steps were taken since
-                self.go_to(self.good[-1])
+            if trouble.kind == "exploding" or self.rollbacks or self.look_every > 1:
+                kept = older if trouble.kind == "exploding" or self.rollbacks else self.good[-1]
+                self.go_to(kept)
+                self.step = kept.step
             return False
         self.rollbacks += 1
         self.shrink *= rollback.factor
