@@ -37,7 +37,8 @@ class Watch:
     A term that is not finite is trouble at once. A loss explodes when the median of the last `WINDOW` steps exceeds
     what was high among the `PAST` steps before (their 95% quantile, so that a rare kind of batch is no explosion) by
     more than `tolerance` times their spread (1.4826 times the median absolute deviation, at least `LEAST_SPREAD`). All
-    are taken at the present weight of the KL term, so that its warm-up, which raises the loss, is none either.
+    are taken at the present weight of the KL term, so that its warm-up, which raises the loss, is none either. Where
+    another bound than the ELBO is maximised, which its terms do not add up to, it is the loss.
 
     Args:
         tolerance: in spreads; infinity looks for non-finite terms alone.
@@ -99,7 +100,7 @@ class Watch:
 
     def _explosion(self, step: int, kl_weight: float) -> Trouble | None:
         before, now = self._costs(list(self.past), kl_weight), self._costs(self.fresh, kl_weight)
-        losses, loss = before.sum(1), float(np.median(now.sum(1)))
+        losses, loss = self._losses(list(self.past), before), float(np.median(self._losses(self.fresh, now)))
         reference = float(np.median(losses))
         spread = max(1.4826 * float(np.median(np.abs(losses - reference))), LEAST_SPREAD)
         if not loss > float(np.quantile(losses, 0.95)) + self.tolerance * spread:
@@ -107,6 +108,11 @@ class Watch:
         worst = self.names[int(np.argmax(np.median(now, 0) - np.median(before, 0)))]
         message = f"exploding loss, {loss:.4g} nats per scored step after {reference:.4g}, most of it {worst}"
         return Trouble(step, "exploding", [worst], message)
+
+    def _losses(self, rows: list[list[float]], costs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The loss of each step, nats per scored step."""
+        bounds = [i for i, name in enumerate(self.names) if "/" not in name and name != "gradient"]
+        return -np.array(rows)[:, bounds[0]] / self.scored_steps if bounds else costs.sum(1)
 
     def _costs(self, rows: list[list[float]], kl_weight: float) -> NDArray[np.float64]:
         """What each term adds to the loss, (step, term), nats per scored step."""

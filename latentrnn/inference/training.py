@@ -228,7 +228,8 @@ class Run:
         """Go back to weights at which all was well, to go on from there in smaller steps; return whether to go on."""
         rollback, older = self.plan.rollback, self.good[0]
         self.events.append(f"step {trouble.step}: {trouble.message}")
-        names = [name.partition("/")[2] or name for name in trouble.sites if name != "gradient"] or trouble.sites
+        # the bound and the gradient stand for all sites
+        names = [name.partition("/")[2] for name in trouble.sites if "/" in name] or trouble.sites
         # at the weights that one would go back to, smaller steps make no difference
         if self.rollbacks == rollback.times or trouble.step == older.step:
             self.stop_reason = (

@@ -100,6 +100,7 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "averaging": lambda: {"optimiser": lr.AdamW(averaging=0.9)},
     "coordinated dropout": lambda: {"coordinated_dropout": 0.3},
     "particles": lambda: {"num_particles": 3},
+    "iwae": lambda: {"objective": lr.IWAE(), "num_particles": 3},
     "double": lambda: {"data": make_data(dtype=torch.float64), "validation": None},
     "dropout": lambda: {"transition": lr.GRU(4, layers=2, dropout=0.3)},
     "zoneout": lambda: {"transition": lr.LSTM(4, zoneout=0.3)},

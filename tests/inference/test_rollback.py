@@ -280,6 +280,21 @@ def test_explosions_are_seen_at_their_term() -> None:
     assert len(watched(5 + noise + 50 * late)) == (400 - 300) // WINDOW
 
 
+def test_another_bound_is_the_loss_where_there_is_one() -> None:
+    names, late = ["log_likelihood/y", "kl/z", "iwae", "gradient"], 100
+
+    def seen(rises: str) -> bool:
+        watch = Watch(20.0, 1)
+        rows = [
+            [0.0, 1.0 + 1e3 * (rises == "kl" and t >= late), -1e3 * (rises == "iwae" and t >= late), 1.0]
+            for t in range(120)
+        ]
+        return any(watch.look([t], names, [row], 1.0) is not None for t, row in enumerate(rows))
+
+    assert seen("iwae")
+    assert not seen("kl")
+
+
 def test_a_watch_is_restored() -> None:
     rng = np.random.default_rng(0)
     first, second = Watch(20.0, 3), Watch(20.0, 3)
