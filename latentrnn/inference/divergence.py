@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,13 +43,14 @@ class Watch:
     Args:
         tolerance: in spreads; infinity looks for non-finite terms alone.
         scored_steps: what terms are divided by, so that they are nats per scored step.
+        head_weights: of the log-likelihoods of the named heads in the loss; one where a head is not named.
 
     References:
         Hampel. The influence curve and its role in robust estimation. 1974 (median and median absolute deviation).
     """
 
-    def __init__(self, tolerance: float, scored_steps: int) -> None:
-        self.tolerance, self.scored_steps = tolerance, scored_steps
+    def __init__(self, tolerance: float, scored_steps: int, head_weights: Mapping[str, float] | None = None) -> None:
+        self.tolerance, self.scored_steps, self.head_weights = tolerance, scored_steps, head_weights or {}
         self.names: list[str] = []
         self.past: deque[list[float]] = deque(maxlen=PAST)
         self.fresh: list[list[float]] = []
@@ -116,5 +117,7 @@ class Watch:
 
     def _costs(self, rows: list[list[float]], kl_weight: float) -> NDArray[np.float64]:
         """What each term adds to the loss, (step, term), nats per scored step."""
-        signs = [-1.0 if n.startswith("log_likelihood/") else kl_weight * n.startswith("kl/") for n in self.names]
-        return np.array(rows) * np.array(signs) / self.scored_steps
+        weights = {"log_likelihood": -1.0, "kl": kl_weight}
+        parts = [name.partition("/") for name in self.names]
+        factors = [weights.get(kind, 0.0) * self.head_weights.get(name, 1.0) for kind, _, name in parts]
+        return np.array(rows) * np.array(factors) / self.scored_steps

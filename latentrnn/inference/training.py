@@ -103,7 +103,7 @@ class Run:
         self.validation_steps = 0 if validation is None else _scored_steps(validation)
         # on a GPU the host looks at the loss only now and then
         self.look_every = 1 if train.device.type == "cpu" else plan.report_every
-        self.watch = Watch(plan.rollback.tolerance, self.train_steps)
+        self.watch = Watch(plan.rollback.tolerance, self.train_steps, plan.head_weights)
         self.step, self.stale = 0, 0  # the next step, and evaluations without improvement
         self.finished = False
         self.rollbacks, self.shrink = 0, 1.0  # so far, and what they left of the learning rate

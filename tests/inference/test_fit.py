@@ -301,11 +301,11 @@ def test_weights_of_heads_are_in_the_gradient_and_not_in_the_report() -> None:
         assert result.history[name] == plain.history[name]
     parameters = [*plain.model.parameters(), *plain.guide.parameters()]
     plan = training.Plan(
-        1, 12, 1, lr.ELBO(), lr.AdamW(clip_norm=1e9), lr.Constant(), lr.KLWarmUp(0.0), lr.EarlyStopping(), 0.0,
-        {"spikes": 7.0}, False, 1,
+        1, 12, 1, lr.ELBO(), lr.AdamW(clip_norm=1e9), lr.Constant(), lr.KLWarmUp(0.0), lr.EarlyStopping(),
+        lr.Rollback(), 0.0, {"spikes": 7.0}, False, 1,
     )  # fmt: skip
     torch.manual_seed(3)
-    training.Run(plain.model, plain.guide, data, None, plan)._gradient(data, 0, 0)
+    training.Run(plain.model, plain.guide, data, None, plan, torch.Generator())._gradient(data, 0, 0)
     found = [p.grad.clone() for p in parameters]
     torch.manual_seed(3)
     terms = lr.elbo_terms(plain.model, plain.guide, data)

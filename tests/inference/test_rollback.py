@@ -295,6 +295,14 @@ def test_another_bound_is_the_loss_where_there_is_one() -> None:
     assert not seen("kl")
 
 
+def test_a_head_that_does_not_count_does_not_explode() -> None:
+    for weight in (0.0, 1.0):
+        watch = Watch(20.0, 1, {"y": weight})
+        losses = [-1e3 * (t >= 100) for t in range(120)]
+        found = [watch.look([t], ["log_likelihood/y"], [[loss]], 1.0) for t, loss in enumerate(losses)]
+        assert any(found) == (weight > 0)
+
+
 def test_a_watch_is_restored() -> None:
     rng = np.random.default_rng(0)
     first, second = Watch(20.0, 3), Watch(20.0, 3)
