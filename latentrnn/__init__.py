@@ -1,5 +1,8 @@
 """Probabilistic state-space models whose transitions are recurrent networks."""
 
+from latentrnn.criticism import PIT as PIT
+from latentrnn.criticism import Calibration as Calibration
+from latentrnn.criticism import Coverage as Coverage
 from latentrnn.criticism import PredictiveCheck as PredictiveCheck
 from latentrnn.criticism import Score as Score
 from latentrnn.criticism import Statistic as Statistic
@@ -13,7 +16,10 @@ from latentrnn.criticism import one_step_ahead_bits_per_spike as one_step_ahead_
 from latentrnn.criticism import one_step_ahead_log_likelihood as one_step_ahead_log_likelihood
 from latentrnn.criticism import paired_difference as paired_difference
 from latentrnn.criticism import posterior_predictive_check as posterior_predictive_check
+from latentrnn.criticism import predictive_pit as predictive_pit
 from latentrnn.criticism import r2 as r2
+from latentrnn.criticism import rank_calibration as rank_calibration
+from latentrnn.criticism import simulation_based_calibration as simulation_based_calibration
 from latentrnn.criticism import teacher_forced_check as teacher_forced_check
 from latentrnn.criticism import time_rescaling as time_rescaling
 from latentrnn.data import DataSpec as DataSpec

@@ -8,6 +8,11 @@ from latentrnn.criticism.checks import teacher_forced_check as teacher_forced_ch
 from latentrnn.criticism.compare import compare as compare
 from latentrnn.criticism.elpd import elpd_data as elpd_data
 from latentrnn.criticism.held_out import held_out_log_likelihood as held_out_log_likelihood
+from latentrnn.criticism.pit import PIT as PIT
+from latentrnn.criticism.pit import predictive_pit as predictive_pit
+from latentrnn.criticism.ranks import Calibration as Calibration
+from latentrnn.criticism.ranks import Coverage as Coverage
+from latentrnn.criticism.ranks import rank_calibration as rank_calibration
 from latentrnn.criticism.scores import PairedDifference as PairedDifference
 from latentrnn.criticism.scores import RSquared as RSquared
 from latentrnn.criticism.scores import Score as Score
@@ -17,5 +22,6 @@ from latentrnn.criticism.scores import one_step_ahead_bits_per_spike as one_step
 from latentrnn.criticism.scores import one_step_ahead_log_likelihood as one_step_ahead_log_likelihood
 from latentrnn.criticism.scores import paired_difference as paired_difference
 from latentrnn.criticism.scores import r2 as r2
+from latentrnn.criticism.simulation_based import simulation_based_calibration as simulation_based_calibration
 from latentrnn.criticism.statistics import Statistic as Statistic
 from latentrnn.criticism.statistics import default_statistics as default_statistics

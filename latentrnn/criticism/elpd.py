@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import numpy
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -55,6 +56,26 @@ def arviz_compare(elpds: Mapping[str, Any], method: str) -> pandas.DataFrame:
     if major == 0:
         return library.compare(dict(elpds), ic="loo", method=method, scale="log", seed=0)
     return library.compare(dict(elpds), method=method)
+
+
+def psis_weights(log_ratios: Tensor) -> tuple[Tensor, Tensor]:
+    """Return normalised Pareto-smoothed weights, (draw, unit), and k-hat, (unit,), of log importance ratios.
+
+    Args:
+        log_ratios: (draw, unit), nats.
+
+    References:
+        Vehtari, Simpson, Gelman, Yao, Gabry. Pareto smoothed importance sampling. 2024.
+    """
+    library, major = _arviz()
+    ratios = log_ratios.T.detach().cpu().double().numpy()
+    if major == 0:
+        log_weights, shape = library.psislw(ratios)
+    else:
+        # this generation takes log-likelihoods, whose negatives are the ratios
+        log_weights, shape = import_module("arviz_stats.base").array_stats.psislw(-ratios, axis=-1)
+    smoothed = torch.softmax(torch.as_tensor(numpy.asarray(log_weights)), -1)
+    return smoothed.T, torch.as_tensor(numpy.atleast_1d(shape))
 
 
 def _arviz() -> tuple[Any, int]:

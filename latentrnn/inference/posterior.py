@@ -80,6 +80,11 @@ class Posterior:
         """The seed from which every method starts."""
         return self._draws.seed
 
+    @property
+    def device(self) -> torch.device:
+        """Where the posterior computes; its results are on the CPU."""
+        return self._draws.device
+
     def reseeded(self, seed: int) -> Posterior:
         """Return the same posterior with another seed."""
         other = copy.copy(self)

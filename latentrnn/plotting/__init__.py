@@ -5,3 +5,6 @@ from latentrnn.plotting.checks import predictive_check as predictive_check
 from latentrnn.plotting.history import history as history
 from latentrnn.plotting.rates import raster as raster
 from latentrnn.plotting.rates import rates as rates
+from latentrnn.plotting.simulation_based import coverage as coverage
+from latentrnn.plotting.simulation_based import pit as pit
+from latentrnn.plotting.simulation_based import rank_ecdf as rank_ecdf

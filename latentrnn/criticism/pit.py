@@ -1,0 +1,130 @@
+"""Probability integral transforms of what was observed: uniform if the predictive distribution is right."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from latentrnn.criticism.elpd import psis_weights
+from latentrnn.inference.posterior import Posterior
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class PIT:
+    """P(replicate <= observed) of every scored entry of a head, randomised within ties.
+
+    Attributes:
+        head: the head's name.
+        values: (sequence, time, channel), or (sequence, channel); NaN where nothing is scored.
+        num_samples: replicates behind each value.
+        leave_one_out: whether each sequence was left out of what predicts it.
+        pareto_k: of the weights that leave it out, (sequence,); above 0.7 its values are not to be believed.
+        seed: of replicates and ties.
+
+    References:
+        Czado, Gneiting, Held. Predictive model assessment for count data. 2009.
+        Gelfand, Dey, Chang. Model determination using predictive distributions with implementation via sampling-based
+        methods. 1992.
+    """
+
+    head: str
+    values: Tensor
+    num_samples: int
+    leave_one_out: bool
+    pareto_k: Tensor | None
+    seed: int
+
+    @property
+    def p_value(self) -> Tensor:
+        """Kolmogorov-Smirnov p-value of each channel, (channel,), from one entry of every sequence.
+
+        Entries of one sequence depend on each other, those of different sequences do not: so one is drawn from each,
+        from `seed`. NaN for a channel with fewer than five sequences.
+        """
+        from scipy.stats import kstest
+
+        generator = torch.Generator().manual_seed(self.seed)
+        flat = self.values.reshape(len(self.values), -1, self.values.shape[-1])
+        lots = torch.rand(flat.shape, generator=generator).masked_fill(flat.isnan(), -1.0)
+        chosen = flat.gather(1, lots.argmax(1, keepdim=True)).squeeze(1)
+        found = []
+        for channel in chosen.T:
+            seen = channel[~channel.isnan()]
+            found.append(float(kstest(seen.double().numpy(), "uniform").pvalue) if len(seen) >= 5 else float("nan"))
+        return torch.tensor(found)
+
+    def plot(self, *, channel: int | None = None, ax: Axes | None = None) -> Axes:
+        """Draw the histogram of the values, see `latentrnn.plotting.pit`."""
+        from latentrnn.plotting import pit
+
+        return pit(self, channel=channel, ax=ax)
+
+
+def predictive_pit(
+    posterior: Posterior, head: str, *, num_samples: int = 500, leave_one_out: bool = False, seed: int = 0
+) -> PIT:
+    """Return the probability integral transform of a head's observed entries.
+
+    The predictive distribution is that of a sequence of which nothing is known but its covariates: local latents come
+    from the model, parameters with priors from their posterior, and heads that feed back run free. (Latents inferred
+    from the very entries that are judged would make any model look calibrated.) So the sequences must be new to the
+    posterior, or be left out one at a time: with `leave_one_out` the draws of the parameters are weighted by
+    1 / p(y_n | parameters), smoothed (PSIS).
+
+    Args:
+        posterior: of the sequences to be judged.
+        head: the head's name.
+        num_samples: replicates, or draws of the parameters with `leave_one_out`.
+        leave_one_out: for sequences that the posterior of the parameters has seen.
+        seed: of replicates and ties.
+
+    Raises:
+        ValueError: an unknown head, sequences that were fitted though nothing leaves them out, or `leave_one_out`
+            where no parameter has a posterior.
+
+    References:
+        Vehtari, Gelman, Gabry. Practical Bayesian model evaluation using leave-one-out cross-validation and WAIC. 2017.
+    """
+    if head not in posterior.model.observations:
+        raise ValueError(f"unknown head {head!r}; the model has {sorted(posterior.model.observations)}")
+    data, used = posterior.data.to("cpu"), None if posterior.result is None else posterior.result.used
+    if leave_one_out and not posterior.model.parameter_sites():
+        raise ValueError(
+            "predictive_pit: leave_one_out weighs draws of parameters with priors, of which the model has none; use "
+            "sequences that were not fitted"
+        )
+    if not leave_one_out and used is not None:
+        seen = sum(any(key.key == other.key and key.overlaps(other) for other in used) for key in data.keys)
+        if seen:
+            raise ValueError(
+                f"predictive_pit: {seen} of {len(data)} sequences took part in the fit; use others, or leave_one_out"
+            )
+    posterior = posterior.reseeded(seed)
+    replicates = posterior.predictive(num_samples, heads=[head], latents="prior")[head]
+    weights = torch.full((num_samples, len(data)), 1 / num_samples, dtype=torch.float64)
+    pareto_k = None
+    if leave_one_out:
+        # the draws of the parameters are those of `predictive`, from the same seed
+        weights, pareto_k = psis_weights(-posterior.log_likelihood(num_draws=num_samples))
+        if (bad := int((pareto_k > 0.7).sum())) > 0:
+            warnings.warn(
+                f"predictive_pit: Pareto k is above 0.7 for {bad} of {len(data)} sequences, which cannot be left out "
+                "by weights; fit without them instead",
+                stacklevel=2,
+            )
+    observed = data.observations[head]
+    weights = weights.reshape(num_samples, len(data), *[1] * (observed.dim() - 1))
+    # what was observed counts as one more replicate, so that the value is exactly uniform for any number of them
+    share = num_samples / (num_samples + 1)
+    below = (weights * (replicates < observed)).sum(0) * share
+    ties = (weights * (replicates == observed)).sum(0) * share + 1 / (num_samples + 1)
+    generator = torch.Generator().manual_seed(seed)
+    values = below + ties * torch.rand(ties.shape, generator=generator, dtype=torch.float64)
+    return PIT(head, values.masked_fill(~data.scored(head), torch.nan), num_samples, leave_one_out, pareto_k, seed)
