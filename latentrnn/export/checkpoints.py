@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from latentrnn.export.strict_json import dumps, loads
+from latentrnn.export.unfinished import unfinished_files
 from latentrnn.export.weights import read_weights, write_atomically, write_weights
 
 if TYPE_CHECKING:
@@ -186,7 +187,9 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{directory}: no such directory; expected one that FitResult.save wrote")
     path = directory / MANIFEST
     if not path.is_file():
-        raise ValueError(f"{directory}: not a latentrnn checkpoint; expected a directory with a {MANIFEST}")
+        under_way = "; it holds a fit that is under way: go on with fit(checkpoint=..., resume=True)"
+        hint = under_way if unfinished_files(directory) else ""
+        raise ValueError(f"{directory}: not a latentrnn checkpoint; expected a directory with a {MANIFEST}{hint}")
     try:
         manifest = loads(path.read_bytes().decode())
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors

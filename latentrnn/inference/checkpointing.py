@@ -136,7 +136,10 @@ def _state(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 # the attributes of a run that have a JSON form
-_PLAIN = ("step", "stale", "shrink", "rollbacks", "history", "events", "stop_reason", "best_step", "best_bound")
+_PLAIN = (
+    *("step", "stale", "rollbacks", "shrink", "restart"),
+    *("history", "events", "stop_reason", "best_step", "best_bound"),
+)
 
 
 def _restore(run: Run, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ class FitResult:
         seed: the seed.
         settings: everything else that `fit` was told, in JSON form.
         used: identity of every sequence that was fitted or decided when to stop.
-        events: what happened on the way (non-finite losses, interrupts), in order.
+        events: what happened on the way (losses that diverged, rollbacks, interrupts, resumes), in order.
     """
 
     model: LatentRNN

@@ -106,7 +106,8 @@ class Run:
         self.watch = Watch(plan.rollback.tolerance, self.train_steps, plan.head_weights)
         self.step, self.stale = 0, 0  # the next step, and evaluations without improvement
         self.finished = False
-        self.rollbacks, self.shrink = 0, 1.0  # so far, and what they left of the learning rate
+        # so far, what they left of the learning rate, and the first step after the last one
+        self.rollbacks, self.shrink, self.restart = 0, 1.0, 0
         self.good = [self.snapshot()]  # the last two; the older one is far enough from where trouble is seen
 
     def loop(self, keeper: Keeper | None = None) -> None:
@@ -217,10 +218,11 @@ class Run:
     def _look(self, recent: list[_Report]) -> Trouble | None:
         """Look at the terms of some steps; where all is well, remember what can be gone back to."""
         names = list(recent[-1].terms)
-        rows = torch.stack([torch.stack([value.double() for value in report.terms.values()]) for report in recent])
+        terms = [[value.to(self.train.device, torch.float64) for value in report.terms.values()] for report in recent]
+        rows = torch.stack([torch.stack(values) for values in terms])  # one transfer for all
         steps = [report.step for report in recent]
         trouble = self.watch.look(steps, names, rows.tolist(), recent[-1].kl_weight)
-        if trouble is None and self.watch.content and self.step > self.good[-1].step:
+        if trouble is None and self.watch.content and self.step > max(self.good[-1].step, self.restart):
             self.good = [self.good[-1], self.snapshot()]
         return trouble
 
@@ -231,11 +233,12 @@ class Run:
         # the bound and the gradient stand for all sites
         names = [name.partition("/")[2] for name in trouble.sites if "/" in name] or trouble.sites
         # at the weights that one would go back to, smaller steps make no difference
-        if self.rollbacks == rollback.times or trouble.step == older.step:
+        if self.rollbacks == rollback.times or trouble.step == max(older.step, self.restart):
+            tried = f", after {self.rollbacks} rollback{'s' if self.rollbacks > 1 else ''}" if self.rollbacks else ""
             self.stop_reason = (
-                f"{trouble.kind} loss at step {trouble.step}, at site {', '.join(map(repr, names))}"
-                f"{f', after {self.rollbacks} rollbacks' if self.rollbacks else ''}; what was learnt until then is "
-                "kept. Try a smaller learning rate or clip_norm, or look for extreme values in that head"
+                f"{trouble.kind} loss at step {trouble.step}, at site {', '.join(map(repr, names))}{tried}; what was "
+                "learnt until then is kept. Try a smaller learning rate or clip_norm, or look for extreme values in "
+                "that head"
             )
             if trouble.kind == "exploding" or self.rollbacks or self.look_every > 1:
                 kept = older if trouble.kind == "exploding" or self.rollbacks else self.good[-1]
@@ -249,7 +252,7 @@ class Run:
             f"learning rate from here on ({self.rollbacks} of {rollback.times})"
         )
         self.go_to(older)
-        self.good = [older._replace(step=self.step + 1)]
+        self.good, self.restart = [older], self.step + 1
         self.watch.forget()
         return True
 

@@ -110,6 +110,7 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "switch": lambda: {"latent": lr.RelaxedDiscrete(2)},
     "chain": lambda: {"guide": {"family": lr.GaussianChain()}},
     "flow": lambda: {"guide": {"family": lr.Flow(lr.MeanField(), layers=1, hidden_size=4)}},
+    "per sequence": lambda: {"guide": {"encoder": None, "family": lr.PerSequence(lr.MeanField())}, "validation": None},
     "priors": lambda: {"head": lr.Poisson(priors={"baseline": dist.Normal(0.0, 1.0)})},
     "feedback": lambda: {"head": lr.Poisson(feedback=lr.History(2))},
     "start": lambda: {"start_from": fit(steps=2)},
@@ -210,6 +211,8 @@ def test_an_interrupted_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         patch.setattr(Run, "_gradient", interrupted)
         result = fit(checkpoint=tmp_path, checkpoint_every=0)
     assert "resume=True" in result.stop_reason
+    with pytest.raises(ValueError, match="holds a fit that is under way: go on with"):
+        lr.load(tmp_path)
     result.save(tmp_path)  # to the same folder: neither gets in the other's way
     assert_same(fit(checkpoint=tmp_path, resume=True), expected)
     assert lr.load(tmp_path).events == ["step 9: interrupted"]

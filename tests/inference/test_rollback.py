@@ -153,9 +153,34 @@ def test_the_last_steps_are_looked_at_too(late: bool, spoil: Any, monkeypatch: p
     assert all(torch.isfinite(value).all() for value in result.model.state_dict().values())
 
 
-def test_a_fit_that_went_back_resumes_bit_for_bit(tmp_path: Path, spoil: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_soon_after_one_rollback_the_next_goes_to_the_same_weights(spoil: Any, restored: Any) -> None:
+    spoil(25, 31)
+    result = fit(**steady(steps=40))
+    assert [event.partition("weights of ")[2][:6] for event in result.events[1::2]] == ["step 9", "step 9"]
+    (_, first), (_, second) = restored
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_trouble_right_after_a_rollback_stops_the_fit(late: bool, spoil: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    if late:
+        seen_late(monkeypatch)
+    spoil(25, 30 if late else 26)
+    result = fit(**steady(steps=60))
+    assert result.stop_reason.startswith(
+        f"non-finite loss at step {30 if late else 26}, at site 'innovations', after 1"
+    )
+    assert result.best_step == 9
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_fit_that_went_back_resumes_bit_for_bit(
+    late: bool, tmp_path: Path, spoil: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if late:
+        seen_late(monkeypatch)
     spoil(15, 33)
-    settings = {"steps": 40, "validation": None}
+    settings = {"steps": 40, "validation": None, "report_every": 5}
     expected = fit(**settings)
     assert len(expected.events) == 4
     for at in (12, 20, 36):  # before, between and after
