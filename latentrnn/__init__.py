@@ -9,16 +9,19 @@ from latentrnn.criticism import Statistic as Statistic
 from latentrnn.criticism import TimeRescaling as TimeRescaling
 from latentrnn.criticism import bits_per_spike as bits_per_spike
 from latentrnn.criticism import bits_per_spike_by_block as bits_per_spike_by_block
+from latentrnn.criticism import climatology as climatology
 from latentrnn.criticism import compare as compare
 from latentrnn.criticism import elpd_data as elpd_data
 from latentrnn.criticism import held_out_log_likelihood as held_out_log_likelihood
 from latentrnn.criticism import one_step_ahead_bits_per_spike as one_step_ahead_bits_per_spike
 from latentrnn.criticism import one_step_ahead_log_likelihood as one_step_ahead_log_likelihood
 from latentrnn.criticism import paired_difference as paired_difference
+from latentrnn.criticism import persistence as persistence
 from latentrnn.criticism import posterior_predictive_check as posterior_predictive_check
 from latentrnn.criticism import predictive_pit as predictive_pit
 from latentrnn.criticism import r2 as r2
 from latentrnn.criticism import rank_calibration as rank_calibration
+from latentrnn.criticism import seasonal_naive as seasonal_naive
 from latentrnn.criticism import simulation_based_calibration as simulation_based_calibration
 from latentrnn.criticism import teacher_forced_check as teacher_forced_check
 from latentrnn.criticism import time_rescaling as time_rescaling
@@ -32,6 +35,7 @@ from latentrnn.inference import Adam as Adam
 from latentrnn.inference import AdamW as AdamW
 from latentrnn.inference import Constant as Constant
 from latentrnn.inference import Cosine as Cosine
+from latentrnn.inference import Counterfactual as Counterfactual
 from latentrnn.inference import CouplingReport as CouplingReport
 from latentrnn.inference import EarlyStopping as EarlyStopping
 from latentrnn.inference import Encoder as Encoder
@@ -39,6 +43,7 @@ from latentrnn.inference import Evidence as Evidence
 from latentrnn.inference import Family as Family
 from latentrnn.inference import FitResult as FitResult
 from latentrnn.inference import Flow as Flow
+from latentrnn.inference import Forecast as Forecast
 from latentrnn.inference import GaussianChain as GaussianChain
 from latentrnn.inference import Guide as Guide
 from latentrnn.inference import KLWarmUp as KLWarmUp
@@ -53,6 +58,8 @@ from latentrnn.inference import Renyi as Renyi
 from latentrnn.inference import RNNEncoder as RNNEncoder
 from latentrnn.inference import Rollback as Rollback
 from latentrnn.inference import StepEncoder as StepEncoder
+from latentrnn.inference import coverage as coverage
+from latentrnn.inference import crps as crps
 from latentrnn.inference import elbo_terms as elbo_terms
 from latentrnn.inference import fit as fit
 from latentrnn.models import GRU as GRU

@@ -1,5 +1,8 @@
 """Criticism: predictive checks, calibration, scores, comparison."""
 
+from latentrnn.criticism.baselines import climatology as climatology
+from latentrnn.criticism.baselines import persistence as persistence
+from latentrnn.criticism.baselines import seasonal_naive as seasonal_naive
 from latentrnn.criticism.calibration import TimeRescaling as TimeRescaling
 from latentrnn.criticism.calibration import time_rescaling as time_rescaling
 from latentrnn.criticism.checks import PredictiveCheck as PredictiveCheck

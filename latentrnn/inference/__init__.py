@@ -14,13 +14,17 @@ from latentrnn.inference.families import Markov as Markov
 from latentrnn.inference.families import MeanField as MeanField
 from latentrnn.inference.families import PerSequence as PerSequence
 from latentrnn.inference.filtering import OneStepAhead as OneStepAhead
+from latentrnn.inference.forecasting import Forecast as Forecast
 from latentrnn.inference.guides import Guide as Guide
+from latentrnn.inference.interventions import Counterfactual as Counterfactual
 from latentrnn.inference.objectives import ELBO as ELBO
 from latentrnn.inference.objectives import IWAE as IWAE
 from latentrnn.inference.objectives import Objective as Objective
 from latentrnn.inference.objectives import Renyi as Renyi
 from latentrnn.inference.posterior import Posterior as Posterior
 from latentrnn.inference.result import FitResult as FitResult
+from latentrnn.inference.sample_scores import coverage as coverage
+from latentrnn.inference.sample_scores import crps as crps
 from latentrnn.inference.schedules import Adam as Adam
 from latentrnn.inference.schedules import AdamW as AdamW
 from latentrnn.inference.schedules import Constant as Constant

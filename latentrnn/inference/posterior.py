@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +19,10 @@ from latentrnn.inference.coupling_report import CouplingReport, coupling_reports
 from latentrnn.inference.draws import Draws, assemble, expanded, padding_to_nan
 from latentrnn.inference.evidence import Evidence
 from latentrnn.inference.filtering import OneStepAhead
+from latentrnn.inference.forecasting import Forecast, forecast
 from latentrnn.inference.guides import Guide
+from latentrnn.inference.imputation import impute
+from latentrnn.inference.interventions import Clamp, Counterfactual, counterfactual
 from latentrnn.inference.parameters import JOINT
 from latentrnn.inference.refinement import refine
 from latentrnn.inference.result import FitResult
@@ -249,6 +252,87 @@ class Posterior:
         if check_size("couplings", "num_samples", num_samples) < 2:
             raise ValueError(f"couplings: num_samples must be at least 2, for the error; found {num_samples}")
         return coupling_reports(self._draws, num_samples)
+
+    # -- what is not there -----------------------------------------------------------------------------------------
+
+    def forecast(
+        self,
+        horizon: int,
+        covariates: Mapping[str, Any] | None = None,
+        *,
+        times: Any = None,
+        totals: Mapping[str, Any] | None = None,
+        num_samples: int = 200,
+        heads: Sequence[str] | None = None,
+    ) -> Forecast:
+        """Sample paths that go on after every sequence's own end, by the model's own steps (iterated forecasts).
+
+        They start from draws of the guide given the whole recording, which at the last step is all that there is to
+        know, and from draws of q(theta) where parameters have priors. Heads that feed back run free on their samples.
+
+        Args:
+            horizon: base steps.
+            covariates: covariate to its future, (sequence, horizon, feature); of all that the model uses.
+            times: seconds of the future's steps, (sequence, horizon), where the data's steps are irregular.
+            totals: of heads whose channels share a total, (sequence, frame).
+            num_samples: number of paths.
+            heads: per-step heads; all by default.
+
+        Raises:
+            ValueError: something that is needed of the future is not given, naming it with its shape; a latent that
+                cannot be drawn step by step (a squared-exponential process).
+        """
+        return forecast(self._draws, horizon, covariates, times, totals, num_samples, heads)
+
+    def impute(self, head: str, num_samples: int = 100) -> Tensor:
+        """Draw the missing entries of a head given what was observed; observed entries stay as they are.
+
+        Entries that depend on each other given the states (full covariances, shared totals, drifts) are drawn given
+        those that were observed beside them. What feeds back is the recorded past, holes included, as in the model.
+
+        Args:
+            head: the head's name.
+            num_samples: number of draws.
+
+        Returns:
+            (sample, sequence, time, channel) or (sample, sequence, channel); padding is NaN.
+
+        Raises:
+            ValueError: an unknown head, or one whose totals are not known where channels are missing.
+        """
+        self._head(head)
+        return impute(self._draws, head, num_samples)
+
+    def counterfactual(
+        self,
+        covariates: Mapping[str, Any] | None = None,
+        clamp: Mapping[str, Clamp] | None = None,
+        *,
+        from_step: int = 0,
+        feedback: str = "recorded",
+        num_samples: int = 100,
+    ) -> Counterfactual:
+        """Run the recorded sequences again, with the randomness inferred from them, under an intervention.
+
+        Abduction, action, prediction: what was random (initial state, innovations, or what each drawn state adds to
+        what its past says) stays as the posterior has it; covariates are replaced or gates held; the model runs.
+        Nothing changed gives `rates`, to the last digit.
+
+        Args:
+            covariates: covariate to one number or (sequence, time, feature), taken from `from_step` on.
+            clamp: gate (as in `Transition.record`) to a number, a tensor that broadcasts, or a function of its value.
+            from_step: the first step that is touched.
+            feedback: what heads that feed back do: "recorded", what was observed goes in; "free", from `from_step` on
+                their own samples do, with fresh noise.
+            num_samples: number of draws.
+
+        Raises:
+            ValueError: an unknown covariate or gate, a shape that differs, or a `Discrete` latent.
+
+        References:
+            Pearl. Causality: models, reasoning, and inference. 2009.
+        """
+        return counterfactual(self._draws, covariates, clamp, from_step, feedback, num_samples)
 
     # -- densities -------------------------------------------------------------------------------------------------
 

@@ -89,7 +89,15 @@ class Course:
         head = self.observations[name]
         # the data's own values may have holes; anything else that stands in for them is complete
         mask = self.data.masks[name] if values is self.data.observations[name] else None
+        if mask is None and values is self._drawn.get(name) and self.data.host_context.any():
+            mask = (
+                self.data.masks[name] | ~self._inside_context()
+            )  # drawn after the context, which has the data's holes
         return head.feedback(head.encode_history(values, mask))
+
+    def _inside_context(self) -> Tensor:
+        """Return which base steps were given, (sequence, time, 1)."""
+        return (torch.arange(self.data.num_steps, device=self.data.device) < self.data.context[:, None]).unsqueeze(-1)
 
     def drives(self, name: str) -> bool:
         """Return whether a feeding head's past enters the transition."""

@@ -254,6 +254,11 @@ class Calcium(Observation):
             return super().entry_log_prob(distribution, value)
         return distribution.entry_log_prob(value)
 
+    def complete(self, distribution: dist.Distribution, values: Tensor, mask: Tensor) -> Tensor:
+        if self.drift is None:
+            return super().complete(distribution, values, mask)
+        return distribution.completed(values, mask)
+
     # -- where a fit starts ------------------------------------------------------------------------------------------
 
     def _levels(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from latentrnn.data import HeadSpec
-from latentrnn.models.observations.multinomial import SharedTotal, draw_multinomial
+from latentrnn.models.observations.multinomial import SharedTotal, draw_multinomial, rest_of_total
 from latentrnn.models.observations.observation import HeadInputs
 
 
@@ -98,3 +98,9 @@ class DirichletMultinomialCounts(TorchDistribution):
             alpha = self.alpha.expand(torch.Size(sample_shape) + self.alpha.shape)
             weight = dist.Gamma(alpha, 1.0, validate_args=False).sample()
             return draw_multinomial(self.totals, weight / weight.sum(-1, keepdim=True))
+
+    def completed(self, value: Tensor, mask: Tensor) -> Tensor:
+        """Return a draw given the observed counts; shares of the other categories are Dirichlet whatever these are."""
+        with torch.no_grad():
+            weight = dist.Gamma(self.alpha, 1.0, validate_args=False).sample()
+            return rest_of_total(self.totals, weight, value, mask)

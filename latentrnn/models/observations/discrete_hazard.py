@@ -73,6 +73,14 @@ class DiscreteHazard(Observation):
     def entry_log_prob(self, distribution: dist.Distribution, value: Tensor) -> Tensor:
         return distribution.entry_log_prob(value)
 
+    def complete(self, distribution: dist.Distribution, values: Tensor, mask: Tensor) -> Tensor:
+        drawn = torch.bernoulli(distribution.mean)
+        # who was at risk at an observed step had no event before
+        seen = mask & at_risk(values, mask)
+        drawn = torch.where(seen.flip(-2).cumsum(-2).flip(-2) > 0, 0.0, drawn)
+        drawn = torch.where(mask, values, drawn)
+        return torch.where(mask, values, torch.where(at_risk(drawn, None), drawn, 0.0))
+
     def survival(self, hazard: Tensor) -> Tensor:
         """Return P(no event up to and including t), (..., time, channel), of hazards of that shape."""
         return torch.log1p(-hazard).cumsum(-2).exp()

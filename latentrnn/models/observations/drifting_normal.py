@@ -49,6 +49,20 @@ class DriftingNormal(TorchDistribution):
         weights = torch.randn(shape, dtype=noise.dtype, device=noise.device)
         return self.loc + self.scale * noise + torch.einsum("tkc,...kc->...tc", self.loading, weights)
 
+    def completed(self, value: Tensor, mask: Tensor) -> Tensor:
+        """Return a draw given the observed entries: one of all, its weights corrected by what it has wrong of them."""
+        weights = torch.randn(*self.loc.shape[:-2], *self.loading.shape[1:], dtype=value.dtype, device=value.device)
+        drift = torch.einsum("tkc,...kc->...tc", self.loading, weights)
+        noise = self.scale * torch.randn_like(self.loc)
+        error = torch.where(mask, (value - self.loc - drift - noise) / self.scale, 0.0)
+        loading, seen = self.loading / self.scale, mask.to(value.dtype).expand_as(error)
+        identity = torch.eye(loading.shape[1], dtype=value.dtype, device=value.device)
+        precision = identity + torch.einsum("tkc,...tc,tlc->...ckl", loading, seen, loading)
+        pushed = torch.einsum("tkc,...tc->...ck", loading, error).unsqueeze(-1)
+        moved = torch.linalg.solve(precision, pushed).squeeze(-1)
+        drift = drift + torch.einsum("tkc,...ck->...tc", self.loading, moved)
+        return torch.where(mask, value, self.loc + drift + noise)
+
     def _standard(self, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return residuals and loadings in units of the noise, and which entries count."""
         seen = torch.ones_like(self.loc) if self.mask is None else self.mask.to(self.loc.dtype)

@@ -115,6 +115,12 @@ class Gaussian(Observation):
             return super().entry_log_prob(distribution, value)
         return distribution.step_log_prob(value).unsqueeze(-1)
 
+    def complete(self, distribution: dist.Distribution, values: Tensor, mask: Tensor) -> Tensor:
+        if not self.joint:
+            return super().complete(distribution, values, mask)
+        tril = torch.linalg.cholesky(self.noise_covariance)
+        return StepwiseMultivariateNormal(distribution.mean, tril, None, True).completed(values, mask)
+
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
         return as_link(self.link).inverse((channel_means(values, mask) - self.location) / self.scale)
 
@@ -158,6 +164,15 @@ class StepwiseMultivariateNormal(TorchDistribution):
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         shape = torch.Size(sample_shape) + self.loc.shape
         return self.loc + torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device) @ self.scale_tril.mT
+
+    def completed(self, value: Tensor, mask: Tensor) -> Tensor:
+        """Return a draw given the observed entries: one of all, corrected by what it has wrong of them."""
+        drawn, covariance = self.sample(), self.scale_tril @ self.scale_tril.mT
+        error = torch.where(mask, value - drawn, 0.0).unsqueeze(-1)
+        identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+        both = mask.unsqueeze(-1) & mask.unsqueeze(-2)
+        weights = torch.linalg.solve(torch.where(both, covariance, identity), error)
+        return torch.where(mask, value, drawn + (covariance @ weights).squeeze(-1))
 
     def step_log_prob(self, value: Tensor) -> Tensor:
         """Return log-densities per step, nats, (..., time), zero where nothing is observed."""

@@ -43,6 +43,9 @@ class SharedTotal(Observation):
     def entry_log_prob(self, distribution: dist.Distribution, value: Tensor) -> Tensor:
         return distribution.step_log_prob(value).unsqueeze(-1)
 
+    def complete(self, distribution: dist.Distribution, values: Tensor, mask: Tensor) -> Tensor:
+        return distribution.completed(values, mask)
+
     def check(self, name: str, values: Tensor, mask: Tensor) -> None:
         bad = mask & ((values < 0) | (values != values.floor()))
         refuse_outside(name, type(self).__name__, "non-negative integers", bad, values)
@@ -112,6 +115,19 @@ class MultinomialCounts(TorchDistribution):
         shape = torch.Size(sample_shape) + self.logits.shape
         with torch.no_grad():
             return draw_multinomial(self.totals, self.logits.softmax(-1).expand(shape))
+
+    def completed(self, value: Tensor, mask: Tensor) -> Tensor:
+        """Return a draw given the observed counts: the rest of the total, over the other categories."""
+        return rest_of_total(self.totals, self.logits.softmax(-1), value, mask)
+
+
+def rest_of_total(totals: Tensor, p: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Return counts, observed ones as they are, what is left of the totals (...) drawn in proportion to p."""
+    with torch.no_grad():
+        left = (totals - torch.where(mask, value, 0.0).sum(-1)).clamp_min(0.0)
+        others = torch.where(mask, 0.0, p)
+        share = others / others.sum(-1, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
+        return torch.where(mask, value, draw_multinomial(left, share))
 
 
 def draw_multinomial(totals: Tensor, p: Tensor) -> Tensor:

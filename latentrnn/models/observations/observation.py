@@ -192,6 +192,18 @@ class Observation(Component):
         """Return E[y], (..., time, channel), in the data's own units."""
         return distribution.mean
 
+    def complete(self, distribution: dist.Distribution, values: Tensor, mask: Tensor) -> Tensor:
+        """Return one draw of every entry given those that are observed, which stay as they are.
+
+        A family whose entries depend on each other given the states conditions on what was observed of them.
+
+        Args:
+            distribution: of this head, without a mask.
+            values: (..., time, channel).
+            mask: True = observed, like `values`.
+        """
+        return torch.where(mask, values, distribution.sample())
+
     def check(self, name: str, values: Tensor, mask: Tensor) -> None:
         """Raise a ValueError that names the first observed entry outside the family's support."""
 

@@ -1,0 +1,240 @@
+"""What would have happened: the same latents under other covariates or clamped gates."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from latentrnn.data import SequenceData
+from latentrnn.data.names import check_mapping
+from latentrnn.inference.draws import Draw, Draws, assemble, expanded, padding_to_nan
+from latentrnn.models.ancestral import Course
+from latentrnn.models.latents.latent import gaps
+from latentrnn.models.state_space import LatentRNN
+from latentrnn.models.transitions import Transition
+from latentrnn.models.transitions.transition import broadcast_batch
+
+Clamp = float | Tensor | Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Counterfactual:
+    """The course that sequences would have taken.
+
+    Attributes:
+        rates: per per-step head E[y' | latents, parameters], (sample, sequence, time, channel), padding NaN; sample s
+            has the latents and parameters of sample s of `posterior.rates(head, num_samples)`.
+        states: what readouts see, (sample, sequence, time, dim).
+        from_step: the first step that the intervention touches.
+    """
+
+    rates: dict[str, Tensor]
+    states: Tensor
+    from_step: int
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """Other covariates, (sequence, time, feature), and gates held, from a step on.
+
+    Attributes:
+        data: the recording with its covariates changed.
+        clamp: gate to what stands in its place.
+        from_step: the first step that is touched.
+        free: whether heads that feed back do so with their own samples from there on.
+    """
+
+    data: SequenceData
+    clamp: Mapping[str, Clamp]
+    from_step: int
+    free: bool
+
+
+def counterfactual(
+    draws: Draws,
+    covariates: Mapping[str, Any] | None,
+    clamp: Mapping[str, Clamp] | None,
+    from_step: int,
+    feedback: str,
+    num_samples: int,
+) -> Counterfactual:
+    """Run the same latents under an intervention; see `Posterior.counterfactual`."""
+    if feedback not in ("recorded", "free"):
+        raise ValueError(f"counterfactual: feedback must be 'recorded' or 'free'; found {feedback!r}")
+    last = draws.data.num_steps - 1
+    if isinstance(from_step, bool) or not isinstance(from_step, int) or not 0 <= from_step <= last:
+        raise ValueError(f"counterfactual: from_step must be a step of the data, 0 to {last}; found {from_step!r}")
+    changed = _changed(draws.data, covariates, from_step)
+    rates: dict[str, list[Tensor]] = {n: [] for n, head in draws.model.observations.items() if head.head.per_step}
+    states, start = [], 0
+    for draw in draws.courses(num_samples):
+        stop = start + draw.course.data.num_sequences
+        data = changed[start:stop] if stop - start < len(changed) else changed
+        start = stop
+        course = _course(draws.model, draw, Intervention(data, clamp or {}, from_step, feedback == "free"), num_samples)
+        for name, found in rates.items():
+            law = course.distribution(name).expand(torch.Size((num_samples, len(data))))
+            found.append(padding_to_nan(course.observations[name].mean(law), data, name))
+        seen = expanded(course.states(), num_samples)
+        states.append(torch.where(data.valid.unsqueeze(-1), seen, torch.nan))
+    frames = {name: draws.data.observations[name].shape[1] for name in rates}
+    return Counterfactual(
+        {name: assemble(parts, frames[name]) for name, parts in rates.items()},
+        assemble(states, draws.data.num_steps),
+        from_step,
+    )
+
+
+def _course(model: LatentRNN, draw: Draw, what: Intervention, num_samples: int) -> Course:
+    """Return the course of the changed data with the latents of a draw."""
+    data, shape = what.data, torch.Size((num_samples, len(what.data)))
+    if draw.course.path.states is not None and not model.latent_sites():
+        raise ValueError(
+            f"counterfactual: {type(model.latent).__name__} sums its switch out, so that no path of it can be kept; "
+            "use RelaxedDiscrete"
+        )
+    clamped = Clamped(model.transition, what.clamp, what.from_step)
+    if what.clamp:
+        model = copy.copy(model)
+        model._modules = {**model._modules, "transition": clamped}
+    if what.free:  # what comes before the intervention is given
+        context = torch.full_like(data.lengths, what.from_step).minimum(data.lengths)
+        data = replace(data, context=context, host_context=data.host_lengths.clip(max=what.from_step))
+    latents = draw.latents
+    if not model.latent.consumes_feedback:
+        latents = _as_surprising(draw, model, data, shape)
+    with pyro.plate("draws", num_samples, dim=-2), poutine.block(), poutine.condition(data=latents | draw.parameters):
+        clamped.rewind()
+        course = model.unfold(data)
+    if what.free:
+        clamped.rewind()
+        course.values = {name: course.fed_back(name).expand(shape).sample() for name in course.feeding}
+    else:
+        course.values = {name: data.observations[name] for name in course.feeding}
+    course.states()
+    clamped.check()
+    return course
+
+
+class Clamped(Transition):
+    """A transition whose gates are held from a step on; it counts the steps that it is asked for one by one.
+
+    Args:
+        cell: the transition, built.
+        clamp: gate to a number, a tensor that broadcasts, or a function of the gate's value.
+        from_step: the first step with the gates held.
+    """
+
+    def __init__(self, cell: Transition, clamp: Mapping[str, Clamp], from_step: int) -> None:
+        super().__init__()
+        self.cell, self.clamp, self.from_step = cell, clamp, from_step
+        self.state_size, self.hidden_size, self.timed, self.dt = cell.state_size, cell.hidden_size, cell.timed, cell.dt
+        self._seen: set[str] = set()
+        self._next = 0
+
+    def build(self, input_size: int) -> None:
+        """Nothing: the cell is built."""
+
+    @property
+    def parts(self) -> dict[str, slice]:
+        return self.cell.parts
+
+    def rewind(self) -> None:
+        """Take the next single step as the first."""
+        self._next = 0
+
+    def check(self) -> None:
+        """Raise a ValueError where a gate to be held was never there."""
+        unknown = sorted(set(self.clamp) - self._seen)
+        if unknown:
+            raise ValueError(f"counterfactual: {self.cell!r} has no gate {unknown[0]!r}; it has {sorted(self._seen)}")
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        with self.cell.gates_through(self._hold):
+            yield
+
+    def _hold(self, name: str, value: Tensor) -> Tensor:
+        self._seen.add(name)
+        if name not in self.clamp:
+            return value
+        held = self.clamp[name]
+        return held(value) if callable(held) else torch.as_tensor(held).to(value).expand_as(value)
+
+    def output(self, state: Tensor) -> Tensor:
+        return self.cell.output(state)
+
+    def step(self, state: Tensor, inputs: Tensor) -> Tensor:
+        t, self._next = self._next, self._next + 1
+        if t < self.from_step:
+            return self.cell.step(state, inputs)
+        with self._held():
+            return self.cell.step(state, inputs)
+
+    def scan(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        inputs, state = broadcast_batch(inputs, state)
+        outputs = []
+        if self.from_step:
+            free, state = self.cell.scan(inputs[..., : self.from_step, :], state)
+            outputs.append(free)
+        if self.from_step < inputs.shape[-2]:
+            with self._held():
+                held, state = self.cell.scan(inputs[..., self.from_step :, :], state)
+            outputs.append(held)
+        return torch.cat(outputs, -2), state
+
+
+def _as_surprising(draw: Draw, model: LatentRNN, data: SequenceData, shape: torch.Size) -> dict[str, Tensor]:
+    """Return latents whose every step is as surprising as before, seen from the changed course.
+
+    z_t = loc_t + scale_t e_t, where loc_t and scale_t depend on the past: e_t is what stays the same.
+    """
+    latent = model.latent
+    site = next(site.name for site in latent.sites() if site.along_time)
+    starts = {name: v.expand(*shape, -1) for name, v in draw.latents.items() if name != site}
+    old = new = latent.begin_with(shape, starts)
+    path = draw.latents[site].expand(*shape, -1, -1).unbind(-2)
+    gap, values = gaps(data), []
+    for t, (a_t, b_t) in enumerate(zip(draw.course.drive.unbind(-2), model.drive(data).unbind(-2), strict=True)):
+        since = None if gap is None else gap[:, t]
+        step = latent.step(draw.course.transition, old, a_t.expand(*shape, -1), since)
+        other = latent.step(model.transition, new, b_t.expand(*shape, -1), since)
+        assert step.prior is not None
+        assert other.prior is not None
+        values.append(_moved(path[t], step.prior, other.prior))
+        old, new = step.move(path[t]), other.move(values[-1])
+    return {**draw.latents, site: torch.stack(values, -2)}
+
+
+def _moved(value: Tensor, prior: dist.Distribution, other: dist.Distribution) -> Tensor:
+    old, new = prior.base_dist, other.base_dist
+    assert isinstance(old, torch.distributions.Normal)
+    assert isinstance(new, torch.distributions.Normal)
+    # written so that nothing changes, to the last digit, where the two are the same
+    return value + (new.loc - old.loc) + (new.scale / old.scale - 1) * (value - old.loc)
+
+
+def _changed(data: SequenceData, covariates: Mapping[str, Any] | None, from_step: int) -> SequenceData:
+    given = check_mapping("covariates", covariates, data.covariates, "a covariate")
+    found = dict(data.covariates)
+    later = ((torch.arange(data.num_steps, device=data.device) >= from_step) & data.valid).unsqueeze(-1)
+    for name, value in given.items():
+        new = torch.as_tensor(value).to(found[name])
+        if new.shape not in ((), found[name].shape):
+            raise ValueError(
+                f"covariates[{name!r}]: expected one number, or (sequence, time, feature) {tuple(found[name].shape)} "
+                f"as in the data; found {tuple(new.shape)}"
+            )
+        if not bool((new.isfinite() | ~later).all()):
+            raise ValueError(f"covariates[{name!r}]: expected numbers from step {from_step} on; found NaN or infinity")
+        found[name] = torch.where(later, new, found[name])
+    return replace(data, covariates=found)

@@ -1,0 +1,102 @@
+"""Scores of predictions that are given as samples: proper scores and the coverage of their intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def crps(samples: Any, observed: Any, mask: Any = None, *, fair: bool = True) -> Tensor:
+    """Continuous ranked probability score of every entry, in the data's units; smaller is better.
+
+        CRPS = mean_i |x_i - y| - 1/2 mean_{i,j} |x_i - x_j|
+
+    Of a single sample it is the absolute error. The fair version leaves the pairs i = j out of the second mean, so
+    that its expectation does not depend on the number of samples.
+
+    Args:
+        samples: (sample, sequence, time, channel).
+        observed: (sequence, time, channel); NaN is missing.
+        mask: booleans in the shape of `observed`, True where there is something to score.
+        fair: whether the estimate is unbiased.
+
+    Returns:
+        (sequence, time, channel), NaN where nothing was observed or predicted; `.nanmean()` is the score.
+
+    Raises:
+        ValueError: shapes that differ.
+
+    References:
+        Gneiting, Raftery. Strictly proper scoring rules, prediction, and estimation. 2007.
+        Ferro. Fair scores for ensemble forecasts. 2014.
+
+    >>> crps(torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1), torch.tensor([[[0.5]]])).item()
+    0.0
+    >>> crps(torch.tensor([3.0]).reshape(1, 1, 1, 1), torch.tensor([[[0.5]]])).item()
+    2.5
+    """
+    drawn, values = aligned_samples(samples, observed, mask)
+    count = len(drawn)
+    error = (drawn - values).abs().mean(0)
+    if count == 1:
+        return error
+    # sum over pairs of |x_i - x_j| = 2 sum_i (2 i - count - 1) x_(i), the samples in order, i = 1..count
+    ordered = drawn.sort(0).values
+    weight = 2 * torch.arange(1, count + 1, dtype=drawn.dtype) - count - 1
+    pairs = 2 * torch.einsum("s,s...->...", weight, ordered)
+    return error - 0.5 * pairs / (count * (count - 1 if fair else count))
+
+
+def coverage(samples: Any, observed: Any, mask: Any = None, *, level: float = 0.9) -> Tensor:
+    """Whether every entry lies in the central interval of its samples; `.nanmean()` should be `level`.
+
+    The ends belong to the interval, so that of counts it covers at least as much.
+
+    Args:
+        samples: (sample, sequence, time, channel).
+        observed: (sequence, time, channel); NaN is missing.
+        mask: booleans in the shape of `observed`, True where there is something to score.
+        level: probability of the interval.
+
+    Returns:
+        (sequence, time, channel), 1.0 inside, 0.0 outside, NaN where nothing was observed or predicted.
+
+    Raises:
+        ValueError: shapes that differ, or a level outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"coverage: level must lie between 0 and 1; found {level!r}")
+    drawn, values = aligned_samples(samples, observed, mask)
+    low, high = quantiles(drawn, [(1 - level) / 2, (1 + level) / 2])
+    inside = ((values >= low) & (values <= high)).to(drawn.dtype)
+    return torch.where(values.isnan() | low.isnan(), torch.nan, inside)
+
+
+def quantiles(samples: Tensor, probabilities: Any) -> Tensor:
+    """Return quantiles of samples, (quantile, ...), linear between order statistics; `samples` is (sample, ...)."""
+    p = torch.as_tensor(probabilities, dtype=torch.float64).reshape(-1)
+    if not bool(((p >= 0) & (p <= 1)).all()):
+        raise ValueError(f"quantiles: probabilities must lie in [0, 1]; found {p.tolist()}")
+    ordered = samples.sort(0).values  # torch.quantile takes no more than 2^24 entries
+    place = p * (len(samples) - 1)
+    below = place.floor().long()
+    share = (place - below).to(samples.dtype).reshape(-1, *[1] * (samples.dim() - 1))
+    return torch.lerp(ordered[below], ordered[(below + 1).clamp(max=len(samples) - 1)], share)
+
+
+def aligned_samples(samples: Any, observed: Any, mask: Any) -> tuple[Tensor, Tensor]:
+    """Return float64 samples (sample, ...) and observations (...), NaN where nothing is to be scored."""
+    drawn, values = (torch.as_tensor(part).detach().cpu().to(torch.float64) for part in (samples, observed))
+    if drawn.dim() != values.dim() + 1 or drawn.shape[1:] != values.shape or not len(drawn):
+        raise ValueError(
+            f"observed: expected (sequence, time, channel) as in the samples, {tuple(drawn.shape[1:])}; found "
+            f"{tuple(values.shape)}"
+        )
+    if mask is not None:
+        seen = torch.as_tensor(mask).cpu()
+        if seen.dtype != torch.bool or seen.shape != values.shape:
+            raise ValueError(f"mask: expected booleans {tuple(values.shape)}; found {seen.dtype} {tuple(seen.shape)}")
+        values = values.masked_fill(~seen, torch.nan)
+    return drawn, values
