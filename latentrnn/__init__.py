@@ -29,8 +29,10 @@ from latentrnn.data import DataSpec as DataSpec
 from latentrnn.data import SequenceData as SequenceData
 from latentrnn.export import load as load
 from latentrnn.export import to_arviz as to_arviz
+from latentrnn.inference import AIS as AIS
 from latentrnn.inference import ELBO as ELBO
 from latentrnn.inference import IWAE as IWAE
+from latentrnn.inference import SMC as SMC
 from latentrnn.inference import Adam as Adam
 from latentrnn.inference import AdamW as AdamW
 from latentrnn.inference import Constant as Constant

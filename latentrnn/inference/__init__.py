@@ -6,6 +6,8 @@ from latentrnn.inference.elbo import elbo_terms as elbo_terms
 from latentrnn.inference.encoders import Encoder as Encoder
 from latentrnn.inference.encoders import RNNEncoder as RNNEncoder
 from latentrnn.inference.encoders import StepEncoder as StepEncoder
+from latentrnn.inference.evidence import AIS as AIS
+from latentrnn.inference.evidence import SMC as SMC
 from latentrnn.inference.evidence import Evidence as Evidence
 from latentrnn.inference.families import Family as Family
 from latentrnn.inference.families import Flow as Flow
@@ -33,4 +35,5 @@ from latentrnn.inference.schedules import EarlyStopping as EarlyStopping
 from latentrnn.inference.schedules import KLWarmUp as KLWarmUp
 from latentrnn.inference.schedules import Plateau as Plateau
 from latentrnn.inference.schedules import Rollback as Rollback
+from latentrnn.inference.smc import ParticleFilter as ParticleFilter
 from latentrnn.inference.svi import fit as fit

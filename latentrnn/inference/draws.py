@@ -14,9 +14,12 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from latentrnn.data import SequenceData
+from latentrnn.inference.ais import anneal
 from latentrnn.inference.elbo import log_weights, sampled_sites
+from latentrnn.inference.evidence import AIS, SMC
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.random import random_state
+from latentrnn.inference.smc import ParticleFilter
 from latentrnn.inference.svi import resolve_device
 from latentrnn.models import sites
 from latentrnn.models.ancestral import Course
@@ -99,12 +102,46 @@ class Draws:
                 course.complete(torch.Size((num_samples, len(data))), given_data=latents == "posterior")
                 yield Draw(course, local, {k: v for k, v in drawn.items() if k not in local})
 
-    def course(self, parameters: Trace) -> Course:
-        """Return the course of all the data with latents from the prior (for filters, which draw their own)."""
+    def course(self, parameters: Trace, data: SequenceData | None = None) -> Course:
+        """Return the course of the data with latents from the prior (for filters, which draw their own)."""
+        data = self.data if data is None else data
         with poutine.block(), poutine.replay(trace=parameters):
-            course = self.model.unfold(self.data)
-        course.values = {name: self.data.observations[name] for name in course.feeding}
+            course = self.model.unfold(data)
+        course.values = {name: data.observations[name] for name in course.feeding}
         return course
+
+    def filters(self, num_particles: int, settings: SMC) -> tuple[Tensor, Tensor]:
+        """Return log Z and the smallest effective sample of independent particle filters, (filter, sequence) each.
+
+        Every filter has its own draw of the parameters with priors.
+        """
+        found = []
+        with self.seeded(), torch.no_grad():
+            parameters = self.parameter_trace(settings.num_filters)
+            for site in parameters.nodes.values():  # (filter, sequences' plate, ...) to (filter, particle, ...)
+                site["value"] = site["value"].unsqueeze(1)
+            for data in self.chunks(num_particles * settings.num_filters):
+                course, proposals = self.course(parameters, data), None
+                if settings.proposal == "guide":
+                    proposals = self.guide.local.proposals(self.guide.numbers(data), data)
+                run = ParticleFilter(
+                    course,
+                    num_particles,
+                    settings.num_filters,
+                    proposals=proposals,
+                    resample_below=settings.resample_below,
+                ).run()
+                found.append((run.log_evidence, run.smallest_sample))
+        log_evidence, smallest = zip(*found, strict=True)
+        return torch.cat(log_evidence, 1).cpu(), torch.cat(smallest, 1).cpu()
+
+    def annealed(self, num_particles: int, settings: AIS) -> Tensor:
+        """Return log-weights of annealed draws, (particle, sequence)."""
+        with self.seeded():
+            chunks = [
+                anneal(self.model, self.guide, data, num_particles, settings) for data in self.chunks(num_particles)
+            ]
+        return torch.cat(chunks, 1).cpu()
 
     def log_weights(self, num_particles: int, parameters: Trace | None = None) -> Tensor:
         """Return log-weights, (particle, sequence); exact and of one particle where nothing is random."""

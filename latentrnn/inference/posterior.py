@@ -17,7 +17,7 @@ from latentrnn.inference import evidence as evidence_of
 from latentrnn.inference import filtering
 from latentrnn.inference.coupling_report import CouplingReport, coupling_reports
 from latentrnn.inference.draws import Draws, assemble, expanded, padding_to_nan
-from latentrnn.inference.evidence import Evidence
+from latentrnn.inference.evidence import AIS, SMC, Evidence
 from latentrnn.inference.filtering import OneStepAhead
 from latentrnn.inference.forecasting import Forecast, forecast
 from latentrnn.inference.guides import Guide
@@ -336,23 +336,39 @@ class Posterior:
 
     # -- densities -------------------------------------------------------------------------------------------------
 
-    def evidence(self, kind: str = "iwae", num_particles: int = 64) -> Evidence:
+    def evidence(self, kind: str | SMC | AIS = "iwae", num_particles: int = 64) -> Evidence:
         """Estimate each sequence's log evidence: all heads jointly, local latents integrated out.
 
+        The kinds are rungs of a ladder: each is below the log evidence on average, "elbo" the furthest. "iwae" weighs
+        draws of whole paths, which gives out as sequences get long; "smc" resamples them on the way (`SMC`); "ais"
+        anneals every draw into the posterior by Hamiltonian transitions (`AIS`), at many times the cost, and is the
+        one to judge the others by. Give `SMC(...)` or `AIS(...)` itself to change how.
+
         Parameters with priors are integrated over the guide's q(theta), so that on held-out sequences this is the
-        log predictive density. Without local latents and priors it is exact.
+        log predictive density. Without local latents and priors it is exact; without local latents all kinds but
+        "elbo" are the same.
 
         Args:
-            kind: "elbo" or "iwae" (importance-weighted, tighter).
-            num_particles: draws; the error falls with their square root.
+            kind: "elbo", "iwae", "smc" or "ais".
+            num_particles: draws; the error falls with their square root. For "smc" particles of each filter.
 
         Raises:
-            ValueError: an unknown kind.
+            ValueError: an unknown kind, or for "smc" a guide whose family cannot be drawn step by step.
         """
-        evidence_of.check_kind(kind)
-        found = evidence_of.summarise(kind, self._draws.log_weights(num_particles))
-        exact = not self.model.latent_sites() and self.guide.parameter_sites is None
-        return dataclasses.replace(found, standard_error=torch.zeros_like(found.values)) if exact else found
+        name = "smc" if isinstance(kind, SMC) else "ais" if isinstance(kind, AIS) else kind
+        evidence_of.check_kind(name)
+        random = bool(self.model.latent_sites())
+        if random and name == "smc":
+            smc = kind if isinstance(kind, SMC) else SMC()
+            return evidence_of.from_filters(*self._draws.filters(num_particles, smc), num_particles)
+        if random and name == "ais":
+            ais = kind if isinstance(kind, AIS) else AIS()
+            return evidence_of.summarise(name, self._draws.annealed(num_particles, ais))
+        found = evidence_of.summarise(name, self._draws.log_weights(num_particles))
+        if random or self.guide.parameter_sites is not None:
+            return found
+        exact = torch.zeros_like(found.values)
+        return dataclasses.replace(found, standard_error=exact, effective_sample_size=None, pareto_k=None)
 
     def log_likelihood(self, num_particles: int = 64, num_draws: int = 50) -> Tensor:
         """Return log p(y_n | theta) of every sequence, local latents integrated out by importance sampling.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -69,8 +69,29 @@ class Family(Component):
         raise ValueError(f"{type(self).__name__} cannot be drawn step by step; use MeanField, Markov or GaussianChain")
 
 
+class Start(NamedTuple):
+    """What was drawn before a filter's first step.
+
+    Attributes:
+        values: of the sites that lie before the first step.
+        first: the trajectory's first value, (*shape, dim), where it had to be drawn first; None otherwise.
+        log_density: of all that was drawn, (*shape).
+    """
+
+    values: dict[str, Tensor]
+    first: Tensor | None
+    log_density: Tensor
+
+
 class Proposals:
     """A family's distribution of a batch, drawn in the order of time; leading sample axes are free."""
+
+    def begin(self, shape: tuple[int, ...]) -> Start:
+        """Draw what lies before the first step, leading axes `shape`."""
+        laws = self.start(shape)
+        values = {name: law.rsample() for name, law in laws.items()}
+        log_density = sum((law.log_prob(values[name]) for name, law in laws.items()), torch.zeros(()))
+        return Start(values, None, log_density)
 
     def start(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
         """Return the distributions of the sites that lie before the first step, batch shape `shape`."""

@@ -12,7 +12,16 @@ from torch.nn import functional as F
 from latentrnn.data import SequenceData
 from latentrnn.inference.encoders import Encoding
 from latentrnn.inference.families.chain import BlockTridiagonalNormal
-from latentrnn.inference.families.family import Draw, Family, Proposals, StartHead, positive, sample_site, start_small
+from latentrnn.inference.families.family import (
+    Draw,
+    Family,
+    Proposals,
+    Start,
+    StartHead,
+    positive,
+    sample_site,
+    start_small,
+)
 from latentrnn.models.transitions.transition import check_size
 
 
@@ -143,14 +152,31 @@ def _squared(root: Tensor) -> Tensor:
 class _Conditionals(Proposals):
     def __init__(self, family: GaussianChain, numbers: dict[str, Tensor], data: SequenceData) -> None:
         self.family, self.numbers = family, numbers
+        if not family.trajectories:
+            return
         gain, offset, root = family.trajectory(numbers, data).conditionals()
         self.parts = gain.unbind(-3), offset.unbind(-2), root.unbind(-3)
 
     def start(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
         heads = {s.name: self.family.heads[s.name] for s in self.family.starts}
         if any(head.first is not None for head in heads.values()):
-            raise ValueError("GaussianChain draws the latent before the first step after the trajectory; use Markov")
-        return {}
+            raise ValueError(
+                "GaussianChain draws the latent before the first step after the trajectory; use Markov, or `begin`"
+            )
+        return {name: head.distribution(self.numbers[name], None).expand(shape) for name, head in heads.items()}
+
+    def begin(self, shape: tuple[int, ...]) -> Start:
+        if not (self.family.starts and self.family.trajectories):
+            return super().begin(shape)
+        # q(z_1) q(g | z_1): the latent before the first step leans on the first step
+        law = self.step(0, None, {}).expand(shape)
+        first = law.rsample()
+        log_density, values = law.log_prob(first), {}
+        for site in self.family.starts:
+            head = self.family.heads[site.name].distribution(self.numbers[site.name], first)
+            values[site.name] = head.rsample()
+            log_density = log_density + head.log_prob(values[site.name])
+        return Start(values, first, log_density)
 
     def step(self, t: int, before: Tensor | None, starts: dict[str, Tensor]) -> dist.Distribution:
         gain, offset, root = (part[t] for part in self.parts)

@@ -175,6 +175,8 @@ class MarkovPath(TorchDistribution):
 class _Stepwise(Proposals):
     def __init__(self, family: Markov, numbers: dict[str, Tensor]) -> None:
         self.family, self.numbers = family, numbers
+        if not family.trajectories:
+            return
         (site,) = family.trajectories
         self.one = family.steps[site.name]
         e, rest = self.one.parts(numbers[site.name])
