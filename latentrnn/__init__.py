@@ -64,6 +64,7 @@ from latentrnn.inference import coverage as coverage
 from latentrnn.inference import crps as crps
 from latentrnn.inference import elbo_terms as elbo_terms
 from latentrnn.inference import fit as fit
+from latentrnn.inference import laplace as laplace
 from latentrnn.models import GRU as GRU
 from latentrnn.models import LSTM as LSTM
 from latentrnn.models import AttentionPooling as AttentionPooling

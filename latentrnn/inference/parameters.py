@@ -120,7 +120,7 @@ class JointParameters(ParameterFamily):
 
     def start_at(self, starts: Mapping[str, Tensor]) -> None:
         with torch.no_grad():
-            self.loc.copy_(torch.cat([self._unconstrained(name, starts[name]).flatten() for name in self.shapes]))
+            self.loc.copy_(self.pack(starts))
             self.log_scale.fill_(math.log(START_SCALE))
 
     @abstractmethod
@@ -129,16 +129,26 @@ class JointParameters(ParameterFamily):
 
     def forward(self) -> dict[str, Tensor]:
         flat = pyro.sample(JOINT, self.joint(), infer={"is_auxiliary": True})
-        values, start = {}, 0
+        values = {}
+        for name, (value, log_jacobian) in self.unpack(flat).items():
+            delta = dist.Delta(value, log_density=-log_jacobian, event_dim=len(self.shapes[name]))
+            values[name] = pyro.sample(name, delta)
+        return values
+
+    def unpack(self, flat: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return by site the value that unconstrained numbers (..., size) stand for, and log |d value / d numbers|."""
+        found, start = {}, 0
         for name, shape in self.shapes.items():
-            part = flat[..., start : start + shape.numel()].reshape(*flat.shape[:-1], *shape)
+            part = flat[..., start : start + shape.numel()].reshape((*flat.shape[:-1], *shape))
             start += shape.numel()
             value = self.transforms[name](part)
             log_jacobian = self.transforms[name].log_abs_det_jacobian(part, value)
-            log_jacobian = log_jacobian.reshape(*flat.shape[:-1], -1).sum(-1)
-            delta = dist.Delta(value, log_density=-log_jacobian, event_dim=len(shape))
-            values[name] = pyro.sample(name, delta)
-        return values
+            found[name] = value, log_jacobian.reshape(*flat.shape[:-1], -1).sum(-1)
+        return found
+
+    def pack(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Return the unconstrained numbers (size,) of a value of every site."""
+        return torch.cat([self._unconstrained(name, values[name]).flatten() for name in self.shapes])
 
 
 class MultivariateParameters(JointParameters):
@@ -151,6 +161,13 @@ class MultivariateParameters(JointParameters):
         super().start_at(starts)
         with torch.no_grad():
             self.mixing.zero_()
+
+    def place(self, loc: Tensor, scale_tril: Tensor) -> None:
+        """Become Normal(loc, L L^T) for a lower triangular L with a positive diagonal, (size, size)."""
+        scale = scale_tril.diagonal()
+        with torch.no_grad():
+            self.loc.copy_(loc), self.log_scale.copy_(scale.log())
+            self.mixing.copy_(torch.tril(scale_tril, -1) / scale.unsqueeze(-1))
 
     def joint(self) -> dist.Distribution:
         scale = self.log_scale.exp()
