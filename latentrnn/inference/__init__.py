@@ -19,7 +19,6 @@ from latentrnn.inference.filtering import OneStepAhead as OneStepAhead
 from latentrnn.inference.forecasting import Forecast as Forecast
 from latentrnn.inference.guides import Guide as Guide
 from latentrnn.inference.interventions import Counterfactual as Counterfactual
-
 from latentrnn.inference.laplace import laplace as laplace
 from latentrnn.inference.objectives import ELBO as ELBO
 from latentrnn.inference.objectives import IWAE as IWAE
