@@ -31,6 +31,7 @@ from latentrnn.export import load as load
 from latentrnn.export import to_arviz as to_arviz
 from latentrnn.inference import AIS as AIS
 from latentrnn.inference import ELBO as ELBO
+from latentrnn.inference import FIVO as FIVO
 from latentrnn.inference import IWAE as IWAE
 from latentrnn.inference import SMC as SMC
 from latentrnn.inference import Adam as Adam

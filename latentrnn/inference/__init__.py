@@ -21,6 +21,7 @@ from latentrnn.inference.guides import Guide as Guide
 from latentrnn.inference.interventions import Counterfactual as Counterfactual
 from latentrnn.inference.laplace import laplace as laplace
 from latentrnn.inference.objectives import ELBO as ELBO
+from latentrnn.inference.objectives import FIVO as FIVO
 from latentrnn.inference.objectives import IWAE as IWAE
 from latentrnn.inference.objectives import Objective as Objective
 from latentrnn.inference.objectives import Renyi as Renyi

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from latentrnn.data import SequenceData
 from latentrnn.inference.elbo import PARAMETERS, Terms, elbo_terms, sampled_sites
 from latentrnn.inference.parameters import JOINT
+from latentrnn.inference.smc import ParticleFilter
 from latentrnn.models.sites import LATENTS
 
 Program = Callable[[SequenceData], Any]
@@ -172,6 +173,55 @@ class Renyi(Objective):
         return Step(draws.total(bound), draws.total(bound).detach(), draws.terms)
 
 
+@dataclass(frozen=True)
+class FIVO(Objective):
+    """log Z of a particle filter with the guide as proposal, per sequence, with K = `num_particles` of `fit` particles.
+
+    A filtering variational objective. E[Z] = p(y), so that it is a bound; particles are resampled on the way, so that
+    it stays tight on sequences over which importance weights of whole paths collapse. A guide that filters (a causal
+    encoder) suits it best: weights of the first steps know nothing of what is still to come. The gradient goes through
+    draws and weights; how resampling depends on the weights is left out of it, a small bias for much less variance.
+    The terms in the history are those of the ELBO, for one other draw.
+
+    Args:
+        resample_below: effective share of the particles below which they are resampled; 0 is IWAE, step by step.
+
+    Raises:
+        ValueError: a share outside [0, 1]; while fitting, a guide whose family cannot be drawn step by step.
+
+    References:
+        Maddison, Lawson, Tucker, Heess, Norouzi, Mnih, Doucet, Teh. Filtering variational objectives. 2017.
+        Naesseth, Linderman, Ranganath, Blei. Variational sequential Monte Carlo. 2018.
+        Le, Igl, Rainforth, Jin, Wood. Auto-encoding sequential Monte Carlo. 2018.
+    """
+
+    resample_below: float = 0.5
+    fewest_particles = 2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.resample_below <= 1:
+            raise ValueError(f"FIVO: resample_below must be in [0, 1]; found {self.resample_below}")
+
+    def step(self, at: Evaluation) -> Step:
+        shown = at.data if at.guide_data is None else at.guide_data
+        guide: Any = at.guide
+        fixed = Trace() if guide.parameter_sites is None else poutine.trace(guide.parameter_sites).get_trace()
+        with poutine.trace() as recorder, poutine.replay(trace=fixed):
+            course = at.model.unfold(at.data)  # type: ignore[attr-defined]
+        run = ParticleFilter(
+            course,
+            at.num_particles,
+            proposals=guide.local.proposals(guide.numbers(shown), at.data) if guide.sites else None,
+            resample_below=self.resample_below,
+            prior_weight=at.kl_weight,
+            head_weights=at.weights,
+        ).run()
+        scale = at.data.total / at.data.num_sequences
+        bound = scale * run.log_evidence.sum() - at.kl_weight * parameter_kl(fixed, recorder.trace, at.data)
+        terms = elbo_terms(at.model, at.guide, at.data, guide_data=at.guide_data)
+        return Step(bound, bound.detach(), terms.reweighted(at.weights) if at.weights else terms)
+
+
 class WeightedDraws:
     """Draws of the guide for one batch, with log p(y, z) - log q(z) of each draw and sequence.
 
@@ -201,7 +251,7 @@ class WeightedDraws:
                     return torch.func.functional_call(at.guide, constants, (data,))
 
                 self.guide_trace = poutine.trace(poutine.replay(constant, trace=used)).get_trace(shown)
-        self.parameter_kl = self._parameter_kl(fixed)
+        self.parameter_kl = parameter_kl(fixed, self.model_trace, at.data)
         self.terms = self._terms()
 
     def _shared(self, drawn: Trace) -> Trace:
@@ -223,16 +273,6 @@ class WeightedDraws:
     def scale_gradients(self, share: Tensor) -> None:
         """Multiply what flows back into each draw, (particle, sequence), by `share`."""
         self._share = share
-
-    def _parameter_kl(self, fixed: Trace) -> Tensor:
-        """Return log q(theta) - log p(theta) of the one draw."""
-        total = torch.zeros((), dtype=self.at.data.dtype, device=self.at.data.device)
-        for name, site in sampled_sites(fixed):
-            total = total + site["fn"].log_prob(site["value"]).sum()
-            if name != JOINT:
-                prior = self.model_trace.nodes[name]["fn"].log_prob(site["value"])
-                total = total - prior.mean()  # the same for every particle
-        return total
 
     def _terms(self) -> Terms:
         log_likelihood, kl = {}, {}
@@ -267,3 +307,14 @@ class WeightedDraws:
                 gain = site["fn"].log_prob(site["value"]) - other["fn"].log_prob(other["value"])
                 total = total + at.kl_weight * gain
         return total
+
+
+def parameter_kl(fixed: Trace, model_trace: Trace, data: SequenceData) -> Tensor:
+    """Return log q(theta) - log p(theta) of the one draw of the parameters with priors, zero where there are none."""
+    total = torch.zeros((), dtype=data.dtype, device=data.device)
+    for name, site in sampled_sites(fixed):
+        total = total + site["fn"].log_prob(site["value"]).sum()
+        if name != JOINT:
+            prior = model_trace.nodes[name]["fn"].log_prob(site["value"])
+            total = total - prior.mean()  # the same for every particle
+    return total

@@ -61,6 +61,8 @@ class ParticleFilter:
         masks: what counts, by head; by default what is scored.
         resample_below: the effective sample size, as a share of the particles, below which they are resampled; at
             zero they never are, and Z is the mean of importance weights.
+        prior_weight: power of p(z) / q(z) in the weights, and
+        head_weights: of the named heads' densities, for objectives that are tempered; one where nothing is said.
         keep: whether `paths` will be asked for.
 
     Raises:
@@ -82,6 +84,8 @@ class ParticleFilter:
         proposals: Proposals | None = None,
         masks: Mapping[str, Tensor] | None = None,
         resample_below: float = 0.5,
+        prior_weight: float = 1.0,
+        head_weights: Mapping[str, float] | None = None,
         keep: bool = False,
     ) -> None:
         self.course, self.data, self.proposals = course, course.data, proposals
@@ -103,6 +107,7 @@ class ParticleFilter:
         self.gaps = gaps(self.data)
         self.site = next((site.name for site in course.latent.sites() if site.along_time), None)
         self.resample_below, self.keep = resample_below, keep
+        self.prior_weight, self.head_weights = prior_weight, {} if head_weights is None else head_weights
         self._hidden: list[Tensor] = []  # what readouts see, step by step
         self._values: list[Tensor] = []  # what was drawn
         self._starts: dict[str, Tensor] = {}
@@ -124,7 +129,7 @@ class ParticleFilter:
         course, data, latent, transition = self.course, self.data, self.course.latent, self.course.transition
         starts, first, log_weights = self._start()
         carry, before = latent.begin_with(self.shape, starts), None
-        log_weights = log_weights - math.log(self.shape[1])
+        log_weights = self.prior_weight * log_weights - math.log(self.shape[1])
         self.log_evidence: Tensor = log_weights.new_zeros(self.shape[0], self.shape[2])
         self.smallest_sample = torch.full_like(self.log_evidence, float(self.shape[1]))
         self._starts = starts if self.keep else {}
@@ -139,11 +144,11 @@ class ParticleFilter:
             carry = step.move(value)
             h_t = latent.output(transition, carry)
             if ratio is not None:
-                log_weights = log_weights + torch.where(data.valid[:, t], ratio, 0.0)
+                log_weights = log_weights + self.prior_weight * torch.where(data.valid[:, t], ratio, 0.0)
             moment = Moment(log_weights, self._look(t, h_t))
             yield moment
-            for seen in moment.seen.values():
-                log_weights = log_weights + seen.entries.sum(-1)
+            for name, seen in moment.seen.items():
+                log_weights = log_weights + self.head_weights.get(name, 1.0) * seen.entries.sum(-1)
             if self.at_end or self.keep:
                 self._hidden.append(h_t)
             if self.keep and value is not None:
@@ -228,7 +233,8 @@ class ParticleFilter:
         total = states.new_zeros(self.shape)
         for name in self.at_end:
             values = self.data.observations[name]
-            total = total + self.course.given(name, states).log_prob(values)
+            log_prob = self.course.given(name, states).log_prob(values)
+            total = total + self.head_weights.get(name, 1.0) * log_prob
         return total
 
     def _normalised(self, log_weights: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def fit(
         steps: optimiser steps at most.
         batch_size: sequences per step.
         num_particles: draws of the guide per step.
-        objective: the bound that is maximised: `ELBO`, `IWAE` or `Renyi`.
+        objective: the bound that is maximised: `ELBO`, `IWAE`, `Renyi` or `FIVO`.
         optimiser: `AdamW` or `Adam`.
         learning_rate_schedule: `Constant`, `Cosine` or `Plateau`.
         kl: `KLWarmUp`.

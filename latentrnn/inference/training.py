@@ -192,17 +192,11 @@ class Run:
                 centres={name: heads[name].history_centre for name in visible},
                 symbols=[name for name in visible if heads[name].view.symbols is not None],
             )
-        courses: list[Course] = []
-
-        def program(data: SequenceData) -> dict[str, Tensor]:
-            values, course = self.model.follow(data)
-            courses.append(course)
-            return values
-
+        program = _Followed(self.model)
         at = Evaluation(program, self.guide, scored, plan.num_particles, shown, weight, reweighted)
         surrogate, bound, terms = plan.objective.step(at)
         # couplings are no part of the program, so that nothing but this loss ever sees them
-        penalties = {c: c.penalty(courses[-1]).mean() * batch.total for c in self.model.couplings}
+        penalties = {c: c.penalty(program.courses[-1]).mean() * batch.total for c in self.model.couplings}
         coupled = sum((c.weight * value for c, value in penalties.items()), torch.zeros(()))
         # what a weight adds to the bound is in the loss alone, so that the report stays true
         added = sum(((w - 1) * terms.log_likelihood[name] for name, w in plan.head_weights.items()), torch.zeros(()))
@@ -294,6 +288,21 @@ class Run:
     def _weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         model, guide = ({k: v.detach().clone() for k, v in m.state_dict().items()} for m in (self.model, self.guide))
         return model, guide
+
+
+class _Followed:
+    """The model's program, which remembers the courses that it went."""
+
+    def __init__(self, model: LatentRNN) -> None:
+        self.model, self.courses = model, list[Course]()
+
+    def __call__(self, data: SequenceData) -> dict[str, Tensor]:
+        values, course = self.model.follow(data)
+        self.courses.append(course)
+        return values
+
+    def unfold(self, data: SequenceData) -> Course:
+        return self.model.unfold(data)
 
 
 class _Average:
