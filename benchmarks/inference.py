@@ -43,9 +43,9 @@ class Recipe:
 
 
 RECIPES = {
-    "Gaussian chain": Recipe(lr.GaussianChain(), lr.StepEncoder((32,)), 6000, 0.02, 1),
-    "Markov": Recipe(lr.Markov(32), lr.RNNEncoder(48), 2500, 0.01, 2),
-    "mean-field": Recipe(lr.MeanField(), lr.RNNEncoder(48), 2500, 0.01, 2),
+    "Gaussian chain": Recipe(lr.GaussianChain(), lr.StepEncoder((32,)), 4000, 0.03, 1),
+    "Markov": Recipe(lr.Markov(32), lr.RNNEncoder(48), 2000, 0.01, 2),
+    "mean-field": Recipe(lr.MeanField(), lr.RNNEncoder(48), 1000, 0.01, 2),
 }
 
 
