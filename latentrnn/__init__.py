@@ -44,6 +44,7 @@ from latentrnn.inference import EarlyStopping as EarlyStopping
 from latentrnn.inference import Encoder as Encoder
 from latentrnn.inference import Evidence as Evidence
 from latentrnn.inference import Family as Family
+from latentrnn.inference import FilteredState as FilteredState
 from latentrnn.inference import FitResult as FitResult
 from latentrnn.inference import Flow as Flow
 from latentrnn.inference import Forecast as Forecast
@@ -54,6 +55,7 @@ from latentrnn.inference import Markov as Markov
 from latentrnn.inference import MeanField as MeanField
 from latentrnn.inference import Objective as Objective
 from latentrnn.inference import OneStepAhead as OneStepAhead
+from latentrnn.inference import OnlineFilter as OnlineFilter
 from latentrnn.inference import PerSequence as PerSequence
 from latentrnn.inference import Plateau as Plateau
 from latentrnn.inference import Posterior as Posterior

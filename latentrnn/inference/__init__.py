@@ -25,6 +25,8 @@ from latentrnn.inference.objectives import FIVO as FIVO
 from latentrnn.inference.objectives import IWAE as IWAE
 from latentrnn.inference.objectives import Objective as Objective
 from latentrnn.inference.objectives import Renyi as Renyi
+from latentrnn.inference.online import FilteredState as FilteredState
+from latentrnn.inference.online import OnlineFilter as OnlineFilter
 from latentrnn.inference.posterior import Posterior as Posterior
 from latentrnn.inference.result import FitResult as FitResult
 from latentrnn.inference.sample_scores import coverage as coverage

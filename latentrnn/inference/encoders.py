@@ -17,6 +17,7 @@ from latentrnn.models.features import CovariateReader, reverse
 from latentrnn.models.observations import View
 from latentrnn.models.transitions.transition import check_size
 
+_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 DIRECTIONS = ("causal", "backward", "bidirectional")
 
 
@@ -47,6 +48,29 @@ class Encoder(Component):
     @abstractmethod
     def forward(self, data: SequenceData) -> Encoding:
         """Encode a batch."""
+
+    def follow(self) -> dict[str, bool]:
+        """Get ready for `advance`: frames of slow heads come at the step at which they are known.
+
+        Returns:
+            By head that it sees, whether it can be told that entries are missing.
+        """
+        return {}
+
+    def advance(self, data: SequenceData, memory: Tensor | None) -> tuple[Encoding, Tensor | None]:
+        """Encode the last step of `data` alone, given what is remembered of the steps before; for online filters.
+
+        Args:
+            data: the step, after as many as the features of covariates look back.
+            memory: what the step before returned, None at the first.
+
+        Returns:
+            Features of this step, (sequence, 1, step_size), with those for the initial state; and the new memory.
+
+        Raises:
+            ValueError: this encoder sees later steps.
+        """
+        raise ValueError(f"{type(self).__name__} cannot encode step by step; use RNNEncoder(direction='causal')")
 
     def initialise(self, data: SequenceData) -> None:
         """Take what scales it needs from the training data."""
@@ -93,6 +117,10 @@ class ReadingEncoder(Encoder):
         if size == 0:
             raise ValueError(f"{owner}: nothing to see: no covariate, and no per-step head among those it observes")
         return size
+
+    def follow(self) -> dict[str, bool]:
+        self._clocks = dict.fromkeys(self._clocks, 1)
+        return dict(self._masked)
 
     def _choose(self, spec: DataSpec, heads: Mapping[str, View]) -> list[str]:
         if self.observes is None:
@@ -226,6 +254,22 @@ class RNNEncoder(ReadingEncoder):
             return Encoding(behind, behind[:, 0])
         last = (data.lengths - 1).clamp_min(0)[:, None, None].expand(-1, 1, ahead.shape[-1])
         return Encoding(torch.cat([ahead, behind], -1), torch.cat([ahead.gather(1, last)[:, 0], behind[:, 0]], -1))
+
+    def advance(self, data: SequenceData, memory: Tensor | None) -> tuple[Encoding, Tensor | None]:
+        if self.direction != "causal" or self.lag:
+            raise ValueError(f"{self!r} sees steps that have not come yet; use direction='causal' without a lag")
+        if self.reader is not None:
+            raise ValueError("RNNEncoder: a read-in looks at whole sequences to see which heads are there")
+        assert self.forwards is not None
+        below = self.inputs(data)[:, -1]
+        if memory is None:
+            memory = below.new_zeros(self.layers, len(below), self.hidden_size)
+        layers = []
+        for layer, before in enumerate(memory.unbind(0)):
+            weights = (getattr(self.forwards, f"{kind}_l{layer}") for kind in _WEIGHTS)
+            below = torch.gru_cell(below, before, *weights)
+            layers.append(below)
+        return Encoding(below.unsqueeze(1), below.new_ones(len(below), 1)), torch.stack(layers)
 
     @staticmethod
     def _delayed(features: Tensor, steps: Tensor, data: SequenceData) -> Tensor:

@@ -155,13 +155,13 @@ class ParticleFilter:
                 self._values.append(value)
             log_weights = self._normalised(log_weights)
             if t + 1 < len(steps):
-                log_weights, ancestors = _resampled(log_weights, self.resample_below)
+                log_weights, ancestors = resampled(log_weights, self.resample_below)
                 carry = carry._replace(
-                    state=_choose(carry.state, ancestors),
-                    innovation=None if carry.innovation is None else _choose(carry.innovation, ancestors),
+                    state=choose(carry.state, ancestors),
+                    innovation=None if carry.innovation is None else choose(carry.innovation, ancestors),
                 )
-                before = None if value is None else _choose(value, ancestors)
-                self.pasts = {n: None if past is None else _choose(past, ancestors) for n, past in self.pasts.items()}
+                before = None if value is None else choose(value, ancestors)
+                self.pasts = {n: None if past is None else choose(past, ancestors) for n, past in self.pasts.items()}
                 self._ancestors.append(ancestors)
         if self.at_end:
             states = self._followed(self._hidden)
@@ -175,7 +175,7 @@ class ParticleFilter:
         Padding is standard normal.
         """
         first = self._lineage()[0]
-        found = {name: _choose(value, first) for name, value in self._starts.items()}
+        found = {name: choose(value, first) for name, value in self._starts.items()}
         if self._values:
             assert self.site is not None
             path = self._followed(self._values)
@@ -245,7 +245,7 @@ class ParticleFilter:
         alive = torch.isfinite(mass).unsqueeze(1)
         equal = torch.full_like(log_weights, -math.log(self.shape[1]))
         log_weights = torch.where(alive, log_weights - torch.where(alive, mass.unsqueeze(1), 0.0), equal)
-        self.smallest_sample = torch.minimum(self.smallest_sample, _sample_size(log_weights.detach()))
+        self.smallest_sample = torch.minimum(self.smallest_sample, sample_size(log_weights.detach()))
         return log_weights
 
     def _lineage(self) -> list[Tensor]:
@@ -258,7 +258,7 @@ class ParticleFilter:
 
     def _followed(self, steps: Sequence[Tensor]) -> Tensor:
         """Return the values of all steps along the lineage of the final particles, time at dim -2."""
-        return torch.stack([_choose(step, index) for step, index in zip(steps, self._lineage(), strict=True)], -2)
+        return torch.stack([choose(step, index) for step, index in zip(steps, self._lineage(), strict=True)], -2)
 
 
 def in_steps(course: Course, name: str) -> bool:
@@ -267,16 +267,16 @@ def in_steps(course: Course, name: str) -> bool:
     return head.head.per_step and head.instantaneous and head.reads is None
 
 
-def _sample_size(log_weights: Tensor) -> Tensor:
+def sample_size(log_weights: Tensor) -> Tensor:
     """Return the effective number of particles, (filter, sequence), of normalised log-weights."""
     return 1 / (2 * log_weights).exp().sum(1)
 
 
-def _resampled(log_weights: Tensor, below: float) -> tuple[Tensor, Tensor]:
+def resampled(log_weights: Tensor, below: float) -> tuple[Tensor, Tensor]:
     """Return new normalised log-weights and the ancestor of every particle, (filter, particle, sequence)."""
     filters, count, sequences = log_weights.shape
     weights = log_weights.detach().exp()
-    poor = (_sample_size(log_weights.detach()) < below * count).unsqueeze(1)
+    poor = (sample_size(log_weights.detach()) < below * count).unsqueeze(1)
     # systematic: one uniform number for each filter and sequence, equally spaced positions from there
     start = torch.rand(filters, 1, sequences, dtype=weights.dtype, device=weights.device)
     order = torch.arange(count, device=weights.device)[:, None]
@@ -287,7 +287,7 @@ def _resampled(log_weights: Tensor, below: float) -> tuple[Tensor, Tensor]:
     return torch.where(poor, torch.full_like(log_weights, -math.log(count)), log_weights), ancestors
 
 
-def _choose(value: Tensor, ancestors: Tensor) -> Tensor:
+def choose(value: Tensor, ancestors: Tensor) -> Tensor:
     """Return the ancestors' values; `value` is (filter, particle, sequence, ...)."""
     chosen = ancestors.reshape(*ancestors.shape, *[1] * (value.dim() - ancestors.dim()))
     return value.gather(1, chosen.expand_as(value))

@@ -37,6 +37,7 @@ class Family(Component):
     """
 
     amortised = True  # whether the numbers come from an encoder alone
+    stepwise = False  # whether a step given the one before needs the numbers of that step alone
 
     def build(self, sites: Sequence[LatentSite], step_size: int, summary_size: int) -> None:
         """Create the parameters for these sites and for an encoder's features of steps and of sequences."""
@@ -67,6 +68,37 @@ class Family(Component):
             ValueError: this family has no such form.
         """
         raise ValueError(f"{type(self).__name__} cannot be drawn step by step; use MeanField, Markov or GaussianChain")
+
+    def filtered(self, numbers: dict[str, Tensor], memory: Tensor | None) -> Filtered:
+        """Return the moments of the last step of a sequence that ends here, from its own numbers and a memory.
+
+        Args:
+            numbers: of this step, (sequence, 1, n), and of the starts.
+            memory: what the step before returned, None at the first.
+
+        Raises:
+            ValueError: this family has no such moments.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no moments of a step in closed form; give OnlineFilter a number of particles, "
+            "or use MeanField or GaussianChain"
+        )
+
+
+class Filtered(NamedTuple):
+    """What a family says of the present step when no later one is known.
+
+    Attributes:
+        mean: of the trajectory's value, (sequence, dim).
+        covariance: (sequence, dim, dim).
+        starts: means of the sites before the first step, by site; of account at the first step alone.
+        memory: what the next step needs.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    starts: dict[str, Tensor]
+    memory: Tensor | None
 
 
 class Start(NamedTuple):

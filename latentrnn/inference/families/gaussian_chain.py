@@ -15,6 +15,7 @@ from latentrnn.inference.families.chain import BlockTridiagonalNormal
 from latentrnn.inference.families.family import (
     Draw,
     Family,
+    Filtered,
     Proposals,
     Start,
     StartHead,
@@ -81,6 +82,16 @@ class GaussianChain(Family):
     def proposals(self, numbers: dict[str, Tensor], data: SequenceData) -> Proposals:
         return _Conditionals(self, numbers, data)
 
+    def filtered(self, numbers: dict[str, Tensor], memory: Tensor | None) -> Filtered:
+        (site,) = self.trajectories
+        memory = self.chains[site.name].forward_step(numbers[site.name][:, 0], memory)
+        precision, linear = memory[..., :-1], memory[..., -1:]
+        covariance = torch.linalg.inv(precision)
+        mean = (covariance @ linear).squeeze(-1)
+        heads = {s.name: self.heads[s.name] for s in self.starts}
+        starts = {name: head.distribution(numbers[name], mean).mean for name, head in heads.items()}
+        return Filtered(mean, covariance, starts, memory)
+
     def trajectory(self, numbers: dict[str, Tensor], data: SequenceData) -> BlockTridiagonalNormal:
         """Return the distribution of the first trajectory, with exact `mean` and `covariance`."""
         name = self.trajectories[0].name
@@ -141,6 +152,34 @@ class _Chain(nn.Module):
         linear = torch.where(valid.unsqueeze(-1), linear + (own @ offset.unsqueeze(-1)).squeeze(-1), 0.0)
         ahead = F.linear(F.pad(offset[:, 1:], (0, 0, 0, 1)), pulled)
         return BlockTridiagonalNormal(diagonal, lower, linear - torch.where(goes_on.unsqueeze(-1), ahead, 0.0))
+
+    def forward_step(self, numbers: Tensor, before: Tensor | None) -> Tensor:
+        """Return [J, h] of z_t, (sequence, dim, dim + 1), all earlier steps integrated out and none later known.
+
+        Args:
+            numbers: of step t, (sequence, n).
+            before: [J, h] of the step before; None at the first.
+        """
+        reading, raw, offset, free = numbers.split([self.readings, self.readings, self.dim, self.free], -1)
+        weight = positive(raw, 8.0)
+        seen = (self.directions.mT * weight.unsqueeze(-2)) @ self.directions
+        linear = F.linear(weight * reading, self.directions.mT)
+        if self.free:
+            pushed, entries = free.split([self.dim, self.free - self.dim], -1)
+            root = entries.new_zeros(*entries.shape[:-1], self.dim, self.dim)
+            root[..., self.below[0], self.below[1]] = entries
+            seen, linear = seen + root @ root.mT, linear + pushed
+        own = _squared(self.first_root if before is None else self.noise_root)
+        offset = (own @ (offset + self.first_loc if before is None else offset).unsqueeze(-1)).squeeze(-1)
+        if before is None:
+            return torch.cat([own + seen, (linear + offset).unsqueeze(-1)], -1)
+        # z_{t-1} has J + A^T Q^{-1} A and h - A^T Q^{-1} b_t; it pulls z_t through Q^{-1} A
+        pull = own @ self.dynamics
+        past = before[..., :-1] + self.dynamics.mT @ pull
+        known = before[..., -1:] - self.dynamics.mT @ offset.unsqueeze(-1)
+        gain = pull @ torch.linalg.inv(past)
+        precision = own + seen - gain @ pull.mT
+        return torch.cat([precision, (linear + offset).unsqueeze(-1) + gain @ known], -1)
 
 
 def _squared(root: Tensor) -> Tensor:

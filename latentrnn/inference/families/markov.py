@@ -48,6 +48,7 @@ class Markov(Family):
         Krishnan, Shalit, Sontag. Structured inference networks for nonlinear state space models. 2017.
     """
 
+    stepwise = True
     heads: Mapping[str, StartHead]  # nn.ModuleDicts
     steps: Mapping[str, _Step]
 

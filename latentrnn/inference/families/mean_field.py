@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.encoders import Encoding
-from latentrnn.inference.families.family import Draw, Family, NormalHead, Proposals, loc_and_scale, sample_site
+from latentrnn.inference.families.family import (
+    Draw,
+    Family,
+    Filtered,
+    NormalHead,
+    Proposals,
+    loc_and_scale,
+    sample_site,
+)
 from latentrnn.models.latents.latent import where_valid
 
 
@@ -20,6 +29,8 @@ class MeanField(Family):
     References:
         Kingma, Welling. Auto-encoding variational Bayes. 2014.
     """
+
+    stepwise = True
 
     def _build(self, step_size: int, summary_size: int) -> None:
         self.heads = nn.ModuleDict(
@@ -41,6 +52,12 @@ class MeanField(Family):
             normal = dist.Normal(loc, scale, validate_args=False).to_event(2 if site.along_time else 1)
             found[site.name] = draw(site.name, normal)
         return found
+
+    def filtered(self, numbers: dict[str, Tensor], memory: Tensor | None) -> Filtered:
+        starts = {site.name: loc_and_scale(numbers[site.name])[0] for site in self.starts}
+        (site,) = self.trajectories
+        loc, scale = loc_and_scale(numbers[site.name][:, 0])
+        return Filtered(loc, torch.diag_embed(scale**2), starts, None)
 
     def proposals(self, numbers: dict[str, Tensor], data: SequenceData) -> Proposals:
         return _Independent(self, numbers)

@@ -64,6 +64,7 @@ class Convolution(Feature):
         )
         self.nonlinearity = ACTIVATIONS[self.activation]()
         self.lookahead = self.reader.lookahead + max(self._ahead(*bank) for bank in self._banks)
+        self.memory = self.reader.memory + max((w - 1) * d - self._ahead(w, d) for w, d in self._banks)
 
     def _ahead(self, width: int, dilation: int) -> int:
         return 0 if self.causal else (width - 1) // 2 * dilation

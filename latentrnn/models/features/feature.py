@@ -21,6 +21,7 @@ class Feature(Component):
 
     size: int  # channels, once built
     lookahead: float = 0  # steps of covariates after t that it uses; infinite for the whole sequence
+    memory: int = 0  # steps of covariates before t that it uses
 
     @abstractmethod
     def build(self, owner: str, spec: DataSpec) -> None:
@@ -84,6 +85,7 @@ class CovariateReader(nn.Module):
         self.sizes = [part.size for part in parts]  # channels of each item
         self.size = sum(self.sizes)
         self.lookahead = max((part.lookahead for part in parts), default=0)
+        self.memory = max((part.memory for part in parts), default=0)
 
     def forward(self, data: SequenceData) -> Tensor:
         """Return (sequence, time, size)."""

@@ -31,6 +31,7 @@ class Lags(Feature):
         if future != 0:
             check_size("Lags", "future", future)
         self.future = self.lookahead = future
+        self.memory = steps - 1
 
     def build(self, owner: str, spec: DataSpec) -> None:
         self.read = Identity(self.covariate)

@@ -160,7 +160,7 @@ class Innovations(Latent):
         if self.prior == "student_t":
             prior = dist.StudentT(self.degrees, 0.0, self.scale, validate_args=False).expand(shape)
         elif self.prior == "white" or u is None:
-            prior = dist.Normal(torch.zeros_like(self.scale), self.scale, validate_args=False).expand(shape)
+            prior = dist.Normal(self.scale.new_zeros(shape), self.scale.expand(shape), validate_args=False)
         else:
             phi = self._memory(gap)
             prior = dist.Normal(phi * u, (1 - phi**2).sqrt() * self.scale, validate_args=False)

@@ -161,6 +161,8 @@ class Latent(Component):
 
 def join(*parts: Tensor) -> Tensor:
     """Concatenate along channels, the leading axes broadcast."""
+    if all(part.shape[:-1] == parts[0].shape[:-1] for part in parts):  # broadcasting is slow to find needless
+        return torch.cat(parts, -1)
     batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
     return torch.cat([part.expand(*batch, part.shape[-1]) for part in parts], -1)
 

@@ -1,0 +1,396 @@
+"""One sequence as it comes in, step by step, with a memory that does not grow."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from latentrnn.inference.posterior import Posterior
+from latentrnn.inference.random import random_state
+from latentrnn.inference.result import FitResult
+from latentrnn.inference.smc import choose, resampled, sample_size
+from latentrnn.inference.stream import Stream
+from latentrnn.models.features import Feature
+from latentrnn.models.latents.latent import Carry, gaps, join
+from latentrnn.models.observations import HeadInputs, Observation
+from latentrnn.models.readouts import Readout
+from latentrnn.models.sites import parameter_site
+from latentrnn.models.transitions.transition import check_size
+
+PARAMETER_DRAWS = 256
+
+
+@dataclass(frozen=True, eq=False)
+class FilteredState:
+    """What is known after a step, in the data's units and nats.
+
+    Attributes:
+        step: the step, counted from zero.
+        values: what was drawn at it (u_t or z_t), (particle, dim), or the guide's mean; None where nothing is.
+        states: what readouts see, (particle, dim); without particles the course of the guide's means.
+        weights: of the particles given everything up to and with this step, (particle,).
+        rates: head to E[y_t | y_{<=t}], (channel,).
+        predicted: head to E[y_t | y_{<t}]; {} without particles.
+        log_prob: log p(y_t | y_{<t}), all heads jointly; None without particles.
+        effective_sample_size: None without particles.
+        spread: covariance of `values` as the guide says, (dim, dim); None with particles.
+    """
+
+    step: int
+    values: Tensor | None
+    states: Tensor
+    weights: Tensor
+    rates: dict[str, Tensor]
+    predicted: dict[str, Tensor]
+    log_prob: float | None
+    effective_sample_size: float | None
+    spread: Tensor | None = None
+
+    @property
+    def mean(self) -> Tensor:
+        """E of what was drawn at this step (of what readouts see, where nothing was), (dim,)."""
+        drawn = self.states if self.values is None else self.values
+        return self.weights @ drawn
+
+    @property
+    def covariance(self) -> Tensor:
+        """Covariance of the same, (dim, dim)."""
+        if self.spread is not None:
+            return self.spread
+        drawn = self.states if self.values is None else self.values
+        centred = drawn - self.mean
+        return (self.weights.unsqueeze(-1) * centred).mT @ centred
+
+
+class OnlineFilter:
+    """Follows one sequence: `update` takes one step in and returns what is known of the state.
+
+    With particles this is the particle filter of `Posterior.one_step_ahead` (and its random numbers), from the prior or
+    from a guide that a causal encoder informs; without particles the causal guide alone, at the cost of one step of its
+    encoder. A guide's word is only as good as its fit; particles are weighed by the model. Memory and time per step do
+    not grow. Parameters with priors stay at their means under the guide.
+
+    Args:
+        source: a fit, or a posterior (its data are not used).
+        num_particles: particles; None for the guide alone.
+        proposal: "prior", or "guide".
+        seed: of every random number.
+        check: whether observations are checked against their family's support.
+
+    Raises:
+        ValueError: a model that looks ahead or remembers without bound (`BidirectionalRNN`, `CausalAttention`), a head
+            that depends on the states of earlier steps, an encoder that is not causal, or a family without steps.
+
+    References:
+        Gordon, Salmond, Smith. Novel approach to nonlinear/non-Gaussian Bayesian state estimation. 1993.
+    """
+
+    def __init__(
+        self,
+        source: FitResult | Posterior,
+        *,
+        num_particles: int | None = 256,
+        proposal: str = "prior",
+        seed: int = 0,
+        check: bool = True,
+    ) -> None:
+        if proposal not in ("prior", "guide"):
+            raise ValueError(f"OnlineFilter: proposal must be 'prior' or 'guide'; found {proposal!r}")
+        if num_particles is None and proposal == "prior":
+            raise ValueError("OnlineFilter: without particles there is the guide alone; use proposal='guide'")
+        self.num_particles, self.proposal, self.check = num_particles, proposal, check
+        self.model = copy.deepcopy(source.model).cpu().eval()
+        self.guide = copy.deepcopy(source.guide).cpu().eval()
+        self._fix_parameters(seed)
+        self.site = next((site.name for site in self.model.latent_sites() if site.along_time), None)
+        random = bool(self.model.latent_sites())
+        count = 1 if num_particles is None or not random else check_size("OnlineFilter", "num_particles", num_particles)
+        self.shape = (1, count, 1)
+        # where the guide has nothing to say it is not asked: the prior it is
+        self.guided = proposal == "guide" and self.site is not None
+        if self.guided:
+            self._check_guide()
+        self.clocks = {name: head.head.clock for name, head in self.model.observations.items()}
+        self.heads = self._heads()
+        dtype = next(self.model.parameters()).dtype
+        missing = dict.fromkeys(self.heads, True)
+        if self.guided and self.guide.encoder is not None:
+            missing |= self.guide.encoder.follow()
+        self.stream = Stream(self.model.spec, missing, self._memory(), dtype)
+        self.feeding = [name for name, head in self.heads.items() if head.feedback is not None]
+        self.pasts: dict[str, Tensor | None] = dict.fromkeys(self.heads)
+        self.histories = {
+            n: torch.zeros(1, self.heads[n].feedback.steps, self.heads[n].history_channels, dtype=dtype)
+            for n in self.feeding
+        }
+        self.carry: Carry | None = None
+        self.before: Tensor | None = None
+        self.log_weights = torch.full(self.shape, -math.log(count), dtype=dtype)
+        self.encoded: Tensor | None = None
+        self.chain: Tensor | None = None
+        with random_state(seed):
+            self.random = torch.get_rng_state()
+
+    # -- what is asked at the door -----------------------------------------------------------------------------------
+
+    def _fix_parameters(self, seed: int) -> None:
+        if self.guide.parameter_sites is None:
+            return
+        with random_state(seed), torch.no_grad(), pyro.plate("draws", PARAMETER_DRAWS, dim=-2):
+            values = self.guide.parameter_sites()
+        for name, head in self.model.observations.items():
+            for path in head.prior_sites():
+                buffer = head.get_buffer(path)
+                buffer.copy_(values[parameter_site(name, path)].mean(0).reshape(buffer.shape))
+
+    def _check_guide(self) -> None:
+        family = self.guide.local
+        if not family.amortised:
+            raise ValueError(f"OnlineFilter: {family!r} knows the sequences of its fit alone; it needs an encoder")
+        if self.num_particles is not None and not family.stepwise:
+            raise ValueError(
+                f"OnlineFilter: the steps of {type(family).__name__} lean on later ones, so that particles cannot come "
+                "from it; use Markov or MeanField, or the guide alone (num_particles=None)"
+            )
+
+    def _heads(self) -> dict[str, Observation]:
+        found = {}
+        for name, head in self.model.observations.items():
+            if not head.head.per_step:
+                continue
+            if not head.instantaneous or head.reads is not None or type(head).observed is not Observation.observed:
+                raise ValueError(
+                    f"OnlineFilter: head {name!r}, {type(head).__name__}, depends on more than the present state and "
+                    "step"
+                )
+            if head.readout.memory is None:
+                raise ValueError(
+                    f"OnlineFilter: {type(head.readout).__name__} of head {name!r} remembers all states, so that "
+                    "memory would grow; use WindowedAttention"
+                )
+            head.head = dataclasses.replace(head.head, clock=1)  # a frame comes now and then
+            found[name] = head
+        return found
+
+    def _memory(self) -> int:
+        parts = [part for part in self.model.modules() if isinstance(part, Feature | Readout)]
+        if self.guided:
+            parts += [part for part in self.guide.modules() if isinstance(part, Feature)]
+        if any(part.lookahead for part in parts):
+            part = next(part for part in parts if part.lookahead)
+            raise ValueError(f"OnlineFilter: {part!r} looks at covariates that have not come yet")
+        memory = max((part.memory for part in parts if isinstance(part, Feature)), default=0)
+        return max(memory, 1) if self.model.spec.irregular else memory
+
+    # -- one step ------------------------------------------------------------------------------------------------------
+
+    def update(self, observation: Any = None, covariates: Any = None, *, time: float | None = None) -> FilteredState:
+        """Take in one step.
+
+        Args:
+            observation: head to (channel,) values, in the data's units; None or left out where a head shows nothing,
+                NaN where a channel is missing. With one head its values alone will do.
+            covariates: covariate to (feature,) values; with one covariate its values alone will do.
+            time: seconds, where steps are irregular.
+
+        Raises:
+            TypeError: values that are no numbers, or a dict was needed.
+            ValueError: an unknown name, a wrong size, or a value outside its family's support.
+        """
+        with torch.inference_mode():
+            return self._update(observation, covariates, time)
+
+    def _update(self, observation: Any, covariates: Any, time: float | None) -> FilteredState:
+        step, data = self.stream.steps, self.stream.put(observation, covariates, time)
+        observed = [name for name in self.heads if bool(data.masks[name][0, -1].any())]
+        if self.check:
+            for name in observed:
+                self.heads[name].check(name, data.observations[name][:, -1:], data.masks[name][:, -1:])
+        gap = None if data.times is None else gaps(data)
+        since = None if gap is None else gap[:, -1]
+        past = {n: self.heads[n].feedback.at(window) for n, window in self.histories.items()}
+        drive = self.model.drive(data)[:, -1]
+        fed = [past[n] for n in self.feeding if "transition" in self.heads[n].feedback.into]
+        a_t = (join(drive, *fed) if fed else drive).expand(*self.shape, -1)
+        with _generator(self, self.num_particles is not None):
+            if self.num_particles is None:
+                found = self._by_guide(step, data, a_t, since, past)
+            else:
+                found = self._by_particles(step, data, a_t, since, past, observed)
+        for name, window in self.histories.items():
+            new = self.heads[name].encode_history(data.observations[name][:, -1:], data.masks[name][:, -1:])
+            self.histories[name] = torch.cat([window[:, 1:], new], 1)
+        return found
+
+    def _numbers(self, data: Any) -> dict[str, Tensor]:
+        assert self.guide.encoder is not None
+        encoding, self.encoded = self.guide.encoder.advance(data, self.encoded)
+        return self.guide.local.numbers(encoding, data)
+
+    def _by_guide(
+        self, step: int, data: Any, a_t: Tensor, since: Tensor | None, past: Mapping[str, Tensor]
+    ) -> FilteredState:
+        latent, transition, said = self.model.latent, self.model.transition, None
+        if self.guided:
+            said = self.guide.local.filtered(self._numbers(data), self.chain)
+            self.chain = said.memory
+        if self.carry is None:
+            priors = latent.start_prior(self.shape)
+            starts = said.starts if said is not None else {name: prior.mean for name, prior in priors.items()}
+            self.carry = latent.begin_with(self.shape, {k: v.expand(*self.shape, -1) for k, v in starts.items()})
+        mean = None if said is None else said.mean.expand(*self.shape, -1)
+        self.carry = latent.step(transition, self.carry, a_t, since).move(mean)
+        h_t = latent.output(transition, self.carry)
+        rates = {}
+        for name, head in self.heads.items():
+            if (step + 1) % self.clocks[name] == 0:
+                rates[name] = head.mean(self._law(name, data, h_t, past))[0, 0, 0, 0]
+        one = h_t.new_ones(1)
+        if said is None:
+            return FilteredState(step, None, h_t[0, :, 0], one, rates, {}, None, None)
+        return FilteredState(step, said.mean, h_t[0, :, 0], one, rates, {}, None, None, said.covariance[0])
+
+    def _by_particles(
+        self,
+        step: int,
+        data: Any,
+        a_t: Tensor,
+        since: Tensor | None,
+        past: Mapping[str, Tensor],
+        observed: list[str],
+    ) -> FilteredState:
+        latent, transition, log_weights = self.model.latent, self.model.transition, self.log_weights
+        proposals = self.guide.local.proposals(self._numbers(data), data) if self.guided else None
+        carry, before, starts = self.carry, self.before, {}
+        if carry is None:
+            priors = latent.start_prior(self.shape)
+            if proposals is None:
+                starts = {name: prior.rsample() for name, prior in priors.items()}
+            else:
+                start = proposals.begin(self.shape)
+                starts = start.values
+                for name, prior in priors.items():
+                    log_weights = log_weights + prior.log_prob(starts[name])
+                log_weights = log_weights - start.log_density
+            carry = latent.begin_with(self.shape, starts)
+        elif self.shape[1] > 1:  # resampled now, not when the last step was done: the next may never come
+            log_weights, ancestors = resampled(log_weights, 0.5)
+            carry = Carry(
+                choose(carry.state, ancestors),
+                None if carry.innovation is None else choose(carry.innovation, ancestors),
+            )
+            before = None if before is None else choose(before, ancestors)
+            self.pasts = {n: None if p is None else choose(p, ancestors) for n, p in self.pasts.items()}
+        moving, value = latent.step(transition, carry, a_t, since), None
+        if moving.prior is not None and proposals is None:
+            value = moving.prior.rsample()
+        elif moving.prior is not None:
+            assert proposals is not None
+            law = proposals.step(0, before, starts).expand(self.shape)
+            value = law.rsample()
+            log_weights = log_weights + moving.prior.log_prob(value) - law.log_prob(value)
+        carry = moving.move(value)
+        h_t = latent.output(transition, carry)
+        means, increment = {}, torch.zeros_like(log_weights)
+        for name, head in self.heads.items():
+            if (step + 1) % self.clocks[name]:
+                continue
+            distribution = self._law(name, data, h_t, past)
+            self.pasts[name] = head.readout.remember(self.pasts[name], h_t)
+            means[name] = head.mean(distribution)[0, :, 0, 0]  # (particle, channel)
+            if name in observed:
+                entries = head.entry_log_prob(distribution, data.observations[name][:, -1:]).squeeze(-2)
+                increment = increment + entries.sum(-1)
+        ahead = log_weights.softmax(1)[0, :, 0]
+        weighed = log_weights + increment
+        mass = torch.logsumexp(weighed, 1, keepdim=True)
+        if not bool(mass.isfinite()):
+            weighed = torch.full_like(weighed, -math.log(self.shape[1]))
+        else:
+            weighed = weighed - mass
+        self.carry, self.before, self.log_weights = carry, value, weighed
+        weights = weighed.exp()[0, :, 0]
+        return FilteredState(
+            step,
+            None if value is None else value[0, :, 0],
+            h_t[0, :, 0],
+            weights,
+            {name: torch.tensordot(weights, mean, 1) for name, mean in means.items()},
+            {name: torch.tensordot(ahead, mean, 1) for name, mean in means.items()},
+            float(mass),
+            float(sample_size(weighed)),
+        )
+
+    def _law(self, name: str, data: Any, h_t: Tensor, past: Mapping[str, Tensor]) -> Any:
+        head = self.heads[name]
+        inputs: HeadInputs = head.inputs(data)
+        history = past[name].unsqueeze(1) if name in past else None
+        return head(h_t.unsqueeze(-2), inputs.at(data.num_steps - 1, self.pasts[name]), history)
+
+    # -- on and off ----------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return everything that the next update needs besides the weights of model and guide, as tensors by name."""
+        found = {f"stream.{name}": value for name, value in self.stream.state_dict().items()}
+        found |= {f"histories.{name}": value for name, value in self.histories.items()}
+        found |= {f"pasts.{name}": value for name, value in self.pasts.items() if value is not None}
+        loose = {"before": self.before, "encoded": self.encoded, "chain": self.chain}
+        if self.carry is not None:
+            loose |= {"carry.state": self.carry.state, "carry.innovation": self.carry.innovation}
+        found |= {name: value for name, value in loose.items() if value is not None}
+        found |= {"log_weights": self.log_weights, "random": self.random}
+        return {name: value.clone().contiguous() for name, value in found.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned, of a filter made with the same arguments.
+
+        Raises:
+            ValueError: a state of another filter.
+        """
+        if "log_weights" not in state or state["log_weights"].shape != self.log_weights.shape:
+            raise ValueError(f"OnlineFilter: expected the state of a filter with {self.shape[1]} particles")
+        for name, buffer in self.stream.covariates.items():
+            if f"stream.covariates.{name}" not in state or state[f"stream.covariates.{name}"].shape != buffer.shape:
+                raise ValueError(f"OnlineFilter: the state is of another model: covariate {name!r} differs")
+        state = {name: value.clone() for name, value in state.items()}
+        self.stream.load_state_dict({k.removeprefix("stream."): v for k, v in state.items() if k.startswith("stream.")})
+        self.histories = {name: state[f"histories.{name}"] for name in self.histories}
+        self.pasts = {name: state.get(f"pasts.{name}") for name in self.pasts}
+        self.before, self.encoded, self.chain = (state.get(name) for name in ("before", "encoded", "chain"))
+        self.carry = Carry(state["carry.state"], state.get("carry.innovation")) if "carry.state" in state else None
+        self.log_weights, self.random = state["log_weights"], state["random"]
+
+    def save(self, path: str | Path) -> None:
+        """Write `state_dict` to a safetensors file."""
+        save_file(self.state_dict(), path)
+
+    def load(self, path: str | Path) -> None:
+        """Go on from what `save` wrote."""
+        self.load_state_dict(load_file(path))
+
+
+class _generator:
+    """The filter's own random numbers within the block; torch's generator is as before after it."""
+
+    def __init__(self, owner: OnlineFilter, needed: bool) -> None:
+        self.owner, self.needed = owner, needed
+
+    def __enter__(self) -> None:
+        if self.needed:
+            self.before = torch.get_rng_state()
+            torch.set_rng_state(self.owner.random)
+
+    def __exit__(self, *error: object) -> None:
+        if self.needed:
+            self.owner.random = torch.get_rng_state()
+            torch.set_rng_state(self.before)

@@ -1,0 +1,163 @@
+"""The present step of one sequence as a batch, in buffers that are written over: what an online filter reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentrnn.data import DataSpec, SequenceData
+from latentrnn.data.spec import SequenceKey
+
+FILLER = 1.0  # what stands where nothing was observed: in the support of every family
+
+
+class Stream:
+    """The last few steps of one sequence, as far back as features of covariates look.
+
+    Heads are on the base clock here: a slow head has a frame now and then, and is missing otherwise.
+
+    Args:
+        spec: of the data that the model was built for.
+        missing: heads of which entries may be missing.
+        memory: steps before the present one that are kept.
+        dtype: of observations and covariates.
+    """
+
+    def __init__(self, spec: DataSpec, missing: Mapping[str, bool], memory: int, dtype: torch.dtype) -> None:
+        self.spec, self.size, self.dtype = spec, memory + 1, dtype
+        self.heads = {name: head for name, head in spec.heads.items() if name in missing}
+        heads = {n: dataclasses.replace(h, clock=1, missing=missing[n]) for n, h in self.heads.items()}
+        self._spec = dataclasses.replace(spec, heads=heads)
+        self.covariates = {n: torch.zeros(self.size, c.features, dtype=dtype) for n, c in spec.covariates.items()}
+        self.times = torch.zeros(self.size, dtype=torch.float64)
+        self._windows: dict[int, SequenceData] = {}
+        self.steps = 0
+
+    def put(self, observation: Any, covariates: Any, time: float | None) -> SequenceData:
+        """Take in one step, and return it with those before it.
+
+        Raises:
+            TypeError: values that are no numbers.
+            ValueError: an unknown or missing name, a wrong size, a frame at a step at which none is complete.
+        """
+        given = self._named("observation", observation, self.heads)
+        inputs = self._named("covariates", covariates, self.covariates)
+        seen, known = self._observed(given), {}
+        for name, buffer in self.covariates.items():
+            if name not in inputs:
+                raise ValueError(f"covariates: expected {list(self.covariates)} at every step; {name!r} is not there")
+            known[name] = self._read(f"covariates[{name!r}]", inputs[name], buffer.shape[1], "features")
+            if not bool(known[name].isfinite().all()):
+                raise ValueError(f"covariates[{name!r}]: expected numbers, found NaN or infinity at step {self.steps}")
+        if self.spec.irregular:
+            self._check_time(time)
+        # nothing was wrong: from here on the buffers change
+        place = min(self.steps, self.size - 1)
+        data = self._windows.get(place + 1) or self._window(place + 1)
+        rolled = self.steps >= self.size and self.size > 1
+        for name, pair in seen.items():
+            values, mask = data.observations[name][0, -1], data.masks[name][0, -1]
+            if pair is None:
+                mask.zero_()
+            else:
+                mask.copy_(pair[1])
+                values.copy_(pair[0])
+        for name, new in known.items():
+            buffer = self.covariates[name]
+            if rolled:
+                buffer[:-1] = buffer[1:].clone()
+            buffer[place] = new
+        if self.spec.irregular:
+            if rolled:
+                self.times[:-1] = self.times[1:].clone()
+            assert time is not None
+            self.times[place] = time
+        self.steps += 1
+        return data
+
+    def _observed(self, given: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor] | None]:
+        """Return values and mask of every head; None where it shows nothing at this step."""
+        found: dict[str, tuple[Tensor, Tensor] | None] = {}
+        for name, head in self.heads.items():
+            found[name] = None
+            if given.get(name) is None:
+                continue
+            if (self.steps + 1) % head.clock:
+                raise ValueError(
+                    f"observation[{name!r}]: a frame is complete every {head.clock} steps, not at step {self.steps}; "
+                    "expected None"
+                )
+            new = self._read(f"observation[{name!r}]", given[name], head.channels, "channels")
+            mask = new.isfinite()
+            if not bool(mask.all()):
+                if bool(new.isinf().any()):
+                    raise ValueError(f"observation[{name!r}]: expected numbers or NaN, found infinity")
+                new = torch.where(mask, new, FILLER)
+            found[name] = new, mask
+        return found
+
+    def _check_time(self, time: float | None) -> None:
+        if time is None or not math.isfinite(time):
+            raise ValueError(f"time: the steps are irregular; expected seconds at every step, found {time!r}")
+        last = float(self.times[min(self.steps, self.size) - 1]) if self.steps else -math.inf
+        if time <= last:
+            raise ValueError(f"time: expected more than the last step's {last}, found {time}")
+
+    def _named(self, where: str, given: Any, known: Mapping[str, Any]) -> Mapping[str, Any]:
+        if given is None:
+            return {}
+        if not isinstance(given, Mapping):
+            if len(known) != 1:
+                raise TypeError(f"{where}: expected a dict of name to values, of {list(known)}; found {type(given)}")
+            return {next(iter(known)): given}
+        if not given.keys() <= known.keys():
+            raise ValueError(f"{where}: unknown {sorted(set(given) - set(known))}; expected {list(known)}")
+        return given
+
+    def _read(self, where: str, value: Any, size: int, what: str) -> Tensor:
+        new = torch.as_tensor(value, dtype=self.dtype)
+        if new.shape != (size,):
+            raise ValueError(f"{where}: expected {size} {what}, one number each; found shape {tuple(new.shape)}")
+        return new
+
+    @torch.inference_mode(False)  # buffers are written over in and out of that mode
+    def _window(self, steps: int) -> SequenceData:
+        """Return the batch of this many steps; its covariates and times are views of the buffers."""
+        lengths = np.array([steps], dtype=np.int64)
+        sizes = {name: (1, steps, head.channels) for name, head in self.heads.items()}
+        self._windows[steps] = SequenceData(
+            observations={n: torch.full(s, FILLER, dtype=self.dtype) for n, s in sizes.items()},
+            masks={n: torch.zeros(s, dtype=torch.bool) for n, s in sizes.items()},
+            covariates={n: buffer[:steps].unsqueeze(0) for n, buffer in self.covariates.items()},
+            totals={},
+            lengths=torch.tensor([steps]),
+            context=torch.tensor([0]),
+            times=self.times[:steps].unsqueeze(0) if self.spec.irregular else None,
+            keys=(SequenceKey("", 0, steps),),
+            names=("stream",),
+            spec=self._spec,
+            total=1,
+            indices=None,
+            num_steps=steps,
+            host_lengths=lengths,
+            host_context=np.zeros(1, dtype=np.int64),
+        )
+        return self._windows[steps]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what is remembered."""
+        found = {f"covariates.{name}": buffer.clone() for name, buffer in self.covariates.items()}
+        return found | {"times": self.times.clone(), "steps": torch.tensor(self.steps)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned."""
+        for name, buffer in self.covariates.items():
+            buffer.copy_(state[f"covariates.{name}"])
+        self.times.copy_(state["times"])
+        self.steps = int(state["steps"])
