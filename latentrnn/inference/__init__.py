@@ -1,6 +1,7 @@
 """The variational side."""
 
 from latentrnn.inference.coupling_report import CouplingReport as CouplingReport
+from latentrnn.inference.diagnosis import Diagnosis as Diagnosis
 from latentrnn.inference.elbo import Terms as Terms
 from latentrnn.inference.elbo import elbo_terms as elbo_terms
 from latentrnn.inference.encoders import Encoder as Encoder

@@ -15,7 +15,7 @@ def tail_shape(log_weights: Tensor) -> Tensor:
 
     A generalised Pareto distribution is fitted to the largest weights, min(S / 5, 3 sqrt(S)) of S, by the empirical
     Bayes estimate of Zhang and Stephens, with a weak prior at one half. NaN where there are fewer than five in the
-    tail (S < 25); zero where all of the tail is the same number.
+    tail (S < 25); zero where no weight is a hundredth above where the tail begins: what differs then is rounding.
 
     Args:
         log_weights: (particle, ...), in nats, up to a constant.
@@ -34,7 +34,7 @@ def tail_shape(log_weights: Tensor) -> Tensor:
     ordered = log_weights.double().sort(0).values
     ordered = ordered - ordered[-1:]
     over = ordered[-tail:].exp() - ordered[-tail - 1].exp()  # ascending, as the fit wants them
-    flat = over[-1] <= 0
+    flat = over[-1] < 0.01
     over = torch.where(flat, 1.0, over)
     grid = 30 + int(tail**0.5)
     steps = torch.arange(1, grid + 1, dtype=over.dtype, device=over.device) - 0.5

@@ -16,6 +16,7 @@ from latentrnn.data import SequenceData
 from latentrnn.inference import evidence as evidence_of
 from latentrnn.inference import filtering
 from latentrnn.inference.coupling_report import CouplingReport, coupling_reports
+from latentrnn.inference.diagnosis import Diagnosis, diagnose
 from latentrnn.inference.draws import Draws, assemble, expanded, padding_to_nan
 from latentrnn.inference.evidence import AIS, SMC, Evidence
 from latentrnn.inference.filtering import OneStepAhead
@@ -94,6 +95,13 @@ class Posterior:
         other._draws = copy.copy(self._draws)
         other._draws.seed = seed
         return other
+
+    def restricted(self, count: int) -> Posterior:
+        """Return the posterior of the first sequences alone."""
+        draws = self._draws
+        return Posterior(
+            draws.model, draws.guide, self.data[:count], result=self.result, device=draws.device, seed=self.seed
+        )
 
     def refined(self, steps: int = 100, *, learning_rate: float = 0.05, num_particles: int = 4) -> Posterior:
         """Return a posterior whose local latents were optimised for each sequence, starting from the encoder's answer.
@@ -369,6 +377,42 @@ class Posterior:
             return found
         exact = torch.zeros_like(found.values)
         return dataclasses.replace(found, standard_error=exact, effective_sample_size=None, pareto_k=None)
+
+    def diagnose(
+        self,
+        num_particles: int = 256,
+        *,
+        num_sequences: int = 4,
+        annealing: AIS = AIS(temperatures=32, leapfrog=6),  # noqa: B008 - frozen
+        refinement_steps: int = 60,
+    ) -> Diagnosis:
+        """Say how good this posterior is, and what to try next: `print(posterior.diagnose())`.
+
+        Looks at the tails of importance weights (k-hat), at what each latent dimension says (collapse, active
+        units), at the rungs of the evidence, at what the encoder loses against numbers optimised for each sequence,
+        and at the signal in the gradient. All sequences count for the first two; annealing and optimising, which
+        cost most, look at the first few.
+
+        Args:
+            num_particles: draws of the guide for each sequence, at least 25.
+            num_sequences: sequences looked at closely.
+            annealing: how the best rung is found.
+            refinement_steps: gradient steps for each of them.
+
+        Raises:
+            ValueError: a model without local latents, or too few particles.
+
+        References:
+            Burda, Grosse, Salakhutdinov. Importance weighted autoencoders. 2016.
+            Cremer, Li, Duvenaud. Inference suboptimality in variational autoencoders. 2018.
+            Rainforth, Kosiorek, Le, Maddison, Igl, Wood, Teh. Tighter variational bounds are not necessarily better.
+            2018.
+            Yao, Vehtari, Simpson, Gelman. Yes, but did it work? Evaluating variational inference. 2018.
+        """
+        return diagnose(
+            self, num_particles=num_particles, num_sequences=num_sequences, annealing=annealing,
+            refinement_steps=refinement_steps,
+        )  # fmt: skip
 
     def log_likelihood(self, num_particles: int = 64, num_draws: int = 50) -> Tensor:
         """Return log p(y_n | theta) of every sequence, local latents integrated out by importance sampling.
