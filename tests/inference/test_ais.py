@@ -77,6 +77,7 @@ def test_transitions_leave_the_posterior_as_it_is(monkeypatch: pytest.MonkeyPatc
     assert (energy_drift().abs() > BUDGET).all()
 
 
+@pytest.mark.slow
 def test_a_narrow_guide_is_mended() -> None:
     """Its importance weights have a tail so heavy that one of them decides; annealed they are near the evidence."""
     problem = random_problem(4, [6])

@@ -94,7 +94,7 @@ def test_a_guide_that_is_too_narrow_is_called_so() -> None:
     data = as_data(problem)
     guide, gap = inexact(problem, inflate=0.15, shift=0.0)
     posterior = lr.Posterior(as_model(problem, data), guide, data, device="cpu")
-    found = posterior.diagnose(500, annealing=lr.AIS(temperatures=40, leapfrog=6))
+    found = posterior.diagnose(300, annealing=lr.AIS(temperatures=24, leapfrog=5))
     assert found.findings[0] == "narrow", str(found)
     assert "loose" in found.findings
     assert found.gap == pytest.approx(gap.mean(), abs=0.5 * gap.mean())
@@ -102,7 +102,7 @@ def test_a_guide_that_is_too_narrow_is_called_so() -> None:
     assert found.width > 0.5
     # negative control: too wide is loose, and not narrow
     wide, gap = inexact(problem, inflate=2.2, shift=0.0)
-    other = lr.Posterior(as_model(problem, data), wide, data, device="cpu").diagnose(500, annealing=QUICK)
+    other = lr.Posterior(as_model(problem, data), wide, data, device="cpu").diagnose(300, annealing=QUICK)
     assert "loose" in other.findings, str(other)
     assert "narrow" not in other.findings
     assert other.width < -0.5

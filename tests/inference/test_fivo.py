@@ -55,6 +55,7 @@ def test_the_bound_is_a_bound_and_on_long_sequences_the_tightest() -> None:
     assert abs(unresampled.mean() - found["iwae"].mean()) < BUDGET * error
 
 
+@pytest.mark.slow
 def test_without_resampling_the_gradient_is_that_of_importance_weights() -> None:
     """The same estimator by another road: means over draws agree, for the model and for the guide."""
     data = make_data(OBSERVATIONS["poisson"])
@@ -113,6 +114,7 @@ def test_a_batch_stands_for_its_plate_and_tempering_is_heard() -> None:
     assert likelihood < -1.0
 
 
+@pytest.mark.slow
 def test_a_fit_improves_its_bound_and_is_kept(tmp_path) -> None:
     rng = np.random.default_rng(0)
     z = np.cumsum(0.3 * rng.normal(size=(12, 30, 1)), 1)
