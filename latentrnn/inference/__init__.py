@@ -16,6 +16,7 @@ from latentrnn.inference.families import GaussianChain as GaussianChain
 from latentrnn.inference.families import Markov as Markov
 from latentrnn.inference.families import MeanField as MeanField
 from latentrnn.inference.families import PerSequence as PerSequence
+from latentrnn.inference.filtered_state import FilteredState as FilteredState
 from latentrnn.inference.filtering import OneStepAhead as OneStepAhead
 from latentrnn.inference.forecasting import Forecast as Forecast
 from latentrnn.inference.guides import Guide as Guide
@@ -26,7 +27,6 @@ from latentrnn.inference.objectives import FIVO as FIVO
 from latentrnn.inference.objectives import IWAE as IWAE
 from latentrnn.inference.objectives import Objective as Objective
 from latentrnn.inference.objectives import Renyi as Renyi
-from latentrnn.inference.online import FilteredState as FilteredState
 from latentrnn.inference.online import OnlineFilter as OnlineFilter
 from latentrnn.inference.posterior import Posterior as Posterior
 from latentrnn.inference.result import FitResult as FitResult

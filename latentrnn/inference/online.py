@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from latentrnn.inference.filtered_state import FilteredState
 from latentrnn.inference.posterior import Posterior
 from latentrnn.inference.random import random_state
 from latentrnn.inference.result import FitResult
@@ -28,48 +28,6 @@ from latentrnn.models.sites import parameter_site
 from latentrnn.models.transitions.transition import check_size
 
 PARAMETER_DRAWS = 256
-
-
-@dataclass(frozen=True, eq=False)
-class FilteredState:
-    """What is known after a step, in the data's units and nats.
-
-    Attributes:
-        step: the step, counted from zero.
-        values: what was drawn at it (u_t or z_t), (particle, dim), or the guide's mean; None where nothing is.
-        states: what readouts see, (particle, dim); without particles the course of the guide's means.
-        weights: of the particles given everything up to and with this step, (particle,).
-        rates: head to E[y_t | y_{<=t}], (channel,).
-        predicted: head to E[y_t | y_{<t}]; {} without particles.
-        log_prob: log p(y_t | y_{<t}), all heads jointly; None without particles.
-        effective_sample_size: None without particles.
-        spread: covariance of `values` as the guide says, (dim, dim); None with particles.
-    """
-
-    step: int
-    values: Tensor | None
-    states: Tensor
-    weights: Tensor
-    rates: dict[str, Tensor]
-    predicted: dict[str, Tensor]
-    log_prob: float | None
-    effective_sample_size: float | None
-    spread: Tensor | None = None
-
-    @property
-    def mean(self) -> Tensor:
-        """E of what was drawn at this step (of what readouts see, where nothing was), (dim,)."""
-        drawn = self.states if self.values is None else self.values
-        return self.weights @ drawn
-
-    @property
-    def covariance(self) -> Tensor:
-        """Covariance of the same, (dim, dim)."""
-        if self.spread is not None:
-            return self.spread
-        drawn = self.states if self.values is None else self.values
-        centred = drawn - self.mean
-        return (self.weights.unsqueeze(-1) * centred).mT @ centred
 
 
 class OnlineFilter:

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from pyro.poutine.trace_struct import Trace
@@ -21,6 +21,7 @@ from latentrnn.inference.draws import Draws, assemble, expanded, padding_to_nan
 from latentrnn.inference.evidence import AIS, SMC, Evidence
 from latentrnn.inference.filtering import OneStepAhead
 from latentrnn.inference.forecasting import Forecast, forecast
+from latentrnn.inference.gain_samples import GainSamples, gain_samples
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.imputation import impute
 from latentrnn.inference.interventions import Clamp, Counterfactual, counterfactual
@@ -30,18 +31,6 @@ from latentrnn.inference.result import FitResult
 from latentrnn.models import sites
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.models.transitions.transition import check_size
-
-
-class GainSamples(NamedTuple):
-    """Draws of a head's stimulus gain, in the convention that the largest gate over the data is one.
-
-    Attributes:
-        beta: gain of a fully open gate, (sample, channel, feature).
-        gate: (sample, sequence, time, feature).
-    """
-
-    beta: Tensor
-    gate: Tensor
 
 
 class Posterior:
@@ -231,20 +220,7 @@ class Posterior:
         observation = self._head(head)
         if observation.gain is None:
             raise ValueError(f"gain: head {head!r} has no StimulusGain")
-        gates, betas = [], torch.zeros(0)
-        for draw in self._draws.courses(num_samples):
-            course = draw.course
-            states = expanded(course.states(), num_samples)
-            states = observation.at_clock(states, course.data.observations[head].shape[1])
-            gate = observation.gain.gate(states, course.inputs[head].stimulus)
-            scored = course.data.scored(head).any(-1)
-            gates.append(torch.where(scored.unsqueeze(-1), gate, torch.nan))
-            site = sites.parameter_site(head, "gain.beta")
-            beta = draw.parameters[site].squeeze(1) if site in draw.parameters else observation.gain.beta
-            betas = beta.detach().expand(num_samples, *beta.shape[-2:]).cpu()
-        gate = assemble(gates, self.data.observations[head].shape[1])
-        largest = gate.nan_to_num(0.0).amax((1, 2)).clamp_min(1e-12)
-        return GainSamples(betas * largest[:, None], gate / largest[:, None, None])
+        return gain_samples(self._draws, observation, num_samples)
 
     def couplings(self, num_samples: int = 100) -> dict[str, CouplingReport]:
         """Return E_q[penalty] of each of the model's couplings on these data, by name; {} without any.

@@ -1,0 +1,44 @@
+"""Draws of a head's stimulus gain, in the one convention in which gains are reported."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from latentrnn.inference.draws import Draws, assemble, expanded
+from latentrnn.models import sites
+from latentrnn.models.observations import Observation
+
+
+class GainSamples(NamedTuple):
+    """Draws of a head's stimulus gain, in the convention that the largest gate over the data is one.
+
+    Attributes:
+        beta: gain of a fully open gate, (sample, channel, feature).
+        gate: (sample, sequence, time, feature).
+    """
+
+    beta: Tensor
+    gate: Tensor
+
+
+def gain_samples(draws: Draws, observation: Observation, num_samples: int) -> GainSamples:
+    """Draw the gain of a head that has one; see `Posterior.gain`."""
+    assert observation.gain is not None
+    head = observation.head.name
+    gates, betas = [], torch.zeros(0)
+    for draw in draws.courses(num_samples):
+        course = draw.course
+        states = expanded(course.states(), num_samples)
+        states = observation.at_clock(states, course.data.observations[head].shape[1])
+        gate = observation.gain.gate(states, course.inputs[head].stimulus)
+        scored = course.data.scored(head).any(-1)
+        gates.append(torch.where(scored.unsqueeze(-1), gate, torch.nan))
+        site = sites.parameter_site(head, "gain.beta")
+        beta = draw.parameters[site].squeeze(1) if site in draw.parameters else observation.gain.beta
+        betas = beta.detach().expand(num_samples, *beta.shape[-2:]).cpu()
+    gate = assemble(gates, draws.data.observations[head].shape[1])
+    largest = gate.nan_to_num(0.0).amax((1, 2)).clamp_min(1e-12)
+    return GainSamples(betas * largest[:, None], gate / largest[:, None, None])
