@@ -36,6 +36,7 @@ from latentrnn.inference import IWAE as IWAE
 from latentrnn.inference import SMC as SMC
 from latentrnn.inference import Adam as Adam
 from latentrnn.inference import AdamW as AdamW
+from latentrnn.inference import Chains as Chains
 from latentrnn.inference import Constant as Constant
 from latentrnn.inference import Cosine as Cosine
 from latentrnn.inference import Counterfactual as Counterfactual
@@ -43,6 +44,8 @@ from latentrnn.inference import CouplingReport as CouplingReport
 from latentrnn.inference import Diagnosis as Diagnosis
 from latentrnn.inference import EarlyStopping as EarlyStopping
 from latentrnn.inference import Encoder as Encoder
+from latentrnn.inference import Ensemble as Ensemble
+from latentrnn.inference import EnsemblePosterior as EnsemblePosterior
 from latentrnn.inference import Evidence as Evidence
 from latentrnn.inference import Family as Family
 from latentrnn.inference import FilteredState as FilteredState
@@ -68,7 +71,9 @@ from latentrnn.inference import coverage as coverage
 from latentrnn.inference import crps as crps
 from latentrnn.inference import elbo_terms as elbo_terms
 from latentrnn.inference import fit as fit
+from latentrnn.inference import fit_ensemble as fit_ensemble
 from latentrnn.inference import laplace as laplace
+from latentrnn.inference import sample as sample
 from latentrnn.models import GRU as GRU
 from latentrnn.models import LSTM as LSTM
 from latentrnn.models import AttentionPooling as AttentionPooling

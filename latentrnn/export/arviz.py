@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def to_arviz(
     posterior: Posterior,
     *,
-    num_samples: int = 100,
+    num_samples: int | None = None,
     num_particles: int = 64,
     prior_predictive: bool = True,
     latents: bool = True,
@@ -32,8 +32,10 @@ def to_arviz(
     - constant_data: covariates (sequence, time, `{name}_feature`), `{head}_mask` (True where observed),
       `{head}_total`, `num_steps`, `context_steps`, `seconds` where steps are irregular, `dt`.
 
-    The first three have leading dims (chain, draw), with one chain: the draws of a variational posterior are
-    independent.
+    - sample_stats: for draws of `latentrnn.sample`, all of them exported, `diverging`.
+
+    Drawn groups have leading dims (chain, draw), with one chain where the posterior is variational, whose draws are
+    independent. Where NUTS has drawn local latents, there is no log_likelihood: integrating them out needs a guide.
 
     Time is in seconds from the sequence's first step when the data have a `dt`, else in steps. A head with a slower
     clock has its own dim `{head}_time`, at the start of each frame. Replicates are NaN wherever the head is unobserved,
@@ -47,7 +49,7 @@ def to_arviz(
 
     Args:
         posterior: what `FitResult.posterior(data)` returned.
-        num_samples: draws per variable.
+        num_samples: draws per variable; 100 by default, all draws of Markov chains. A multiple of the chains.
         num_particles: importance samples per sequence (and draw of the global sites) for the log-likelihood.
         prior_predictive: whether to include that group.
         latents: whether to include the latent trajectories, the largest part by far for long sequences.
@@ -63,7 +65,7 @@ def to_arviz(
             group with the same name.
     """
     for name, value in (("num_samples", num_samples), ("num_particles", num_particles)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"{name}: expected at least 1; found {value}")
     # xarray takes most of a second to import, which only those who export should wait for
     from latentrnn.export.groups import posterior_groups

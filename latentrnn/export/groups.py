@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
+from latentrnn.inference.stored import Chains, StoredDraws
 from latentrnn.models.sites import parameter_site
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _Variable = tuple[tuple[Hashable, ...], np.ndarray]  # dims and values
 def posterior_groups(
     posterior: Posterior,
     *,
-    num_samples: int,
+    num_samples: int | None,
     num_particles: int,
     prior_predictive: bool,
     latents: bool,
@@ -36,6 +37,11 @@ def posterior_groups(
     """Return {group: Dataset}; `to_arviz` documents the groups, the arguments and the dims."""
     if seed is not None:
         posterior = posterior.reseeded(seed)
+    chains = posterior.chains
+    if num_samples is None:
+        num_samples = 100 if chains is None else chains.num_chains * chains.num_draws
+    if chains is not None and num_samples % chains.num_chains:
+        raise ValueError(f"num_samples: expected a multiple of the {chains.num_chains} chains; found {num_samples}")
     data = posterior.data.to("cpu")
     labelled = data.to_xarray()
     sites = posterior.parameters(num_samples)
@@ -51,19 +57,24 @@ def posterior_groups(
     if latents:
         drawn |= _latents(posterior.latents(num_samples))
     if drawn:
-        groups["posterior"] = _drawn(drawn, labelled)
+        groups["posterior"] = _drawn(drawn, labelled, chains)
+    if chains is not None and num_samples == chains.num_chains * chains.num_draws:
+        groups["sample_stats"] = _drawn({"diverging": ((), chains.diverging.flatten().numpy())}, labelled, chains)
     for group, values in replicates.items():
-        groups[group] = _drawn(_replicated(data, values, whole, labelled), labelled)
-    log_likelihood = posterior.log_likelihood(num_particles, num_samples)
-    groups["log_likelihood"] = _drawn({"log_likelihood": (("sequence",), log_likelihood.numpy())}, labelled)
-    groups["log_likelihood"].attrs |= {
-        "unit": "nats",
-        "integrated": "all heads jointly; local latents integrated out by importance sampling",
-        "num_particles": num_particles,
-        "parameters": "one draw of the global sites per draw"
-        if sites
-        else "point estimates: not for PSIS-LOO or WAIC; compare held-out evidence with latentrnn.compare",
-    }
+        groups[group] = _drawn(_replicated(data, values, whole, labelled), labelled, chains)
+    # integrating out local latents that were themselves drawn needs a guide
+    if chains is None or not cast(StoredDraws, posterior.guide).local_values:
+        log_likelihood = posterior.log_likelihood(num_particles, num_samples)
+        of_sequences = {"log_likelihood": (("sequence",), log_likelihood.numpy())}
+        groups["log_likelihood"] = _drawn(of_sequences, labelled, chains)
+        groups["log_likelihood"].attrs |= {
+            "unit": "nats",
+            "integrated": "all heads jointly; local latents integrated out by importance sampling",
+            "num_particles": num_particles,
+            "parameters": "one draw of the global sites per draw"
+            if sites
+            else "point estimates: not for PSIS-LOO or WAIC; compare held-out evidence with latentrnn.compare",
+        }
     observed = labelled.reset_coords()[heads]
     groups["observed_data"] = observed.assign({head: observed[head].astype(np.int64) for head in whole})
     groups["constant_data"] = _constants(data, heads, labelled)
@@ -71,9 +82,13 @@ def posterior_groups(
     return {name: group.assign_attrs(source) for name, group in groups.items()}
 
 
-def _drawn(variables: Mapping[str, _Variable], labelled: xr.Dataset) -> xr.Dataset:
-    """Return variables whose leading axis is the draws of one chain, with the data's coordinates on shared dims."""
-    arrays = {name: ((*_SAMPLE, *dims), values[None]) for name, (dims, values) in variables.items()}
+def _drawn(variables: Mapping[str, _Variable], labelled: xr.Dataset, chains: Chains | None) -> xr.Dataset:
+    """Return variables whose leading axis is the draws, chain by chain, with the data's coordinates on shared dims."""
+    count = 1 if chains is None else chains.num_chains
+    arrays = {
+        name: ((*_SAMPLE, *dims), values.reshape(count, -1, *values.shape[1:]))
+        for name, (dims, values) in variables.items()
+    }
     dataset = xr.Dataset(arrays)
     return dataset.assign_coords(
         {

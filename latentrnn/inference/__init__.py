@@ -7,6 +7,9 @@ from latentrnn.inference.elbo import elbo_terms as elbo_terms
 from latentrnn.inference.encoders import Encoder as Encoder
 from latentrnn.inference.encoders import RNNEncoder as RNNEncoder
 from latentrnn.inference.encoders import StepEncoder as StepEncoder
+from latentrnn.inference.ensemble import Ensemble as Ensemble
+from latentrnn.inference.ensemble import EnsemblePosterior as EnsemblePosterior
+from latentrnn.inference.ensemble import fit_ensemble as fit_ensemble
 from latentrnn.inference.evidence import AIS as AIS
 from latentrnn.inference.evidence import SMC as SMC
 from latentrnn.inference.evidence import Evidence as Evidence
@@ -22,6 +25,7 @@ from latentrnn.inference.forecasting import Forecast as Forecast
 from latentrnn.inference.guides import Guide as Guide
 from latentrnn.inference.interventions import Counterfactual as Counterfactual
 from latentrnn.inference.laplace import laplace as laplace
+from latentrnn.inference.mcmc import sample as sample
 from latentrnn.inference.objectives import ELBO as ELBO
 from latentrnn.inference.objectives import FIVO as FIVO
 from latentrnn.inference.objectives import IWAE as IWAE
@@ -41,4 +45,5 @@ from latentrnn.inference.schedules import KLWarmUp as KLWarmUp
 from latentrnn.inference.schedules import Plateau as Plateau
 from latentrnn.inference.schedules import Rollback as Rollback
 from latentrnn.inference.smc import ParticleFilter as ParticleFilter
+from latentrnn.inference.stored import Chains as Chains
 from latentrnn.inference.svi import fit as fit

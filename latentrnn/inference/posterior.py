@@ -28,6 +28,7 @@ from latentrnn.inference.interventions import Clamp, Counterfactual, counterfact
 from latentrnn.inference.parameters import JOINT
 from latentrnn.inference.refinement import refine
 from latentrnn.inference.result import FitResult
+from latentrnn.inference.stored import Chains
 from latentrnn.models import sites
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.models.transitions.transition import check_size
@@ -45,6 +46,7 @@ class Posterior:
         result: the fit that they came from, if any (it knows which sequences were used).
         device: "auto" takes CUDA where there is one.
         seed: of every random number.
+        chains: how the chains went, where the guide replays draws of `latentrnn.sample`.
 
     Raises:
         ValueError: the data do not fit the model.
@@ -62,9 +64,10 @@ class Posterior:
         result: FitResult | None = None,
         device: str | torch.device = "auto",
         seed: int = 0,
+        chains: Chains | None = None,
     ) -> None:
         model.check(data)
-        self.data, self.result = data, result
+        self.data, self.result, self.chains = data, result, chains
         self._draws = Draws(model, guide, data, device, seed)
         self.model, self.guide = self._draws.model, self._draws.guide
 
@@ -104,12 +107,14 @@ class Posterior:
             num_particles: draws per step.
 
         Raises:
-            ValueError: a setting out of range, or a model without local latents.
+            ValueError: a setting out of range, a model without local latents, or draws of `latentrnn.sample`.
 
         References:
             Kim, Wiseman, Miller, Sontag, Rush. Semi-amortized variational autoencoders. 2018.
             Cremer, Li, Duvenaud. Inference suboptimality in variational autoencoders. 2018.
         """
+        if self.chains is not None:
+            raise ValueError("refined: draws of NUTS are those of the posterior itself; there is nothing to refine")
         draws = self._draws
         with draws.seeded():
             guide = refine(

@@ -40,6 +40,7 @@ class FakePosterior:
     heads: tuple[str, ...] | None = None
     seed: int = 0
     asked: dict[str, int] = field(default_factory=dict)
+    chains: None = None
 
     @property
     def model(self) -> SimpleNamespace:

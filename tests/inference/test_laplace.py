@@ -83,8 +83,8 @@ def test_a_positive_parameter_is_approximated_in_logarithms() -> None:
     assert joint.variance.item() == pytest.approx(1 / curvature, rel=1e-4)
 
 
-def test_local_latents_are_integrated_out() -> None:
-    """With the exact smoother's evidence: the posterior of a baseline given Kalman evidence is found again."""
+def baseline_of_a_chain() -> tuple[lr.FitResult, lr.SequenceData, Problem]:
+    """A linear-Gaussian model whose baseline has a prior, with a guide of its states for one baseline."""
     problem = random_problem(5, [6, 4, 6], state_dim=1, channels=1)
     data = as_data(problem)
     fixed = as_model(problem, data)
@@ -99,16 +99,24 @@ def test_local_latents_are_integrated_out() -> None:
     known = [oracles.dense_posterior(form.model, r.y, r.u, r.missing, with_initial=True) for r in problem.recordings]
     # too wide for any one baseline, as a guide that serves all of them must be
     guide = Around([(p.mean.ravel(), p.covariance) for p in known])
-    fit = lr.FitResult(model, guide, {}, "", 0, 0, {}, frozenset())
-    result = lr.laplace(model, data, given=fit, num_particles=4000, device="cpu")
+    return lr.FitResult(model, guide, {}, "", 0, 0, {}, frozenset()), data, problem
 
+
+def exact_baseline(problem: Problem) -> tuple[float, float]:
+    """Posterior mean and standard deviation, by Kalman evidence on a grid."""
     centre = problem.model.d[0]
     grid = np.linspace(centre - 3, centre + 3, 241)
     values = [_kalman(problem, b) + stats.norm.logpdf(b) for b in grid]
     weight = np.exp(np.array(values) - max(values))
     total = integrate.trapezoid(weight, grid)
     mean = integrate.trapezoid(weight * grid, grid) / total
-    sd = np.sqrt(integrate.trapezoid(weight * (grid - mean) ** 2, grid) / total)
+    return mean, np.sqrt(integrate.trapezoid(weight * (grid - mean) ** 2, grid) / total)
+
+
+def test_local_latents_are_integrated_out() -> None:
+    fit, data, problem = baseline_of_a_chain()
+    result = lr.laplace(fit.model, data, given=fit, num_particles=4000, device="cpu")
+    mean, sd = exact_baseline(problem)
     joint = result.guide.parameter_sites.joint()
     # the posterior is Gaussian, so that what is left is Monte Carlo error of the integration
     assert joint.mean.item() == pytest.approx(mean, abs=0.1 * sd)

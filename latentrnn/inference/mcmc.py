@@ -1,0 +1,171 @@
+"""Markov chain Monte Carlo: Pyro's NUTS for models that are small enough."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, cast
+
+import torch
+from pyro import poutine
+from pyro.infer import MCMC, NUTS
+from pyro.infer.autoguide.initialization import init_to_uniform, init_to_value
+from torch import Tensor
+
+from latentrnn.data import SequenceData
+from latentrnn.inference.guides import Guide
+from latentrnn.inference.marginal import Marginal, fixed_model
+from latentrnn.inference.posterior import Posterior
+from latentrnn.inference.random import random_state
+from latentrnn.inference.result import FitResult
+from latentrnn.inference.stored import Chains, StoredDraws
+from latentrnn.inference.svi import resolve_device
+from latentrnn.models.sites import LATENTS
+from latentrnn.models.state_space import LatentRNN
+from latentrnn.models.transitions.transition import check_size
+
+
+def sample(
+    model: LatentRNN,
+    data: SequenceData,
+    *,
+    num_samples: int = 500,
+    warmup: int = 500,
+    chains: int = 4,
+    given: FitResult | None = None,
+    sites: Literal["all", "parameters"] = "all",
+    num_particles: int = 64,
+    target_acceptance: float = 0.8,
+    max_tree_depth: int = 10,
+    device: str | torch.device = "auto",
+    seed: int = 0,
+    progress: bool = True,
+) -> Posterior:
+    """Draw from the exact posterior by the no-U-turn sampler, the network's weights taken as they are.
+
+    With `sites="all"`, parameters with priors and local latents jointly. With `sites="parameters"`, parameters alone:
+    local latents are integrated out by importance sampling from the guide of `given`, with draws made once (see
+    `Marginal`), and the posterior keeps that guide for them. Every step evaluates the whole data: this is for models
+    with few parameters and latents, and to check what a guide says of them.
+
+    Args:
+        model: the model.
+        data: all of the sequences (NUTS takes no sub-samples).
+        num_samples: draws of each chain.
+        warmup: steps before them, in which step size and mass matrix are adapted.
+        chains: run one after another, from different starts.
+        given: a fit of this model: its weights are taken and chains start from draws of its guide. Without it, the
+            model's own weights, and starts uniform in (-2, 2) of unconstrained space.
+        sites: "all" or "parameters".
+        num_particles: importance samples of the local latents, where they are integrated out.
+        target_acceptance: smaller steps the closer to one; raise it where draws diverge.
+        max_tree_depth: at most 2 to this power steps per draw.
+        device: "auto" takes CUDA where there is one.
+        seed: of starts and chains.
+        progress: whether to show a progress bar per chain.
+
+    Returns:
+        A posterior whose methods draw from the chains; `posterior.chains` has their diagnostics, and `to_arviz` exports
+        all draws by chain. Where local latents were sampled, it knows those of `data` alone, and what needs the density
+        of a guide (`evidence`, `log_likelihood`, `refined`) is refused.
+
+    Raises:
+        ValueError: nothing to sample, a batch of a larger plate, local latents to be integrated out without `given`, or
+            a setting out of range.
+        TypeError: an argument of the wrong kind.
+
+    Warns:
+        UserWarning: draws diverged, or the chains disagree (R-hat above 1.05).
+
+    References:
+        Hoffman, Gelman. The No-U-turn sampler: adaptively setting path lengths in Hamiltonian Monte Carlo. 2014.
+    """
+    for name, value in (("num_samples", num_samples), ("warmup", warmup), ("chains", chains)):
+        check_size("sample", name, value)
+    if sites not in ("all", "parameters"):
+        raise ValueError(f"sample: sites must be 'all' or 'parameters'; found {sites!r}")
+    integrate = sites == "parameters"
+    model, guide = fixed_model("sample", model, data, given, integrate=integrate)
+    if not model.parameter_sites() and not model.latent_sites():
+        raise ValueError("sample: the model has neither random latents nor parameters with priors to sample")
+    device = resolve_device(device)
+    # rejections decide by small differences of large energies
+    exact, exact_data = model.double().to(device), data.to(device, torch.float64)
+    guide = None if guide is None else guide.double().to(device)
+    arguments: tuple[Any, ...] = (exact_data,)
+    program: Any = exact
+    if integrate and exact.latent_sites():
+        with random_state(seed, device):
+            program, arguments = Marginal(exact, guide, exact_data, num_particles), ()
+    runs = []
+    for chain in range(chains):
+        with random_state(seed + 1 + chain, device):
+            start = init_to_uniform if guide is None else init_to_value(values=_start(guide, exact_data))
+            kernel = NUTS(
+                program,
+                target_accept_prob=target_acceptance,
+                max_tree_depth=max_tree_depth,
+                init_strategy=start,
+            )
+            runs.append(_run(kernel, arguments, num_samples, warmup, progress))
+    values = {name: torch.stack([run[0][name].cpu() for run in runs]) for name in runs[0][0]}
+    diverging = torch.stack([run[1] for run in runs])
+    found = Chains.of(values, diverging, *(torch.tensor([run[i] for run in runs]) for i in (2, 3)))
+    _warn(found)
+    flat = {name: value.flatten(0, 1).to(data.dtype) for name, value in values.items()}
+    keeps_guide = integrate and bool(exact.latent_sites())
+    if keeps_guide:
+        assert guide is not None
+        guide = guide.to("cpu", data.dtype)
+        guide.parameter_sites = None  # the chains have drawn those
+    stored = StoredDraws(
+        exact.latent_sites(), flat, data.keys if any(k in LATENTS for k in flat) else (), guide if keeps_guide else None
+    )
+    settings = {"method": "nuts", "num_samples": num_samples, "warmup": warmup, "chains": chains, "sites": sites}
+    used = frozenset(data.keys) | (frozenset() if given is None else given.used)
+    exact = exact.to("cpu", data.dtype)
+    result = FitResult(exact, cast(Guide, stored), {}, f"nuts: {found!r}", 0, seed, settings, used)
+    return Posterior(exact, cast(Guide, stored), data, result=result, device=device, seed=seed, chains=found)
+
+
+def _start(guide: Guide, data: SequenceData) -> dict[str, Tensor]:
+    with torch.no_grad():
+        trace = poutine.trace(guide).get_trace(data)
+    return {name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"}
+
+
+def _run(
+    kernel: NUTS, arguments: tuple[Any, ...], num_samples: int, warmup: int, progress: bool
+) -> tuple[dict[str, Tensor], Tensor, float, float]:
+    """Run one chain: draws by site, which of them diverged, acceptance rate, step size."""
+    diverging = torch.zeros(num_samples, dtype=torch.bool)
+    known = 0
+    outcome = [float("nan"), float("nan")]
+
+    def watch(kernel: NUTS, values: Any, stage: str, index: int) -> None:
+        nonlocal known
+        if not stage.startswith("Sample"):
+            return
+        report = kernel.diagnostics()
+        count = len(report["divergences"])
+        diverging[index] = count > known
+        known = count
+        outcome[:] = [float(report["acceptance rate"]), float(kernel.step_size)]
+
+    chain = MCMC(kernel, num_samples=num_samples, warmup_steps=warmup, disable_progbar=not progress, hook_fn=watch)
+    chain.run(*arguments)
+    return {name: value.detach() for name, value in chain.get_samples().items()}, diverging, outcome[0], outcome[1]
+
+
+def _warn(chains: Chains) -> None:
+    if count := int(chains.diverging.sum()):
+        warnings.warn(
+            f"sample: {count} of {chains.diverging.numel()} draws diverged, so that some region is not explored; raise "
+            "target_acceptance towards 1, or tighten priors",
+            stacklevel=3,
+        )
+    if chains.largest_r_hat > 1.05:
+        warnings.warn(
+            f"sample: the chains have not mixed (R-hat up to {chains.largest_r_hat:.2f}); raise warmup and "
+            "num_samples, or look for several modes",
+            stacklevel=3,
+        )
