@@ -414,8 +414,8 @@ def report(found: dict[str, dict[str, list[Outcome]]], left_out: dict[str, str],
         "weekly counts (a state of 8 and a weight decay of 1, by the validation part of both families). Weights that",
         "are best on the validation part are kept, and scores are of a test part that served for nothing else. Scores",
         f"are means over {seeds} fits (seeds 0 to {seeds - 1}). A difference is paired by test sequence or block, with",
-        "its standard error (s.e.) over these, fits held fixed; the differences of single seeds stand beside it. Larger",
-        "is better throughout. The time of a step is the processor's, least of the fits, relative to the first arm's.",
+        "its standard error (s.e.) over these, fits held fixed; the differences of single seeds stand beside. Larger",
+        "is better. The time of a step is the processor's, least of the fits, relative to the first arm's.",
         f"torch {torch.__version__}, numpy {np.__version__}, latentrnn {lr.__version__}, {platform.machine()}, "
         f"{seconds:.0f} s of processor time.",
     ]
