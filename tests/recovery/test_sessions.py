@@ -1,7 +1,8 @@
 """Sessions with disjoint channels that read one Lorenz system: fitted together, held-out channels are predicted better.
 
 Every session alone is starved: five training sequences, eight neurons shown to the encoder. Together they have one
-transition and one recurrent encoder to learn, and each its own read-in and readouts.
+transition and one recurrent encoder to learn, and each its own read-in and readouts. Weight decay, read-in and learning
+rate were chosen on the sequences that they are scored on, but on those of another simulation, that of seed 0.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from tests.recovery.simulate import Array, paired_errors, shared_lorenz
 
 pytestmark = pytest.mark.slow
 
-SEED = 0
+SEED = 101
+SESSIONS = 8
 STARVED, PLENTY = 5, 60  # training sequences of a session
 VALID, TEST = 5, 20
 
@@ -31,7 +33,7 @@ class Scores(NamedTuple):
     truth: Array  # of the rates that the counts were drawn from
 
 
-def fit(train: lr.SequenceData, valid: lr.SequenceData, seed: int) -> lr.FitResult:
+def fit(train: lr.SequenceData, valid: lr.SequenceData, seed: int, steps: int) -> lr.FitResult:
     """One architecture, step budget and stopping rule for sessions together and alone: alone, each has the budget."""
     heads = {"heldin": lr.Poisson(), "heldout": lr.Poisson()}
     shown = ["heldin"]
@@ -46,7 +48,7 @@ def fit(train: lr.SequenceData, valid: lr.SequenceData, seed: int) -> lr.FitResu
         train,
         valid,
         seed=seed,
-        steps=400,
+        steps=steps,
         optimiser=lr.AdamW(learning_rate=4e-3, weight_decay=1.0),
         stopping=lr.EarlyStopping(every=20, patience=5),
         device="cpu",
@@ -60,7 +62,7 @@ def bits(result: lr.FitResult, test: lr.SequenceData, head: str) -> float:
 
 
 @cache
-def scores(sessions: int, sequences: int, seed: int = SEED) -> Scores:
+def scores(sessions: int, sequences: int, seed: int = SEED, steps: int = 400) -> Scores:
     planted = shared_lorenz(seed, sessions, sequences + VALID + TEST)
     parts: dict[str, list[lr.SequenceData]] = {}
     for name, counts in planted.held_in.items():
@@ -70,9 +72,9 @@ def scores(sessions: int, sequences: int, seed: int = SEED) -> Scores:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        together = fit(train, valid, seed)
+        together = fit(train, valid, seed, steps)
         joint = [bits(together, test.session(name), f"heldout_{name}") for name in parts]
-        alone = [bits(fit(part[0], part[1], seed), part[2], "heldout") for part in parts.values()]
+        alone = [bits(fit(part[0], part[1], seed, steps), part[2], "heldout") for part in parts.values()]
     finally:
         torch.set_num_threads(threads)
     truth = [
@@ -83,8 +85,8 @@ def scores(sessions: int, sequences: int, seed: int = SEED) -> Scores:
 
 
 def test_held_out_channels_are_predicted_better_jointly() -> None:
-    """The mean paired difference over twelve sessions is more than two of its standard errors above zero."""
-    found = scores(12, STARVED)
+    """The mean paired difference over eight sessions is more than two of its standard errors above zero."""
+    found = scores(SESSIONS, STARVED)
     assert paired_errors(found.joint, found.alone) > 2
     assert (found.joint - found.alone).mean() > 0.04
     # both predict something, and neither more than the rates that the counts were drawn from
@@ -93,7 +95,10 @@ def test_held_out_channels_are_predicted_better_jointly() -> None:
 
 
 def test_sessions_with_plenty_of_data_need_no_others() -> None:
-    """The control: what is gained above is the want of data, not the joint model's size or the fit's good luck."""
-    rich, poor = scores(2, PLENTY), scores(12, STARVED)
+    """The control: what is gained above is the want of data, not the joint model's size or the fit's good luck.
+
+    With fewer steps, which cost the sessions with plenty of data little and save a third of the time.
+    """
+    rich, poor = scores(2, PLENTY, steps=300), scores(SESSIONS, STARVED)
     assert rich.alone.mean() > poor.joint.mean()
     assert (rich.joint - rich.alone).mean() < 0.5 * (poor.joint - poor.alone).mean()
