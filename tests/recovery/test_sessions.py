@@ -99,6 +99,6 @@ def test_sessions_with_plenty_of_data_need_no_others() -> None:
 
     With fewer steps, which cost the sessions with plenty of data little and save a third of the time.
     """
-    rich, poor = scores(2, PLENTY, steps=300), scores(SESSIONS, STARVED)
+    rich, poor = scores(2, PLENTY, steps=250), scores(SESSIONS, STARVED)
     assert rich.alone.mean() > poor.joint.mean()
     assert (rich.joint - rich.alone).mean() < 0.5 * (poor.joint - poor.alone).mean()
