@@ -176,7 +176,10 @@ class _Rows(TorchDistribution):
         return places.long().clamp_max(self.number - 1).reshape(shape)
 
     def log_prob(self, value: Tensor) -> NoReturn:
-        _refuse_density()
+        raise ValueError(
+            "draws of NUTS have no density, which the KL divergence of parameters needs: `evidence` and "
+            "`log_likelihood` average over the draws instead, and `chains` says how good they are"
+        )
 
 
 class _Known(TorchDistribution):
@@ -197,11 +200,7 @@ class _Known(TorchDistribution):
         return self.value.expand(torch.Size(sample_shape) + self.value.shape)
 
     def log_prob(self, value: Tensor) -> NoReturn:
-        _refuse_density()
-
-
-def _refuse_density() -> NoReturn:
-    raise ValueError(
-        "draws of NUTS have no density, which bounds and importance weights of local latents need: use "
-        'sample(..., given=result, sites="parameters"), whose local latents keep the guide of the result'
-    )
+        raise ValueError(
+            "draws of NUTS have no density, which bounds and importance weights of local latents need: use "
+            'sample(..., given=result, sites="parameters"), whose local latents keep the guide of the result'
+        )
