@@ -416,8 +416,8 @@ def report(found: dict[str, dict[str, list[Outcome]]], left_out: dict[str, str],
         f"are means over {seeds} fits (seeds 0 to {seeds - 1}). A difference is paired by test sequence or block, with",
         "its standard error (s.e.) over these, fits held fixed; the differences of single seeds stand beside. Larger",
         "is better. The time of a step is the processor's, least of the fits, relative to the first arm's.",
-        "Seen before weekly settings were chosen: test scores of one seed with a state of 16 and a decay of 0.01, and of",
-        "a third arm, Poisson with innovations, left out since its fits took twice as long and it was behind both.",
+        "Seen before weekly settings were chosen: test scores of one seed with a state of 16 and a decay of 0.01, and",
+        "of a third arm, Poisson with innovations, left out since its fits took twice as long and it was behind both.",
         f"torch {torch.__version__}, numpy {np.__version__}, latentrnn {lr.__version__}, {platform.machine()}, "
         f"{seconds:.0f} s of processor time.",
     ]
