@@ -218,8 +218,8 @@ def report(rows: list[Row], seconds: list[float], steps: int, wall: float) -> st
         "a bootstrap over",
         "conditions (of pulses of other conditions: the mean over all shifts of the 60, and their standard deviation).",
         "'largest' is the share of trials whose largest score is within the tolerance. The model is shown",
-        f"spikes alone. {steps} steps a fit, {statistics.mean(seconds):.0f} s of one core each on average. Its settings "
-        "were the first that were",
+        f"spikes alone. {steps} steps a fit, {statistics.mean(seconds):.0f} s of one core each on average. Its "
+        "settings were the first that were",
         "tried, with seed 0 and on these trials.",
         f"torch {torch.__version__}, numpy {np.__version__}, scipy {version('scipy')}, latentrnn {lr.__version__}, "
         f"{platform.machine()}, {wall:.0f} s in one thread.",
