@@ -506,6 +506,8 @@ def report(rows: list[list[Row]], seconds: list[float], steps: int, wall: float,
         "the attractor, weighed by the likelihood of the whole trial. Coverage is that of true rates by pointwise 90%",
         f"bands. The model: {len(seconds)} fits of {steps} steps, {statistics.mean(seconds):.0f} s of one core each on "
         "average; none dropped.",
+        "Its structure was chosen among three that were tried once each, with seed 0, in at most 800 steps, on these",
+        "very trials. Where the effective sample size is small the exact posterior is better still than the smoother.",
         f"torch {torch.__version__}, numpy {np.__version__}, scipy {scipy.__version__}, elephant {elephant}, latentrnn "
         f"{lr.__version__}, {platform.machine()}, {wall:.0f} s in {processes} processes.",
     ]
