@@ -18,6 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pyro
 import scipy
 import torch
 
@@ -91,14 +92,15 @@ def train(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData, recipe: R
 
 
 def moments(guide: lr.Guide, data: lr.SequenceData) -> tuple[np.ndarray, np.ndarray]:
-    """Means and variances of the states under the guide: exact for a chain and mean-field, else from 20,000 draws."""
+    """Means and variances of the states under the guide: exact for a chain, else from 20,000 draws."""
     with torch.no_grad():
         numbers = guide.numbers(data)
         if isinstance(guide.local, lr.GaussianChain):
             chain = guide.local.trajectory(numbers, data)
             return chain.mean.numpy(), chain.variance.numpy()
         torch.manual_seed(0)
-        draws = torch.stack([guide(data)["states"] for _ in range(20_000)])
+        with pyro.plate("draws", 20_000, dim=-2):
+            draws = guide(data)["states"]
         return draws.mean(0).numpy(), draws.var(0).numpy()
 
 
@@ -147,7 +149,7 @@ def report(rows: list[Row], seconds: float) -> str:
         "",
         "Gap: (log evidence - ELBO) per step, nats, with its Monte Carlo error. Means: root mean squared error of the",
         "smoothed means in posterior standard deviations. Variances: relative error, root mean square and worst.",
-        "The Markov family's moments are from 20,000 draws, which alone give 0.007 and 0.01.",
+        "Moments of a chain are exact, the others' are from 20,000 draws, which alone give errors of 0.7% and 1%.",
         f"torch {torch.__version__}, numpy {np.__version__}, scipy {scipy.__version__}, {platform.machine()}, "
         f"{seconds:.0f} s in two processes.",
         "",
