@@ -496,7 +496,7 @@ POSTERIORS: dict[str, Case] = {
     "unknown evidence": (
         lambda: posterior().evidence("waic"),
         ValueError,
-        "evidence: kind must be one of ['elbo', 'iwae']; found 'waic'",
+        "evidence: kind must be one of ['elbo', 'iwae', 'smc', 'ais']; found 'waic'",
     ),
     "one filter": (
         lambda: posterior().one_step_ahead("y", num_filters=1),
