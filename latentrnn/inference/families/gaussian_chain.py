@@ -128,16 +128,10 @@ class _Chain(nn.Module):
             self.first_loc.zero_()
             self.directions.normal_(0.0, 1 / self.readings**0.5)
 
-    def forward(self, numbers: Tensor, data: SequenceData) -> BlockTridiagonalNormal:
-        """Return the distribution of z_{1:T}; independent standard normals in padding."""
+    def _potentials(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what a step adds to J, (..., dim, dim), and to h, (..., dim), and b_t, (..., dim)."""
         reading, raw, offset, free = numbers.split([self.readings, self.readings, self.dim, self.free], -1)
         weight = positive(raw, 8.0)
-        precision, first = _squared(self.noise_root), _squared(self.first_root)
-        pulled = self.dynamics.mT @ precision  # A^T Q^{-1}
-        valid = data.valid
-        goes_on = F.pad(valid[:, 1:], (0, 1))  # whether a step follows
-        inside, follows = valid[..., None, None], goes_on[..., None, None]
-        own = torch.cat([first.expand(1, *first.shape), precision.expand(valid.shape[1] - 1, *first.shape)])
         seen = (self.directions.mT * weight.unsqueeze(-2)) @ self.directions
         linear = F.linear(weight * reading, self.directions.mT)
         if self.free:
@@ -145,6 +139,17 @@ class _Chain(nn.Module):
             root = entries.new_zeros(*entries.shape[:-1], self.dim, self.dim)
             root[..., self.below[0], self.below[1]] = entries
             seen, linear = seen + root @ root.mT, linear + pushed
+        return seen, linear, offset
+
+    def forward(self, numbers: Tensor, data: SequenceData) -> BlockTridiagonalNormal:
+        """Return the distribution of z_{1:T}; independent standard normals in padding."""
+        seen, linear, offset = self._potentials(numbers)
+        precision, first = _squared(self.noise_root), _squared(self.first_root)
+        pulled = self.dynamics.mT @ precision  # A^T Q^{-1}
+        valid = data.valid
+        goes_on = F.pad(valid[:, 1:], (0, 1))  # whether a step follows
+        inside, follows = valid[..., None, None], goes_on[..., None, None]
+        own = torch.cat([first.expand(1, *first.shape), precision.expand(valid.shape[1] - 1, *first.shape)])
         diagonal = torch.where(inside, own + seen, self.identity) + torch.where(follows, pulled @ self.dynamics, 0.0)
         lower = torch.where(follows[:, :-1], -(precision @ self.dynamics), 0.0)
         # Q^{-1} b_t, at the first step with mean and precision of z_1
@@ -160,15 +165,7 @@ class _Chain(nn.Module):
             numbers: of step t, (sequence, n).
             before: [J, h] of the step before; None at the first.
         """
-        reading, raw, offset, free = numbers.split([self.readings, self.readings, self.dim, self.free], -1)
-        weight = positive(raw, 8.0)
-        seen = (self.directions.mT * weight.unsqueeze(-2)) @ self.directions
-        linear = F.linear(weight * reading, self.directions.mT)
-        if self.free:
-            pushed, entries = free.split([self.dim, self.free - self.dim], -1)
-            root = entries.new_zeros(*entries.shape[:-1], self.dim, self.dim)
-            root[..., self.below[0], self.below[1]] = entries
-            seen, linear = seen + root @ root.mT, linear + pushed
+        seen, linear, offset = self._potentials(numbers)
         own = _squared(self.first_root if before is None else self.noise_root)
         offset = (own @ (offset + self.first_loc if before is None else offset).unsqueeze(-1)).squeeze(-1)
         if before is None:
