@@ -59,7 +59,11 @@ def null_log_prob(counts: Tensor, mask: Tensor, family: EventFamily) -> Tensor:
 
 
 def poisson_log_prob(rates: Tensor, counts: Tensor) -> Tensor:
-    """`y log(rate) - rate - log(y!)` in nats, with 0 log 0 = 0."""
+    """`y log(rate) - rate - log(y!)` in nats, with 0 log 0 = 0.
+
+    Args:
+        rates, counts: expected and observed counts per bin, of one shape, which is that of the result.
+    """
     return torch.xlogy(counts, rates) - rates - torch.lgamma(counts + 1)
 
 

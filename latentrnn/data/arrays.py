@@ -102,7 +102,12 @@ def to_numpy(where: str, value: Any) -> Array:
 
 
 def read_dt(dt: Any) -> float | None:
-    """Seconds per base step, or None for unit steps."""
+    """Seconds per base step, or None for unit steps.
+
+    Raises:
+        TypeError: not a number.
+        ValueError: not positive, or not finite.
+    """
     if dt is None:
         return None
     if isinstance(dt, bool) or not isinstance(dt, Real):

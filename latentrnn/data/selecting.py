@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def select(data: SequenceData, heads: Sequence[str] | None, covariates: Sequence[str] | None) -> SequenceData:
-    """The named heads and covariates only; None keeps all."""
+    """The named heads and covariates only; None keeps all.
+
+    Raises:
+        ValueError: a name that the data do not have.
+    """
     heads = list(data.observations) if heads is None else heads
     covariates = list(data.covariates) if covariates is None else covariates
     check_known("heads", heads, data.observations, "an observation head")

@@ -19,7 +19,12 @@ PARTS = ("train", "valid", "test")
 
 
 def read_fractions(train: float, valid: float, test: float) -> Fractions:
-    """The three fractions, all positive and adding up to 1."""
+    """The three fractions, all positive and adding up to 1.
+
+    Raises:
+        TypeError: one is not a number.
+        ValueError: they are out of range, or do not add up.
+    """
     for name, fraction in zip(PARTS, (train, valid, test), strict=True):
         if isinstance(fraction, bool) or not isinstance(fraction, int | float | np.number):
             raise TypeError(f"{name}: expected a fraction, found {fraction!r}")

@@ -114,7 +114,11 @@ class Diagnosis:
 def diagnose(
     posterior: Posterior, *, num_particles: int, num_sequences: int, annealing: AIS, refinement_steps: int
 ) -> Diagnosis:
-    """Return what `Posterior.diagnose` documents."""
+    """Return what `Posterior.diagnose` documents, whose arguments these are.
+
+    Raises:
+        ValueError: a model without local latents, or a number out of range.
+    """
     if not posterior.model.latent_sites():
         raise ValueError("diagnose: the model has no latents of single sequences, so that its evidence is exact")
     check_size("diagnose", "num_sequences", num_sequences)

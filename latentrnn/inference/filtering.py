@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +52,36 @@ class OneStepAhead:
     def total(self) -> float:
         """Sum over everything scored, nats."""
         return float(self.log_prob.sum())
+
+
+def averaged(
+    courses: Iterable[Course], name: str, num_particles: int, num_filters: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return log-probabilities and means of one head, averaged at each step over draws of the parameters.
+
+    Args:
+        courses: the data under each draw of the parameters.
+        name: the head to predict.
+        num_particles, num_filters: see `bootstrap_filter`.
+
+    Returns:
+        Log-probabilities (nats) and means, (sequence, time, channel), and Monte Carlo errors of the former: the spread
+        over draws where there are several, else that of the filters; None where it is exact.
+    """
+    log_prob, means = [], []
+    error: Tensor | None = None
+    for course in courses:
+        if course.latent.sites():
+            value, mean, error = bootstrap_filter(course, name, num_particles, num_filters)
+        else:
+            value, mean = exact(course, name)
+        log_prob.append(value)
+        means.append(mean)
+    estimates = torch.stack(log_prob)
+    value = torch.logsumexp(estimates, 0) - math.log(len(estimates))
+    if len(estimates) > 1:
+        error = (estimates - value).exp().std(0) / len(estimates) ** 0.5
+    return value, torch.stack(means).mean(0), error
 
 
 def exact(course: Course, name: str) -> tuple[Tensor, Tensor]:

@@ -452,28 +452,14 @@ class Posterior:
         if num_draws < 2:
             raise ValueError(f"one_step_ahead: num_draws must be at least 2, for the error; found {num_draws}")
         draws = 1 if self.guide.parameter_sites is None else num_draws
-        exact = not self.model.latent_sites()
-        log_prob: list[Tensor] = []
-        means: list[Tensor] = []
-        spread: Tensor | None = None
         with self._draws.seeded(), torch.no_grad():
-            for _ in range(draws):
-                course = self._draws.course(self._draws.parameter_trace(1))
-                if exact:
-                    value, mean = filtering.exact(course, head)
-                else:
-                    value, mean, spread = filtering.bootstrap_filter(course, head, num_particles, num_filters)
-                log_prob.append(value)
-                means.append(mean)
-        estimates = torch.stack(log_prob)
-        value = torch.logsumexp(estimates, 0) - math.log(draws)
-        if draws > 1:
-            spread = (estimates - value).exp().std(0) / draws**0.5
+            courses = (self._draws.course(self._draws.parameter_trace(1)) for _ in range(draws))
+            value, mean, spread = filtering.averaged(courses, head, num_particles, num_filters)
         scored = self.data.scored(head)
         scored = scored.any(-1, keepdim=True) if value.shape[-1] != scored.shape[-1] else scored
         value = torch.where(scored, value.cpu(), 0.0)
         return OneStepAhead(
-            head, value, torch.stack(means).mean(0).cpu(), self.data.observations[head], scored,
+            head, value, mean.cpu(), self.data.observations[head], scored,
             None if spread is None else spread.cpu(),
             self.data.spec.dt, self.data.keys, self.data.names, None if self.result is None else self.result.used,
         )  # fmt: skip
