@@ -19,6 +19,7 @@ from latentrnn.models.component import Component
 from latentrnn.models.latents import LatentSite
 
 START_SCALE = 0.3  # neither the prior's noise nor certainty
+SMALLEST_SCALE = 1e-5
 
 Draw = Callable[[str, Any], Tensor]  # what turns a site's name and distribution into a value
 
@@ -167,7 +168,7 @@ def loc_and_scale(numbers: Tensor) -> tuple[Tensor, Tensor]:
 
 def positive(raw: Tensor, start: float) -> Tensor:
     """Return softplus of `raw`, shifted so that zero becomes `start`."""
-    return F.softplus(raw + math.log(math.expm1(start))) + 1e-5
+    return F.softplus(raw + math.log(math.expm1(start))) + SMALLEST_SCALE
 
 
 class MixedNormal(nn.Module):

@@ -26,6 +26,7 @@ from latentrnn.inference.families.family import (
     sample_site,
     start_small,
 )
+from latentrnn.inference.families.markov_scan import MarkovWeights, markov_scan
 from latentrnn.models.latents import LatentSite
 from latentrnn.models.transitions.transition import check_size
 
@@ -118,6 +119,11 @@ class _Step(nn.Module):
         loc, raw = (rest_t + self.out(torch.tanh(self.recurrent(z) + e_t))).chunk(2, -1)
         return loc + F.linear(z, self.dynamics), positive(raw, START_SCALE)
 
+    def draw(self, start: Tensor, numbers: Tensor, noise: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return z_{1:T} and s_{1:T}, (..., time, dim) each; see `markov_scan`."""
+        weights = MarkovWeights(self.recurrent.weight, self.dynamics, self.out.weight, self.noise.matrix())
+        return markov_scan(start, numbers, noise, valid, weights)
+
 
 class MarkovPath(TorchDistribution):
     """The distribution of z_{1:T}: drawn along time, scored for all steps in one call; standard normal in padding.
@@ -135,6 +141,9 @@ class MarkovPath(TorchDistribution):
 
     def __init__(self, step: _Step, numbers: Tensor, start: Tensor | None, valid: Tensor | None) -> None:
         self.step, self.numbers, self.valid = step, numbers, valid
+        # the last draw, its noise and its s_{1:T}, shared with what Pyro expands from this: its density follows from
+        # them without a second run of the networks, with the whole gradient, that through the draw included
+        self._drawn: list[tuple[Tensor, Tensor, Tensor]] = []
         self.start = step.before(start, numbers.new_zeros(*numbers.shape[:-2], step.dim))
         batch = torch.broadcast_shapes(self.start.shape[:-1], numbers.shape[:-2])
         super().__init__(batch, torch.Size((numbers.shape[-2], step.dim)), validate_args=False)
@@ -142,34 +151,38 @@ class MarkovPath(TorchDistribution):
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> MarkovPath:
         new = MarkovPath.__new__(MarkovPath)
         new.step, new.numbers, new.valid, new.start = self.step, self.numbers, self.valid, self.start
+        new._drawn = self._drawn
         TorchDistribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
         return new
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         shape = torch.Size(sample_shape) + self.batch_shape
         noise = torch.randn(*shape, *self.event_shape, dtype=self.numbers.dtype, device=self.numbers.device)
-        e, rest = self.step.parts(self.numbers)
-        mixing = self.step.noise.matrix()
-        valid = [None] * noise.shape[-2] if self.valid is None else self.valid.unsqueeze(-1).unbind(1)
-        z, path = self.start.expand(*shape, -1), []
-        for e_t, rest_t, noise_t, valid_t in zip(e.unbind(-2), rest.unbind(-2), noise.unbind(-2), valid, strict=True):
-            loc, scale = self.step(z, e_t, rest_t)
-            z = loc + F.linear(scale * noise_t, mixing)
-            if valid_t is not None:
-                z = torch.where(valid_t, z, noise_t)
-            path.append(z)
-        return torch.stack(path, -2)
+        z, scale = self.step.draw(self.start.expand(*shape, -1), self.numbers, noise, self.valid)
+        self._drawn[:] = [(z, noise, scale)]
+        return z
 
     def log_prob(self, value: Tensor) -> Tensor:
+        if self._drawn and self._drawn[0][0] is value:
+            _, white, scale = self._drawn[0]
+            if (
+                scale.requires_grad or not torch.is_grad_enabled()
+            ):  # drawn without a graph, it says nothing of gradients
+                return self._density(white, scale.log())
         start = self.start.unsqueeze(-2).expand(*value.shape[:-2], 1, -1)
         before = torch.cat([start, value[..., :-1, :]], -2)
         loc, scale = self.step(before, *self.step.parts(self.numbers))
         residual = (value - loc).unsqueeze(-1)
         white = torch.linalg.solve_triangular(self.step.noise.matrix(), residual, upper=False, unitriangular=True)
-        white, log_scale = white.squeeze(-1) / scale, scale.log()
+        white = white.squeeze(-1) / scale
         if self.valid is not None:
-            valid = self.valid.unsqueeze(-1)
-            white, log_scale = torch.where(valid, white, value), torch.where(valid, log_scale, 0.0)
+            white = torch.where(self.valid.unsqueeze(-1), white, value)
+        return self._density(white, scale.log())
+
+    def _density(self, white: Tensor, log_scale: Tensor) -> Tensor:
+        """Return log q from the noise, which in padding is the value itself, and from log s_t."""
+        if self.valid is not None:
+            log_scale = torch.where(self.valid.unsqueeze(-1), log_scale, 0.0)
         return (-0.5 * white**2 - log_scale - 0.5 * math.log(2 * math.pi)).sum((-2, -1))
 
 

@@ -1,0 +1,46 @@
+"""Which derivatives a hand-written backward can give, and what gives the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def by_hand() -> bool:
+    """Return whether a hand-written backward will do: no `vmap`, `jacrev` or `jvp` is under way, which need a rule."""
+    return not torch._C._are_functorch_transforms_active() and torch.autograd.forward_ad._current_level < 0
+
+
+def wanted(*tensors: Tensor) -> bool:
+    """Return whether a gradient will be asked for."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def again(
+    reference: Callable[..., tuple[Tensor, ...]],
+    inputs: Sequence[Tensor],
+    needed: Sequence[bool],
+    gradients: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """Return the gradients of `inputs` in a form that can be differentiated again, by evaluating `reference`.
+
+    A hand-written backward calls it where a graph of it is wanted (`create_graph=True`, for Hessians).
+
+    Args:
+        reference: the same function of the inputs, written so that autograd follows it.
+        inputs: its arguments, as they were saved.
+        needed: for which of them a gradient is asked.
+        gradients: of its results.
+    """
+    with torch.enable_grad():
+        outputs = reference(*inputs)
+    asked = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
+    pairs = [(out, gradient) for out, gradient in zip(outputs, gradients, strict=True) if gradient is not None]
+    found = iter(
+        torch.autograd.grad(
+            [out for out, _ in pairs], asked, [gradient for _, gradient in pairs], create_graph=True, allow_unused=True
+        )
+    )
+    return [next(found) if need else None for need in needed]
