@@ -35,7 +35,7 @@ def take(data: SequenceData, indices: Tensor) -> SequenceData:
             out[name] = tensor.index_select(0, on_device)
         return out
 
-    return dataclasses.replace(
+    taken = dataclasses.replace(
         data,
         observations=pick(data.observations),
         masks=pick(data.masks),
@@ -52,6 +52,8 @@ def take(data: SequenceData, indices: Tensor) -> SequenceData:
         host_lengths=lengths,
         host_context=data.host_context[chosen],
     )
+    taken.__dict__["facts"] = data.facts.of_rows(on_device)
+    return taken
 
 
 def plan(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from latentrnn.data import batching, cutting, selecting, splitting
 from latentrnn.data.door import read_arrays
+from latentrnn.data.facts import Facts
 from latentrnn.data.keys import overlapping
 from latentrnn.data.labelled import to_xarray
 from latentrnn.data.sessions import join
@@ -262,6 +263,22 @@ class SequenceData:
         """Booleans (sequence, time), True inside the sequence and False in padding."""
         return torch.arange(self.num_steps, device=self.device) < self.lengths[:, None]
 
+    @cached_property
+    def facts(self) -> Facts:
+        """What was found out about these tensors."""
+        return Facts()
+
+    def complete(self, name: str) -> bool:
+        """Whether every entry of a head is known to be observed and scored, without waiting for the device."""
+        known = self.facts.complete
+        if name not in known:
+            head = self.spec.heads[name]
+            partial = head.missing or head.session is not None or (head.per_step and self.padded)
+            unscored = head.per_step and bool(self.host_context.any())
+            on_host = self.device.type == "cpu"
+            known[name] = on_host and not partial and not unscored and bool(self.masks[name].all())
+        return known[name]
+
     def scored(self, name: str) -> Tensor:
         """Booleans in the shape of head `name`, True where observed and beyond the context.
 
@@ -429,7 +446,7 @@ class SequenceData:
         def move(tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
             return {name: place(tensor, dtype) for name, tensor in tensors.items()}
 
-        return dataclasses.replace(
+        moved = dataclasses.replace(
             self,
             observations=move(self.observations, dtype),
             masks=move(self.masks),
@@ -440,6 +457,8 @@ class SequenceData:
             times=place(self.times),
             indices=place(self.indices),
         )
+        moved.facts.complete.update({name: self.complete(name) for name in self.observations})
+        return moved
 
     def to_xarray(self) -> xarray.Dataset:
         """The data as a labelled dataset with axes sequence, time (seconds, or steps without `dt`) and channel.

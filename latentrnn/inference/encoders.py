@@ -153,16 +153,18 @@ class ReadingEncoder(Encoder):
 
     def inputs(self, data: SequenceData) -> Tensor:
         """Return all that is seen, (sequence, time, input)."""
-        heads = {name: torch.cat(self._head(name, data), -1) for name in self.visible}
+        heads = {name: _joined(self._head(name, data)) for name in self.visible}
         if self.reader is not None:
             present = {name: data.masks[name].flatten(1).any(1) for name in self.visible}
             heads = {"read in": self.reader(heads, present)}
-        return torch.cat([self.covariates(data), *heads.values()], -1)
+        return _joined([*([self.covariates(data)] if self.covariates.size else []), *heads.values()])
 
     def _head(self, name: str, data: SequenceData) -> list[Tensor]:
         view, mask = self._views[name], data.masks[name]
-        values = (view.show(data.observations[name]) - getattr(self, f"{name}_centre")) / getattr(self, f"{name}_scale")
-        values = torch.where(view.spread(mask), values, torch.zeros_like(values))
+        scale = getattr(self, f"{name}_scale").reciprocal()
+        values = torch.addcmul(-getattr(self, f"{name}_centre") * scale, view.show(data.observations[name]), scale)
+        if not data.complete(name):
+            values = torch.where(view.spread(mask), values, 0.0)
         if self._clocks[name] > 1:
             values, mask = (self._spread(part, self._clocks[name], data.num_steps) for part in (values, mask))
         elif not self._masked[name]:
@@ -180,6 +182,11 @@ class ReadingEncoder(Encoder):
         spread = frames.new_zeros(len(frames), steps, frames.shape[-1])
         spread[:, clock - 1 :: clock][:, : frames.shape[1]] = frames
         return spread
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Return the parts side by side; a single one as it is, for even of one `cat` would make a copy."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
 class RNNEncoder(ReadingEncoder):

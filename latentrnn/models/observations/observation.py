@@ -30,6 +30,7 @@ class HeadInputs(NamedTuple):
     covariates: Any = None
     totals: Any = None
     surroundings: Surroundings = Surroundings()  # what the readout needs
+    constant: tuple[Tensor, Tensor] | None = None  # of some values, (sequence,): what no state changes in their density
 
     def at(self, t: int, past: Tensor | None = None) -> HeadInputs:
         """Return the inputs of one frame, with a time axis of length one.
@@ -248,7 +249,8 @@ class Observation(Component):
         if surroundings.context is not None:
             surroundings = surroundings._replace(context=self.at_clock(surroundings.context, frames))
         missing = data.spec.heads[name].missing
-        return HeadInputs(data.scored(name), missing, stimulus, covariates, data.totals.get(name), surroundings)
+        mask = None if data.complete(name) else data.scored(name)
+        return HeadInputs(mask, missing, stimulus, covariates, data.totals.get(name), surroundings)
 
     def observed(self, data: SequenceData) -> Tensor:
         """Return which entries say something of their own step's state, the context included: a filter's mask."""

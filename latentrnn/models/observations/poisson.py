@@ -10,8 +10,9 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from latentrnn.data import SequenceData
 from latentrnn.models.observations.links import Link, PositiveLink, as_link, check_link
-from latentrnn.models.observations.observation import Observation, channel_means, refuse_outside
+from latentrnn.models.observations.observation import HeadInputs, Observation, channel_means, refuse_outside
 
 LARGEST_RATE = 1e6  # a free-running model that explodes shows up as huge counts, not as NaN
 
@@ -35,6 +36,17 @@ class Poisson(Observation):
 
     def family(self, eta: Tensor) -> dist.Distribution:
         return LogRatePoisson(as_link(self.link).log(eta))
+
+    def inputs(self, data: SequenceData) -> HeadInputs:
+        inputs, name = super().inputs(data), self.head.name
+        values = data.observations[name]
+        axes = tuple(range(1, values.dim()))
+        constant = data.facts.constant(name, lambda: log_factorials(values, inputs.mask).sum(axes))
+        return inputs._replace(constant=(values, constant))
+
+    def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
+        rates = LogRatePoisson(as_link(self.link).log(eta))
+        return PoissonCounts(rates, inputs.mask, inputs.constant, 2 if self.head.per_step else 1)
 
     def check(self, name: str, values: Tensor, mask: Tensor) -> None:
         bad = mask & ((values < 0) | (values != values.floor()))
@@ -71,3 +83,42 @@ class LogRatePoisson(TorchDistribution):
         with torch.no_grad():
             rate = self.log_rate.exp().clamp(max=LARGEST_RATE).expand(torch.Size(sample_shape) + self.batch_shape)
             return torch.poisson(rate)
+
+
+class PoissonCounts(dist.Independent):
+    """Poisson counts of a whole sequence: their density is a product of arrays and two sums.
+
+    Args:
+        rates: of every entry.
+        mask: which entries count; None for all.
+        constant: values and the sum of their log-factorials, (sequence,), which need not be computed again.
+        dims: how many last axes are the event.
+    """
+
+    def __init__(
+        self, rates: LogRatePoisson, mask: Tensor | None, constant: tuple[Tensor, Tensor] | None, dims: int
+    ) -> None:
+        self.log_rate, self.mask_of_entries, self.constant = rates.log_rate, mask, constant
+        super().__init__(rates if mask is None else rates.mask(mask), dims, validate_args=False)
+
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> PoissonCounts:
+        rates = LogRatePoisson(self.log_rate.expand(torch.Size(batch_shape) + self.event_shape))
+        return PoissonCounts(rates, self.mask_of_entries, self.constant, self.reinterpreted_batch_ndims)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        mask, axes = self.mask_of_entries, tuple(range(-self.reinterpreted_batch_ndims, 0))
+        if self.constant is not None and value is self.constant[0]:
+            constant = self.constant[1]
+        else:
+            constant = log_factorials(value, mask).sum(axes)
+        if mask is not None:
+            entries = torch.where(mask, value * self.log_rate - self.log_rate.exp(), 0.0)
+            return entries.sum(axes) - constant
+        counted = torch.linalg.vecdot(value.flatten(axes[0]), self.log_rate.flatten(axes[0]))
+        return counted - self.log_rate.exp().sum(axes) - constant
+
+
+def log_factorials(counts: Tensor, mask: Tensor | None) -> Tensor:
+    """Return log y! of every entry, zero where masked."""
+    found = torch.lgamma(counts + 1)
+    return found if mask is None else torch.where(mask, found, 0.0)

@@ -1,0 +1,73 @@
+"""What a data set finds out about its own tensors once must hold for batches, never for tensors that changed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import latentrnn as lr
+from tests.oracles import poisson_log_prob
+
+RAGGED = [np.ones((5, 2)), np.ones((3, 2))]
+HOLED = np.ones((3, 4, 2))
+HOLED[1, 2, 0] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("observations", "expected"), [(np.ones((3, 4, 2)), True), (RAGGED, False), (HOLED, False)], ids=str
+)
+def test_completeness(observations: object, expected: bool) -> None:
+    data = lr.SequenceData.from_arrays({"y": observations})
+    assert data.complete("y") is expected
+    # rows by themselves are as complete as their masks say, whether or not the whole is
+    for row in range(len(data)):
+        part = data[row]
+        assert part.complete("y") is bool(part.masks["y"].all()) or part.spec.heads["y"].missing
+        assert not part.complete("y") or bool(part.scored("y").all())
+
+
+def test_completeness_is_forgotten_with_the_mask() -> None:
+    data = lr.SequenceData.from_arrays({"y": np.ones((3, 4, 2))})
+    assert data.complete("y")
+    assert data.batch(torch.tensor([2, 0])).complete("y")
+    hide = torch.zeros(3, 4, 2, dtype=torch.bool)
+    hide[1, 1, 1] = True
+    assert not data.mask_entries("y", hide).complete("y")
+    assert not dataclasses.replace(data, masks={"y": ~hide}).complete("y")
+    assert not data.windows(2, context=1).complete("y")  # the context is not scored
+    assert data.to(dtype=torch.float64).complete("y")
+
+
+def test_joined_sessions_are_incomplete() -> None:
+    one = lr.SequenceData.from_arrays({"y": np.ones((2, 4, 2))}, dt=0.01)
+    joined = lr.SequenceData.join({"a": one, "b": lr.SequenceData.from_arrays({"y": np.zeros((1, 4, 3))}, dt=0.01)})
+    assert not any(joined.complete(name) for name in joined.observations)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_constants_of_batches_are_those_of_their_rows(masked: bool) -> None:
+    """Log-factorials are summed once for all rows; batches, replaced values and copies score as SciPy does."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(3.0, (6, 4, 2)).astype(float)
+    if masked:
+        counts[rng.uniform(size=counts.shape) < 0.3] = np.nan
+    data = lr.SequenceData.from_arrays({"y": counts}, dtype=torch.float64)
+    model = lr.LatentRNN(
+        data.spec, transition=lr.GRU(3), latent=lr.InitialState(2), observations={"y": lr.Poisson()}
+    ).double()
+    head = model.observations["y"]
+    head.inputs(data)  # the constants of all rows are known from here on
+    rows = torch.tensor([4, 1, 5])
+    states = torch.as_tensor(rng.normal(size=(3, 4, 3)))
+    other = data.with_observations({"y": data.observations["y"] + 1})
+    for whole in (data, other):
+        batch = whole.batch(rows)
+        law = head(states, head.inputs(batch))
+        eta = head.predictor(states, head.inputs(batch), None).detach().numpy()
+        y, missing = batch.observations["y"].numpy(), ~batch.masks["y"].numpy()
+        expected = [poisson_log_prob(y[n], np.exp(eta[n]), missing[n]) for n in range(3)]
+        for value in (batch.observations["y"], batch.observations["y"].clone()):
+            assert law.log_prob(value).tolist() == pytest.approx(expected, abs=1e-10)
