@@ -67,6 +67,7 @@ from latentrnn.inference import Renyi as Renyi
 from latentrnn.inference import RNNEncoder as RNNEncoder
 from latentrnn.inference import Rollback as Rollback
 from latentrnn.inference import StepEncoder as StepEncoder
+from latentrnn.inference import Window as Window
 from latentrnn.inference import coverage as coverage
 from latentrnn.inference import crps as crps
 from latentrnn.inference import elbo_terms as elbo_terms

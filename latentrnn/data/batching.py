@@ -51,6 +51,7 @@ def take(data: SequenceData, indices: Tensor) -> SequenceData:
         num_steps=num_steps,
         host_lengths=lengths,
         host_context=data.host_context[chosen],
+        around=None,
     )
     taken.__dict__["facts"] = data.facts.of_rows(on_device)
     return taken

@@ -48,7 +48,7 @@ def time_slice(data: SequenceData, start: int, stop: int) -> SequenceData:
         origin = key.start - context
         first = max(key.start, origin + start)
         keys.append(SequenceKey(key.key, first, max(first, min(key.stop, origin + stop))))
-    return dataclasses.replace(
+    sliced = dataclasses.replace(
         data,
         observations=cut(data.observations),
         masks=cut(data.masks),
@@ -61,7 +61,11 @@ def time_slice(data: SequenceData, start: int, stop: int) -> SequenceData:
         num_steps=stop - start,
         host_lengths=(data.host_lengths - start).clip(0, stop - start),
         host_context=(data.host_context - start).clip(0, stop - start),
+        around=None,
     )
+    # part of what is complete is complete
+    sliced.facts.complete.update({name: True for name, complete in data.facts.complete.items() if complete})
+    return sliced
 
 
 def windows(data: SequenceData, length: int, context: int) -> SequenceData:
@@ -148,6 +152,7 @@ def _gather(data: SequenceData, pieces: list[_Piece], names: list[str]) -> Seque
         num_steps=num_steps,
         host_lengths=lengths,
         host_context=context,
+        around=None,
     )
 
 

@@ -22,6 +22,7 @@ from latentrnn.data.sessions import join
 from latentrnn.data.spec import DataSpec, SequenceKey
 from latentrnn.data.spikes import count_spikes
 from latentrnn.data.summary import describe
+from latentrnn.data.windowing import Around
 
 if TYPE_CHECKING:
     import xarray
@@ -52,6 +53,7 @@ class SequenceData:
         host_lengths: `lengths` as numpy, so that no decision on the host waits for the device.
         host_context: `context` as numpy.
         sessions: name of the session of each sequence, in data made by `join`, else None.
+        around: what lies around a window of longer sequences that `fit` or a posterior cut, else None.
     """
 
     observations: dict[str, Tensor]
@@ -70,6 +72,7 @@ class SequenceData:
     host_lengths: NDArray[np.int64]
     host_context: NDArray[np.int64]
     sessions: tuple[str, ...] | None = None
+    around: Around | None = None
 
     @classmethod
     def from_arrays(
@@ -278,6 +281,16 @@ class SequenceData:
             on_host = self.device.type == "cpu"
             known[name] = on_host and not partial and not unscored and bool(self.masks[name].all())
         return known[name]
+
+    @property
+    def remembered(self) -> Mapping[str, Tensor] | None:
+        """What model and guide left at the end of the window before; None where a sequence begins."""
+        return None if self.around is None else self.around.remembered
+
+    def remember(self, name: str, value: Tensor) -> None:
+        """Leave something, detached, for the next window of the same sequences, where these data are a window."""
+        if self.around is not None:
+            self.around.left[name] = value.detach().clone()  # a view would keep all of the window
 
     def scored(self, name: str) -> Tensor:
         """Booleans in the shape of head `name`, True where observed and beyond the context.

@@ -47,3 +47,4 @@ from latentrnn.inference.schedules import Rollback as Rollback
 from latentrnn.inference.smc import ParticleFilter as ParticleFilter
 from latentrnn.inference.stored import Chains as Chains
 from latentrnn.inference.svi import fit as fit
+from latentrnn.inference.windows import Window as Window

@@ -27,6 +27,10 @@ class Batches:
         self.position += 1
         return self.data.batch(self.order[self.position - 1])
 
+    def current(self) -> SequenceData:
+        """Return the batch that was handed out last."""
+        return self.data if self.batch_size >= len(self.data) else self.data.batch(self.order[self.position - 1])
+
     def go_to(self, start: Tensor, position: int) -> None:
         """Go to where other batches of the same data and size were: their `start` and `position`."""
         self.generator.set_state(start)

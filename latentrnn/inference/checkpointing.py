@@ -15,6 +15,7 @@ import torch
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.snapshots import Snapshot, part
+from latentrnn.inference.windows import WindowedBatches
 
 if TYPE_CHECKING:
     from latentrnn.inference.training import Run
@@ -127,11 +128,15 @@ def _state(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     tensors |= {"random/cpu": torch.random.get_rng_state(), "random/order": run.batches.start}
     if device.type == "cuda":
         tensors["random/cuda"] = torch.cuda.get_rng_state(device)
+    windows = run.batches if isinstance(run.batches, WindowedBatches) else None
+    if windows is not None:
+        tensors |= {f"window/{name}": value for name, value in windows.left.items()}
     values = {name: getattr(run, name) for name in _PLAIN}
     return tensors, values | {
         "good": [good.step for good in run.good],
         "position": run.batches.position,
         "watch": run.watch.state(),
+        "window": windows.index if windows is not None else 0,
     }
 
 
@@ -158,7 +163,11 @@ def _restore(run: Run, tensors: dict[str, torch.Tensor], values: dict[str, Any])
     run.good = [Snapshot(step, part(placed, f"good{index}")) for index, step in enumerate(values["good"])]
     run.best = part(placed, "best/model"), part(placed, "best/guide")
     run.watch.restore(values["watch"])
-    run.batches.go_to(tensors["random/order"].clone(), values["position"])
+    place = (tensors["random/order"].clone(), values["position"])
+    if isinstance(run.batches, WindowedBatches):
+        run.batches.go_to(*place, values["window"], part(placed, "window"))
+    else:
+        run.batches.go_to(*place)
     torch.random.set_rng_state(tensors["random/cpu"].clone())
     if device.type == "cuda":
         torch.cuda.set_rng_state(tensors["random/cuda"].clone(), device)

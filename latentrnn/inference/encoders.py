@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.data import DataSpec, HeadSpec, SequenceData
+from latentrnn.data.windowing import onward
 from latentrnn.inference.read_in import ReadIn
 from latentrnn.models.component import Component
 from latentrnn.models.features import CovariateReader, reverse
@@ -40,6 +41,8 @@ class Encoder(Component):
     summary_size: int
     observes: list[str] | None
     visible: list[str]  # the heads that it sees, once built
+    continues = False  # whether `forward` goes on from the window before, where the data are one of longer sequences
+    lookahead = 0  # steps after a window that it needs to see
 
     @abstractmethod
     def build(self, spec: DataSpec, heads: Mapping[str, View]) -> None:
@@ -193,8 +196,8 @@ class RNNEncoder(ReadingEncoder):
     """A GRU over observations, masks and covariates.
 
     causal: features of step t see y_{<=t}, with a lag K y_{<=t+K} (fixed-lag smoothing, from a buffer of K steps);
-    backward: y_{>=t}; bidirectional: everything. A causal encoder cannot inform the initial state (nothing lies
-    before it), one with a lag does so by the first K steps.
+    backward: y_{>=t}; bidirectional: everything (in windows, see `Window`). A causal encoder cannot inform the initial
+    state (nothing lies before it), one with a lag does so by the first K steps.
 
     Args:
         hidden_size: hidden units per direction.
@@ -211,6 +214,8 @@ class RNNEncoder(ReadingEncoder):
     Raises:
         ValueError: an unknown direction or head, a per-sequence head, a size below one, or a lag without need.
     """
+
+    continues = True
 
     def __init__(
         self,
@@ -233,6 +238,7 @@ class RNNEncoder(ReadingEncoder):
         self.hidden_size = check_size("RNNEncoder", "hidden_size", hidden_size)
         self.layers = check_size("RNNEncoder", "layers", layers)
         self.direction, self.lag = direction, lag
+        self.lookahead = lag
         self._set(observes, mask_input, read_in)
 
     def build(self, spec: DataSpec, heads: Mapping[str, View]) -> None:
@@ -248,19 +254,33 @@ class RNNEncoder(ReadingEncoder):
         self.summary_size = 1 if self.direction == "causal" and not self.lag else self.step_size
 
     def forward(self, data: SequenceData) -> Encoding:
-        inputs = self.inputs(data)
-        ahead = None if self.forwards is None else self.forwards(inputs)[0]
-        behind = None if self.backwards is None else reverse(self.backwards(reverse(inputs, data))[0], data)
+        seen = onward(data)  # of a window, also what follows
+        inputs = self.inputs(seen)
+        ahead = None if self.forwards is None else self._ahead(self.forwards, inputs, data)
+        behind = None if self.backwards is None else reverse(self.backwards(reverse(inputs, seen))[0], seen)
         if behind is None:
             assert ahead is not None
             if not self.lag:
                 return Encoding(ahead, inputs.new_ones(len(inputs), 1))
-            delayed = self._delayed(ahead, torch.arange(self.lag, self.lag + data.num_steps), data)
-            return Encoding(delayed, self._delayed(ahead, torch.tensor([self.lag - 1]), data)[:, 0])
+            delayed = self._delayed(ahead, torch.arange(self.lag, self.lag + data.num_steps), seen)
+            return Encoding(delayed, self._delayed(ahead, torch.tensor([self.lag - 1]), seen)[:, 0])
+        behind = behind[:, : data.num_steps]
         if ahead is None:
             return Encoding(behind, behind[:, 0])
+        ahead = ahead[:, : data.num_steps]
         last = (data.lengths - 1).clamp_min(0)[:, None, None].expand(-1, 1, ahead.shape[-1])
         return Encoding(torch.cat([ahead, behind], -1), torch.cat([ahead.gather(1, last)[:, 0], behind[:, 0]], -1))
+
+    def _ahead(self, kernel: nn.GRU, inputs: Tensor, data: SequenceData) -> Tensor:
+        """Return features of every step from what came before it, the windows before this one included."""
+        if data.around is None:
+            return kernel(inputs)[0]
+        steps, before = data.num_steps, None if data.remembered is None else data.remembered["encoder"]
+        outputs, last = kernel(inputs[:, :steps], before)
+        data.remember("encoder", last)
+        if not self.lag or inputs.shape[1] == steps:
+            return outputs
+        return torch.cat([outputs, kernel(inputs[:, steps:], last)[0]], 1)
 
     def advance(self, data: SequenceData, memory: Tensor | None) -> tuple[Encoding, Tensor | None]:
         if self.direction != "causal" or self.lag:
@@ -305,6 +325,8 @@ class StepEncoder(ReadingEncoder):
         Johnson, Duvenaud, Wiltschko, Datta, Adams. Composing graphical models with neural networks for structured
         representations and fast inference. 2016.
     """
+
+    continues = True
 
     def __init__(
         self,

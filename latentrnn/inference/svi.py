@@ -18,6 +18,7 @@ from latentrnn.inference.random import random_state
 from latentrnn.inference.result import FitResult
 from latentrnn.inference.schedules import AdamW, Constant, Cosine, EarlyStopping, KLWarmUp, Plateau, Rollback
 from latentrnn.inference.training import Plan, Run
+from latentrnn.inference.windows import Window, reach
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.models.transitions import Transition
 
@@ -40,6 +41,7 @@ def fit(
     rollback: Rollback = Rollback(),  # noqa: B008
     coordinated_dropout: float = 0.0,
     head_weights: Mapping[str, float] | None = None,
+    window: Window | None = None,
     device: str | torch.device = "auto",
     start_from: FitResult | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -75,6 +77,8 @@ def fit(
         head_weights: factors of heads' log-likelihoods in the training loss; one where a head is not named. For a
             head that says little per step beside one that says much, and that the encoder does not see, e.g. known
             spikes beside fluorescence. Everything that is reported, the training ELBO too, has weights of one.
+        window: `Window(steps)` for sequences too long to hold a whole pass of: they are gone through in windows that
+            hand on their state, each a step of the optimiser, by truncated backpropagation.
         device: "auto" takes CUDA where there is one.
         start_from: go on from the weights of this result instead of drawing new ones.
         checkpoint: a folder for checkpoints of the fit while it is under way (weights, optimiser, schedules, history,
@@ -108,8 +112,9 @@ def fit(
     _check_start(model, guide, start_from)
     plan = Plan(
         steps, batch_size, num_particles, objective, optimiser, learning_rate_schedule, kl, stopping, rollback,
-        coordinated_dropout, dict(head_weights or {}), progress, report_every,
+        coordinated_dropout, dict(head_weights or {}), progress, report_every, window,
     )  # fmt: skip
+    cut = None if window is None else reach("fit", window, model, guide, objective)
     device = resolve_device(device)
     settings = plan.described() | {"continued": start_from is not None}
     used = frozenset(train.keys) | frozenset(() if validation is None else validation.keys)
@@ -129,7 +134,7 @@ def fit(
         model, guide = _starting_point(model, guide, train, start_from)
         model.to(device), guide.to(device)
         validation = None if validation is None else validation.to(device)
-        run = Run(model, guide, train.to(device), validation, plan, torch.Generator().manual_seed(seed))
+        run = Run(model, guide, train.to(device), validation, plan, torch.Generator().manual_seed(seed), cut)
         if keeper is not None:
             keeper.take_up(run)
         run.loop(keeper)

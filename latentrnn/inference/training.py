@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from latentrnn.data import SequenceData
+from latentrnn.data.windowing import of_whole
 from latentrnn.inference.batches import Batches
 from latentrnn.inference.checkpointing import Keeper
 from latentrnn.inference.divergence import Trouble, Watch
@@ -22,6 +23,7 @@ from latentrnn.inference.objectives import Evaluation, Objective
 from latentrnn.inference.random import random_state
 from latentrnn.inference.schedules import AdamW, Constant, Cosine, EarlyStopping, KLWarmUp, Plateau, Rollback
 from latentrnn.inference.snapshots import Snapshot, put_back, take_snapshot
+from latentrnn.inference.windows import Reach, Window, WindowedBatches
 from latentrnn.models.ancestral import Course
 from latentrnn.models.state_space import LatentRNN
 
@@ -45,6 +47,7 @@ class Plan:
     head_weights: Mapping[str, float]
     progress: bool
     report_every: int
+    window: Window | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "num_particles", "report_every"):
@@ -74,6 +77,8 @@ class Plan:
         plain = {name: getattr(self, name) for name in ("steps", "batch_size", "num_particles", "coordinated_dropout")}
         objects = ("objective", "optimiser", "learning_rate_schedule", "kl", "stopping", "rollback")
         plain["head_weights"] = {name: float(value) for name, value in self.head_weights.items()}
+        if self.window is not None:
+            plain["window"] = asdict(self.window)
         return plain | {n: {"class": type(getattr(self, n)).__name__, **asdict(getattr(self, n))} for n in objects}
 
 
@@ -88,9 +93,11 @@ class Run:
         validation: SequenceData | None,
         plan: Plan,
         generator: torch.Generator,
+        cut: Reach | None = None,
     ) -> None:
         self.model, self.guide, self.train, self.validation, self.plan = model, guide, train, validation, plan
-        self.batches = Batches(train, plan.batch_size, generator)
+        batches = Batches(train, plan.batch_size, generator)
+        self.cut, self.batches = cut, batches if cut is None else WindowedBatches(batches, cut)
         self.parameters = [p for module in (model, guide) for p in module.parameters()]
         posteriors = [] if guide.parameter_sites is None else list(guide.parameter_sites.parameters())
         self.engine = plan.optimiser.build(self.parameters, exempt=posteriors)
@@ -184,14 +191,17 @@ class Run:
         reweighted: dict[str, float] = {}
         if plan.coordinated_dropout and self.guide.encoder is not None:
             heads, visible = self.model.observations, self.guide.encoder.visible
+            # a window sees what is around it, which is split with it
             shown, scored, reweighted = split_entries(
-                batch,
+                batch if batch.around is None else batch.around.whole,
                 plan.coordinated_dropout,
                 visible,
                 joint=[name for name, head in heads.items() if head.joint],
                 centres={name: heads[name].history_centre for name in visible},
                 symbols=[name for name in visible if heads[name].view.symbols is not None],
             )
+            if batch.around is not None:
+                shown, scored = of_whole(batch, shown), of_whole(batch, scored)
         program = _Followed(self.model)
         at = Evaluation(program, self.guide, scored, plan.num_particles, shown, weight, reweighted)
         surrogate, bound, terms = plan.objective.step(at)
@@ -246,6 +256,8 @@ class Run:
             f"learning rate from here on ({self.rollbacks} of {rollback.times})"
         )
         self.go_to(older)
+        if isinstance(self.batches, WindowedBatches):
+            self.batches.give_up()
         self.good, self.restart = [older], self.step + 1
         self.watch.forget()
         return True
@@ -277,7 +289,7 @@ class Run:
         several = self.plan.objective.fewest_particles > 1  # a bound that depends on how many there are
         with torch.no_grad(), random_state(VALIDATION_SEED, validation.device):
             particles = self.plan.num_particles if several else self.plan.stopping.num_particles
-            bound = validation_bound(self.plan.objective, self.model, self.guide, validation, particles)
+            bound = validation_bound(self.plan.objective, self.model, self.guide, validation, particles, cut=self.cut)
         self.history.setdefault("validation_step", []).append(step)
         self.history.setdefault(f"validation_{self.plan.objective.name}", []).append(bound)
         if not bound > self.best_bound:
@@ -342,13 +354,17 @@ def validation_bound(
     data: SequenceData,
     num_particles: int,
     batch_size: int = 256,
+    cut: Reach | None = None,
 ) -> float:
     """Return the objective's bound of all sequences, nats per sequence; the caller sets the random state."""
     total = torch.zeros((), device=data.device)
     count = 0
     for batch in data.batches(batch_size) if len(data) > batch_size else [data]:
-        # each batch's bound stands for the whole plate; averaged by the share of sequences they are its own
-        bound = objective.step(Evaluation(model, guide, batch, num_particles)).bound
+        # each batch's bound stands for the whole plate; averaged by the share of sequences they are its own. So does
+        # each window's
+        parts = [batch] if cut is None else cut.through(batch, enlarged=True)
+        bounds = [objective.step(Evaluation(model, guide, part, num_particles)).bound for part in parts]
+        bound = bounds[0] if len(bounds) == 1 else torch.stack(bounds).mean()
         total = total + bound * batch.num_sequences
         count += batch.num_sequences
     return float(total) / count / len(data)

@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from latentrnn.data import SequenceData
+from latentrnn.data.windowing import Around
 from latentrnn.models.latents.latent import Latent, Path, join
 from latentrnn.models.observations import HeadInputs, Observation
+from latentrnn.models.readouts.readout import with_past
 from latentrnn.models.transitions import Transition
 
 Head = Callable[..., dist.Distribution]  # an observation, its global sites filled in
@@ -72,7 +74,25 @@ class Course:
         self._history = {name: self.history_features(name, values[name]) for name in self.feeding}
         into_transition = [self._history[name] for name in self.feeding if self.drives(name)]
         drive = join(self.drive, *into_transition) if into_transition else self.drive
-        return self.latent.states(self.transition, drive, self.path)
+        if self.data.around is None:
+            return self.latent.states(self.transition, drive, self.path)
+        states, left = self.latent.run(self.transition, drive, self.path)
+        self._leave(states, left)
+        return states
+
+    def _leave(self, states: Tensor, left: Mapping[str, Tensor]) -> None:
+        """Note what the next window of the same sequences needs: the state, and earlier states that readouts read."""
+        for name, value in left.items():
+            self.data.remember(name, value)
+        for name, head in self.observations.items():
+            if head.readout.memory:
+                frames = self.data.observations[name].shape[1]
+                together = with_past(head.at_clock(states, frames), self._past(name))
+                self.data.remember(f"past/{name}", together[..., -head.readout.memory :, :])
+
+    def _past(self, name: str) -> Tensor | None:
+        """Return the states before a window that a head's readout reads; None where a sequence begins."""
+        return None if self.data.remembered is None else self.data.remembered.get(f"past/{name}")
 
     def given(self, name: str, states: Tensor) -> dist.Distribution:
         """Return a head's distribution given what readouts see, (..., time, readout_size)."""
@@ -82,11 +102,15 @@ class Course:
         if not head.head.per_step:
             return self.heads[name](head.pool(states, self.data), inputs)
         frames = self.data.observations[name].shape[1]
+        if (past := self._past(name)) is not None:
+            inputs = inputs._replace(surroundings=inputs.surroundings._replace(past=past))
         return self.heads[name](head.at_clock(states, frames), inputs, self._history.get(name))
 
     def history_features(self, name: str, values: Tensor) -> Tensor:
         """Return the features of a feeding head's past, (..., time, feature), given its values."""
-        head = self.observations[name]
+        head, around = self.observations[name], self.data.around
+        if around is not None:
+            return self._history_in_window(name, values, around)
         # the data's own values may have holes; anything else that stands in for them is complete
         mask = self.data.masks[name] if values is self.data.observations[name] else None
         if mask is None and values is self._drawn.get(name) and self.data.host_context.any():
@@ -94,6 +118,13 @@ class Course:
                 self.data.masks[name] | ~self._inside_context()
             )  # drawn after the context, which has the data's holes
         return head.feedback(head.encode_history(values, mask))
+
+    def _history_in_window(self, name: str, values: Tensor, around: Around) -> Tensor:
+        head, whole = self.observations[name], around.whole
+        if values is not self.data.observations[name]:
+            raise ValueError(f"head {name!r} feeds back and is sampled; its own samples do not reach the next window")
+        features = head.feedback(head.encode_history(whole.observations[name], whole.masks[name]))
+        return features[..., around.before : around.before + self.data.num_steps, :]
 
     def _inside_context(self) -> Tensor:
         """Return which base steps were given, (sequence, time, 1)."""

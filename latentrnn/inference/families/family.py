@@ -39,6 +39,7 @@ class Family(Component):
 
     amortised = True  # whether the numbers come from an encoder alone
     stepwise = False  # whether a step given the one before needs the numbers of that step alone
+    continues = False  # whether `sample` goes on from the window before, where the data are one of longer sequences
 
     def build(self, sites: Sequence[LatentSite], step_size: int, summary_size: int) -> None:
         """Create the parameters for these sites and for an encoder's features of steps and of sequences."""
@@ -60,7 +61,11 @@ class Family(Component):
 
     @abstractmethod
     def sample(self, numbers: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
-        """Draw every site; call inside the plate."""
+        """Draw every site; call inside the plate.
+
+        Where `data.remembered` is not None, they are a window that goes on from there: the sites before the first step
+        are not drawn.
+        """
 
     def proposals(self, numbers: dict[str, Tensor], data: SequenceData) -> Proposals:
         """Return the same distribution step by step, in the order of time.

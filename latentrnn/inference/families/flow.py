@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from latentrnn.data import SequenceData
 from latentrnn.inference.encoders import Encoding
 from latentrnn.inference.families.family import Draw, Family, sample_site
+from latentrnn.inference.families.mean_field import MeanField
 from latentrnn.inference.flows import AutoregressiveFlow, Bent
 from latentrnn.models.transitions.transition import check_size
 
@@ -46,6 +47,11 @@ class Flow(Family):
         self.amortised = base.amortised
         self.layers = check_size("Flow", "layers", layers)
         self.hidden_size = check_size("Flow", "hidden_size", hidden_size)
+
+    @property
+    def continues(self) -> bool:  # type: ignore[override]
+        """Whether a window goes on from the one before: the base's own last value is not what was drawn."""
+        return isinstance(self.base, MeanField)
 
     def _build(self, step_size: int, summary_size: int) -> None:
         self.base.build(self.sites, step_size, summary_size)

@@ -50,6 +50,7 @@ class Markov(Family):
     """
 
     stepwise = True
+    continues = True
     heads: Mapping[str, StartHead]  # nn.ModuleDicts
     steps: Mapping[str, _Step]
 
@@ -69,11 +70,15 @@ class Markov(Family):
         return steps | {site.name: self.heads[site.name].head(encoding.summary) for site in self.starts}
 
     def sample(self, numbers: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
-        values = {s.name: draw(s.name, self.heads[s.name].distribution(numbers[s.name], None)) for s in self.starts}
-        start = values[self.starts[0].name] if self.starts else None
+        before, values = data.remembered, {}
+        for site in self.starts if before is None else ():
+            values[site.name] = draw(site.name, self.heads[site.name].distribution(numbers[site.name], None))
+        start = values[self.starts[0].name] if self.starts and before is None else None
         for site in self.trajectories:
-            path = MarkovPath(self.steps[site.name], numbers[site.name], start, data.valid if data.padded else None)
-            values[site.name] = draw(site.name, path)
+            step, valid = self.steps[site.name], data.valid if data.padded else None
+            last = None if before is None else before[f"guide/{site.name}"]
+            values[site.name] = draw(site.name, MarkovPath(step, numbers[site.name], start, valid, last))
+            data.remember(f"guide/{site.name}", values[site.name][..., -1, :])
         return values
 
     def proposals(self, numbers: dict[str, Tensor], data: SequenceData) -> Proposals:
@@ -133,18 +138,22 @@ class MarkovPath(TorchDistribution):
         numbers: what the encoder says, (sequence, time, n).
         start: what was drawn before the first step, (..., dim), or None.
         valid: (sequence, time), False in padding; None where there is none.
+        last: z_0 itself, (..., sequence, dim), where the path goes on from there.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.independent(constraints.real, 2)
     has_rsample = True
 
-    def __init__(self, step: _Step, numbers: Tensor, start: Tensor | None, valid: Tensor | None) -> None:
+    def __init__(
+        self, step: _Step, numbers: Tensor, start: Tensor | None, valid: Tensor | None, last: Tensor | None = None
+    ) -> None:
         self.step, self.numbers, self.valid = step, numbers, valid
         # the last draw, its noise and its s_{1:T}, shared with what Pyro expands from this: its density follows from
         # them without a second run of the networks, with the whole gradient, that through the draw included
         self._drawn: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.start = step.before(start, numbers.new_zeros(*numbers.shape[:-2], step.dim))
+        zero = numbers.new_zeros(*numbers.shape[:-2], step.dim)
+        self.start = step.before(start, zero) if last is None else last
         batch = torch.broadcast_shapes(self.start.shape[:-1], numbers.shape[:-2])
         super().__init__(batch, torch.Size((numbers.shape[-2], step.dim)), validate_args=False)
 

@@ -31,6 +31,7 @@ class MeanField(Family):
     """
 
     stepwise = True
+    continues = True
 
     def _build(self, step_size: int, summary_size: int) -> None:
         self.heads = nn.ModuleDict(
@@ -45,7 +46,7 @@ class MeanField(Family):
 
     def sample(self, numbers: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
         found = {}
-        for site in self.sites:
+        for site in self.sites if data.remembered is None else self.trajectories:
             loc, scale = loc_and_scale(numbers[site.name])
             if site.along_time:
                 loc, scale = where_valid(loc, data, 0.0), where_valid(scale, data, 1.0)

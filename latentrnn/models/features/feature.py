@@ -88,7 +88,10 @@ class CovariateReader(nn.Module):
         self.memory = max((part.memory for part in parts), default=0)
 
     def forward(self, data: SequenceData) -> Tensor:
-        """Return (sequence, time, size)."""
+        """Return (sequence, time, size); what a window's features look at before and after it is there."""
+        if data.around is not None and (self.memory or self.lookahead):
+            before = data.around.before
+            return self(data.around.whole)[:, before : before + data.num_steps]
         if not self.parts:
             return torch.zeros(data.num_sequences, data.num_steps, 0, dtype=data.dtype, device=data.device)
         parts = [part(data) for part in self.parts]

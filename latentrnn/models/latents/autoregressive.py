@@ -19,41 +19,54 @@ class AutoregressiveNormal(TorchDistribution):
         scale: stationary standard deviation, (dim,).
         shape: (sequence, time, dim).
         valid: (sequence, time), True where the process runs; None where there is no padding.
+        before: u_0, (..., sequence, dim), where the process goes on from there; the first entry of `memory` is then
+            used.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.independent(constraints.real, 2)
     has_rsample = True
 
-    def __init__(self, memory: Tensor, scale: Tensor, shape: tuple[int, ...], valid: Tensor | None) -> None:
+    def __init__(
+        self,
+        memory: Tensor,
+        scale: Tensor,
+        shape: tuple[int, ...],
+        valid: Tensor | None,
+        before: Tensor | None = None,
+    ) -> None:
         memory = memory.expand(shape)
-        first = torch.zeros_like(memory[..., :1, :])
-        memory = torch.cat([first, memory[..., 1:, :]], -2)
+        if before is None:
+            first = torch.zeros_like(memory[..., :1, :])
+            memory = torch.cat([first, memory[..., 1:, :]], -2)
         noise = (1 - memory**2).sqrt() * scale
         if valid is not None:
             memory = torch.where(valid.unsqueeze(-1), memory, torch.zeros_like(memory))
             noise = torch.where(valid.unsqueeze(-1), noise, torch.ones_like(noise))
-        self.memory, self.noise = memory, noise  # (sequence, time, dim)
-        super().__init__(torch.Size(shape[:-2]), torch.Size(shape[-2:]), validate_args=False)
+        self.memory, self.noise, self.before = memory, noise, before  # (sequence, time, dim)
+        batch = torch.Size(shape[:-2])
+        if before is not None:
+            batch = torch.broadcast_shapes(batch, before.shape[:-1])
+        super().__init__(batch, torch.Size(shape[-2:]), validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> AutoregressiveNormal:
         new = AutoregressiveNormal.__new__(AutoregressiveNormal)
         shape = torch.Size(batch_shape) + self.event_shape
-        new.memory, new.noise = self.memory.expand(shape), self.noise.expand(shape)
+        new.memory, new.noise, new.before = self.memory.expand(shape), self.noise.expand(shape), self.before
         TorchDistribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
         return new
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
         steps = (torch.randn(shape, dtype=self.noise.dtype, device=self.noise.device) * self.noise).unbind(-2)
-        u, path = torch.zeros_like(steps[0]), []
+        u, path = torch.zeros_like(steps[0]) if self.before is None else self.before, []
         for phi, step in zip(self.memory.unbind(-2), steps, strict=True):
             u = phi * u + step
             path.append(u)
         return torch.stack(path, -2)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        standard = (value - self.memory * _lagged(value)) / self.noise
+        standard = (value - self.memory * _lagged(value, self.before)) / self.noise
         return (-0.5 * standard**2 - self.noise.log() - 0.5 * math.log(2 * math.pi)).sum((-2, -1))
 
 
@@ -61,9 +74,13 @@ class AutoregressiveNormal(TorchDistribution):
 def _kl_mean_field_autoregressive(q: Independent, p: AutoregressiveNormal) -> Tensor:
     """KL(q || p) in nats for a mean-field Normal q over (time, dim): both are Gaussian, so it is exact."""
     loc, variance = q.base_dist.loc, q.base_dist.scale**2
-    squared = (loc - p.memory * _lagged(loc)) ** 2 + variance + p.memory**2 * _lagged(variance)
+    squared = (loc - p.memory * _lagged(loc, p.before)) ** 2 + variance + p.memory**2 * _lagged(variance)
     return (0.5 * squared / p.noise**2 + p.noise.log() - 0.5 * variance.log() - 0.5).sum((-2, -1))
 
 
-def _lagged(value: Tensor) -> Tensor:
+def _lagged(value: Tensor, before: Tensor | None = None) -> Tensor:
+    if before is not None:
+        batch = torch.broadcast_shapes(value.shape[:-2], before.shape[:-1])
+        first, rest = before.unsqueeze(-2), value[..., :-1, :]
+        return torch.cat([part.expand(*batch, *part.shape[-2:]) for part in (first, rest)], -2)
     return torch.nn.functional.pad(value, (0, 0, 1, 0))[..., :-1, :]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import SequenceData
-from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, learned_vector
+from latentrnn.models.latents.latent import STATE, Carry, Latent, LatentSite, Path, learned_vector
 from latentrnn.models.transitions import Transition
 
 
@@ -17,6 +17,8 @@ class Deterministic(Latent):
 
     All that varies from sequence to sequence comes through covariates and fed-back observations.
     """
+
+    continues = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +35,7 @@ class Deterministic(Latent):
         return []
 
     def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
-        return Path(self.initial_state)
+        return Path(self.initial_state if data.remembered is None else data.remembered[STATE])
 
     def begin_with(self, shape: tuple[int, ...], values: Mapping[str, Tensor]) -> Carry:
         return Carry(self.initial_state.expand(*shape, -1))

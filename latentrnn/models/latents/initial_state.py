@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
-from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path
+from latentrnn.models.latents.latent import STATE, Carry, Latent, LatentSite, Path
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import check_size
 
@@ -65,6 +65,8 @@ class InitialState(Latent):
         Pandarinath et al. Inferring single-trial neural population dynamics using sequential auto-encoders. 2018.
     """
 
+    continues = True
+
     def __init__(self, dim: int, prior: str = "standard") -> None:
         super().__init__()
         if prior not in ("standard", "learned"):
@@ -79,7 +81,7 @@ class InitialState(Latent):
         return [LatentSite(sites.INITIAL, self.dim, along_time=False)]
 
     def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
-        return Path(self.start.sample(data.num_sequences))
+        return Path(self.start.sample(data.num_sequences) if data.remembered is None else data.remembered[STATE])
 
     def start_prior(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
         return {sites.INITIAL: self.start.prior(shape)}

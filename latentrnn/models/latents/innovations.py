@@ -16,6 +16,8 @@ from latentrnn.models.latents.autoregressive import AutoregressiveNormal
 from latentrnn.models.latents.gaussian_process import KERNELS, NUGGET, GaussianProcess
 from latentrnn.models.latents.initial_state import NormalStart
 from latentrnn.models.latents.latent import (
+    DRAWN,
+    STATE,
     Carry,
     Latent,
     LatentSite,
@@ -95,6 +97,11 @@ class Innovations(Latent):
                 self.initial_state.zero_()
 
     @property
+    def continues(self) -> bool:  # type: ignore[override]
+        """Whether a window goes on from the one before: not of a process that remembers more than its last value."""
+        return self.prior not in KERNELS
+
+    @property
     def scale(self) -> Tensor:
         """The prior's standard deviation (of a Student-t, its scale), (dim,)."""
         return self.log_scale.exp()
@@ -114,7 +121,10 @@ class Innovations(Latent):
         return [*initial, LatentSite(sites.INNOVATIONS, self.dim, along_time=True)]
 
     def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
-        start = self.initial_state if self.initial is None else self.start.sample(data.num_sequences)
+        if data.remembered is not None:
+            start = data.remembered[STATE]
+        else:
+            start = self.initial_state if self.initial is None else self.start.sample(data.num_sequences)
         return Path(start, innovations=pyro.sample(sites.INNOVATIONS, self._prior(data)))
 
     def _prior(self, data: SequenceData) -> dist.Distribution:
@@ -124,7 +134,8 @@ class Innovations(Latent):
             return dist.Normal(torch.zeros_like(scale), scale, validate_args=False).to_event(2)
         valid = data.valid if data.padded else None
         if self.prior == "ar1":
-            return AutoregressiveNormal(self._memory(gaps(data)), self.scale, shape, valid)
+            before = None if data.remembered is None else data.remembered[DRAWN]
+            return AutoregressiveNormal(self._memory(gaps(data)), self.scale, shape, valid, before)
         if self.prior == "student_t":
             return StudentTTrajectory(self.degrees, self.scale, shape, valid)
         times = data.times

@@ -63,6 +63,10 @@ class Step(NamedTuple):
     move: Callable[[Tensor | None], Carry]
 
 
+# what one window leaves for the next: the state, and what was drawn at the last step
+STATE, DRAWN = "state", "drawn"
+
+
 class Latent(Component):
     """A prior over the state's randomness, as Pyro statements and as a simulator of single steps.
 
@@ -73,6 +77,7 @@ class Latent(Component):
     input_size = 0  # channels of u_t, appended to the transition's input
     switch_size = 0  # how many of them, the last ones, are weights of a switch, which add up to one
     consumes_feedback = True  # False where z_{1:T} is drawn before any observation could be fed back
+    continues = False  # whether `sample` goes on from the window before, where the data are one of longer sequences
 
     @abstractmethod
     def build(self, transition: Transition, dt: float | None) -> None:
@@ -98,13 +103,24 @@ class Latent(Component):
 
     @abstractmethod
     def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
-        """Draw a path with `pyro.sample`; call inside the plate. `drive` is a_{1:T} without u."""
+        """Draw a path with `pyro.sample`; call inside the plate. `drive` is a_{1:T} without u.
+
+        Where `data.remembered` is not None, they are a window that goes on from there, and nothing is drawn before its
+        first step.
+        """
 
     def states(self, transition: Transition, drive: Tensor, path: Path) -> Tensor:
         """Return what readouts see, (*sample, sequence, time, readout_size), for a path and a_{1:T} without u."""
+        return self.run(transition, drive, path)[0]
+
+    def run(self, transition: Transition, drive: Tensor, path: Path) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the same states, and what the next window of the same sequences needs, by name."""
+        left = {}
         if path.innovations is not None:
             drive = join(drive, path.innovations)
-        return transition.scan(drive, path.initial_state)[0]
+            left[DRAWN] = path.innovations[..., -1, :]
+        states, last = transition.scan(drive, path.initial_state)
+        return states, left | {STATE: last}
 
     # where some of the state is summed out of densities instead of drawn, the four methods below say how
 
@@ -183,6 +199,9 @@ def gaps(data: SequenceData) -> Tensor | None:
     """Return the seconds since the step before, (sequence, time), where the clock is irregular; the first is zero."""
     if data.times is None:
         return None
+    if data.around is not None:
+        before = data.around.before
+        return gaps(data.around.whole)[:, before : before + data.num_steps]  # type: ignore[index]
     return torch.diff(data.times, dim=-1, prepend=data.times[:, :1])
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
-from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, Step, where_valid
+from latentrnn.models.latents.latent import STATE, Carry, Latent, LatentSite, Path, Step, where_valid
 from latentrnn.models.transitions import Transition
 
 
@@ -38,6 +38,7 @@ class MarkovNormal(Latent):
     """
 
     consumes_feedback = False
+    continues = True
 
     def __init__(self, scale: str = "constant") -> None:
         super().__init__()
@@ -73,13 +74,16 @@ class MarkovNormal(Latent):
         return [LatentSite(sites.INITIAL, self.dim, False), LatentSite(sites.STATES, self.dim, True)]
 
     def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
-        z_0 = pyro.sample(sites.INITIAL, self._initial((data.num_sequences,)))
+        if data.remembered is not None:
+            z_0 = data.remembered[STATE]
+        else:
+            z_0 = pyro.sample(sites.INITIAL, self._initial((data.num_sequences,)))
         z = pyro.sample(sites.STATES, MarkovNormalPath(self, transition, z_0, drive, data))
         return Path(z_0, states=z)
 
-    def states(self, transition: Transition, drive: Tensor, path: Path) -> Tensor:
+    def run(self, transition: Transition, drive: Tensor, path: Path) -> tuple[Tensor, dict[str, Tensor]]:
         assert path.states is not None
-        return path.states
+        return path.states, {STATE: path.states[..., -1, :]}
 
     def start_prior(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
         return {sites.INITIAL: self._initial(shape)}

@@ -17,7 +17,18 @@ from torch.nn import functional as F
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
 from latentrnn.models.latents.initial_state import NormalStart
-from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, Step, join, learned_vector, where_valid
+from latentrnn.models.latents.latent import (
+    DRAWN,
+    STATE,
+    Carry,
+    Latent,
+    LatentSite,
+    Path,
+    Step,
+    join,
+    learned_vector,
+    where_valid,
+)
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import check_size
 
@@ -47,6 +58,7 @@ class RecurrentNormal(Latent):
     """
 
     consumes_feedback = False
+    continues = True
 
     def __init__(self, dim: int, initial: int | None = None, reads: str = "both") -> None:
         super().__init__()
@@ -87,14 +99,21 @@ class RecurrentNormal(Latent):
         return loc, F.softplus(raw + math.log(math.e - 1)) + 1e-4
 
     def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
-        start = self.initial_state if self.initial is None else self.start.sample(data.num_sequences)
-        law = RecurrentNormalPath(self, transition, start, drive, data)
+        before = None
+        if data.remembered is not None:
+            start, before = data.remembered[STATE], data.remembered[DRAWN]
+        else:
+            start = self.initial_state if self.initial is None else self.start.sample(data.num_sequences)
+        law = RecurrentNormalPath(self, transition, start, drive, data, before)
         z = pyro.sample(sites.STATES, law)
+        if data.around is not None:
+            data.remember(STATE, law.last(z))
+            data.remember(DRAWN, z[..., -1, :])
         return Path(start, states=z if self.reads == "latent" else join(z, law.hidden(z)))
 
-    def states(self, transition: Transition, drive: Tensor, path: Path) -> Tensor:
+    def run(self, transition: Transition, drive: Tensor, path: Path) -> tuple[Tensor, dict[str, Tensor]]:
         assert path.states is not None
-        return path.states
+        return path.states, {}  # `sample`, which knows the transition's state, has left it
 
     def start_prior(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
         return {} if self.initial is None else {sites.INITIAL: self.start.prior(shape)}
@@ -126,32 +145,46 @@ class RecurrentNormalPath(TorchDistribution):
     has_rsample = True
 
     def __init__(
-        self, latent: RecurrentNormal, transition: Transition, start: Tensor, drive: Tensor, data: SequenceData
+        self,
+        latent: RecurrentNormal,
+        transition: Transition,
+        start: Tensor,
+        drive: Tensor,
+        data: SequenceData,
+        before: Tensor | None = None,
     ) -> None:
         self.latent, self.transition, self.data = latent, transition, data
-        self.start, self.drive = start, drive
-        # the last path and its h_{1:T}, shared with what Pyro expands from this: density and readouts need them both
-        self._scanned: list[tuple[Tensor, Tensor]] = []
+        self.start, self.drive, self.before = start, drive, before
+        # the last path, its h_{1:T} and s_T, shared with what Pyro expands from this: density and readouts need both
+        self._scanned: list[tuple[Tensor, Tensor, Tensor]] = []
         batch = torch.broadcast_shapes(start.shape[:-1], drive.shape[:-2])
         super().__init__(batch, torch.Size((drive.shape[-2], latent.dim)), validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> RecurrentNormalPath:
         start = self.start.expand(*batch_shape, self.start.shape[-1])
-        new = RecurrentNormalPath(self.latent, self.transition, start, self.drive, self.data)
+        new = RecurrentNormalPath(self.latent, self.transition, start, self.drive, self.data, self.before)
         new._scanned = self._scanned
         return new
 
     def hidden(self, z: Tensor) -> Tensor:
         """Return h_{1:T}, (..., time, hidden_size), of z_{1:T}, (..., time, dim)."""
         if not self._scanned or self._scanned[0][0] is not z:
-            before = F.pad(z, (0, 0, 1, 0))[..., :-1, :]
-            self._scanned[:] = [(z, self.transition.scan(join(self.drive, before), self.start)[0])]
+            if self.before is None:
+                before = F.pad(z, (0, 0, 1, 0))[..., :-1, :]
+            else:
+                before = torch.cat([self.before.unsqueeze(-2).expand(*z.shape[:-2], 1, -1), z[..., :-1, :]], -2)
+            self._scanned[:] = [(z, *self.transition.scan(join(self.drive, before), self.start))]
         return self._scanned[0][1]
+
+    def last(self, z: Tensor) -> Tensor:
+        """Return s_T, (..., state_size), of z_{1:T}."""
+        self.hidden(z)
+        return self._scanned[0][2]
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         batch = torch.Size(sample_shape) + self.batch_shape
         state, path = self.start.expand(*batch, -1), []
-        z = state.new_zeros(*batch, self.latent.dim)
+        z = state.new_zeros(*batch, self.latent.dim) if self.before is None else self.before.expand(*batch, -1)
         valid = self.data.valid.unsqueeze(-1).unbind(1) if self.data.padded else None
         for t, a_t in enumerate(self.drive.unbind(-2)):
             state = self.transition.step(state, join(a_t, z))

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
 from latentrnn.models.latents.initial_state import NormalStart
-from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, Step, join, learned_vector
+from latentrnn.models.latents.latent import DRAWN, STATE, Carry, Latent, LatentSite, Path, Step, join, learned_vector
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import check_size
 
@@ -54,6 +54,8 @@ class RelaxedDiscrete(Latent):
         Jang, Gu, Poole. Categorical reparameterization with Gumbel-softmax. 2017.
         Ghahramani, Hinton. Variational learning for switching state-space models. 2000.
     """
+
+    continues = True
 
     def __init__(self, num_states: int, temperature: float = 0.5, initial: int | None = None) -> None:
         super().__init__()
@@ -92,9 +94,13 @@ class RelaxedDiscrete(Latent):
         return [*initial, LatentSite(sites.SWITCH, self.num_states - 1, along_time=True)]
 
     def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
-        start = self.initial_state if self.initial is None else self.start.sample(data.num_sequences)
+        first: Tensor = self.initial_logits
+        if data.remembered is not None:
+            start, first = data.remembered[STATE], (data.remembered[DRAWN] @ self.moves).log()
+        else:
+            start = self.initial_state if self.initial is None else self.start.sample(data.num_sequences)
         law = ConcretePath(
-            self.initial_logits,
+            first,
             self.switch_logits,
             self.temperature,
             (data.num_sequences, data.num_steps),
@@ -162,7 +168,7 @@ class ConcretePath(TorchDistribution):
     x_k is a difference of Gumbel variables around log alpha_k / alpha_0: for two states, logistic.
 
     Args:
-        first: logits of pi, (state,).
+        first: logits of the first step, (state,), or of every sequence's, (..., sequence, state).
         moves: logits of the rows of P, (state, state).
         temperature: of w.
         shape: (sequence, time).
@@ -178,8 +184,9 @@ class ConcretePath(TorchDistribution):
     ) -> None:
         self.first, self.log_moves = first.log_softmax(-1), moves.log_softmax(-1)
         self.temperature, self.valid = temperature, valid
-        event = torch.Size((shape[1], len(first) - 1))
-        super().__init__(torch.Size(shape[:1]), event, validate_args=False)
+        event = torch.Size((shape[1], first.shape[-1] - 1))
+        batch = torch.Size(shape[:1]) if first.dim() == 1 else torch.broadcast_shapes(shape[:1], first.shape[:-1])
+        super().__init__(batch, event, validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> ConcretePath:
         new = ConcretePath.__new__(ConcretePath)
@@ -200,7 +207,7 @@ class ConcretePath(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         before = log_weights(value[..., :-1, :], self.temperature)
         moved = torch.logsumexp(before.unsqueeze(-1) + self.log_moves, -2)
-        log_odds = torch.cat([self.first.expand(*moved.shape[:-2], 1, -1), moved], -2)
+        log_odds = torch.cat([self.first.unsqueeze(-2).expand(*moved.shape[:-2], 1, -1), moved], -2)
         steps = log_density(log_odds, value)
         if self.valid is not None:
             standard = (-0.5 * value**2 - 0.5 * math.log(2 * math.pi)).sum(-1)
