@@ -60,6 +60,7 @@ class Stream:
         # nothing was wrong: from here on the buffers change
         place = min(self.steps, self.size - 1)
         data = self._windows.get(place + 1) or self._window(place + 1)
+        data.__dict__.pop("facts", None)  # what was known of the step before, which is written over
         rolled = self.steps >= self.size and self.size > 1
         for name, pair in seen.items():
             values, mask = data.observations[name][0, -1], data.masks[name][0, -1]
