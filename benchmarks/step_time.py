@@ -78,7 +78,7 @@ def deep_markov(y: torch.Tensor, lengths: torch.Tensor, z: int, emission: int, t
         observations={"notes": lr.Bernoulli(readout=lr.MLPReadout(emission, layers=2, activation="relu"))},
     )
     encoder = lr.RNNEncoder(hidden, direction="backward")
-    return data, model, lr.Guide(model, encoder=encoder, family=lr.Markov(hidden))
+    return data, model, lr.Guide(model, encoder=encoder, family=lr.Combiner())
 
 
 def innovations(y: torch.Tensor, size: Size) -> Any:
@@ -100,8 +100,8 @@ def contestants(shape: str) -> tuple[Any, dict[str, Step]]:
     if shape == JSB:
         y, lengths = chorales()
         ours = deep_markov(y, lengths, 100, 100, 200, 600)
-        rivals: dict[str, Step] = {"plain torch": DeepMarkov(y, lengths, 100, 100, 200, 600, 600).step}
-        rivals["per-step Pyro"] = PerStep(DeepMarkov(y, lengths, 100, 100, 200, 600, 600)).step
+        rivals: dict[str, Step] = {"plain torch": DeepMarkov(y, lengths, 100, 100, 200, 600).step}
+        rivals["per-step Pyro"] = PerStep(DeepMarkov(y, lengths, 100, 100, 200, 600)).step
         if references is not None:
             rivals["reference"] = references.DeepMarkov().step
         return ours, rivals

@@ -37,6 +37,7 @@ from latentrnn.inference import SMC as SMC
 from latentrnn.inference import Adam as Adam
 from latentrnn.inference import AdamW as AdamW
 from latentrnn.inference import Chains as Chains
+from latentrnn.inference import Combiner as Combiner
 from latentrnn.inference import Constant as Constant
 from latentrnn.inference import Cosine as Cosine
 from latentrnn.inference import Counterfactual as Counterfactual

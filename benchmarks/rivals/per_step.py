@@ -45,10 +45,9 @@ class PerStep:
         with pyro.plate("sequences", len(net.y)):
             loc, raw = net.q_start(encoded[:, 0]).chunk(2, -1)
             z = pyro.sample("z_0", dist.Normal(loc, F.softplus(raw)).to_event(1))
-            said, rest = net.from_encoder(encoded).split([net.combine.out_features, 2 * net.latent], -1)
             for t in pyro.markov(range(net.y.shape[1])):
                 seen = net.mask[:, t : t + 1].bool()
-                loc, raw = (rest[:, t] + net.q(torch.tanh(net.combine(z) + said[:, t]))).chunk(2, -1)
+                loc, raw = net.q(0.5 * (torch.tanh(net.combine(z)) + encoded[:, t])).chunk(2, -1)
                 z = pyro.sample(f"z_{t + 1}", dist.Normal(loc, F.softplus(raw)).mask(seen).to_event(1))
 
     def step(self) -> float:

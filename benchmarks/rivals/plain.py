@@ -53,16 +53,12 @@ class DeepMarkov(Rival):
             two networks, and of the guide.
     """
 
-    def __init__(
-        self, y: Tensor, lengths: Tensor, latent: int, emission: int, transition: int, hidden: int, combiner: int
-    ) -> None:
+    def __init__(self, y: Tensor, lengths: Tensor, latent: int, emission: int, transition: int, hidden: int) -> None:
         super().__init__()
         steps, channels = y.shape[1:]
         self.latent = latent
         self.encoder = nn.RNN(channels, hidden, nonlinearity="relu", batch_first=True)
-        self.from_encoder = nn.Linear(hidden, combiner + 2 * latent)  # what the encoder adds, for all steps at once
-        self.combine = nn.Linear(latent, combiner, bias=False)
-        self.q = nn.Linear(combiner, 2 * latent, bias=False)
+        self.combine, self.q = nn.Linear(latent, hidden), nn.Linear(hidden, 2 * latent)
         self.q_start = nn.Linear(hidden, 2 * latent)
         self.gate, self.proposal = mlp(latent, transition, latent), mlp(latent, transition, latent)
         self.linear, self.p_scale = nn.Linear(latent, latent), nn.Linear(latent, latent)
@@ -86,10 +82,9 @@ class DeepMarkov(Rival):
         scale = F.softplus(raw)
         z = start = loc + scale * noise[0]
         kl = (log_normal(start, loc, scale) - log_normal(start, self.p_start[0], self.p_start[1].exp())).sum()
-        said, rest = self.from_encoder(encoded).split([self.combine.out_features, 2 * self.latent], -1)
         states, numbers = [], []
-        for said_t, rest_t, noise_t in zip(said.unbind(1), rest.unbind(1), noise[1].unbind(1), strict=True):
-            number = rest_t + self.q(torch.tanh(self.combine(z) + said_t))
+        for encoded_t, noise_t in zip(encoded.unbind(1), noise[1].unbind(1), strict=True):
+            number = self.q(0.5 * (torch.tanh(self.combine(z)) + encoded_t))
             loc, raw = number.chunk(2, -1)
             z = torch.addcmul(loc, F.softplus(raw), noise_t)
             states.append(z), numbers.append(number)

@@ -13,6 +13,7 @@ from latentrnn.inference.ensemble import fit_ensemble as fit_ensemble
 from latentrnn.inference.evidence import AIS as AIS
 from latentrnn.inference.evidence import SMC as SMC
 from latentrnn.inference.evidence import Evidence as Evidence
+from latentrnn.inference.families import Combiner as Combiner
 from latentrnn.inference.families import Family as Family
 from latentrnn.inference.families import Flow as Flow
 from latentrnn.inference.families import GaussianChain as GaussianChain

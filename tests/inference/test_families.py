@@ -24,6 +24,7 @@ from tests.registry import OBSERVATIONS, make_data, make_model
 FAMILIES = {
     "mean field": lr.MeanField(),
     "markov": lr.Markov(5),
+    "combiner": lr.Combiner(),
     "chain": lr.GaussianChain(),
     "chain of one reading": lr.GaussianChain(readings=1),
     "flow on mean field": lr.Flow(lr.MeanField(), layers=2, hidden_size=4),

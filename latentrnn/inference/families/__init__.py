@@ -1,5 +1,6 @@
 """Families of distributions over a sequence's latents, given what an encoder says of it."""
 
+from latentrnn.inference.families.combiner import Combiner as Combiner
 from latentrnn.inference.families.family import Family as Family
 from latentrnn.inference.families.family import Proposals as Proposals
 from latentrnn.inference.families.flow import Flow as Flow

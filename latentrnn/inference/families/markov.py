@@ -52,7 +52,7 @@ class Markov(Family):
     stepwise = True
     continues = True
     heads: Mapping[str, StartHead]  # nn.ModuleDicts
-    steps: Mapping[str, _Step]
+    steps: Mapping[str, MarkovStep]
 
     def __init__(self, hidden_size: int = 32) -> None:
         super().__init__()
@@ -62,8 +62,11 @@ class Markov(Family):
         heads = {site.name: StartHead(site, summary_size, None) for site in self.starts}
         self.heads = nn.ModuleDict(heads)  # type: ignore[assignment]
         start = self.starts[0] if self.starts else None
-        steps = {s.name: _Step(s, start, self.hidden_size, step_size) for s in self.trajectories}
+        steps = {s.name: self._make_step(s, start, step_size) for s in self.trajectories}
         self.steps = nn.ModuleDict(steps)  # type: ignore[assignment]
+
+    def _make_step(self, site: LatentSite, start: LatentSite | None, step_size: int) -> MarkovStep:
+        return MarkovStep(site, start, self.hidden_size, step_size)
 
     def numbers(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
         steps = {site.name: self.steps[site.name].map(encoding.steps) for site in self.trajectories}
@@ -85,8 +88,10 @@ class Markov(Family):
         return _Stepwise(self, numbers)
 
 
-class _Step(nn.Module):
+class MarkovStep(nn.Module):
     """One step of one site."""
+
+    map: nn.Module  # from an encoder's features to the numbers of a step
 
     def __init__(self, site: LatentSite, start: LatentSite | None, hidden_size: int, step_size: int) -> None:
         super().__init__()
@@ -101,12 +106,18 @@ class _Step(nn.Module):
 
     def reset_parameters(self) -> None:
         """Start nearly independent of the step before, with small weights from torch's global generator."""
+        assert isinstance(self.map, nn.Linear)
         start_small(self.map)
         start_small(self.out)
         with torch.no_grad():
             nn.init.normal_(self.recurrent.weight, 0.0, 1 / self.dim**0.5)
             self.dynamics.zero_()
-            if self.first is not None:
+        self.start_at_start()
+
+    def start_at_start(self) -> None:
+        """Let z_0 be the start itself, as far as the dimensions agree."""
+        if self.first is not None:
+            with torch.no_grad():
                 self.first.zero_()
                 self.first.fill_diagonal_(1.0)
 
@@ -119,6 +130,10 @@ class _Step(nn.Module):
         e, rest = numbers.split([self.hidden_size, 2 * self.dim], -1)
         return e, rest
 
+    def mixing(self) -> Tensor:
+        """Return M, (dim, dim)."""
+        return self.noise.matrix()
+
     def forward(self, z: Tensor, e_t: Tensor, rest_t: Tensor) -> tuple[Tensor, Tensor]:
         """Return m_t and s_t, (..., dim) each, given z_{t-1} and what the encoder says of step t."""
         loc, raw = (rest_t + self.out(torch.tanh(self.recurrent(z) + e_t))).chunk(2, -1)
@@ -126,7 +141,7 @@ class _Step(nn.Module):
 
     def draw(self, start: Tensor, numbers: Tensor, noise: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return z_{1:T} and s_{1:T}, (..., time, dim) each; see `markov_scan`."""
-        weights = MarkovWeights(self.recurrent.weight, self.dynamics, self.out.weight, self.noise.matrix())
+        weights = MarkovWeights(self.recurrent.weight, self.dynamics, self.out.weight, self.mixing())
         return markov_scan(start, numbers, noise, valid, weights)
 
 
@@ -146,7 +161,7 @@ class MarkovPath(TorchDistribution):
     has_rsample = True
 
     def __init__(
-        self, step: _Step, numbers: Tensor, start: Tensor | None, valid: Tensor | None, last: Tensor | None = None
+        self, step: MarkovStep, numbers: Tensor, start: Tensor | None, valid: Tensor | None, last: Tensor | None = None
     ) -> None:
         self.step, self.numbers, self.valid = step, numbers, valid
         # the last draw, its noise and its s_{1:T}, shared with what Pyro expands from this: its density follows from
@@ -182,7 +197,7 @@ class MarkovPath(TorchDistribution):
         before = torch.cat([start, value[..., :-1, :]], -2)
         loc, scale = self.step(before, *self.step.parts(self.numbers))
         residual = (value - loc).unsqueeze(-1)
-        white = torch.linalg.solve_triangular(self.step.noise.matrix(), residual, upper=False, unitriangular=True)
+        white = torch.linalg.solve_triangular(self.step.mixing(), residual, upper=False, unitriangular=True)
         white = white.squeeze(-1) / scale
         if self.valid is not None:
             white = torch.where(self.valid.unsqueeze(-1), white, value)
@@ -216,4 +231,6 @@ class _Stepwise(Proposals):
         if before is None:
             start = starts[self.family.starts[0].name] if self.family.starts else None
             before = self.one.before(start, e_t.new_zeros(*e_t.shape[:-1], self.one.dim))
-        return self.one.noise(*self.one(before, e_t, rest_t))
+        loc, scale = self.one(before, e_t, rest_t)
+        tril = self.one.mixing() * scale.unsqueeze(-2)
+        return dist.MultivariateNormal(loc, scale_tril=tril, validate_args=False)

@@ -1,0 +1,223 @@
+"""The deep Markov model's own guide: what the state carries forward, averaged with what an encoder says."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from latentrnn.inference.families.family import SMALLEST_SCALE, START_SCALE, positive, start_small
+from latentrnn.inference.families.markov import Markov, MarkovStep
+from latentrnn.models.latents import LatentSite
+from latentrnn.models.scans import again, by_hand, wanted
+
+_SHIFT = math.log(math.expm1(START_SCALE))  # as in `positive`
+
+
+class Combiner(Markov):
+    """q(z_{1:T}) = prod_t Normal(z_t; m_t, diag(s_t)^2), given z_{t-1}.
+
+        x_t = (tanh(W z_{t-1} + b) + f_t) / 2,  m_t = B x_t + d,  s_t = softplus(C x_t + c)
+
+    f_t are the encoder's features as they are, so that x_t has their size. A narrower family than `Markov` (no linear
+    step, no correlated noise, one network for both parts), for comparisons with deep Markov models as published.
+
+    References:
+        Krishnan, Shalit, Sontag. Structured inference networks for nonlinear state space models. 2017.
+    """
+
+    def __init__(self) -> None:
+        super(Markov, self).__init__()
+
+    def _make_step(self, site: LatentSite, start: LatentSite | None, step_size: int) -> MarkovStep:
+        return _CombinerStep(site, start, step_size)
+
+
+class _CombinerStep(MarkovStep):
+    identity: Tensor
+
+    def __init__(self, site: LatentSite, start: LatentSite | None, step_size: int) -> None:
+        nn.Module.__init__(self)
+        self.dim, self.hidden_size = site.dim, step_size
+        self.map = nn.Identity()
+        self.recurrent = nn.Linear(site.dim, step_size)
+        self.out = nn.Linear(step_size, 2 * site.dim)
+        self.first = None if start is None else nn.Parameter(torch.zeros(site.dim, start.dim))
+        self.register_buffer("identity", torch.eye(site.dim), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start nearly independent of the step before, with small weights from torch's global generator."""
+        start_small(self.out)
+        with torch.no_grad():
+            nn.init.normal_(self.recurrent.weight, 0.0, 1 / self.dim**0.5)
+            nn.init.zeros_(self.recurrent.bias)
+        self.start_at_start()
+
+    def parts(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        return numbers, numbers[..., :0]
+
+    def mixing(self) -> Tensor:
+        return self.identity
+
+    def forward(self, z: Tensor, e_t: Tensor, rest_t: Tensor) -> tuple[Tensor, Tensor]:
+        loc, raw = self.out(0.5 * (torch.tanh(self.recurrent(z)) + e_t)).chunk(2, -1)
+        return loc, positive(raw, START_SCALE)
+
+    def draw(self, start: Tensor, numbers: Tensor, noise: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        weights = self.recurrent.weight, self.recurrent.bias, self.out.weight, self.out.bias
+        return combiner_scan(start, numbers, noise, valid, *weights)
+
+
+@torch.compiler.disable
+def combiner_scan(
+    start: Tensor,
+    features: Tensor,
+    noise: Tensor,
+    valid: Tensor | None,
+    recurrent: Tensor,
+    bias: Tensor,
+    out: Tensor,
+    out_bias: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Draw z_{1:T} along time, z_t = m_t + s_t * noise_t, with a backward that takes weights' gradients at once.
+
+    Args:
+        start: z_0, (..., dim).
+        features: f_t, (..., time, hidden); leading axes broadcast against those of `noise`.
+        noise: (..., time, dim), standard normal; no gradient goes to it. In padding z_t is the noise itself.
+        valid: (sequence, time), False in padding; None where there is none.
+        recurrent, bias: W (hidden, dim) and b (hidden,).
+        out, out_bias: B over C, (2 dim, hidden), and d beside c, (2 dim,).
+
+    Returns:
+        z_{1:T} and s_{1:T}, (..., time, dim) each.
+    """
+    features = features.to(recurrent.dtype)
+    inputs = (start.expand(*noise.shape[:-2], -1), features, noise, valid, recurrent, bias, out, out_bias)
+    if not by_hand():
+        return _reference(*inputs)
+    if wanted(start, features, recurrent, bias, out, out_bias):
+        return _CombinerScan.apply(*inputs)
+    z, scale, _ = _forward(*inputs, keep=False)
+    return z, scale
+
+
+def _reference(
+    start: Tensor,
+    features: Tensor,
+    noise: Tensor,
+    valid: Tensor | None,
+    recurrent: Tensor,
+    bias: Tensor,
+    out: Tensor,
+    out_bias: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The same, followed by autograd step by step."""
+    told = [None] * noise.shape[-2] if valid is None else valid.unsqueeze(-1).unbind(-2)
+    z, path, scales = start, [], []
+    for f_t, noise_t, valid_t in zip(features.unbind(-2), noise.unbind(-2), told, strict=True):
+        x = 0.5 * (torch.tanh(F.linear(z, recurrent, bias)) + f_t)
+        loc, raw = F.linear(x, out, out_bias).chunk(2, -1)
+        scale = positive(raw, START_SCALE)
+        z = loc + scale * noise_t
+        if valid_t is not None:
+            z = torch.where(valid_t, z, noise_t)
+        path.append(z)
+        scales.append(scale)
+    return torch.stack(path, -2), torch.stack(scales, -2)
+
+
+def _forward(
+    start: Tensor,
+    features: Tensor,
+    noise: Tensor,
+    valid: Tensor | None,
+    recurrent: Tensor,
+    bias: Tensor,
+    out: Tensor,
+    out_bias: Tensor,
+    *,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return z, s and, to keep, tanh(...), (time, row, hidden)."""
+    shape, (steps, dim), hidden = noise.shape[:-2], noise.shape[-2:], recurrent.shape[0]
+    rows = shape.numel()
+    # transposed copies: the product of a few rows with a matrix as it lies is a quarter to a third faster
+    into, onto = recurrent.t().contiguous(), (0.5 * out).t().contiguous()
+    shift = torch.cat([out_bias[:dim], out_bias[dim:] + _SHIFT])
+    told = None if valid is None else valid.expand(*shape, steps).reshape(rows, steps, 1).unbind(1)
+    f_steps = features.expand(*shape, steps, hidden).reshape(rows, steps, hidden).unbind(1)
+    noise = noise.reshape(rows, steps, dim)
+
+    path, scale = noise.new_empty(rows, steps, dim), noise.new_empty(rows, steps, dim)
+    kept = noise.new_empty(steps if keep else 1, rows, hidden)
+    x, both = noise.new_empty(rows, hidden), noise.new_empty(rows, 2 * dim)
+    loc, raw = both[:, :dim], both[:, dim:]
+    z = start.reshape(rows, dim)
+    for t, (z_t, s_t, noise_t) in enumerate(zip(path.unbind(1), scale.unbind(1), noise.unbind(1), strict=True)):
+        units = kept[t] if keep else kept[0]
+        torch.addmm(bias, z, into, out=units).tanh_()
+        torch.add(units, f_steps[t], out=x)
+        torch.addmm(shift, x, onto, out=both)
+        torch._C._nn.softplus(raw, out=s_t)  # type: ignore[call-arg]
+        s_t.add_(SMALLEST_SCALE)
+        z = torch.addcmul(loc, s_t, noise_t, out=z_t)
+        if told is not None:
+            torch.where(told[t], z, noise_t, out=z_t)
+    return path.view(*shape, steps, dim), scale.view(*shape, steps, dim), kept if keep else None
+
+
+class _CombinerScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        z, scale, units = _forward(*inputs, keep=True)
+        ctx.save_for_backward(*inputs, z, scale, units)
+        ctx.set_materialize_grads(False)
+        return z, scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        *inputs, z, scale, units = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return tuple(again(_reference, inputs, ctx.needs_input_grad, gradients))
+        start, features, noise, valid, recurrent, _, out, _ = inputs
+        shape, (steps, dim), hidden = noise.shape[:-2], noise.shape[-2:], recurrent.shape[0]
+        rows = shape.numel()
+        z, scale, noise = (part.reshape(rows, steps, dim) for part in (z, scale, noise))
+        from_z, from_scale = (None if g is None else g.reshape(rows, steps, dim) for g in gradients)
+        half = 0.5 * out
+
+        # d softplus(r) / dr = sigmoid(r) = 1 - exp(-softplus(r))
+        slope = torch.expm1(SMALLEST_SCALE - scale).neg_()
+        by_noise = (slope * noise).unbind(1)
+        by_scale = None if from_scale is None else (slope * from_scale).unbind(1)
+        told = None if valid is None else valid.expand(*shape, steps).reshape(rows, steps, 1).to(z.dtype).unbind(1)
+        ahead = noise.new_zeros(rows, steps, dim).unbind(1) if from_z is None else from_z.unbind(1)
+
+        both = noise.new_empty(steps, rows, 2 * dim)  # gradients of [m_t, C x_t + c], of x_t + x_t and of W z + b
+        to_x, inner = noise.new_empty(steps, rows, hidden), noise.new_empty(steps, rows, hidden)
+        both[-1, :, :dim] = ahead[-1]
+        for t in range(steps - 1, -1, -1):
+            loc, raw = both[t, :, :dim], both[t, :, dim:]
+            if told is not None:
+                loc.mul_(told[t])
+            if by_scale is None:
+                torch.mul(loc, by_noise[t], out=raw)
+            else:
+                torch.addcmul(by_scale[t], loc, by_noise[t], out=raw)
+            torch.mm(both[t], half, out=to_x[t])
+            torch.ops.aten.tanh_backward.grad_input(to_x[t], units[t], grad_input=inner[t])
+            if t:
+                torch.addmm(ahead[t - 1], inner[t], recurrent, out=both[t - 1, :, :dim])
+        to_start = (inner[0] @ recurrent).view(*shape, dim)
+
+        before = torch.cat([start.reshape(1, rows, dim), z[:, :-1].transpose(0, 1)]).reshape(-1, dim)
+        flat, within = both.view(steps * rows, -1), inner.view(steps * rows, -1)
+        f = features.expand(*shape, steps, hidden).reshape(rows, steps, hidden).transpose(0, 1)
+        to_out = 0.5 * (flat.t() @ (units + f).view(-1, hidden))
+        to_features = to_x.transpose(0, 1).reshape(*shape, steps, hidden).sum_to_size(features.shape)
+        return to_start, to_features, None, None, within.t() @ before, within.sum(0), to_out, flat.sum(0)
