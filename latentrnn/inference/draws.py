@@ -1,4 +1,4 @@
-"""Draws of a fitted model over a data set: chunk by chunk, seeded, padded and put together again."""
+"""Draws of a fitted model over a data set: part by part, seeded, padded and put together again."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from latentrnn.inference.guides import Guide
 from latentrnn.inference.random import random_state
 from latentrnn.inference.smc import ParticleFilter
 from latentrnn.inference.svi import resolve_device
+from latentrnn.inference.windows import Window, reach
 from latentrnn.models import sites
 from latentrnn.models.ancestral import Course
 from latentrnn.models.state_space import LatentRNN
@@ -29,12 +30,26 @@ from latentrnn.models.transitions.transition import check_size
 LARGEST_CHUNK = 2**24  # numbers that one chunk of draws may hold per state or head
 
 
+class Place(NamedTuple):
+    """Which draws, sequences and base steps a part of all draws holds."""
+
+    samples: slice
+    rows: slice
+    steps: slice
+
+
 class Draw(NamedTuple):
-    """The course of one chunk of sequences under draws of latents and parameters."""
+    """The course of a part of the data under draws of latents and parameters."""
 
     course: Course
     latents: dict[str, Tensor]
     parameters: dict[str, Tensor]
+    place: Place
+
+    @property
+    def number(self) -> int:
+        """How many draws there are of it."""
+        return self.place.samples.stop - self.place.samples.start
 
 
 class Draws:
@@ -45,12 +60,25 @@ class Draws:
         data: the sequences.
         device: "auto" or a torch device.
         seed: of every random number.
+        window: how to go through long sequences; None for as they are.
+        max_elements: numbers that one part may hold per state or head; None for `LARGEST_CHUNK`.
     """
 
     def __init__(
-        self, model: LatentRNN, guide: Guide, data: SequenceData, device: str | torch.device, seed: int
+        self,
+        model: LatentRNN,
+        guide: Guide,
+        data: SequenceData,
+        device: str | torch.device,
+        seed: int,
+        window: Window | None = None,
+        max_elements: int | None = None,
     ) -> None:
         self.device, self.seed = resolve_device(device), seed
+        self.window, self.max_elements = window, max_elements
+        if max_elements is not None:
+            check_size("Posterior", "max_elements", max_elements)
+        self.cut = None if window is None else reach("Posterior", window, model, guide)
         # dropout and its like belong to training: here they are their averages
         self.model = copy.deepcopy(model).to(self.device).eval()
         self.guide = copy.deepcopy(guide).to(self.device).eval()
@@ -71,40 +99,106 @@ class Draws:
             trace.remove_node(name)
         return trace
 
+    @property
+    def windowed(self) -> bool:
+        """Whether the sequences are gone through in more than one window."""
+        return self.cut is not None and len(self.cut.windows(self.data.num_steps)) > 1
+
     def chunks(self, num_samples: int) -> Iterator[SequenceData]:
-        """Cut the data so that one chunk's draws stay within bounded memory."""
+        """Cut the data so that one chunk's draws stay within bounded memory, as far as whole sequences let it.
+
+        Raises:
+            ValueError: the sequences are to be gone through in windows, which this does not do.
+        """
+        if self.windowed:
+            raise ValueError(
+                f"Posterior: with {self.window} there are draws, rates, replicates, evidence ('elbo' and 'iwae') and "
+                "log-likelihoods; for anything else take the posterior of shorter sequences, without a window"
+            )
+        return (data for _, data in self._rows(num_samples))
+
+    def _sizes(self, num_samples: int) -> tuple[int, int]:
+        """Return how many draws and how many sequences there are in a part."""
         check_size("Posterior", "number of draws", num_samples)
         width = max([self.model.transition.state_size, *(head.outputs for head in self.model.observations.values())])
-        per_chunk = max(1, LARGEST_CHUNK // (num_samples * self.data.num_steps * width))
+        steps = self.data.num_steps if self.cut is None else min(self.data.num_steps, self.cut.steps)
+        per_draw = steps * width
+        largest = LARGEST_CHUNK if self.max_elements is None else self.max_elements
+        rows = largest // (num_samples * per_draw)
+        return (num_samples, rows) if rows else (max(1, min(num_samples, largest // per_draw)), 1)
+
+    def _rows(self, num_samples: int) -> Iterator[tuple[slice, SequenceData]]:
+        per_chunk = self._sizes(num_samples)[1]
         if per_chunk >= len(self.data):
-            yield self.data
+            yield slice(0, len(self.data)), self.data
             return
         for start in range(0, len(self.data), per_chunk):
-            yield self.data[start : start + per_chunk]
+            part = self.data[start : start + per_chunk]
+            yield slice(start, start + len(part)), part
+
+    def _windows(self, data: SequenceData) -> Iterator[tuple[slice, SequenceData]]:
+        start = 0
+        for window in [data] if self.cut is None else self.cut.through(data):
+            yield slice(start, start + window.num_steps), window
+            start += window.num_steps
 
     def courses(
-        self, num_samples: int, *, latents: str = "posterior", parameters: str = "posterior", fed: bool = True
+        self,
+        num_samples: int,
+        *,
+        latents: str = "posterior",
+        parameters: str = "posterior",
+        fed: bool = True,
+        parts: bool = False,
     ) -> Iterator[Draw]:
-        """Yield, chunk by chunk, the course of the data under draws of latents and parameters."""
+        """Yield, part by part, the course of the data under draws of latents and parameters.
+
+        Args:
+            num_samples: number of draws.
+            latents, parameters: "posterior" or "prior".
+            fed: whether heads that feed back are given their recorded past.
+            parts: whether the caller puts parts together by their place; else each has all draws, and whole sequences.
+        """
+        if not parts:
+            self.chunks(num_samples)
+        if self.windowed and not fed and any(head.feedback is not None for head in self.model.observations.values()):
+            raise ValueError(
+                f"predictive: heads that feed back run free from each sequence's first step, which {self.window} would "
+                "forget; use feedback='recorded', or no window"
+            )
+        per_part = self._sizes(num_samples)[0] if parts else num_samples
         with self.seeded(), torch.no_grad():
             fixed = self.parameter_trace(num_samples) if parameters == "posterior" else Trace()
-            for data in self.chunks(num_samples):
-                with pyro.plate("draws", num_samples, dim=-2):
-                    guided = fixed
-                    if latents == "posterior":
-                        guided = poutine.trace(poutine.replay(self.guide, trace=fixed)).get_trace(data)
-                    with poutine.trace() as recorder, poutine.replay(trace=guided):
-                        course = self.model.unfold(data)
-                drawn = {name: site["value"] for name, site in sampled_sites(recorder.trace)}
-                if fed:
-                    course.values = {name: data.observations[name] for name in course.feeding}
-                local = {name: value for name, value in drawn.items() if name in sites.LATENTS}
-                course.complete(torch.Size((num_samples, len(data))), given_data=latents == "posterior")
-                yield Draw(course, local, {k: v for k, v in drawn.items() if k not in local})
+            for rows, data in self._rows(num_samples):
+                for first in range(0, num_samples, per_part):
+                    samples = slice(first, min(first + per_part, num_samples))
+                    given = _rows_of(fixed, samples)
+                    for steps, window in self._windows(data):
+                        place = Place(samples, rows, steps)
+                        yield self._draw(window, given, place, latents=latents, fed=fed)
+
+    def _draw(self, data: SequenceData, given: Trace, place: Place, *, latents: str, fed: bool) -> Draw:
+        count = place.samples.stop - place.samples.start
+        with pyro.plate("draws", count, dim=-2):
+            guided = given
+            if latents == "posterior":
+                guided = poutine.trace(poutine.replay(self.guide, trace=given)).get_trace(data)
+            with poutine.trace() as recorder, poutine.replay(trace=guided):
+                course = self.model.unfold(data)
+        drawn = {name: site["value"] for name, site in sampled_sites(recorder.trace)}
+        if fed:
+            course.values = {name: data.observations[name] for name in course.feeding}
+        local = {name: value for name, value in drawn.items() if name in sites.LATENTS}
+        course.complete(torch.Size((count, len(data))), given_data=latents == "posterior")
+        if data.around is not None:
+            course.states()  # now, for the next window goes on from them
+        return Draw(course, local, {k: v for k, v in drawn.items() if k not in local}, place)
 
     def course(self, parameters: Trace, data: SequenceData | None = None) -> Course:
         """Return the course of the data with latents from the prior (for filters, which draw their own)."""
-        data = self.data if data is None else data
+        if data is None:
+            self.chunks(1)
+            data = self.data
         with poutine.block(), poutine.replay(trace=parameters):
             course = self.model.unfold(data)
         course.values = {name: data.observations[name] for name in course.feeding}
@@ -147,10 +241,20 @@ class Draws:
         """Return log-weights, (particle, sequence); exact and of one particle where nothing is random."""
         random = bool(self.model.latent_sites()) or (self.guide.parameter_sites is not None and parameters is None)
         count = num_particles if random else 1
-        guide = self.guide if parameters is None else poutine.replay(self.guide, trace=parameters)
+        per_part, columns = self._sizes(count)[0], []
         with self.seeded() if parameters is None else nullcontext(), torch.no_grad():
-            chunks = [log_weights(self.model, guide, data, count) for data in self.chunks(count)]
-        return torch.cat(chunks, 1).cpu()
+            for _, data in self._rows(count):
+                particles = [min(per_part, count - first) for first in range(0, count, per_part)]
+                columns.append(torch.cat([self._path_weights(data, number, parameters) for number in particles]))
+        return torch.cat(columns, 1).cpu()
+
+    def _path_weights(self, data: SequenceData, count: int, parameters: Trace | None) -> Tensor:
+        """Return the log-weights of whole paths, those of their windows added up."""
+        if self.windowed and parameters is None:
+            parameters = self.parameter_trace(count)  # the same in all windows
+        guide = self.guide if parameters is None else poutine.replay(self.guide, trace=parameters)
+        weights = [log_weights(self.model, guide, window, count) for _, window in self._windows(data)]
+        return weights[0] if len(weights) == 1 else torch.stack(weights).sum(0)
 
 
 def padding_to_nan(value: Tensor, data: SequenceData, head: str) -> Tensor:
@@ -162,6 +266,14 @@ def padding_to_nan(value: Tensor, data: SequenceData, head: str) -> Tensor:
     return torch.where(inside.reshape(*inside.shape, *[1] * (value.dim() - 3)), value, torch.nan)
 
 
+def _rows_of(trace: Trace, samples: slice) -> Trace:
+    """Return some of the draws of a trace of parameters."""
+    found = Trace()
+    for name, site in trace.nodes.items():
+        found.add_node(name, **{**site, "value": site["value"][samples]})
+    return found
+
+
 def assemble(parts: Sequence[Tensor], steps: int) -> Tensor:
     """Join chunks along sequences, on the CPU, padded to a common length."""
     parts = [part.cpu() for part in parts]
@@ -169,6 +281,44 @@ def assemble(parts: Sequence[Tensor], steps: int) -> Tensor:
         pad = [torch.full((*p.shape[:2], steps - p.shape[2], *p.shape[3:]), torch.nan) for p in parts]
         parts = [torch.cat([p, q.to(p)], 2) for p, q in zip(parts, pad, strict=True)]
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
+
+
+class Assembly:
+    """Arrays put together from their parts, on the CPU; NaN where no part came.
+
+    Args:
+        samples: draws in all.
+        data: all sequences.
+    """
+
+    def __init__(self, samples: int, data: SequenceData) -> None:
+        self.samples, self.data = samples, data
+        self.found: dict[str, Tensor] = {}
+
+    def put(self, name: str, value: Tensor, place: Place, *, clock: int | None = 1, add: bool = False) -> None:
+        """Put a part in its place.
+
+        Args:
+            name: of the array.
+            value: (sample, sequence, time, ...), or (sample, sequence, ...).
+            place: of the part.
+            clock: base steps per step of the time axis; None where there is none.
+            add: whether to add it to what is there.
+        """
+        frames = () if clock is None else (self.data.num_steps // clock,)
+        after = value.shape[2 if clock is None else 3 :]
+        shape = (self.samples, len(self.data), *frames, *after)
+        value = value.cpu()
+        if name not in self.found:
+            if value.shape == shape:
+                self.found[name] = value
+                return
+            self.found[name] = value.new_full(shape, torch.nan)
+        target = self.found[name][place.samples, place.rows]
+        if clock is not None:
+            start = place.steps.start // clock
+            target = target[:, :, start : start + value.shape[2]]
+        target.copy_(target + value if add else value)
 
 
 def expanded(states: Tensor, num_samples: int) -> Tensor:

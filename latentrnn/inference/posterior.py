@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from latentrnn.inference import evidence as evidence_of
 from latentrnn.inference import filtering
 from latentrnn.inference.coupling_report import CouplingReport, coupling_reports
 from latentrnn.inference.diagnosis import Diagnosis, diagnose
-from latentrnn.inference.draws import Draws, assemble, expanded, padding_to_nan
+from latentrnn.inference.draws import Assembly, Draw, Draws, Place, expanded, padding_to_nan
 from latentrnn.inference.evidence import AIS, SMC, Evidence
 from latentrnn.inference.filtering import OneStepAhead
 from latentrnn.inference.forecasting import Forecast, forecast
@@ -29,6 +29,7 @@ from latentrnn.inference.parameters import JOINT
 from latentrnn.inference.refinement import refine
 from latentrnn.inference.result import FitResult
 from latentrnn.inference.stored import Chains
+from latentrnn.inference.windows import Window
 from latentrnn.models import sites
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.models.transitions.transition import check_size
@@ -47,9 +48,14 @@ class Posterior:
         device: "auto" takes CUDA where there is one.
         seed: of every random number.
         chains: how the chains went, where the guide replays draws of `latentrnn.sample`.
+        window: go through long sequences in windows that hand on their state, so that memory does not grow with them:
+            draws, rates, replicates, evidence ("elbo" and "iwae") and log-likelihoods. See `Window` for what an
+            encoder then sees. Anything else is refused.
+        max_elements: numbers that one state or head may hold at once, for as many draws and sequences at a time as
+            that allows.
 
     Raises:
-        ValueError: the data do not fit the model.
+        ValueError: the data do not fit the model, or a part of it cannot be gone through in windows.
     """
 
     model: LatentRNN
@@ -65,10 +71,12 @@ class Posterior:
         device: str | torch.device = "auto",
         seed: int = 0,
         chains: Chains | None = None,
+        window: Window | None = None,
+        max_elements: int | None = None,
     ) -> None:
         model.check(data)
         self.data, self.result, self.chains = data, result, chains
-        self._draws = Draws(model, guide, data, device, seed)
+        self._draws = Draws(model, guide, data, device, seed, window, max_elements)
         self.model, self.guide = self._draws.model, self._draws.guide
 
     @property
@@ -92,8 +100,9 @@ class Posterior:
         """Return the posterior of the first sequences alone."""
         draws = self._draws
         return Posterior(
-            draws.model, draws.guide, self.data[:count], result=self.result, device=draws.device, seed=self.seed
-        )
+            draws.model, draws.guide, self.data[:count], result=self.result, device=draws.device, seed=self.seed,
+            window=draws.window, max_elements=draws.max_elements,
+        )  # fmt: skip
 
     def refined(self, steps: int = 100, *, learning_rate: float = 0.05, num_particles: int = 4) -> Posterior:
         """Return a posterior whose local latents were optimised for each sequence, starting from the encoder's answer.
@@ -116,6 +125,7 @@ class Posterior:
         if self.chains is not None:
             raise ValueError("refined: draws of NUTS are those of the posterior itself; there is nothing to refine")
         draws = self._draws
+        draws.chunks(num_particles)
         with draws.seeded():
             guide = refine(
                 draws.model, draws.guide, draws.data,
@@ -137,16 +147,21 @@ class Posterior:
             Also "switch", (sample, sequence, time, state): of a `Discrete` latent p(c_t | y), of a
             `RelaxedDiscrete` one its weights. Padding is NaN.
         """
-        parts: dict[str, list[Tensor]] = {}
-        for draw in self._draws.courses(num_samples):
-            found = {sites.STATES: expanded(draw.course.states(), num_samples)}
+        whole = Assembly(num_samples, self.data)
+        for name, value, place, clock in self.latent_parts(num_samples):
+            whole.put(name, value, place, clock=clock)
+        return whole.found
+
+    def latent_parts(self, num_samples: int = 100) -> Iterator[tuple[str, Tensor, Place, int | None]]:
+        """Draw the same latents part by part: name, values, their place, and base steps per step of the time axis."""
+        for draw in self._draws.courses(num_samples, parts=True):
+            found = {sites.STATES: expanded(draw.course.states(), draw.number)}
             found |= draw.latents
-            found |= {k: expanded(v, num_samples) for k, v in draw.course.latent.report(draw.course).items()}
+            found |= {k: expanded(v, draw.number) for k, v in draw.course.latent.report(draw.course).items()}
             for name, value in found.items():
                 if value.dim() == 4:
                     value = torch.where(draw.course.data.valid.unsqueeze(-1), value, torch.nan)
-                parts.setdefault(name, []).append(value)
-        return {name: assemble(values, self.data.num_steps) for name, values in parts.items()}
+                yield name, value, draw.place, 1 if value.dim() == 4 else None
 
     def parameters(self, num_samples: int = 100) -> dict[str, Tensor]:
         """Draw the parameters that have priors: site name to (sample, *shape); empty if all are point estimates."""
@@ -482,29 +497,55 @@ class Posterior:
 
     def _rates(self, head: str, num_samples: int, *, keep_samples: bool) -> Tensor:
         observation = self._head(head)
-        parts = []
-        for draw in self._draws.courses(num_samples):
-            data = draw.course.data
-            mean = observation.mean(draw.course.distribution(head).expand((num_samples, data.num_sequences)))
+        whole = Assembly(num_samples if keep_samples else 1, self.data)
+        for draw in self._draws.courses(num_samples, parts=True):
+            data, place = draw.course.data, draw.place
+            mean = observation.mean(draw.course.distribution(head).expand((draw.number, data.num_sequences)))
             mean = padding_to_nan(mean, data, head)
-            parts.append(mean if keep_samples else mean.mean(0, keepdim=True))
-        rates = assemble(parts, self.data.observations[head].shape[1] if observation.head.per_step else 0)
-        return rates if keep_samples else rates[0]
+            add = False
+            if not keep_samples:
+                add, mean = place.samples.start > 0, mean.mean(0, keepdim=True) * (draw.number / num_samples)
+                place = place._replace(samples=slice(0, 1))
+            for value, there, clock in _of_head(head, mean, draw, place):
+                whole.put(head, value, there, clock=clock, add=add)
+        return whole.found[head] if keep_samples else whole.found[head][0]
 
     def _replicates(
         self, num_samples: int, heads: Sequence[str] | None, *, latents: str, parameters: str, fed: bool
     ) -> dict[str, Tensor]:
+        whole = Assembly(num_samples, self.data)
+        for name, value, place, clock in self._replicate_parts(
+            num_samples, heads, latents=latents, parameters=parameters, fed=fed
+        ):
+            whole.put(name, value, place, clock=clock)
+        return whole.found
+
+    def _replicate_parts(
+        self, num_samples: int, heads: Sequence[str] | None, *, latents: str, parameters: str, fed: bool
+    ) -> Iterator[tuple[str, Tensor, Place, int | None]]:
         names = list(self.model.observations) if heads is None else list(heads)
         for name in names:
             self._head(name)
-        parts: dict[str, list[Tensor]] = {name: [] for name in names}
-        for draw in self._draws.courses(num_samples, latents=latents, parameters=parameters, fed=fed):
+        for draw in self._draws.courses(num_samples, latents=latents, parameters=parameters, fed=fed, parts=True):
             course = draw.course
-            shape = torch.Size((num_samples, course.data.num_sequences))
+            shape = torch.Size((draw.number, course.data.num_sequences))
             values = {} if fed else {n: course.fed_back(n).expand(shape).sample() for n in course.feeding}
             course.values = course.values | values
             values |= {n: course.distribution(n).expand(shape).sample() for n in names if n not in values}
             for name in names:
-                parts[name].append(padding_to_nan(values[name], course.data, name))
-        frames = {name: self.data.observations[name].shape[1] for name in names}
-        return {name: assemble(parts[name], frames[name]) for name in names}
+                for part in _of_head(name, padding_to_nan(values[name], course.data, name), draw, draw.place):
+                    yield name, *part
+
+
+def _of_head(head: str, value: Tensor, draw: Draw, place: Place) -> Iterator[tuple[Tensor, Place, int | None]]:
+    """Return a head's values with their place; one value per sequence is known in the window in which it ends."""
+    data = draw.course.data
+    spec = data.spec.heads[head]
+    if spec.per_step:
+        yield value, place, spec.clock
+    elif data.around is None:
+        yield value, place, None
+    else:
+        for row in data.around.ends.nonzero().flatten().tolist():
+            first = place.rows.start + row
+            yield value[:, row : row + 1], place._replace(rows=slice(first, first + 1)), None

@@ -12,6 +12,7 @@ from latentrnn.models.state_space import LatentRNN
 
 if TYPE_CHECKING:
     from latentrnn.inference.posterior import Posterior
+    from latentrnn.inference.windows import Window
 
 
 @dataclass(frozen=True)
@@ -46,20 +47,32 @@ class FitResult:
         """The spec of the data that the model was built for."""
         return self.model.spec
 
-    def posterior(self, data: SequenceData, *, device: str = "auto", seed: int = 0) -> Posterior:
+    def posterior(
+        self,
+        data: SequenceData,
+        *,
+        device: str = "auto",
+        seed: int = 0,
+        window: Window | None = None,
+        max_elements: int | None = None,
+    ) -> Posterior:
         """Return the posterior of the latents of `data` (and of parameters with priors).
 
         Args:
             data: sequences that fit the model's spec; they need not be those of the fit.
             device: "auto" (CUDA where there is one), or a torch device.
             seed: of every random number that the posterior will draw.
+            window, max_elements: what bounds its memory, along long sequences and over draws; see `Posterior`.
 
         Raises:
-            ValueError: the data do not fit the model.
+            ValueError: the data do not fit the model, or a part of it cannot be gone through in windows.
         """
         from latentrnn.inference.posterior import Posterior
 
-        return Posterior(self.model, self.guide, data, result=self, device=device, seed=seed)
+        return Posterior(
+            self.model, self.guide, data, result=self, device=device, seed=seed, window=window,
+            max_elements=max_elements,
+        )  # fmt: skip
 
     def save(self, path: str | Path) -> None:
         """Write weights (safetensors) and description (JSON) into the folder `path`; `latentrnn.load` reads it."""
