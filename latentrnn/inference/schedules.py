@@ -51,7 +51,7 @@ class AdamW:
             {"params": [p for p in weights if id(p) in spared], "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]
-        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, eps=1e-8)
+        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, eps=1e-8, fused=True)
 
 
 @dataclass(frozen=True)

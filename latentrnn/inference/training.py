@@ -96,6 +96,8 @@ class Run:
         cut: Reach | None = None,
     ) -> None:
         self.model, self.guide, self.train, self.validation, self.plan = model, guide, train, validation, plan
+        for head in model.observations.values():
+            head.prepare(train)
         batches = Batches(train, plan.batch_size, generator)
         self.cut, self.batches = cut, batches if cut is None else WindowedBatches(batches, cut)
         self.parameters = [p for module in (model, guide) for p in module.parameters()]

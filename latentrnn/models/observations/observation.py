@@ -239,6 +239,10 @@ class Observation(Component):
             self.history_scale.copy_(torch.where(spread > 0, spread, 1.0).sqrt())
             self.readout.baseline.copy_(self.starting_baseline(values, mask))
 
+    def prepare(self, data: SequenceData) -> None:
+        """Find out once, of a whole data set, what its batches then inherit."""
+        data.complete(self.head.name)
+
     def inputs(self, data: SequenceData) -> HeadInputs:
         """Return what the head needs of a batch besides the state, at the head's own clock."""
         name = self.head.name

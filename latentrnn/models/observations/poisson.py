@@ -37,12 +37,19 @@ class Poisson(Observation):
     def family(self, eta: Tensor) -> dist.Distribution:
         return LogRatePoisson(as_link(self.link).log(eta))
 
+    def prepare(self, data: SequenceData) -> None:
+        super().prepare(data)
+        self._constant(data)
+
     def inputs(self, data: SequenceData) -> HeadInputs:
-        inputs, name = super().inputs(data), self.head.name
-        values = data.observations[name]
+        return super().inputs(data)._replace(constant=(data.observations[self.head.name], self._constant(data)))
+
+    def _constant(self, data: SequenceData) -> Tensor:
+        """Return the sum of the log-factorials of a sequence's counts, (sequence,)."""
+        name = self.head.name
+        values, mask = data.observations[name], None if data.complete(name) else data.scored(name)
         axes = tuple(range(1, values.dim()))
-        constant = data.facts.constant(name, lambda: log_factorials(values, inputs.mask).sum(axes))
-        return inputs._replace(constant=(values, constant))
+        return data.facts.constant(name, lambda: log_factorials(values, mask).sum(axes))
 
     def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
         rates = LogRatePoisson(as_link(self.link).log(eta))
