@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 POOL = 8
 
 
-def take(data: SequenceData, indices: Tensor) -> SequenceData:
-    """The sequences at `indices` (in the host's memory) as a sub-sample of the same plate, trimmed to the longest."""
+def take(data: SequenceData, indices: Tensor, longest: Tensor | None = None) -> SequenceData:
+    """The sequences at `indices` (in the host's memory) as a sub-sample of the same plate, trimmed to the longest.
+
+    The longest of the sequences at `longest`, where these are given.
+    """
     chosen = indices.numpy()
     lengths = data.host_lengths[chosen]
-    num_steps = max(int(lengths.max()), data.spec.slowest)
+    num_steps = max(int((lengths if longest is None else data.host_lengths[longest.numpy()]).max()), data.spec.slowest)
     on_device = indices.to(data.device, non_blocking=True)
 
     def pick(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -315,13 +315,14 @@ class SequenceData:
         chosen = batching.read_index(item, len(self))
         return dataclasses.replace(batching.take(self, torch.as_tensor(chosen)), total=len(chosen), indices=None)
 
-    def batch(self, indices: Tensor) -> SequenceData:
+    def batch(self, indices: Tensor, *, padded_as: Tensor | None = None) -> SequenceData:
         """A sub-sample of the plate, padded no further than its longest sequence.
 
         Args:
             indices: sequences by position, a LongTensor in the host's memory.
+            padded_as: pad as far as a batch of these sequences would be, of which `indices` are a part.
         """
-        return batching.take(self, indices)
+        return batching.take(self, indices, padded_as)
 
     def batches(self, batch_size: int, *, generator: torch.Generator | None = None) -> Iterator[SequenceData]:
         """Batches that visit every sequence once, sequences of similar length together.

@@ -7,13 +7,20 @@ from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.data.batching import plan
+from latentrnn.inference.distributed import Alone
 
 
 class Batches:
-    """Endless batches; each pass visits every sequence once, in an order of its own."""
+    """Endless batches; each pass visits every sequence once, in an order of its own.
 
-    def __init__(self, data: SequenceData, batch_size: int, generator: torch.Generator) -> None:
+    Several processes have the same order, and each gets its share of every batch.
+    """
+
+    def __init__(
+        self, data: SequenceData, batch_size: int, generator: torch.Generator, processes: Alone | None = None
+    ) -> None:
         self.data, self.batch_size, self.generator = data, batch_size, generator
+        self.processes = processes or Alone()
         self.order: list[Tensor] = []
         self.position = 0  # batches of this pass that were handed out
         self.start = generator.get_state()  # of the generator, before it made this pass's order
@@ -21,11 +28,11 @@ class Batches:
     def next(self) -> SequenceData:
         """Return the next batch."""
         if self.batch_size >= len(self.data):
-            return self.data
+            return self.processes.share(self.data, None)
         if self.position == len(self.order):
             self._begin(self.generator.get_state())
         self.position += 1
-        return self.data.batch(self.order[self.position - 1])
+        return self.processes.share(self.data, self.order[self.position - 1])
 
     def current(self) -> SequenceData:
         """Return the batch that was handed out last."""

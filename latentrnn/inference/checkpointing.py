@@ -57,10 +57,14 @@ class Keeper:
 
     def write(self, run: Run, *, finished: bool = False) -> None:
         """Write a checkpoint if it is time, or the fit is finished; the run must be between two steps."""
+        # of several processes, which all have the same to write, one does
+        if run.processes.first and (finished or time.monotonic() - self.last >= self.every):
+            self.write_now(run, finished=finished)
+
+    def write_now(self, run: Run, *, finished: bool = False) -> None:
+        """Write a checkpoint; the run must be between two steps."""
         from latentrnn.export.unfinished import Unfinished, write_unfinished
 
-        if not finished and time.monotonic() - self.last < self.every:
-            return
         tensors, values = _state(run)
         values |= {"identity": self.identity, "finished": finished, "surroundings": _surroundings(run)}
         try:
@@ -80,16 +84,18 @@ class Keeper:
         """
         from latentrnn.export.unfinished import read_unfinished
 
-        if self.newest is None:
+        newest = self.newest
+        found = run.processes.from_first(lambda: None if newest is None else read_unfinished(newest))
+        if found is None:
             return
-        tensors, values = read_unfinished(self.newest)
+        tensors, values = found
         self._check(values["identity"])
         _restore(run, tensors, values)
         if run.finished:
             return
         event = f"step {run.step}: resumed"
         then, now = values["surroundings"], _surroundings(run)
-        if changed := [f"{name} {now[name]}, not {then[name]}" for name in now if now[name] != then.get(name)]:
+        if changed := [f"{name} {now[name]}, not {then[name]}" for name in then if now[name] != then[name]]:
             event += f" under {', '.join(changed)}, so that the last digits can differ"
         run.events.append(event)
 
@@ -115,7 +121,8 @@ def identity_of(data: SequenceData | None) -> str | None:
 def _surroundings(run: Run) -> dict[str, Any]:
     device = run.train.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {"torch": str(torch.__version__), "threads": torch.get_num_threads(), "device": name}
+    threads, processes = torch.get_num_threads(), run.processes.size
+    return {"torch": str(torch.__version__), "threads": threads, "processes": processes, "device": name}
 
 
 def _state(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -12,6 +12,7 @@ import torch
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.checkpointing import Keeper, identity_of
+from latentrnn.inference.distributed import join
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.objectives import ELBO, Objective
 from latentrnn.inference.random import random_state
@@ -47,6 +48,7 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: float = 60.0,
     resume: bool = False,
+    processes: str = "auto",
     progress: bool = True,
     report_every: int = 10,
 ) -> FitResult:
@@ -88,6 +90,9 @@ def fit(
         resume: go on from the folder's newest checkpoint, or begin where it has none yet, so that the same script can
             be started again however often it is killed. Model, data and settings must be what the fit was begun with;
             a fit that was finished is returned as it was.
+        processes: "auto": started by `torchrun`, all processes fit together, each with its share of every batch, and
+            end with the result that one process would have, up to rounding; one of them writes checkpoints and shows
+            progress. "alone": this process by itself, whatever started it.
         progress: whether to show a progress bar.
         report_every: steps between reports (on CUDA, the only times when the host waits for the device).
 
@@ -98,6 +103,7 @@ def fit(
         ValueError: data that do not fit the model, or a setting out of range; a checkpoint that is damaged, belongs to
             another fit, or is there without `resume`.
         TypeError: an argument of the wrong kind.
+        ProcessLost: another process is gone; with `checkpoint` the state that all had reached is written first.
 
     References:
         Hoffman, Blei, Wang, Paisley. Stochastic variational inference. 2013.
@@ -116,6 +122,10 @@ def fit(
     )  # fmt: skip
     cut = None if window is None else reach("fit", window, model, guide, objective)
     device = resolve_device(device)
+    together = join(device, processes)
+    device = together.place(device)
+    if window is not None and together.size > 1:
+        raise ValueError('fit: window is for a fit by one process; give processes="alone"')
     settings = plan.described() | {"continued": start_from is not None}
     used = frozenset(train.keys) | frozenset(() if validation is None else validation.keys)
     used |= frozenset() if start_from is None else start_from.used
@@ -130,11 +140,17 @@ def fit(
         keeper = Keeper(checkpoint, checkpoint_every, resume, identity)
     elif resume:
         raise ValueError("fit: resume=True needs checkpoint=, the folder to go on from")
+    if together.size > 1:
+        together.agree({
+            "model": repr(model), "guide": repr(guide), "seed": repr(seed), "settings": repr(settings),
+            "train": repr(identity_of(train)), "validation": repr(identity_of(validation)),
+        })  # fmt: skip
     with random_state(seed, device):
         model, guide = _starting_point(model, guide, train, start_from)
         model.to(device), guide.to(device)
+        together.alike(model, guide)
         validation = None if validation is None else validation.to(device)
-        run = Run(model, guide, train.to(device), validation, plan, torch.Generator().manual_seed(seed), cut)
+        run = Run(model, guide, train.to(device), validation, plan, torch.Generator().manual_seed(seed), cut, together)
         if keeper is not None:
             keeper.take_up(run)
         run.loop(keeper)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from latentrnn.data import SequenceData
 from latentrnn.data.windowing import of_whole
 from latentrnn.inference.batches import Batches
 from latentrnn.inference.checkpointing import Keeper
+from latentrnn.inference.distributed import Alone, ProcessLost, Terminated
 from latentrnn.inference.divergence import Trouble, Watch
 from latentrnn.inference.dropout import coordinated_dropout as split_entries
 from latentrnn.inference.elbo import Terms
@@ -94,11 +95,13 @@ class Run:
         plan: Plan,
         generator: torch.Generator,
         cut: Reach | None = None,
+        processes: Alone | None = None,
     ) -> None:
         self.model, self.guide, self.train, self.validation, self.plan = model, guide, train, validation, plan
         for head in model.observations.values():
             head.prepare(train)
-        batches = Batches(train, plan.batch_size, generator)
+        self.processes = processes or Alone()
+        batches = Batches(train, plan.batch_size, generator, self.processes)
         self.cut, self.batches = cut, batches if cut is None else WindowedBatches(batches, cut)
         self.parameters = [p for module in (model, guide) for p in module.parameters()]
         posteriors = [] if guide.parameter_sites is None else list(guide.parameter_sites.parameters())
@@ -123,14 +126,18 @@ class Run:
         """Take all steps, or fewer where the fit converges, diverges or is interrupted."""
         plan = self.plan
         if not self.finished:
-            with tqdm(total=plan.steps, initial=self.step, disable=not plan.progress, desc="fit", unit="step") as bar:
+            shown = plan.progress and self.processes.first
+            with tqdm(total=plan.steps, initial=self.step, disable=not shown, desc="fit", unit="step") as bar:
                 try:
-                    self._steps(bar, keeper)
+                    with self.processes.attentive():
+                        self._steps(bar, keeper)
                     self.finished = True
                 except KeyboardInterrupt:
                     onwards = "start_from=result" if keeper is None else "..., resume=True"
                     self.stop_reason = f"interrupted: the best weights so far are kept; go on with fit({onwards})"
                     self.events.append(f"step {self.step}: interrupted")
+                except (ProcessLost, Terminated) as end:
+                    self._leave(end, keeper)
             if keeper is not None and self.finished:
                 keeper.write(self, finished=True)
         self.average.swap()
@@ -139,6 +146,32 @@ class Run:
             self.guide.load_state_dict(self.best[1])
         else:
             self.best_step = min(self.step, plan.steps - 1)
+
+    def _leave(self, end: ProcessLost | Terminated, keeper: Keeper | None) -> NoReturn:
+        """End a fit whose processes cannot go on together: write down where it was, and say so."""
+        kept = "no checkpoint= was given, so that what was learnt is lost"
+        if keeper is not None:
+            if isinstance(end, ProcessLost):
+                self._back_to_mark()
+            if isinstance(end, ProcessLost) or self.processes.first:
+                keeper.write_now(self)
+            kept = f"{keeper.directory} holds a checkpoint of it; start the same command again with resume=True"
+        if isinstance(end, ProcessLost):
+            raise ProcessLost(f"fit: {end} at step {self.step}; {kept}") from None
+        raise SystemExit(f"fit: terminated at step {self.step}; {kept}")
+
+    def _mark(self) -> None:
+        """Remember what a step uses up, should it fail half-way for want of another process."""
+        if self.processes.size > 1:
+            cuda = torch.cuda.get_rng_state(self.train.device) if self.train.device.type == "cuda" else None
+            self.marked = torch.get_rng_state(), cuda, self.batches.start, self.batches.position
+
+    def _back_to_mark(self) -> None:
+        state, cuda, start, position = self.marked
+        torch.set_rng_state(state)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, self.train.device)
+        self.batches.go_to(start, position)
 
     def snapshot(self) -> Snapshot:
         """Copy all that a step changes."""
@@ -150,9 +183,12 @@ class Run:
 
     def _steps(self, bar: tqdm, keeper: Keeper | None) -> None:
         plan, pending = self.plan, []
+        self._mark()
         while self.step < plan.steps:
             step, last = self.step, self.step + 1 == plan.steps
-            pending.append(self._gradient(self.batches.next(), step, self.stale))
+            batch = self.batches.next()
+            with self.processes.draws(batch, plan.num_particles):
+                pending.append(self._gradient(batch, step, self.stale))
             look = (step + 1) % self.look_every == 0 or last
             if look:
                 trouble = self._look(pending[-self.look_every :])
@@ -161,6 +197,7 @@ class Run:
                         return
                     pending.clear()
                     self.step += 1
+                    self._mark()
                     bar.update()
                     continue
             self.engine.step()
@@ -170,6 +207,7 @@ class Run:
                 self._report(pending[-1], bar)
                 pending.clear()
             self.step += 1
+            self._mark()
             if self.validation is not None and ((step + 1) % plan.stopping.every == 0 or last):
                 improved = self._evaluate(self.validation, step)
                 self.stale = 0 if improved or plan.kl.weight(step, plan.steps) < 1 else self.stale + 1
@@ -179,8 +217,10 @@ class Run:
                         f"of step {self.best_step} are kept"
                     )
                     return
-            if keeper is not None and look:
-                keeper.write(self)
+            if look:
+                self.processes.heed()
+                if keeper is not None:
+                    keeper.write(self)
 
     def _gradient(self, batch: SequenceData, step: int, stale: int) -> _Report:
         """Put the gradient of one step in place, and return what there is to say about it."""
@@ -216,10 +256,11 @@ class Run:
         reported = {f"coupling/{c.label}": value.detach() for c, value in penalties.items()}
         self.engine.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, plan.optimiser.clip_norm)
         if plan.objective.name != "elbo":  # which the terms add up to
             reported[plan.objective.name] = bound
-        return _Report(step, weight, rate, _detached(terms) | reported | {"gradient": norm})
+        found = self.processes.reduce(self.parameters, _detached(terms) | reported, batch)
+        norm = nn.utils.clip_grad_norm_(self.parameters, plan.optimiser.clip_norm)
+        return _Report(step, weight, rate, found | {"gradient": norm})
 
     def _look(self, recent: list[_Report]) -> Trouble | None:
         """Look at the terms of some steps; where all is well, remember what can be gone back to."""
@@ -291,7 +332,10 @@ class Run:
         several = self.plan.objective.fewest_particles > 1  # a bound that depends on how many there are
         with torch.no_grad(), random_state(VALIDATION_SEED, validation.device):
             particles = self.plan.num_particles if several else self.plan.stopping.num_particles
-            bound = validation_bound(self.plan.objective, self.model, self.guide, validation, particles, cut=self.cut)
+            bound = validation_bound(
+                self.plan.objective, self.model, self.guide, validation, particles,
+                cut=self.cut, processes=self.processes,
+            )  # fmt: skip
         self.history.setdefault("validation_step", []).append(step)
         self.history.setdefault(f"validation_{self.plan.objective.name}", []).append(bound)
         if not bound > self.best_bound:
@@ -357,19 +401,22 @@ def validation_bound(
     num_particles: int,
     batch_size: int = 256,
     cut: Reach | None = None,
+    processes: Alone | None = None,
 ) -> float:
     """Return the objective's bound of all sequences, nats per sequence; the caller sets the random state."""
+    processes = processes or Alone()
     total = torch.zeros((), device=data.device)
-    count = 0
-    for batch in data.batches(batch_size) if len(data) > batch_size else [data]:
+    for positions in torch.arange(len(data)).split(batch_size) if len(data) > batch_size else [None]:
+        batch = processes.share(data, positions)
+        share = processes.share_of(batch)
         # each batch's bound stands for the whole plate; averaged by the share of sequences they are its own. So does
         # each window's
         parts = [batch] if cut is None else cut.through(batch, enlarged=True)
-        bounds = [objective.step(Evaluation(model, guide, part, num_particles)).bound for part in parts]
+        with processes.draws(batch, num_particles):
+            bounds = [objective.step(Evaluation(model, guide, part, num_particles)).bound for part in parts]
         bound = bounds[0] if len(bounds) == 1 else torch.stack(bounds).mean()
-        total = total + bound * batch.num_sequences
-        count += batch.num_sequences
-    return float(total) / count / len(data)
+        total = total + (bound * share.weight * share.whole if share.weight else 0.0)
+    return float(processes.add(total)) / len(data) / len(data)
 
 
 def _scored_steps(data: SequenceData) -> int:
