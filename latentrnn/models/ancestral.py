@@ -14,6 +14,7 @@ from torch.distributions import constraints
 
 from latentrnn.data import SequenceData
 from latentrnn.data.windowing import Around
+from latentrnn.models.in_chunks import InChunks
 from latentrnn.models.latents.latent import Latent, Path, join
 from latentrnn.models.observations import HeadInputs, Observation
 from latentrnn.models.readouts.readout import with_past
@@ -31,6 +32,7 @@ class Course:
         data: the batch.
         drive: features of the covariates, (sequence, time, channel).
         path: a draw of the latents.
+        max_elements: numbers of a head's raw output that its density may hold at once; None for all.
     """
 
     def __init__(
@@ -42,9 +44,10 @@ class Course:
         data: SequenceData,
         drive: Tensor,
         path: Path,
+        max_elements: int | None = None,
     ) -> None:
         self.transition, self.latent, self.observations, self.heads = transition, latent, observations, heads
-        self.data, self.drive, self.path = data, drive, path
+        self.data, self.drive, self.path, self.max_elements = data, drive, path, max_elements
         self.inputs: dict[str, HeadInputs] = {name: head.inputs(data) for name, head in observations.items()}
         self.feeding = [name for name, head in observations.items() if head.feedback is not None]
         self.values: dict[str, Tensor] = {}  # what the feeding heads turned out to be, as the program went on
@@ -65,6 +68,18 @@ class Course:
     def distribution(self, name: str) -> dist.Distribution:
         """Return a head's distribution given states and the past of every feeding head."""
         return self.latent.distribution(self, name)
+
+    def scored(self, name: str) -> dist.Distribution:
+        """Return the same distribution, to be asked for densities: in chunks of time where it is too wide."""
+        head = self.observations[name]
+        if self.max_elements is None or not head.by_step or type(self.latent).distribution is not Latent.distribution:
+            return self.distribution(name)
+        event = self.data.observations[name].shape[1:]
+        states, inputs = head.at_clock(self.states(), event[0]), self.inputs[name]
+        steps = max(1, self.max_elements // (states.shape[:-2].numel() * head.outputs))
+        if steps >= event[0]:
+            return self.distribution(name)
+        return InChunks(self.heads[name], states, inputs, self._history.get(name), steps, event)
 
     def complete(self, batch: torch.Size, *, given_data: bool) -> None:
         """Draw what the latent sums out of densities, if anything, from its prior or given the data."""
@@ -230,7 +245,9 @@ class AncestralHead(TorchDistribution):
         return self.course.score(self.name, value)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        log_prob = self.given(value).log_prob(value)
+        course = self.course
+        recorded = value is course.values.get(self.name)
+        log_prob = (course.scored(self.name) if recorded else self.given(value)).log_prob(value)
         # where nothing but the plate distinguishes the particles, one density stands for each of them
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 

@@ -25,6 +25,7 @@ from latentrnn.models.observations import Observation
 from latentrnn.models.priors import Population, expanded_prior, populations
 from latentrnn.models.readouts import Readout
 from latentrnn.models.transitions import Transition
+from latentrnn.models.transitions.transition import check_size
 
 
 class LatentRNN(nn.Module):
@@ -46,6 +47,9 @@ class LatentRNN(nn.Module):
         inputs: covariates (names, or features such as `Lags`, `OneHot`, `Convolution`) that drive the transition. By
             default every covariate that no gain claims, or nothing more where the transition names its own (`Streams`).
         couplings: penalties that tie heads to each other while fitting; see `Coupling`.
+        max_elements: for wide heads (thousands of channels), how many numbers of a head's raw output its density may
+            hold at once: it is then evaluated in chunks of time, and again for the gradient, with the same result.
+            None holds everything. Heads whose steps depend on each other given the states are not cut.
 
     Raises:
         ValueError: an unknown head or covariate, no head at all, or parts that do not go together.
@@ -74,8 +78,10 @@ class LatentRNN(nn.Module):
         observations: Mapping[str, Observation],
         inputs: str | Feature | Sequence[str | Feature] | None = None,
         couplings: Sequence[Coupling] = (),
+        max_elements: int | None = None,
     ) -> None:
         super().__init__()
+        self.max_elements = None if max_elements is None else check_size("LatentRNN", "max_elements", max_elements)
         _check_parts(spec, transition, latent, observations)
         self.spec = spec
         heads = {name: observation.fresh() for name, observation in observations.items()}
@@ -161,7 +167,7 @@ class LatentRNN(nn.Module):
                 course.record(name, value)
             others = [name for name in self.observations if name not in course.values]
             for name in others:
-                course.outcomes[name] = pyro.sample(name, course.distribution(name), obs=data.observations[name])
+                course.outcomes[name] = pyro.sample(name, course.scored(name), obs=data.observations[name])
         return course.values | course.outcomes, course
 
     def unfold(self, data: SequenceData) -> Course:
@@ -180,7 +186,8 @@ class LatentRNN(nn.Module):
         with plate:
             drive = self.drive(data)
             path = self.latent.sample(self.transition, drive, data)
-        return Course(self.transition, self.latent, self.observations, heads, data, drive, path), plate
+        parts = self.transition, self.latent, self.observations
+        return Course(*parts, heads, data, drive, path, self.max_elements), plate
 
     def drive(self, data: SequenceData) -> Tensor:
         """Return what drives the transition whatever the latents: features of covariates, (sequence, time, channel).
@@ -267,6 +274,7 @@ class LatentRNN(nn.Module):
             "observations": {name: head.config() for name, head in self.observations.items()},
             "couplings": [coupling.config() for coupling in self.couplings],
             "inputs": [item.config() if isinstance(item, Feature) else item for item in self.inputs],
+            **({} if self.max_elements is None else {"max_elements": self.max_elements}),
         }
 
     @classmethod
@@ -279,10 +287,12 @@ class LatentRNN(nn.Module):
             observations={name: from_config(head) for name, head in config["observations"].items()},
             couplings=[from_config(coupling) for coupling in config.get("couplings", [])],
             inputs=[item if isinstance(item, str) else from_config(item) for item in config["inputs"]],
+            max_elements=config.get("max_elements"),
         )
 
     def __repr__(self) -> str:
         couplings = f", couplings={list(self.couplings)!r}" if len(self.couplings) else ""
+        couplings += "" if self.max_elements is None else f", max_elements={self.max_elements}"
         return (
             f"LatentRNN(transition={self.transition!r}, latent={self.latent!r}, "
             f"observations={dict(self.observations.items())!r}, inputs={self.inputs!r}{couplings})"

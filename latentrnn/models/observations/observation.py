@@ -44,6 +44,26 @@ class HeadInputs(NamedTuple):
         surroundings = self.surroundings.at(t)._replace(past=past)
         return HeadInputs(mask, self.partial, stimulus, covariates, totals, surroundings)
 
+    def split(self, frames: int, values: Tensor) -> list[HeadInputs]:
+        """Return the inputs of consecutive stretches of this many frames; `values` are the head's, split too."""
+        pieces = values.split(frames, -2)
+
+        def cut(part: Any) -> Any:
+            return [None] * len(pieces) if part is None else part.split(frames, 1)
+
+        parts = zip(
+            cut(self.mask), cut(self.stimulus), cut(self.covariates), cut(self.totals),
+            cut(self.surroundings.context), pieces, strict=True,
+        )  # fmt: skip
+        found = []
+        for index, (mask, stimulus, covariates, totals, context, piece) in enumerate(parts):
+            constant = None
+            if self.constant is not None and values is self.constant[0]:  # all of it goes with the first
+                constant = piece, self.constant[1] if index == 0 else torch.zeros_like(self.constant[1])
+            surroundings = self.surroundings._replace(context=context)
+            found.append(HeadInputs(mask, self.partial, stimulus, covariates, totals, surroundings, constant))
+        return found
+
 
 class Observation(Component):
     """One head: eta_t = readout(h_t) + gain(stimulus_t, h_t) + D x_t + history_t;  y_t ~ family(link(eta_t)).
@@ -213,6 +233,12 @@ class Observation(Component):
         return torch.zeros(self.outputs)
 
     # -- what surrounds it ---------------------------------------------------------------------------------------
+
+    @property
+    def by_step(self) -> bool:
+        """Whether the density of each step is that of its own state alone, so that steps can be taken in parts."""
+        alone = self.instantaneous and self.reads is None and type(self).observed is Observation.observed
+        return alone and self.head.per_step and self.readout.memory == 0
 
     @property
     def view(self) -> View:

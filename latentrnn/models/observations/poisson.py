@@ -14,6 +14,7 @@ from latentrnn.data import SequenceData
 from latentrnn.models.observations.links import Link, PositiveLink, as_link, check_link
 from latentrnn.models.observations.observation import HeadInputs, Observation, channel_means, refuse_outside
 
+LARGEST_PART = 2**22  # log-factorials that are held at once
 LARGEST_RATE = 1e6  # a free-running model that explodes shows up as huge counts, not as NaN
 
 
@@ -48,8 +49,7 @@ class Poisson(Observation):
         """Return the sum of the log-factorials of a sequence's counts, (sequence,)."""
         name = self.head.name
         values, mask = data.observations[name], None if data.complete(name) else data.scored(name)
-        axes = tuple(range(1, values.dim()))
-        return data.facts.constant(name, lambda: log_factorials(values, mask).sum(axes))
+        return data.facts.constant(name, lambda: total_log_factorials(values, mask))
 
     def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
         rates = LogRatePoisson(as_link(self.link).log(eta))
@@ -129,3 +129,12 @@ def log_factorials(counts: Tensor, mask: Tensor | None) -> Tensor:
     """Return log y! of every entry, zero where masked."""
     found = torch.lgamma(counts + 1)
     return found if mask is None else torch.where(mask, found, 0.0)
+
+
+def total_log_factorials(counts: Tensor, mask: Tensor | None) -> Tensor:
+    """Return sum log y! of each sequence, (sequence,), in a memory that does not grow with the counts."""
+    axes = tuple(range(1, counts.dim()))
+    steps = max(1, LARGEST_PART * counts.shape[1] // max(counts.numel(), 1))
+    masks = [None] * len(counts.split(steps, 1)) if mask is None else mask.split(steps, 1)
+    parts = [log_factorials(*part).sum(axes) for part in zip(counts.split(steps, 1), masks, strict=True)]
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
