@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, NoReturn
@@ -127,10 +128,10 @@ class Run:
         plan = self.plan
         if not self.finished:
             shown = plan.progress and self.processes.first
-            with tqdm(total=plan.steps, initial=self.step, disable=not shown, desc="fit", unit="step") as bar:
+            bars = tqdm(total=plan.steps, initial=self.step, disable=not shown, desc="fit", unit="step")
+            with bars as bar, self.processes.attentive():
                 try:
-                    with self.processes.attentive():
-                        self._steps(bar, keeper)
+                    self._steps(bar, keeper)
                     self.finished = True
                 except KeyboardInterrupt:
                     onwards = "start_from=result" if keeper is None else "..., resume=True"
@@ -156,9 +157,12 @@ class Run:
             if isinstance(end, ProcessLost) or self.processes.first:
                 keeper.write_now(self)
             kept = f"{keeper.directory} holds a checkpoint of it; start the same command again with resume=True"
-        if isinstance(end, ProcessLost):
-            raise ProcessLost(f"fit: {end} at step {self.step}; {kept}") from None
-        raise SystemExit(f"fit: terminated at step {self.step}; {kept}")
+        message = f"fit: {str(end) or 'terminated'} at step {self.step}; {kept}"
+        # a launcher that has noticed too may end this process before anybody catches or prints the error
+        print(message, file=sys.stderr, flush=True)
+        if isinstance(end, Terminated):
+            raise SystemExit(1)
+        raise ProcessLost(message) from None
 
     def _mark(self) -> None:
         """Remember what a step uses up, should it fail half-way for want of another process."""
