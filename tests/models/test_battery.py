@@ -43,6 +43,7 @@ def parts_named() -> dict[str, Component]:
         found |= {f"{name}: {head}": observation for head, observation in heads.observations().items()}
     for direction in ("causal", "backward", "bidirectional"):
         found[f"encoder {direction}"] = lr.RNNEncoder(3, direction=direction, observes=["y"], layers=2, mask_input=True)
+    found["encoder lstm"] = lr.RNNEncoder(3, layers=2, cell="lstm")
     found |= {f"feature {name}": make() for name, make in FEATURES.items()}
     found["gain"] = lr.StimulusGain("stimulus", lags=3, gated=False)
     found["history"] = lr.History(5, filters=3, into=("transition", "readout"))

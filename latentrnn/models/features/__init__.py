@@ -1,8 +1,6 @@
 """From named covariates to the channels that a transition, a gain or an encoder takes in."""
 
 from latentrnn.models.features.bidirectional import BidirectionalRNN as BidirectionalRNN
-from latentrnn.models.features.bidirectional import reverse as reverse
-from latentrnn.models.features.bidirectional import reverse_within as reverse_within
 from latentrnn.models.features.convolution import Convolution as Convolution
 from latentrnn.models.features.feature import CovariateReader as CovariateReader
 from latentrnn.models.features.feature import Feature as Feature

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models.features.feature import CovariateReader, Feature, listed
+from latentrnn.models.scans import run_ways
 from latentrnn.models.transitions.transition import check_size
 
 
@@ -50,19 +50,4 @@ class BidirectionalRNN(Feature):
 
     def forward(self, data: SequenceData) -> Tensor:
         inputs = self.reader(data)
-        ahead = self.forwards(inputs)[0]
-        behind = reverse(self.backwards(reverse(inputs, data))[0], data)
-        return torch.cat([ahead, behind], -1)
-
-
-def reverse(values: Tensor, data: SequenceData) -> Tensor:
-    """Reverse every sequence of (sequence, time, channel) within its own length, so that padding stays at the end."""
-    return reverse_within(values, data.lengths) if data.padded else values.flip(1)
-
-
-def reverse_within(values: Tensor, lengths: Tensor) -> Tensor:
-    """Reverse the first steps of (sequence, time, channel), as many as `lengths` (sequence,) says."""
-    steps = torch.arange(values.shape[1], device=values.device)
-    mirrored = lengths[:, None] - 1 - steps
-    order = torch.where(mirrored >= 0, mirrored, steps)
-    return values.gather(1, order.unsqueeze(-1).expand_as(values))
+        return run_ways(self.forwards, self.backwards, inputs, data.lengths if data.padded else None)

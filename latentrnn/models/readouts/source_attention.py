@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.data import DataSpec, SequenceData
-from latentrnn.models.features import CovariateReader, Feature, listed, reverse_within
+from latentrnn.models.features import CovariateReader, Feature, listed
 from latentrnn.models.features.feature import find
 from latentrnn.models.readouts.attention import AttentionReadout, check_heads
 from latentrnn.models.readouts.readout import Surroundings
+from latentrnn.models.scans import run_ways
 from latentrnn.models.transitions.transition import check_size
 
 
@@ -93,8 +94,7 @@ class SourceAttention(AttentionReadout):
             order = (~there).to(torch.uint8).argsort(dim=1, stable=True)
             x, valid = x.gather(1, order.unsqueeze(-1).expand_as(x)), there.gather(1, order)
         lengths = valid.sum(1)
-        behind = reverse_within(self.backwards(reverse_within(x, lengths))[0], lengths)
-        source = torch.cat([self.forwards(x)[0], behind], -1)
+        source = run_ways(self.forwards, self.backwards, x, lengths)
         source = torch.where(valid.unsqueeze(-1), source, 0.0)
         if order is not None:
             where = order.argsort(1)

@@ -1,4 +1,4 @@
-"""Transitions whose scan is a fused kernel of torch (cuDNN on a GPU, oneDNN where torch has it)."""
+"""Transitions whose weights are those of a module of torch, scanned by its kernel or by a faster loop."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from latentrnn.models.scans import layer_of, run
 from latentrnn.models.transitions.transition import Transition, broadcast_batch, check_rate, check_size
 
 
 class LibraryTransition(Transition):
-    """The common part of `VanillaRNN`, `GRU` and `LSTM`: stacked layers, state packing, the fused scan, options.
+    """The common part of `VanillaRNN`, `GRU` and `LSTM`: stacked layers, state packing, the fast scan, options.
 
-    What the kernel cannot do goes step by step through our own scan: layer norm, zoneout, and gates that are recorded
+    What the fast scans cannot do goes step by step: layer norm, zoneout, and gates that are recorded
     or clamped. Dropout and zoneout are random in training mode, in which `fit` puts a model, and averages otherwise.
 
     Args:
@@ -113,7 +114,7 @@ class LibraryTransition(Transition):
         inputs, state = broadcast_batch(inputs, state)
         batch, steps = inputs.shape[:-2], inputs.shape[-2]
         flat = inputs.reshape(-1, steps, inputs.shape[-1])
-        outputs, last = self.kernel(flat, self._unpack(state.reshape(-1, self.state_size)))
+        outputs, last = run(self.kernel, flat, self._unpack(state.reshape(-1, self.state_size)))
         return outputs.reshape(*batch, steps, self.hidden_size), self._pack(last).reshape(*batch, self.state_size)
 
     def _products(self, layer: int, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,5 +139,4 @@ class LibraryTransition(Transition):
         return torch.cat([part.permute(1, 0, 2).reshape(part.shape[1], -1) for part in parts], -1)
 
     def _weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        names = (f"{kind}_l{layer}" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-        return tuple(getattr(self.kernel, name) for name in names)  # type: ignore[return-value]
+        return layer_of(self.kernel, layer)

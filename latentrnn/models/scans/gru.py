@@ -1,0 +1,202 @@
+"""The gated recurrent unit in one loop, forwards in time, backwards, or both at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from latentrnn.models.scans.derivatives import again, by_hand, wanted
+from latentrnn.models.scans.directions import Directions, Layer, split_layers
+
+
+@torch.compiler.disable
+def gru_scan(
+    inputs: Tensor,
+    state: Tensor | None,
+    layers: Sequence[Layer],
+    reverse: Sequence[bool] = (False,),
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Return h_{1:T} of torch's gated recurrent unit.
+
+    The loop keeps gates and states. Its backward goes through three operations per step, and takes the weights'
+    gradients for many steps in one product each.
+
+    Args:
+        inputs: (row, time, channel).
+        state: h_0 of each direction, (direction, row, hidden); None for zero.
+        layers: the weights of each direction.
+        reverse: for each direction whether it runs backwards in time; both at once as (False, True).
+        valid: (row, time), False in padding, which a direction that runs backwards passes with its state at zero;
+            None where there is none, or where that does not matter. It goes with `state=None`.
+
+    Returns:
+        (row, time, direction * hidden).
+    """
+    inputs = inputs.to(layers[0].weight.dtype).transpose(0, 1).contiguous()
+    flat: Any = (inputs, state, valid, *(tensor for layer in layers for tensor in layer))
+    if not by_hand():
+        return _reference(tuple(reverse), *flat)[0]
+    if wanted(*(tensor for tensor in flat if tensor is not None)):
+        return _GRUScan.apply(tuple(reverse), *flat)
+    return _forward(tuple(reverse), *flat, keep=False)[0]
+
+
+def _reference(reverse: tuple[bool, ...], inputs: Tensor, state: Any, valid: Any, *weights: Tensor) -> tuple[Tensor]:
+    """The same, followed by autograd step by step."""
+    found = []
+    for k, (backwards, layer) in enumerate(zip(reverse, split_layers(weights), strict=True)):
+        driven = F.linear(inputs, layer.input_weight, layer.input_bias).unbind(0)
+        h = inputs.new_zeros(inputs.shape[1], layer.weight.shape[1]) if state is None else state[k]
+        steps: list[Tensor] = []
+        for t in range(len(driven))[:: -1 if backwards else 1]:
+            r, z, n = driven[t].chunk(3, -1)
+            from_r, from_z, from_n = F.linear(h, layer.weight, layer.bias).chunk(3, -1)
+            r, z = torch.sigmoid(r + from_r), torch.sigmoid(z + from_z)
+            n = torch.tanh(n + r * from_n)
+            h = n + z * (h - n)
+            if backwards and valid is not None:
+                h = torch.where(valid[:, t, None], h, 0.0)
+            steps.append(h)
+        found.append(torch.stack(steps[::-1] if backwards else steps, 1))
+    return (torch.cat(found, -1),)
+
+
+class _Gates:
+    """Buffers of a chunk: r, z and U_n h + c_n, and n; before the loop what the inputs say of them."""
+
+    def __init__(self, ways: Directions, everything: Tensor, candidate: Tensor) -> None:
+        hidden = ways.hidden
+        self.all, self.candidate = everything, candidate
+        self.open, self.recurrent = everything.split([2 * hidden, hidden], -1)
+        self.reset, self.update = self.open.chunk(2, -1)
+
+    def drive(self, ways: Directions, first: int, inputs: Tensor, valid: Tensor | None, layers: list[Layer]) -> None:
+        """Put in place what does not depend on the state."""
+        length, size = self.all.shape[1], ways.hidden
+        masks = ways.masks(valid, first, length)
+        for (k, times), layer in zip(ways.times(first, length), layers, strict=True):
+            x, bias = inputs[times].flatten(0, 1), layer.input_bias[: 2 * size] + layer.bias[: 2 * size]
+            torch.addmm(bias, x, layer.input_weight[: 2 * size].t(), out=self.open[k].view(-1, 2 * size))
+            bias, weight = layer.input_bias[2 * size :], layer.input_weight[2 * size :].t()
+            torch.addmm(bias, x, weight, out=self.candidate[k].view(-1, size))
+            self.recurrent[k].copy_(layer.bias[2 * size :].expand_as(self.recurrent[k]))
+            if (mask := masks[k]) is not None:
+                # without a drive and a bias the candidate of a zero state is zero, and so is the next state
+                self.candidate[k].mul_(mask)
+                self.recurrent[k].mul_(mask)
+
+
+def _forward(
+    reverse: tuple[bool, ...], inputs: Tensor, state: Any, valid: Any, *weights: Tensor, keep: bool
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Return h_{1:T}, the course of the states, and, to keep, the gates and the candidates chunk by chunk."""
+    layers = split_layers(weights)
+    ways = Directions(reverse, inputs, layers[0].weight.shape[1])
+    course, kept = ways.course(state), []
+    # transposed copies: the product of a few rows with a matrix as it lies is a quarter to a third faster
+    onto = ways.together([layer.weight.t().contiguous() for layer in layers])
+    h, *states = ways.views(course)
+    gates: Any = None
+    for first, length in ways.chunks():
+        if keep or gates is None or length != gates.all.shape[1]:
+            gates = _Gates(ways, ways.buffer(length, 3 * ways.hidden), ways.buffer(length, ways.hidden))
+            buffers = (gates.all, gates.open, gates.reset, gates.update, gates.recurrent, gates.candidate)
+            steps = list(zip(*(ways.views(buffer) for buffer in buffers), strict=True))
+        gates.drive(ways, first, inputs, valid, layers)
+        for (all_t, open_t, r_t, z_t, u_t, n_t), h_t in zip(steps, states[first : first + length], strict=True):
+            ways.add_product(all_t, h, onto)
+            open_t.sigmoid_()
+            n_t.addcmul_(r_t, u_t).tanh_()
+            h = torch.lerp(n_t, h, z_t, out=h_t)
+        if keep:
+            kept += [gates.all, gates.candidate]
+    return ways.outputs(course), course, kept
+
+
+class _GRUScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, reverse: tuple[bool, ...], *flat: Any) -> Tensor:
+        outputs, course, kept = _forward(reverse, *flat, keep=True)
+        ctx.reverse, ctx.given = reverse, len(flat)
+        ctx.save_for_backward(*flat, course, *kept)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        flat, (course, *kept) = ctx.saved_tensors[: ctx.given], ctx.saved_tensors[ctx.given :]
+        needed = ctx.needs_input_grad[1:]
+        if torch.is_grad_enabled():
+            return (None, *again(lambda *given: _reference(ctx.reverse, *given), flat, needed, gradients))
+        inputs, _, valid, *weights = flat
+        layers = split_layers(weights)
+        ways = Directions(ctx.reverse, inputs, layers[0].weight.shape[1])
+        hidden, ready = ways.hidden, 0
+        weight = ways.together([layer.weight for layer in layers])
+        # gradients lie in the order n, r, z, U_n h + c_n: the first three for the inputs, the last three for the state
+        n_first = [layer.input_weight.roll(hidden, 0) for layer in layers]
+        sums = [
+            (torch.zeros_like(own), torch.zeros_like(layer.weight)) for own, layer in zip(n_first, layers, strict=True)
+        ]
+        biases = inputs.new_zeros(ways.count, 4 * hidden)
+        to_inputs = torch.zeros_like(inputs) if needed[0] else None
+        carry = ways.together(list(inputs.new_zeros(ways.count, ways.rows, hidden)))
+        for first, length in reversed(ways.chunks()):
+            gates = _Gates(ways, *kept[-2:])
+            del kept[-2:]
+            if length != ready:
+                there, factors, total = (ways.buffer(length, *size) for size in ((hidden,), (4, hidden), (4, hidden)))
+                buffers = (there, factors, total, total.flatten(-2)[..., hidden:])
+                steps = list(zip(*(ways.views(buffer) for buffer in buffers), strict=True))[::-1]
+                ready = length
+            before = ways.before(course, first, length)
+            for k, mask in enumerate(ways.masks(valid, first, length)):
+                _slopes(gates, k, before[k], mask, factors[k])
+            ways.read(gradients[0], there, first)
+            steps[0][0].add_(carry)
+            for s, (z_t, (there_t, factor_t, total_t, to_state_t)) in enumerate(
+                zip(reversed(ways.views(gates.update)), steps, strict=True)
+            ):
+                torch.mul(there_t.unsqueeze(-2), factor_t, out=total_t)
+                last = s + 1 == length
+                earlier = torch.mul(there_t, z_t, out=carry) if last else steps[s + 1][0].addcmul_(there_t, z_t)
+                ways.add_product(earlier, to_state_t, weight)
+
+            for k, times in ways.times(first, length):
+                flat_total = total[k].view(-1, 4 * hidden)
+                to_input, to_state = flat_total[:, : 3 * hidden], flat_total[:, hidden:]
+                sums[k][0].addmm_(to_input.t(), inputs[times].flatten(0, 1))
+                sums[k][1].addmm_(to_state.t(), before[k].flatten(0, 1))
+                biases[k] += flat_total.sum(0)
+                if to_inputs is not None:
+                    to_inputs[times].flatten(0, 1).addmm_(to_input, n_first[k])
+        to_start = carry.view(ways.count, ways.rows, hidden) if needed[1] else None
+        to_weights: list[Tensor] = []
+        for (of_input, of_state), bias in zip(sums, biases, strict=True):
+            to_weights += [of_input.roll(-hidden, 0), of_state, bias[: 3 * hidden].roll(-hidden), bias[hidden:]]
+        return (None, to_inputs, to_start, None, *to_weights)
+
+
+def _slopes(gates: _Gates, k: int, before: Tensor, mask: Tensor | None, out: Tensor) -> None:
+    """Write what d h_t is multiplied by to be that of n, r, z before their functions and of U_n h + c_n.
+
+    Args:
+        gates: of a chunk, after its steps.
+        k: the direction.
+        before: its states before, (step, row, hidden).
+        mask: (step, row, 1), or None.
+        out: (step, row, 4, hidden).
+    """
+    r, z, u, n = gates.reset[k], gates.update[k], gates.recurrent[k], gates.candidate[k]
+    of_n, of_r, of_z, of_u = out.unbind(-2)
+    rest = 1 - z
+    torch.addcmul(rest, rest * n, n, value=-1, out=of_n)  # (1 - z) (1 - n^2)
+    if mask is not None:
+        of_n.mul_(mask)
+    torch.mul(of_n, r, out=of_u)
+    torch.addcmul(of_u, of_u, r, value=-1, out=of_r).mul_(u)
+    torch.sub(before, n, out=of_z).mul_(z).mul_(rest)
