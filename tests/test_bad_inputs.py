@@ -300,6 +300,11 @@ GUIDES: dict[str, Case] = {
         ValueError,
         "RNNEncoder: direction must be one of ['causal', 'backward', 'bidirectional']; found 'forward'",
     ),
+    "unknown cell": (
+        lambda: lr.RNNEncoder(3, cell="rnn"),
+        ValueError,
+        "RNNEncoder: cell must be one of ['gru', 'lstm', 'tanh', 'relu']; found 'rnn'",
+    ),
     "encoder of no size": (lambda: lr.RNNEncoder(0), ValueError, "RNNEncoder: hidden_size must be a positive integer"),
     "encoder of no layers": (lambda: lr.RNNEncoder(3, layers=0), ValueError, "RNNEncoder: layers must be a positive"),
     "encoder of an unknown head": (

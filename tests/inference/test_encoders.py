@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from latentrnn.models.observations import View
 from tests.registry import OBSERVATIONS, make_data, make_model, shake
 
 DIRECTIONS = ("causal", "backward", "bidirectional")
+CELLS = ("gru", "lstm", "tanh", "relu")
 
 
 def two_heads(**options: object) -> lr.SequenceData:
@@ -70,10 +72,14 @@ def test_it_does_not_see_what_it_is_not_told_to() -> None:
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_directions(direction: str) -> None:
+@pytest.mark.parametrize("cell", CELLS)
+def test_directions(direction: str, cell: str) -> None:
     """Which steps' features change when the observation (or covariate) at step 3 does."""
     data = two_heads()
-    encoder = make_encoder(data, direction=direction)
+    encoder = make_encoder(data, direction=direction, cell=cell)
+    for name, parameter in encoder.named_parameters():  # or units that are never active hide what changes
+        if cell == "relu" and "bias" in name:
+            parameter.detach().abs_().add_(1.0)
     where = torch.zeros_like(data.masks["shown"])
     where[:, 3] = True
     covariates = {"drive": data.covariates["drive"].clone()}
@@ -90,6 +96,37 @@ def test_directions(direction: str) -> None:
         assert torch.equal(moved & data.valid, expected.expand_as(moved) & data.valid)
         informed = (after.summary != before.summary).any(-1)
         assert informed.all() if direction != "causal" else not informed.any()
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_step_by_step_it_says_the_same(cell: str, layers: int) -> None:
+    data = two_heads()
+    encoder = make_encoder(data, direction="causal", cell=cell, layers=layers)
+    whole, memory = encoder(data), None
+    encoder.follow()
+    for t in range(data.num_steps):
+        step, memory = encoder.advance(data.time_slice(t, t + 1), memory)
+        for n, length in enumerate(data.lengths.tolist()):
+            if t < length:
+                torch.testing.assert_close(step.steps[n, 0], whole.steps[n, t], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_an_encoder_with_another_cell_is_fitted_and_saved(cell: str, tmp_path: Path) -> None:
+    data = make_data(OBSERVATIONS["poisson"])
+    model, _ = make_model("gru", "innovations", "poisson", data)
+    guide = lr.Guide(model, encoder=lr.RNNEncoder(4, cell=cell))
+    assert ("cell=" in repr(guide.encoder)) == (cell != "gru")
+    result = lr.fit(model, guide, data, steps=3, progress=False, device="cpu")
+    untrained = result.guide.encoder.fresh()
+    assert untrained.cell == cell
+    before = dict(guide.named_parameters())
+    assert all((p != before[name]).any() for name, p in result.guide.named_parameters() if "weight" in name)
+    result.save(tmp_path / "fit")
+    loaded = lr.load(tmp_path / "fit")
+    assert repr(loaded.guide) == repr(result.guide)
+    assert torch.equal(loaded.guide.encoder(data).steps, result.guide.encoder(data).steps)
 
 
 def test_missing_entries_are_told_apart_from_average_ones() -> None:
@@ -144,17 +181,9 @@ def symbols(**options: object) -> tuple[lr.SequenceData, lr.Guide]:
     return data, guide.double()
 
 
-def inputs_of(encoder: lr.RNNEncoder, data: lr.SequenceData) -> Tensor:
-    """What the encoder's network is given."""
-    seen = []
-    with encoder.forwards.register_forward_pre_hook(lambda _, given: seen.append(given[0])):
-        encoder(data)
-    return seen[0]
-
-
 def test_symbols_are_shown_as_indicators_and_missing_ones_as_none() -> None:
     data, guide = symbols()
-    found = inputs_of(guide.encoder, data)
+    found = guide.encoder.inputs(data)
     letters, mask = data.observations["letter"].numpy(), data.masks["letter"].numpy()
     expected = np.zeros((2, 7, 2, 4))
     for index in np.ndindex(letters.shape):
@@ -186,7 +215,7 @@ def test_the_names_of_symbols_do_not_matter(read_in: int | None) -> None:
 def test_hidden_symbols_are_shown_as_none() -> None:
     data, guide = symbols()
     shown, scored, _ = coordinated_dropout(data, 0.4, ["letter"], symbols=["letter"])
-    found = inputs_of(guide.encoder, shown)[..., :8].unflatten(-1, (2, 4)).sum(-1).bool()
+    found = guide.encoder.inputs(shown)[..., :8].unflatten(-1, (2, 4)).sum(-1).bool()
     hidden = scored.masks["letter"]
     assert torch.equal(found, data.masks["letter"] & ~hidden)
     assert hidden.any()

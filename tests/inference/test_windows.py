@@ -105,6 +105,16 @@ def test_densities_of_windows_add_up_to_those_of_the_whole(combination: tuple[st
     assert not agree(added_up(model, guide, data, values, forget=True), whole)  # the state does matter
 
 
+@pytest.mark.parametrize("cell", ["lstm", "tanh", "relu"])
+def test_every_encoder_goes_on_from_the_window_before(cell: str) -> None:
+    data, model, _ = parts_of(("gru", "innovations", "poisson"))
+    encoder = lr.RNNEncoder(3, direction="causal", layers=2, cell=cell)
+    guide = lr.Guide(model, encoder=encoder).double()
+    values = fixed_latents(model, data)
+    whole = densities(model, guide, data, values)["q innovations"]
+    torch.testing.assert_close(added_up(model, guide, data, values)["q innovations"], whole, rtol=1e-10, atol=0)
+
+
 @pytest.mark.parametrize("family", [lr.Markov(3), lr.Flow(lr.MeanField())], ids=repr)
 @pytest.mark.parametrize("latent", ["innovations ar1", "markov normal"])
 def test_families_go_on_from_the_window_before(family: lr.Family, latent: str) -> None:
