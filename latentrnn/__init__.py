@@ -27,6 +27,7 @@ from latentrnn.criticism import teacher_forced_check as teacher_forced_check
 from latentrnn.criticism import time_rescaling as time_rescaling
 from latentrnn.data import DataSpec as DataSpec
 from latentrnn.data import SequenceData as SequenceData
+from latentrnn.data import StoredSequences as StoredSequences
 from latentrnn.export import load as load
 from latentrnn.export import to_arviz as to_arviz
 from latentrnn.inference import AIS as AIS

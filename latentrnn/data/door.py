@@ -118,6 +118,42 @@ def read_arrays(
     }
 
 
+def read_stretch(
+    spec: DataSpec,
+    arrays: Mapping[str, Mapping[str, list[Array]]],
+    num_steps: int,
+    dtype: torch.dtype,
+    fillers: Mapping[str, torch.Tensor],
+) -> dict[str, Any]:
+    """The tensors of a stretch of sequences that came through the door before: nothing is checked again.
+
+    Args:
+        spec: of the sequences.
+        arrays: observations, masks, covariates and totals, one array per sequence, (frame, ...), empty where a
+            sequence ended before.
+        num_steps: base steps of the stretch.
+        dtype: floating type.
+        fillers: per head (channel,), what stands where nothing was observed.
+    """
+    tensors: dict[str, dict[str, torch.Tensor]] = {"observations": {}, "masks": {}, "covariates": {}, "totals": {}}
+    for name, head in spec.heads.items():
+        values, given = arrays["observations"][name], arrays["masks"].get(name)
+        seen = [~np.isnan(a) if a.dtype.kind == "f" else np.ones(a.shape, bool) for a in values]
+        if given is not None:
+            seen = [a & b for a, b in zip(seen, given, strict=True)]
+        frames = num_steps // head.clock if head.per_step else 1
+        mask = padded(seen, frames, torch.bool)
+        filled = fill(padded(values, frames, dtype), mask, fillers[name])
+        tensors["observations"][name] = filled if head.per_step else filled[:, 0]
+        tensors["masks"][name] = mask if head.per_step else mask[:, 0]
+        if name in arrays["totals"]:
+            read = _Head(f"observations[{name!r}]", values, seen, True, head.clock)
+            tensors["totals"][name] = padded(_read_totals(name, arrays["totals"][name], read), frames, dtype)
+    for name in spec.covariates:
+        tensors["covariates"][name] = padded(arrays["covariates"][name], num_steps, dtype)
+    return dict(tensors)
+
+
 def _read_head(name: str, value: Any, mask: Any, per_sequence: bool, clock: Any, dtype: torch.dtype) -> _Head:
     where = f"observations[{name!r}]"
     if isinstance(clock, bool) or not isinstance(clock, int | np.integer):

@@ -19,17 +19,25 @@ def padded(arrays: list[Array], num_steps: int, dtype: torch.dtype) -> torch.Ten
     return out
 
 
-def fill(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Unobserved entries replaced by the first observed value of their channel, or 1.0 when there is none.
+def fill(values: torch.Tensor, mask: torch.Tensor, filler: torch.Tensor | None = None) -> torch.Tensor:
+    """Unobserved entries replaced by `filler`, (channel,): by default the first observed value of their channel.
+
+    Where there is none, 1.0.
 
     An observed value is inside the support of whatever family the head will get, so that no NaN and no
     impossible value reaches a distribution, whose gradients would be NaN even when masked.
     """
+    if filler is None:
+        found, there = first_observed(values, mask)
+        filler = torch.where(there, found, torch.ones_like(found))
+    return torch.where(mask, values, filler)
+
+
+def first_observed(values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first observed value of every channel, and whether there is one, (channel,) each."""
     flat_values, flat_mask = values.flatten(0, -2), mask.flatten(0, -2)
     first = flat_mask.to(torch.uint8).argmax(0, keepdim=True)
-    filler = flat_values.gather(0, first)
-    filler = torch.where(flat_mask.any(0, keepdim=True), filler, torch.ones_like(filler))
-    return torch.where(mask, values, filler[0])
+    return flat_values.gather(0, first)[0], flat_mask.any(0)
 
 
 def continued(stamps: list[Array], num_steps: int) -> Array:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from latentrnn.data import SequenceData
+from latentrnn.data import SequenceData, StoredSequences
 from latentrnn.data.batching import plan
 from latentrnn.inference.distributed import Alone
 
@@ -17,7 +19,11 @@ class Batches:
     """
 
     def __init__(
-        self, data: SequenceData, batch_size: int, generator: torch.Generator, processes: Alone | None = None
+        self,
+        data: SequenceData | StoredSequences,
+        batch_size: int,
+        generator: torch.Generator,
+        processes: Alone | None = None,
     ) -> None:
         self.data, self.batch_size, self.generator = data, batch_size, generator
         self.processes = processes or Alone()
@@ -28,15 +34,28 @@ class Batches:
     def next(self) -> SequenceData:
         """Return the next batch."""
         if self.batch_size >= len(self.data):
-            return self.processes.share(self.data, None)
+            return self.processes.share(self.data, None)  # type: ignore[arg-type]
         if self.position == len(self.order):
             self._begin(self.generator.get_state())
         self.position += 1
-        return self.processes.share(self.data, self.order[self.position - 1])
+        batch = self.processes.share(self.data, self.order[self.position - 1])  # type: ignore[arg-type]
+        self._read_ahead()
+        return batch
+
+    def _read_ahead(self) -> None:
+        data, alone = self.data, self.processes.size == 1
+        if isinstance(data, StoredSequences) and not data.unread and alone and self.position < len(self.order):
+            data.expect(self.order[self.position])
 
     def current(self) -> SequenceData:
         """Return the batch that was handed out last."""
-        return self.data if self.batch_size >= len(self.data) else self.data.batch(self.order[self.position - 1])
+        found: Any = self.data
+        return found if self.batch_size >= len(self.data) else found.batch(self.order[self.position - 1])
+
+    def close(self) -> None:
+        """Leave nothing behind that reads ahead."""
+        if isinstance(self.data, StoredSequences):
+            self.data.close()
 
     def go_to(self, start: Tensor, position: int) -> None:
         """Go to where other batches of the same data and size were: their `start` and `position`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from latentrnn.data import SequenceData
+from latentrnn.data import SequenceData, StoredSequences
 from latentrnn.inference.snapshots import Snapshot, part
 from latentrnn.inference.windows import WindowedBatches
 
@@ -110,7 +110,7 @@ class Keeper:
                 raise ValueError(f"fit: {self.directory} holds a fit with {name} {there!r}; found {here!r}; {remedy}")
 
 
-def identity_of(data: SequenceData | None) -> str | None:
+def identity_of(data: SequenceData | StoredSequences | None) -> str | None:
     """Return a hash that is the same for the same sequences in the same order, stored alike."""
     if data is None:
         return None

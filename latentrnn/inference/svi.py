@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from latentrnn.data import SequenceData
+from latentrnn.data import SequenceData, StoredSequences
 from latentrnn.inference.checkpointing import Keeper, identity_of
 from latentrnn.inference.distributed import join
 from latentrnn.inference.guides import Guide
@@ -27,8 +27,8 @@ from latentrnn.models.transitions import Transition
 def fit(
     model: LatentRNN,
     guide: Guide,
-    train: SequenceData,
-    validation: SequenceData | None = None,
+    train: SequenceData | StoredSequences,
+    validation: SequenceData | StoredSequences | None = None,
     *,
     seed: int = 0,
     steps: int = 1000,
@@ -61,7 +61,7 @@ def fit(
 
     Args:
         model, guide: what to fit. Weights are drawn from `seed`, baselines and scales taken from `train`.
-        train: training sequences.
+        train: training sequences, in memory or in files (`StoredSequences`).
         validation: sequences that decide when to stop and which weights to keep; without them the last are kept.
         seed: of weights, batches and draws; torch's global generators are left as they were.
         steps: optimiser steps at most.
@@ -145,8 +145,12 @@ def fit(
             "model": repr(model), "guide": repr(guide), "seed": repr(seed), "settings": repr(settings),
             "train": repr(identity_of(train)), "validation": repr(identity_of(validation)),
         })  # fmt: skip
+    if isinstance(train, StoredSequences) and window is None and batch_size >= len(train):
+        train = train.load()  # it is one batch
     with random_state(seed, device):
-        model, guide = _starting_point(model, guide, train, start_from)
+        first = train.for_start() if isinstance(train, StoredSequences) and start_from is None else train
+        model, guide = _starting_point(model, guide, first, start_from)
+        del first
         model.to(device), guide.to(device)
         together.alike(model, guide)
         validation = None if validation is None else validation.to(device)
@@ -154,6 +158,7 @@ def fit(
         if keeper is not None:
             keeper.take_up(run)
         run.loop(keeper)
+        run.batches.close()
     model.to("cpu"), guide.to("cpu")
     return FitResult(model, guide, run.history, run.stop_reason, run.best_step, seed, settings, used, run.events)
 
@@ -176,7 +181,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def _starting_point(
-    model: LatentRNN, guide: Guide, train: SequenceData, start_from: FitResult | None
+    model: LatentRNN, guide: Guide, train: Any, start_from: FitResult | None
 ) -> tuple[LatentRNN, Guide]:
     model, guide = copy.deepcopy(model).train(), copy.deepcopy(guide).train()
     model.to(train.dtype), guide.to(train.dtype)
@@ -240,12 +245,15 @@ def _check_start(model: LatentRNN, guide: Guide, start_from: Any) -> None:
 
 
 def _check(model: Any, guide: Any, train: Any, validation: Any) -> None:
-    for name, value, kind in (("model", model, LatentRNN), ("guide", guide, Guide), ("train", train, SequenceData)):
-        if not isinstance(value, kind):
+    kinds = (("model", model, LatentRNN), ("guide", guide, Guide), ("train", train, SequenceData))
+    for name, value, kind in kinds:
+        if not isinstance(value, kind) and not (name == "train" and isinstance(value, StoredSequences)):
             raise TypeError(f"fit: {name} must be a {kind.__name__}; found {type(value).__name__}")
-    model.check(train)
+    if isinstance(train, StoredSequences) and guide.sites and not guide.local.amortised:
+        raise ValueError(f"fit: {guide.local!r} holds numbers for every sequence, which stored data have too many of")
+    _check_data(model, train)
     if validation is not None:
-        model.check(validation)
+        _check_data(model, validation)
         shared = validation.overlaps(train)
         if shared:
             raise ValueError(
@@ -253,3 +261,11 @@ def _check(model: Any, guide: Any, train: Any, validation: Any) -> None:
             )
     if [site.name for site in guide.sites] != [site.name for site in model.latent_sites()]:
         raise ValueError("fit: the guide was made for another model: its latent sites differ from this model's")
+
+
+def _check_data(model: LatentRNN, data: SequenceData | StoredSequences) -> None:
+    if isinstance(data, StoredSequences):
+        for part in data.through():
+            model.check(part)
+    else:
+        model.check(data)

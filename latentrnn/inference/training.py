@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from latentrnn.data import SequenceData
+from latentrnn.data import SequenceData, StoredSequences
 from latentrnn.data.windowing import of_whole
 from latentrnn.inference.batches import Batches
 from latentrnn.inference.checkpointing import Keeper
@@ -91,16 +91,20 @@ class Run:
         self,
         model: LatentRNN,
         guide: Guide,
-        train: SequenceData,
-        validation: SequenceData | None,
+        train: SequenceData | StoredSequences,
+        validation: SequenceData | StoredSequences | None,
         plan: Plan,
         generator: torch.Generator,
         cut: Reach | None = None,
         processes: Alone | None = None,
     ) -> None:
         self.model, self.guide, self.train, self.validation, self.plan = model, guide, train, validation, plan
-        for head in model.observations.values():
-            head.prepare(train)
+        if isinstance(train, StoredSequences):
+            train = train if cut is None else train.in_windows()
+        else:
+            for head in model.observations.values():
+                head.prepare(train)
+        self.train = train
         self.processes = processes or Alone()
         batches = Batches(train, plan.batch_size, generator, self.processes)
         self.cut, self.batches = cut, batches if cut is None else WindowedBatches(batches, cut)
@@ -323,7 +327,7 @@ class Run:
             shown["best valid"] = self.best_bound * len(self.validation) / self.validation_steps
         bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
 
-    def _evaluate(self, validation: SequenceData, step: int) -> bool:
+    def _evaluate(self, validation: SequenceData | StoredSequences, step: int) -> bool:
         self.average.swap()
         self.model.eval(), self.guide.eval()  # without dropout and its like, which belong to training
         try:
@@ -332,13 +336,14 @@ class Run:
             self.model.train(), self.guide.train()
             self.average.swap()
 
-    def _judge(self, validation: SequenceData, step: int) -> bool:
+    def _judge(self, validation: SequenceData | StoredSequences, step: int) -> bool:
         several = self.plan.objective.fewest_particles > 1  # a bound that depends on how many there are
         with torch.no_grad(), random_state(VALIDATION_SEED, validation.device):
             particles = self.plan.num_particles if several else self.plan.stopping.num_particles
             bound = validation_bound(
                 self.plan.objective, self.model, self.guide, validation, particles,
                 cut=self.cut, processes=self.processes,
+                batch_size=256 if isinstance(validation, SequenceData) else self.plan.batch_size,
             )  # fmt: skip
         self.history.setdefault("validation_step", []).append(step)
         self.history.setdefault(f"validation_{self.plan.objective.name}", []).append(bound)
@@ -401,7 +406,7 @@ def validation_bound(
     objective: Objective,
     model: nn.Module,
     guide: nn.Module,
-    data: SequenceData,
+    data: SequenceData | StoredSequences,
     num_particles: int,
     batch_size: int = 256,
     cut: Reach | None = None,
@@ -410,8 +415,11 @@ def validation_bound(
     """Return the objective's bound of all sequences, nats per sequence; the caller sets the random state."""
     processes = processes or Alone()
     total = torch.zeros((), device=data.device)
-    for positions in torch.arange(len(data)).split(batch_size) if len(data) > batch_size else [None]:
-        batch = processes.share(data, positions)
+    if isinstance(data, StoredSequences) and cut is not None:
+        data = data.in_windows()
+    stored = isinstance(data, StoredSequences)
+    for positions in torch.arange(len(data)).split(batch_size) if stored or len(data) > batch_size else [None]:
+        batch = processes.share(data, positions)  # type: ignore[arg-type]
         share = processes.share_of(batch)
         # each batch's bound stands for the whole plate; averaged by the share of sequences they are its own. So does
         # each window's
@@ -423,7 +431,7 @@ def validation_bound(
     return float(processes.add(total)) / len(data) / len(data)
 
 
-def _scored_steps(data: SequenceData) -> int:
+def _scored_steps(data: SequenceData | StoredSequences) -> int:
     """Base steps that are scored, in the whole plate: the unit in which losses of different data sets compare."""
     return max(int((data.host_lengths - data.host_context).clip(0).sum()), 1)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from latentrnn.data import SequenceData
+from latentrnn.data import SequenceData, StoredSequences
 from latentrnn.data.windowing import Sliced, bounds, window
 from latentrnn.inference.batches import Batches
 from latentrnn.inference.guides import Guide
@@ -78,7 +78,13 @@ class Reach(NamedTuple):
         """Return one window."""
         return window(sequences, *place, before=self.before, after=self.after, remembered=remembered, times=times)
 
-    def through(self, sequences: SequenceData, *, enlarged: bool = False) -> Iterator[SequenceData]:
+    def expect(self, sequences: Sliced, place: tuple[int, int]) -> None:
+        """Read a window of stored sequences ahead."""
+        if isinstance(sequences, StoredSequences):
+            start, stop = place
+            sequences.expect(None, max(start - self.before, 0), stop + self.after)
+
+    def through(self, sequences: SequenceData | StoredSequences, *, enlarged: bool = False) -> Iterator[SequenceData]:
         """Go through sequences window by window; the caller runs model and guide on each before the next.
 
         Args:
@@ -87,7 +93,7 @@ class Reach(NamedTuple):
         """
         places = self.windows(sequences.num_steps)
         if len(places) == 1:
-            yield sequences
+            yield sequences.load_batch() if isinstance(sequences, StoredSequences) else sequences
             return
         remembered: Mapping[str, Tensor] | None = None
         for place in places:
@@ -169,7 +175,7 @@ class WindowedBatches:
 
     def __init__(self, batches: Batches, cut: Reach) -> None:
         self.batches, self.reach = batches, cut
-        self.batch: SequenceData | None = None
+        self.batch: SequenceData | StoredSequences | None = None
         self.index = 0  # the next window
         self.latest: SequenceData | None = None
         self.kept: Mapping[str, Tensor] | None = None  # what the latest window left, where it is not at hand
@@ -200,13 +206,19 @@ class WindowedBatches:
         places = self.reach.windows(self.batch.num_steps)
         if len(places) == 1:
             found, self.batch = self.batch, None
-            return found
+            return found.load_batch() if isinstance(found, StoredSequences) else found
         remembered = self.left if self.index else None
         self.latest = self.reach.cut(self.batch, places[self.index], remembered, len(places))
         self.index += 1
+        if self.index < len(places):
+            self.reach.expect(self.batch, places[self.index])
         if self.index == len(places):
             self.batch, self.index = None, 0
         return self.latest
+
+    def close(self) -> None:
+        """Leave nothing behind that reads ahead."""
+        self.batches.close()
 
     def give_up(self) -> None:
         """Leave the batch, whose state may be what went wrong."""

@@ -1,0 +1,242 @@
+"""Sequences in files: what is read is what the same arrays in memory give, and so is what is fitted."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import latentrnn as lr
+from latentrnn.data import stored as stored_module
+from latentrnn.inference import svi
+
+LENGTHS = (9, 4, 12, 7, 12)
+
+
+def arrays(seed: int = 0) -> dict[str, Any]:
+    """Ragged data with everything that the door takes."""
+    rng = np.random.default_rng(seed)
+    counts = [rng.poisson(1.5, (n, 3)).astype(np.float32) for n in LENGTHS]
+    for values in counts:
+        values[rng.random(values.shape) < 0.2] = np.nan
+    counts[0][:, 1] = np.nan
+    slow = [rng.normal(size=(n // 2, 2)) for n in LENGTHS]
+    shares = [rng.integers(0, 4, (n, 2)) for n in LENGTHS]
+    return {
+        "observations": {"y": counts, "slow": slow, "shares": shares, "label": rng.integers(0, 2, (5, 1))},
+        "covariates": {"drive": [rng.normal(size=(n, 1)) for n in LENGTHS]},
+        "masks": {"slow": [rng.random((n // 2, 2)) < 0.8 for n in LENGTHS]},
+        "totals": {"shares": [values.sum(1) for values in shares]},
+        "clocks": {"slow": 2},
+        "per_sequence": ["label"],
+        "times": [np.cumsum(rng.uniform(0.01, 0.3, n)) for n in LENGTHS],
+        "channel_names": {"y": ["a", "b", "c"]},
+        "standardise": {"slow": (0.5, 2.0)},
+    }
+
+
+def on_disk(given: Any, folder: Path, name: str = "array") -> Any:
+    """The same, every array a file that is mapped into memory."""
+    if isinstance(given, dict):
+        return {key: on_disk(value, folder, f"{name}-{key}") for key, value in given.items()}
+    if isinstance(given, list) and isinstance(given[0], np.ndarray):
+        return [on_disk(value, folder, f"{name}-{i}") for i, value in enumerate(given)]
+    if isinstance(given, np.ndarray):
+        np.save(folder / f"{name}.npy", given)
+        return np.load(folder / f"{name}.npy", mmap_mode="r")
+    return given
+
+
+def both(folder: Path) -> tuple[lr.SequenceData, lr.StoredSequences]:
+    given = arrays()
+    files = {k: v if k in ("clocks", "standardise") else on_disk(v, folder, k) for k, v in given.items()}
+    return lr.SequenceData.from_arrays(**given), lr.StoredSequences.from_arrays(**files)
+
+
+def assert_same(first: lr.SequenceData, second: lr.SequenceData) -> None:
+    for field in dataclasses.fields(first):
+        here, there = getattr(first, field.name), getattr(second, field.name)
+        if isinstance(here, dict):
+            assert here.keys() == there.keys()
+            assert all(torch.equal(here[name], there[name]) for name in here), field.name
+        elif isinstance(here, torch.Tensor):
+            assert torch.equal(here, there), field.name
+        elif isinstance(here, np.ndarray):
+            assert np.array_equal(here, there), field.name
+        else:
+            assert here == there, field.name
+
+
+@pytest.mark.parametrize("numbers", [1, 40, 2**24])
+def test_what_is_read_is_what_the_arrays_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
+    monkeypatch.setattr(stored_module, "READ_AT_ONCE", numbers)  # how the door's pass is cut changes nothing
+    data, stored = both(tmp_path)
+    assert_same(data, stored.load())
+    indices = torch.tensor([3, 1])
+    assert_same(data.batch(indices), stored.batch(indices))
+    assert_same(data.batch(indices, padded_as=torch.arange(5)), stored.batch(indices, padded_as=torch.arange(5)))
+    assert_same(data[[0, 3]], stored[[0, 3]].load())
+    assert_same(data.batch(indices).time_slice(2, 6), stored.in_windows().batch(indices).time_slice(2, 6))
+    assert_same(data.time_slice(8, 12), stored.time_slice(8, 12))
+    assert (stored.padded, stored.num_steps, len(stored)) == (True, 12, 5)
+    assert repr(stored) == repr(data).replace("SequenceData", "StoredSequences")
+
+
+def test_equal_sequences_have_different_keys_wherever_the_pass_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_module, "READ_AT_ONCE", 1)
+    counts = np.ones((4, 5, 2))
+    data, stored = lr.SequenceData.from_arrays({"y": counts}), lr.StoredSequences.from_arrays({"y": counts})
+    assert stored.keys == data.keys
+    assert stored[:2].overlaps(data[1:]) == 1
+
+
+def test_parts_of_a_split_are_not_read_yet() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(1.0, (20, 5, 2))
+    parts = lr.StoredSequences.from_arrays({"y": counts}).split(0.6, 0.2, 0.2, seed=3)
+    for part, expected in zip(
+        parts, lr.SequenceData.from_arrays({"y": counts}).split(0.6, 0.2, 0.2, seed=3), strict=True
+    ):
+        assert isinstance(part, lr.StoredSequences)
+        assert_same(expected, part.load())
+
+
+class Watched:
+    """An array that counts how many numbers are taken out of it at once."""
+
+    def __init__(self, values: np.ndarray[Any, Any]) -> None:
+        self.values, self.shape, self.largest, self.reads = values, values.shape, 0, 0
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, item: Any) -> Any:
+        found = self.values[item]
+        self.largest, self.reads = max(self.largest, found.size), self.reads + 1
+        return found
+
+
+def parts_for(data: Any) -> tuple[lr.LatentRNN, lr.Guide]:
+    heads: dict[str, lr.Observation] = {"y": lr.Poisson()}
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(4), latent=lr.Innovations(2, initial=2), observations=heads)
+    return model, lr.Guide(model, encoder=lr.RNNEncoder(3, direction="causal"))
+
+
+def simple(sequences: int = 10, steps: int = 30, seed: int = 0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(steps // 2, steps + 1, sequences)
+    counts = [rng.poisson(1.0, (n, 3)).astype(np.float64) for n in lengths]
+    counts[1][2, 0] = np.nan
+    return {"observations": {"y": counts}, "covariates": {"drive": [rng.normal(size=(n, 1)) for n in lengths]}}
+
+
+def same_weights(first: lr.FitResult, second: lr.FitResult) -> bool:
+    pairs = zip((first.model, first.guide), (second.model, second.guide), strict=True)
+    return all(
+        torch.equal(a, b)
+        for x, y in pairs
+        for a, b in zip(x.state_dict().values(), y.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("settings", [{}, {"window": lr.Window(8)}, {"batch_size": 100}], ids=["", "windows", "one"])
+def test_a_fit_to_files_is_that_to_arrays(tmp_path: Path, settings: dict[str, Any]) -> None:
+    data, validation = (lr.SequenceData.from_arrays(**simple(seed=seed)) for seed in (0, 1))
+    stored = lr.StoredSequences.from_arrays(**on_disk(simple(), tmp_path, "train"))
+    stored_validation = lr.StoredSequences.from_arrays(**on_disk(simple(seed=1), tmp_path, "valid"))
+    plan = {"batch_size": 3, "steps": 14, "progress": False, "device": "cpu", "coordinated_dropout": 0.2} | settings
+    plan["stopping"] = lr.EarlyStopping(every=5)
+    model, guide = parts_for(data)
+    first = lr.fit(model, guide, data, validation, **plan)
+    second = lr.fit(model, guide, stored, stored_validation, **plan)
+    assert same_weights(first, second)
+    assert first.used == second.used
+    for name, values in first.history.items():
+        # a validation in files goes batch by batch, with other random numbers
+        tolerance = {"abs": 20.0} if name.startswith("validation") and name != "validation_step" else {"rel": 1e-4}
+        assert second.history[name] == pytest.approx(values, **tolerance)
+
+
+def test_a_fit_reads_no_more_than_a_window_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_module, "STARTING_VALUES", 40 * 4)
+    rng = np.random.default_rng(0)
+    counts = Watched(rng.poisson(1.0, (6, 400, 3)))
+    stored = lr.StoredSequences.from_arrays({"y": counts})
+    assert counts.largest == 400 * 3  # the door looks at one sequence at a time
+    model, guide = parts_for(stored)
+    monkeypatch.setattr(svi, "_check_data", lambda model, data: None)  # which looks at all of it, as the door does
+    counts.largest = counts.reads = 0
+    lr.fit(model, guide, stored, steps=12, batch_size=2, window=lr.Window(20), progress=False)
+    assert counts.largest == 53 * 3  # starting values; a window has 20
+    assert 12 * 2 <= counts.reads <= 14 * 2
+
+
+def test_the_next_batch_is_read_while_this_one_is_fitted() -> None:
+    counts = Watched(np.random.default_rng(0).poisson(1.0, (6, 10, 3)))
+    stored = lr.StoredSequences.from_arrays({"y": counts})
+    stored.expect(torch.tensor([4, 5]))
+    stored._coming[next(iter(stored._coming))].result()
+    counts.reads = 0
+    assert stored.batch(torch.tensor([4, 5])).num_sequences == 2
+    assert counts.reads == 0
+    assert not stored._coming
+    stored.batch(torch.tensor([4, 5]))
+    assert counts.reads == 2
+    stored.close()
+    assert not stored._reader
+
+
+def test_hdf5_is_read_as_it_is(tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).poisson(1.0, (6, 10, 3))
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["counts"] = counts
+    with h5py.File(tmp_path / "data.h5") as file:
+        stored = lr.StoredSequences.from_arrays({"y": file["counts"]}, dt=0.01)
+        assert_same(lr.SequenceData.from_arrays({"y": counts}, dt=0.01), stored.load())
+
+
+BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "infinite": (
+        {"observations": {"y": np.where(np.arange(60).reshape(5, 6, 2) == 50, np.inf, 1.0)}},
+        ValueError,
+        r"finite values, found inf at sequence 0, step 1, channel 0 \(sequences counted from sequence 4\)",
+    ),
+    "other channels": ({"observations": {"y": [np.ones((3, 2)), np.ones((3, 4))]}}, ValueError, "channels"),
+    "other sequences": (
+        {"observations": {"y": np.ones((3, 4, 2))}, "covariates": {"x": np.ones((2, 4, 1))}},
+        ValueError,
+        "expected 3 sequences, found 2",
+    ),
+    "no numbers": (
+        {"observations": {"y": np.ones((3, 4, 2))}, "standardise": ["y"]},
+        TypeError,
+        "stored data need numbers",
+    ),
+    "no head": ({"observations": {}}, ValueError, "at least one head"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_wrong_in_files_is_found_at_the_door(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_module, "READ_AT_ONCE", 1)
+    given, kind, message = BAD[case]
+    with pytest.raises(kind, match=message):
+        lr.StoredSequences.from_arrays(**given)
+
+
+def test_support_is_checked_in_all_sequences_and_numbers_of_each_are_refused() -> None:
+    counts = np.ones((5, 6, 2))
+    stored = lr.StoredSequences.from_arrays({"y": counts})
+    model, guide = parts_for(stored)
+    with pytest.raises(ValueError, match="stored data have too many of"):
+        lr.fit(model, lr.Guide(model, family=lr.PerSequence(lr.MeanField())), stored, steps=1)
+    counts[4, 0, 0] = -1.0
+    with pytest.raises(ValueError, match="non-negative integers"):
+        lr.fit(model, guide, lr.StoredSequences.from_arrays({"y": counts}), steps=1)
+    with pytest.raises(TypeError, match="found StoredSequences"):
+        lr.Posterior(model, guide, stored)  # type: ignore[arg-type]
