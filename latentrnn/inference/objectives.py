@@ -235,7 +235,7 @@ class WeightedDraws:
 
     def __init__(self, at: Evaluation, *, detached: bool) -> None:
         self.at = at
-        self._share: Tensor | None = None
+        self._share = _Share()
         shown = at.data if at.guide_data is None else at.guide_data
         parameter_sites = at.guide.parameter_sites
         fixed = Trace() if parameter_sites is None else poutine.trace(parameter_sites).get_trace()
@@ -261,18 +261,13 @@ class WeightedDraws:
             if name in LATENTS:
                 value = site["value"].clone()
                 if value.requires_grad:
-                    value.register_hook(self._scaled)
+                    value.register_hook(self._share)
                 copied.nodes[name] = {**site, "value": value}
         return copied
 
-    def _scaled(self, gradient: Tensor) -> Tensor:
-        if self._share is None:
-            return gradient
-        return gradient * self._share.reshape(*self._share.shape, *[1] * (gradient.dim() - self._share.dim()))
-
     def scale_gradients(self, share: Tensor) -> None:
         """Multiply what flows back into each draw, (particle, sequence), by `share`."""
-        self._share = share
+        self._share.value = share
 
     def _terms(self) -> Terms:
         log_likelihood, kl = {}, {}
@@ -307,6 +302,22 @@ class WeightedDraws:
                 gain = site["fn"].log_prob(site["value"]) - other["fn"].log_prob(other["value"])
                 total = total + at.kl_weight * gain
         return total
+
+
+class _Share:
+    """What the gradients of draws are multiplied by.
+
+    Hooks live as long as the graph and the graph as long as its hooks, where no collector can see it: so the hook knows
+    the share alone, and nothing that leads back to the draws.
+    """
+
+    def __init__(self) -> None:
+        self.value: Tensor | None = None
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        if self.value is None:
+            return gradient
+        return gradient * self.value.reshape(*self.value.shape, *[1] * (gradient.dim() - self.value.dim()))
 
 
 def parameter_kl(fixed: Trace, model_trace: Trace, data: SequenceData) -> Tensor:

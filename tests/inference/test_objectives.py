@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from itertools import pairwise
 
 import numpy as np
@@ -178,6 +179,26 @@ def test_a_fit_by_each_raises_its_bound(objective: str, tmp_path) -> None:
     assert result.settings["objective"]["class"] == type(BOUNDS[objective]).__name__
     result.save(tmp_path / "fit")
     assert lr.load(tmp_path / "fit").settings["objective"] == result.settings["objective"]
+
+
+@pytest.mark.parametrize("objective", [*BOUNDS.values(), lr.FIVO()], ids=[*BOUNDS, "FIVO"])
+@pytest.mark.parametrize("family", [lr.MeanField(), lr.Markov(3), lr.Combiner()], ids=lambda family: repr(family))
+def test_steps_leave_nothing_behind(objective: lr.Objective, family: lr.Family) -> None:
+    """Whatever a step draws and derives is gone when it is done: a graph that held itself would fill the memory."""
+    data = make_data(OBSERVATIONS["poisson"])
+    model, _ = make_model("gru", "markov normal", "poisson", data)
+    guide = lr.Guide(model, encoder=lr.RNNEncoder(4), family=family).double()
+
+    def tensors_after_a_step() -> int:
+        objective.step(Evaluation(model, guide, data, PARTICLES)).surrogate.backward()
+        gc.collect()
+        return sum(issubclass(type(item), Tensor) for item in gc.get_objects())
+
+    tensors_after_a_step()  # gradients and caches
+    first = tensors_after_a_step()
+    for _ in range(3):
+        last = tensors_after_a_step()
+    assert last <= first
 
 
 def test_mistakes() -> None:
