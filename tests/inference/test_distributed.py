@@ -160,7 +160,9 @@ def test_signals_to_one_process_end_all_at_the_same_step(tmp_path: Path) -> None
     assert done.returncode != 0
     assert f"fit: terminated at step 12; {other / 'checkpoint'} holds a checkpoint of it" in done.stderr
     alone = fit_here(checkpoint=other / "checkpoint", checkpoint_every=0, resume=True)
-    assert alone.events == ["step 12: resumed under processes 1, not 2, so that the last digits can differ"]
+    (event,) = alone.events
+    assert event.startswith("step 12: resumed under ")
+    assert "processes 1, not 2" in event
     assert_same(written(alone) | {"events": []}, written(fit_here()))
 
 
