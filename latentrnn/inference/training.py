@@ -123,6 +123,7 @@ class Run:
         self.watch = Watch(plan.rollback.tolerance, self.train_steps, plan.head_weights)
         self.step, self.stale = 0, 0  # the next step, and evaluations without improvement
         self.finished = False
+        self.pending: list[Report] = []  # since the last one that was written down
         # so far, what they left of the learning rate, and the first step after the last one
         self.rollbacks, self.shrink, self.restart = 0, 1.0, 0
         self.good = [self.snapshot()]  # the last two; the older one is far enough from where trouble is seen
@@ -145,12 +146,16 @@ class Run:
                     self._leave(end, keeper)
             if keeper is not None and self.finished:
                 keeper.write(self, finished=True)
+        self.conclude()
+
+    def conclude(self) -> None:
+        """Keep the weights that are to be kept."""
         self.average.swap()
         if math.isfinite(self.best_bound):
             self.model.load_state_dict(self.best[0])
             self.guide.load_state_dict(self.best[1])
         else:
-            self.best_step = min(self.step, plan.steps - 1)
+            self.best_step = min(self.step, self.plan.steps - 1)
 
     def _leave(self, end: ProcessLost | Terminated, keeper: Keeper | None) -> NoReturn:
         """End a fit whose processes cannot go on together: write down where it was, and say so."""
@@ -190,53 +195,73 @@ class Run:
         put_back(snapshot, self.model, self.guide, self.engine, self.average.values)
 
     def _steps(self, bar: tqdm, keeper: Keeper | None) -> None:
-        plan, pending = self.plan, []
         self._mark()
-        while self.step < plan.steps:
-            step, last = self.step, self.step + 1 == plan.steps
+        while self.step < self.plan.steps:
             batch = self.batches.next()
-            with self.processes.draws(batch, plan.num_particles):
-                pending.append(self._gradient(batch, step, self.stale))
-            look = (step + 1) % self.look_every == 0 or last
-            if look:
-                trouble = self._look(pending[-self.look_every :])
-                if trouble is not None:
-                    if not self._go_back(trouble):
-                        return
-                    pending.clear()
-                    self.step += 1
-                    self._mark()
-                    bar.update()
-                    continue
-            self.engine.step()
-            self.average.update(step)
-            bar.update()
-            if (step + 1) % plan.report_every == 0 or last:
-                self._report(pending[-1], bar)
-                pending.clear()
-            self.step += 1
-            self._mark()
-            if self.validation is not None and ((step + 1) % plan.stopping.every == 0 or last):
-                improved = self._evaluate(self.validation, step)
-                self.stale = 0 if improved or plan.kl.weight(step, plan.steps) < 1 else self.stale + 1
-                if not last and plan.stopping.patience is not None and self.stale >= plan.stopping.patience:
-                    self.stop_reason = (
-                        f"converged: the validation ELBO has not improved for {self.stale} evaluations; the weights "
-                        f"of step {self.best_step} are kept"
-                    )
-                    return
-            if look:
-                self.processes.heed()
-                if keeper is not None:
-                    keeper.write(self)
+            with self.processes.draws(batch, self.plan.num_particles):
+                report = self._gradient(batch, self.step, self.stale)
+            if not self.advance(report, bar, keeper):
+                return
 
-    def _gradient(self, batch: SequenceData, step: int, stale: int) -> _Report:
+    def advance(self, report: Report, bar: tqdm, keeper: Keeper | None = None) -> bool:
+        """Take the step whose gradient is in place, look at what came out, and return whether to go on."""
+        plan, pending = self.plan, self.pending
+        step, last = self.step, self.step + 1 == plan.steps
+        pending.append(report)
+        look = (step + 1) % self.look_every == 0 or last
+        if look:
+            trouble = self._look(pending[-self.look_every :])
+            if trouble is not None:
+                if not self._go_back(trouble):
+                    return False
+                pending.clear()
+                self.step += 1
+                self._mark()
+                bar.update()
+                return True
+        self.engine.step()
+        self.average.update(step)
+        bar.update()
+        if (step + 1) % plan.report_every == 0 or last:
+            self._report(report, bar)
+            pending.clear()
+        self.step += 1
+        self._mark()
+        if self.validation is not None and ((step + 1) % plan.stopping.every == 0 or last):
+            improved = self._evaluate(self.validation, step)
+            self.stale = 0 if improved or plan.kl.weight(step, plan.steps) < 1 else self.stale + 1
+            if not last and plan.stopping.patience is not None and self.stale >= plan.stopping.patience:
+                self.stop_reason = (
+                    f"converged: the validation ELBO has not improved for {self.stale} evaluations; the weights "
+                    f"of step {self.best_step} are kept"
+                )
+                return False
+        if look:
+            self.processes.heed()
+            if keeper is not None:
+                keeper.write(self)
+        return True
+
+    def _gradient(self, batch: SequenceData, step: int, stale: int) -> Report:
         """Put the gradient of one step in place, and return what there is to say about it."""
+        loss, terms = self.loss(batch, step)
+        self.engine.zero_grad(set_to_none=True)
+        loss.backward()
+        return self.reported(step, stale, self.processes.reduce(self.parameters, terms, batch))
+
+    def reported(self, step: int, stale: int, terms: dict[str, Tensor]) -> Report:
+        """Make the gradient that was put in place ready for the step, and return what there is to say about it."""
         plan = self.plan
-        weight = plan.kl.weight(step, plan.steps)
         rate = self.shrink * plan.optimiser.learning_rate * plan.learning_rate_schedule.factor(step, plan.steps, stale)
         for group in self.engine.param_groups:
             group["lr"] = rate
+        norm = nn.utils.clip_grad_norm_(self.parameters, plan.optimiser.clip_norm)
+        return Report(step, plan.kl.weight(step, plan.steps), rate, terms | {"gradient": norm})
+
+    def loss(self, batch: SequenceData, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch, and its terms in nats for the whole plate."""
+        plan = self.plan
+        weight = plan.kl.weight(step, plan.steps)
         shown, scored = batch, batch
         reweighted: dict[str, float] = {}
         if plan.coordinated_dropout and self.guide.encoder is not None:
@@ -262,15 +287,11 @@ class Run:
         added = sum(((w - 1) * terms.log_likelihood[name] for name, w in plan.head_weights.items()), torch.zeros(()))
         loss = (coupled - surrogate - added) / self.train_steps
         reported = {f"coupling/{c.label}": value.detach() for c, value in penalties.items()}
-        self.engine.zero_grad(set_to_none=True)
-        loss.backward()
         if plan.objective.name != "elbo":  # which the terms add up to
             reported[plan.objective.name] = bound
-        found = self.processes.reduce(self.parameters, _detached(terms) | reported, batch)
-        norm = nn.utils.clip_grad_norm_(self.parameters, plan.optimiser.clip_norm)
-        return _Report(step, weight, rate, found | {"gradient": norm})
+        return loss, _detached(terms) | reported
 
-    def _look(self, recent: list[_Report]) -> Trouble | None:
+    def _look(self, recent: list[Report]) -> Trouble | None:
         """Look at the terms of some steps; where all is well, remember what can be gone back to."""
         names = list(recent[-1].terms)
         terms = [[value.to(self.train.device, torch.float64) for value in report.terms.values()] for report in recent]
@@ -313,7 +334,7 @@ class Run:
         self.watch.forget()
         return True
 
-    def _report(self, report: _Report, bar: tqdm) -> None:
+    def _report(self, report: Report, bar: tqdm) -> None:
         values = {k: float(v) / len(self.train) for k, v in report.terms.items() if k != "gradient"}
         likelihood = sum(v for k, v in values.items() if k.startswith("log_likelihood/"))
         elbo = likelihood - sum(v for k, v in values.items() if k.startswith("kl/"))
@@ -395,7 +416,9 @@ class _Average:
             value.copy_(kept)
 
 
-class _Report(NamedTuple):
+class Report(NamedTuple):
+    """What there is to say about one step."""
+
     step: int
     kl_weight: float
     learning_rate: float
