@@ -1,7 +1,7 @@
 """Spikes from fluorescence of cells never seen before: a joint state-space model against two deconvolvers.
 
 `python benchmarks/calcium.py` writes `benchmarks/results/calcium.md`; it needs `pip install oasis-deconv` and, in the
-folder LATENTRNN_SHARED or ../shared/data, calcium_groundtruth/: fluorescence and true spikes of single neurons (Chen et
+folder LATENTRNN_SHARED or ../shared, data/calcium_groundtruth/: fluorescence and true spikes of single neurons (Chen et
 al. 2013, as gathered by Rupprecht et al. 2021). Each cell is judged by what was fitted to the other cells of its data
 set, the weight of the spikes in the joint model's loss being chosen by leaving out one of these at a time.
 """
@@ -56,7 +56,7 @@ Cell = list[Epoch]
 
 def folder() -> Path:
     """Where the recordings are."""
-    return Path(os.environ.get("LATENTRNN_SHARED", ROOT.parent / "shared" / "data")) / "calcium_groundtruth"
+    return Path(os.environ.get("LATENTRNN_SHARED", ROOT.parent / "shared")) / "data" / "calcium_groundtruth"
 
 
 def load_cells(dataset: str) -> dict[str, Cell]:
@@ -275,7 +275,9 @@ def main() -> None:
     options = parser.parse_args()
     missing = [name for name in DATASETS.values() if not any((folder() / name).glob("*.mat"))]
     if missing:
-        print(f"skipped: no recordings of {', '.join(missing)} in {folder()}; set LATENTRNN_SHARED to its parent")
+        print(
+            f"skipped: no recordings of {', '.join(missing)} in {folder()}; LATENTRNN_SHARED names the folder above data/"
+        )
         return
     if importlib.util.find_spec("oasis") is None:
         print("skipped: the rival is not installed; pip install oasis-deconv")

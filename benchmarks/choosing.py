@@ -1,7 +1,7 @@
 """The trade-offs of docs/choosing.md, measured: cell, direction of the encoder, family of counts, family of the guide.
 
 `python benchmarks/choosing.py` writes `benchmarks/results/choosing.md`, in about ten minutes of one core. It needs, in
-the folder LATENTRNN_SHARED or ../shared/data, emg_myo/, ecg_beats_ucr/, monkey_reach_bmi/, counts_tscount/ and
+the folder LATENTRNN_SHARED or ../shared, data/: emg_myo/, ecg_beats_ucr/, monkey_reach_bmi/, counts_tscount/ and
 counts_surveillance/, and for the last two `pip install rdata`; questions whose data are absent are left out. Within a
 question the arms have the same data, steps and optimiser, and the weights that are best on the validation part are
 kept; scores are of a test part that served for nothing else.
@@ -74,7 +74,7 @@ class Question:
 
 def folder() -> Path:
     """Where the data are."""
-    return Path(os.environ.get("LATENTRNN_SHARED", ROOT.parent / "shared" / "data"))
+    return Path(os.environ.get("LATENTRNN_SHARED", ROOT.parent / "shared")) / "data"
 
 
 # -- data -----------------------------------------------------------------------------------------------------------
@@ -343,7 +343,7 @@ def absent(question: Question) -> str | None:
     """What a question lacks, in words."""
     for name in question.needs:
         if not (folder() / name).is_dir():
-            return f"no {name} in {folder()}; set LATENTRNN_SHARED to the folder that holds it"
+            return f"no {name} in {folder()}; LATENTRNN_SHARED names the folder above data/"
         if name in READ_BY_RDATA and importlib.util.find_spec("rdata") is None:
             return f"{name} needs rdata; pip install rdata"
     return None

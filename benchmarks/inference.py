@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "inference.md")
     options = parser.parse_args()
     if not all((FILES / f"{name}.npz").exists() for name in NAMES):
-        print(f"skipped: no lgssm_*.npz in {FILES}; set LATENTRNN_SHARED to its parent")
+        print(f"skipped: no lgssm_*.npz in {FILES}; LATENTRNN_SHARED names the folder above oracles/")
         return
     start = time.perf_counter()
     tasks = [(name, cut, family) for family in options.families for name in NAMES for cut in CUTS]

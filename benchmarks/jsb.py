@@ -2,7 +2,7 @@
 
 `python benchmarks/jsb.py` writes `benchmarks/results/jsb.md`; `--steps` and `--models` choose how long and what, and
 the device is a GPU where there is one. Data: JSB_Chorales.mat (Boulanger-Lewandowski, Bengio, Vincent 2012) in the
-folder LATENTRNN_SHARED or ../shared/data, polyphonic_music/: 229, 76 and 77 pieces of 88 keys, a step per beat. The
+folder LATENTRNN_SHARED or ../shared, data/polyphonic_music/: 229, 76 and 77 pieces of 88 keys, a step per beat. The
 weights kept are those with the best bound on the validation pieces; the test pieces are looked at once.
 """
 
@@ -34,7 +34,7 @@ PUBLISHED = (  # nats per step; a bound where it says so
 
 def folder() -> Path:
     """Where the recordings are."""
-    return Path(os.environ.get("LATENTRNN_SHARED", ROOT.parent / "shared" / "data")) / "polyphonic_music"
+    return Path(os.environ.get("LATENTRNN_SHARED", ROOT.parent / "shared")) / "data" / "polyphonic_music"
 
 
 def load() -> tuple[lr.SequenceData, lr.SequenceData, lr.SequenceData]:
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "jsb.md")
     options = parser.parse_args()
     if not (folder() / "JSB_Chorales.mat").exists():
-        print(f"skipped: no JSB_Chorales.mat in {folder()}; set LATENTRNN_SHARED to its parent")
+        print(f"skipped: no JSB_Chorales.mat in {folder()}; LATENTRNN_SHARED names the folder above data/")
         return
     train, valid, test = load()
     rows, curves = [], []

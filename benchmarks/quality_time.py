@@ -1,7 +1,7 @@
 """Held-out score against training time: co-smoothing of motor cortex, with the true ELBO, over seeds.
 
 `python benchmarks/quality_time.py` writes `benchmarks/results/quality_time.md`. The data, 98 units of motor cortex in
-800 reaches, are in the folder LATENTRNN_SHARED or ../shared/data, monkey_reach_bmi/. The protocol:
+800 reaches, are in the folder LATENTRNN_SHARED or ../shared, data/monkey_reach_bmi/. The protocol:
 
 - The first 19 bins (of 20 ms) of every trial. By index from zero, trials with index mod 10 = 9 test, = 8 validate, the
   others train. Channels with index mod 4 = 0 (25 of 98) are hidden from the encoder; all are predicted.
@@ -40,7 +40,7 @@ BINS = 19
 
 def folder() -> Path:
     """Where the recordings are."""
-    return Path(os.environ.get("LATENTRNN_SHARED", ROOT.parent / "shared" / "data")) / "monkey_reach_bmi"
+    return Path(os.environ.get("LATENTRNN_SHARED", ROOT.parent / "shared")) / "data" / "monkey_reach_bmi"
 
 
 def load() -> tuple[lr.SequenceData, lr.SequenceData, lr.SequenceData]:
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "quality_time.md")
     options = parser.parse_args()
     if not (folder() / "monkey_features_300.csv").exists():
-        print(f"skipped: no monkey_features_300.csv in {folder()}; set LATENTRNN_SHARED to its parent")
+        print(f"skipped: no monkey_features_300.csv in {folder()}; LATENTRNN_SHARED names the folder above data/")
         return
     rate = gflops()
     torch.set_num_threads(options.threads)

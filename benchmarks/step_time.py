@@ -30,8 +30,7 @@ from benchmarks.rivals.per_step import PerStep
 from benchmarks.rivals.plain import DeepMarkov, Innovations
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get("LATENTRNN_SHARED", ROOT.parent / "shared" / "data"))
-REFERENCES = [folder / "references" / "plain_torch.py" for folder in (SHARED, SHARED.parent)]
+REFERENCES = Path(os.environ.get("LATENTRNN_SHARED", ROOT.parent / "shared")) / "references" / "plain_torch.py"
 WARM_UP = 3
 Step = Callable[[], Any]
 
@@ -77,7 +76,7 @@ def deep_markov(y: torch.Tensor, lengths: torch.Tensor, z: int, emission: int, t
         latent=lr.MarkovNormal("state"),
         observations={"notes": lr.Bernoulli(readout=lr.MLPReadout(emission, layers=2, activation="relu"))},
     )
-    encoder = lr.RNNEncoder(hidden, direction="backward")
+    encoder = lr.RNNEncoder(hidden, direction="backward", cell="relu")
     return data, model, lr.Guide(model, encoder=encoder, family=lr.Combiner())
 
 
@@ -125,15 +124,14 @@ def contestants(shape: str) -> tuple[Any, dict[str, Step]]:
 
 def reference() -> ModuleType | None:
     """The rivals that others wrote, where they are at hand."""
-    for path in REFERENCES:
-        if path.exists():
-            spec = importlib.util.spec_from_file_location("plain_torch", path)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            return module
-    return None
+    if not REFERENCES.exists():
+        return None
+    spec = importlib.util.spec_from_file_location("plain_torch", REFERENCES)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @dataclass(frozen=True)

@@ -110,18 +110,18 @@ def test_loaders_read_what_is_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path:
     rng = np.random.default_rng(0)
     monkeypatch.setenv("LATENTRNN_SHARED", str(tmp_path))
     for name in ("emg_myo", "ecg_beats_ucr", "monkey_reach_bmi"):
-        (tmp_path / name).mkdir()
+        (tmp_path / "data" / name).mkdir(parents=True)
     signal = rng.integers(-40, 40, size=(12_000, 9))
-    np.savetxt(tmp_path / "emg_myo" / "35622-1_0.txt", signal, delimiter=",")
-    (tmp_path / "emg_myo" / "SOURCE.txt").write_text("no recording\n")
+    np.savetxt(tmp_path / "data" / "emg_myo" / "35622-1_0.txt", signal, delimiter=",")
+    (tmp_path / "data" / "emg_myo" / "SOURCE.txt").write_text("no recording\n")
     train, valid, test = choosing.load_emg()
     assert [len(part) for part in (train, valid, test)] == [8, 1, 3]  # of 12 sequences
     expected = np.log1p(np.abs(signal[: choosing.EMG_SAMPLES, :8]).mean(0))
     np.testing.assert_allclose(train.observations["signal"][0, 0].numpy(), expected, rtol=1e-5)
     counts, trial = rng.poisson(1.0, size=(30 * 10, 8)), np.repeat(np.arange(1, 31), 10)
-    np.savetxt(tmp_path / "monkey_reach_bmi" / "monkey_features_300.csv", counts, delimiter=",")
+    np.savetxt(tmp_path / "data" / "monkey_reach_bmi" / "monkey_features_300.csv", counts, delimiter=",")
     targets = np.concatenate([np.zeros((300, 4)), trial[:, None]], 1)
-    np.savetxt(tmp_path / "monkey_reach_bmi" / "monkey_targets_300.csv", targets, delimiter=",")
+    np.savetxt(tmp_path / "data" / "monkey_reach_bmi" / "monkey_targets_300.csv", targets, delimiter=",")
     parts = choosing.load_cosmoothing()
     assert sum(len(part) for part in parts) == 30
     assert [parts[0].observations[name].shape[-1] for name in ("heldin", "heldout")] == [6, 2]
