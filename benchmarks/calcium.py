@@ -275,9 +275,8 @@ def main() -> None:
     options = parser.parse_args()
     missing = [name for name in DATASETS.values() if not any((folder() / name).glob("*.mat"))]
     if missing:
-        print(
-            f"skipped: no recordings of {', '.join(missing)} in {folder()}; LATENTRNN_SHARED names the folder above data/"
-        )
+        names = ", ".join(missing)
+        print(f"skipped: no recordings of {names} in {folder()}; LATENTRNN_SHARED names the folder above data/")
         return
     if importlib.util.find_spec("oasis") is None:
         print("skipped: the rival is not installed; pip install oasis-deconv")

@@ -50,14 +50,14 @@ def load() -> tuple[lr.SequenceData, lr.SequenceData, lr.SequenceData]:
 
 
 def markov(spec: lr.DataSpec) -> tuple[lr.LatentRNN, lr.Guide]:
-    """A deep Markov model: the state itself is random, and nothing of the past is seen but through it."""
+    """The deep Markov model in the sizes that were published, with its own guide."""
     model = lr.LatentRNN(
         spec,
-        transition=lr.GatedTransition(64, width=100),
+        transition=lr.GatedTransition(100, width=200),
         latent=lr.MarkovNormal("state"),
-        observations={"notes": lr.Bernoulli(readout=lr.MLPReadout(100))},
+        observations={"notes": lr.Bernoulli(readout=lr.MLPReadout(100, layers=2, activation="relu"))},
     )
-    return model, lr.Guide(model, encoder=lr.RNNEncoder(150, direction="backward"), family=lr.Markov(100))
+    return model, lr.Guide(model, encoder=lr.RNNEncoder(600, direction="backward", cell="relu"), family=lr.Combiner())
 
 
 def recurrent(spec: lr.DataSpec) -> tuple[lr.LatentRNN, lr.Guide]:

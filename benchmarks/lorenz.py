@@ -59,7 +59,7 @@ KEPT = 4096  # of them, the likeliest of a trial
 DRAWS = 150  # of every posterior, for means and bands
 WIDTHS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)  # bins, of the Gaussian that smooths counts
 FACTORS = (3, 5)  # of Gaussian-process factor analysis
-STEPS = 1800  # of each fit
+STEPS = 8000  # of each fit
 
 Array = np.ndarray
 
@@ -275,7 +275,7 @@ def as_sequences(trials: Trials) -> lr.SequenceData:
     return lr.SequenceData.from_arrays({"spikes": trials.counts}, dt=BIN)
 
 
-def build(spec: lr.DataSpec, dim: int = 4, width: int = 64, encoder: int = 64) -> tuple[lr.LatentRNN, lr.Guide]:
+def build(spec: lr.DataSpec, dim: int = 3, width: int = 64, encoder: int = 96) -> tuple[lr.LatentRNN, lr.Guide]:
     """A state that moves in continuous time by a learned field, with noise of learned size; nothing of Lorenz in it."""
     model = lr.LatentRNN(
         spec,
@@ -283,13 +283,15 @@ def build(spec: lr.DataSpec, dim: int = 4, width: int = 64, encoder: int = 64) -
         latent=lr.MarkovNormal(),
         observations={"spikes": lr.Poisson()},
     )
-    return model, lr.Guide(model, encoder=lr.RNNEncoder(encoder, direction="bidirectional"), family=lr.Markov())
+    return model, lr.Guide(model, encoder=lr.RNNEncoder(encoder, direction="bidirectional"), family=lr.Markov(128))
 
 
 def fit(task: tuple[Protocol, int, int]) -> tuple[lr.FitResult, float]:
     """Fit to the training trials with a seed, so many steps; keep the weights of the best validation ELBO.
 
-    Also returns the processor's seconds.
+    The system has no noise. How little the model learns to have is a matter of the gradient: the usual one is the
+    noisier the nearer the guide comes to it, and one that sticks the landing is not. Also returns the processor's
+    seconds.
     """
     protocol, seed, steps = task
     begin = time.process_time()
@@ -302,9 +304,10 @@ def fit(task: tuple[Protocol, int, int]) -> tuple[lr.FitResult, float]:
         as_sequences(protocol.validation),
         seed=seed,
         steps=steps,
-        batch_size=32,
-        optimiser=lr.AdamW(learning_rate=8e-3, weight_decay=1e-3, averaging=0.98),
-        stopping=lr.EarlyStopping(every=200, patience=None),
+        batch_size=64,
+        objective=lr.ELBO(sticking_the_landing=True),
+        optimiser=lr.AdamW(learning_rate=6e-3, weight_decay=1e-3, averaging=0.98),
+        stopping=lr.EarlyStopping(every=500, patience=None),
         progress=False,
     )
     return result, time.process_time() - begin
@@ -506,7 +509,7 @@ def report(rows: list[list[Row]], seconds: list[float], steps: int, wall: float,
         "the attractor, weighed by the likelihood of the whole trial. Coverage is that of true rates by pointwise 90%",
         f"bands. The model: {len(seconds)} fits of {steps} steps, {statistics.mean(seconds):.0f} s of one core each on "
         "average; none dropped.",
-        "Its structure was chosen among three that were tried once each, with seed 0, in at most 800 steps, on these",
+        "Its structure was chosen among six that were tried once each, with seed 0, in at most 7000 steps, on these",
         "very trials. Where the effective sample size is small the exact posterior is better still than the smoother.",
         f"torch {torch.__version__}, numpy {np.__version__}, scipy {scipy.__version__}, elephant {elephant}, latentrnn "
         f"{lr.__version__}, {platform.machine()}, {wall:.0f} s in {processes} processes.",
