@@ -65,7 +65,7 @@ def read_arrays(
         for name, value in observations.items()
     }
     inputs = {name: _read_covariate(name, value, dtype) for name, value in covariates.items()}
-    stamps = None if times is None else _read_times(times)
+    stamps = None if times is None else read_times(times)
     lengths = _common_lengths(heads, inputs, stamps)
     num_steps, count = int(lengths.max()), len(lengths)
     sums = {name: _read_totals(name, value, heads[name]) for name, value in totals.items()}
@@ -208,7 +208,8 @@ def _refuse_unrepresentable(where: str, array: Array, observed: Array, index: in
         refuse(where, inexact, f"whole numbers up to {limit}, beyond which {dtype} is not exact", array, index)
 
 
-def _read_times(times: Any) -> list[Array]:
+def read_times(times: Any) -> list[Array]:
+    """Seconds of every step of every sequence, increasing."""
     stamps = [stamp.astype(np.float64) for stamp in read_vectors("times", times)]
     for index, stamp in enumerate(stamps):
         refuse("times", ~np.isfinite(stamp), "finite seconds", stamp, index)

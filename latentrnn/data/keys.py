@@ -13,18 +13,34 @@ from latentrnn.data.arrays import Array
 from latentrnn.data.spec import SequenceKey
 
 
+class ContentDigest:
+    """What identifies a sequence: a hash of its arrays, which may come in stretches of steps."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def add(self, name: str, shape: tuple[int, ...], stretches: Iterable[Array]) -> None:
+        """Take in one array of this shape."""
+        self._digest.update(f"{name} {shape}".encode())
+        for part in stretches:
+            # in float64 and without -0.0, so that the type in which the user holds the values does not matter
+            self._digest.update(np.ascontiguousarray(part.astype(np.float64) + 0.0).tobytes())
+
+    @property
+    def key(self) -> str:
+        """The hash of all that was taken in."""
+        return self._digest.hexdigest()
+
+
 def content_keys(contents: Mapping[str, list[Array]], lengths: Array) -> tuple[SequenceKey, ...]:
     """A key for each sequence from its arrays; the second sequence with the same content gets "#2", and so on."""
     seen: Counter[str] = Counter()
     keys = []
     for index, length in enumerate(lengths.tolist()):
-        digest = hashlib.blake2b(digest_size=16)
+        digest = ContentDigest()
         for name, arrays in contents.items():
-            # in float64 and without -0.0, so that the type in which the user holds the values does not matter
-            array = arrays[index].astype(np.float64) + 0.0
-            digest.update(f"{name} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        key = digest.hexdigest()
+            digest.add(name, arrays[index].shape, [arrays[index]])
+        key = digest.key
         seen[key] += 1
         keys.append(SequenceKey(key if seen[key] == 1 else f"{key}#{seen[key]}", 0, length))
     return tuple(keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,17 +16,18 @@ from torch import Tensor
 
 from latentrnn.data import batching, splitting
 from latentrnn.data.arrays import Array
-from latentrnn.data.door import read_stretch
-from latentrnn.data.keys import overlapping
+from latentrnn.data.door import read_stretch, read_times
+from latentrnn.data.keys import ContentDigest, overlapping
 from latentrnn.data.names import read_labels
 from latentrnn.data.padding import continued, first_observed
 from latentrnn.data.sequence_data import SequenceData
 from latentrnn.data.spec import DataSpec, SequenceKey
 from latentrnn.data.summary import describe
+from latentrnn.data.windowing import bounds
 
 CPU = torch.device("cpu")
-READ_AT_ONCE = 2**24  # numbers that the door reads at once, or one sequence where that is longer
-STARTING_VALUES = 2**26  # numbers from which a fit takes its starting baselines and scales
+READ_AT_ONCE = 2**20  # numbers that are read at once to look through everything
+STARTING_VALUES = 2**22  # numbers from which a fit takes its starting baselines and scales
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,12 @@ class _Source:
 
     def __len__(self) -> int:
         return len(self.value)
+
+    def shape(self, sequence: int) -> tuple[int, ...]:
+        """Return the shape of a sequence's array, which is not read."""
+        if isinstance(self.value, list | tuple):
+            return tuple(np.shape(self.value[sequence]))
+        return tuple(np.shape(self.value)[1:])
 
     def read(self, sequence: int, start: int | None = None, stop: int | None = None) -> Array:
         """Return steps `start` to `stop - 1` of a sequence; without them all that there is of it."""
@@ -51,9 +59,9 @@ class StoredSequences:
 
     Made by `from_arrays` from whatever is cut like an array: `np.load(path, mmap_mode="r")`, `np.memmap`, an h5py
     dataset, a zarr array, or lists of these, one for each sequence. The door's checks run over all of it once, some
-    sequences at a time. Given to `fit` it gives the weights that the same data in memory give, bit for bit, where
-    these have at most 2^26 numbers; of more, starting baselines and scales are those of evenly spaced sequences.
-    Everything else takes what fits in memory: `stored[:100].load()`.
+    sequences at a time, long ones stretch by stretch. Given to `fit` it gives the weights that the same data in memory
+    give, bit for bit, where these have at most four million numbers; of more, starting baselines and scales are those
+    of evenly spaced sequences. Everything else takes what fits in memory: `stored[:100].load()`.
 
     Args:
         sources: arrays by kind and name.
@@ -216,7 +224,7 @@ class StoredSequences:
         return self.time_slice(0, self.num_steps)
 
     def for_start(self) -> SequenceData:
-        """Return what starting values come from: all, or evenly spaced sequences of at most 2^26 numbers."""
+        """Return what starting values come from: all, or evenly spaced sequences of at most four million numbers."""
         width = sum(head.channels for head in self.spec.heads.values())
         width += sum(item.features for item in self.spec.covariates.values())
         count = STARTING_VALUES // (self.num_steps * width)
@@ -228,10 +236,24 @@ class StoredSequences:
         steps = max(STARTING_VALUES // width // self.spec.slowest, 1) * self.spec.slowest
         return dataclasses.replace(chosen.time_slice(0, steps), total=1, indices=None)
 
-    def through(self, numbers: int = READ_AT_ONCE) -> Iterator[SequenceData]:
-        """Read everything, some sequences at a time."""
-        for rows in _groups(self.host_lengths, self.spec, numbers):
-            yield self[rows].load()
+    def through(self, *, whole: bool = False) -> Iterator[tuple[SequenceData, int, int]]:
+        """Read everything, some sequences at a time, long ones stretch by stretch unless `whole`.
+
+        Returns:
+            What was read, the first of these sequences, and its first base step.
+        """
+        unit = math.lcm(*(head.clock for head in self.spec.heads.values()))
+        width = sum(head.channels for head in self.spec.heads.values())
+        width += sum(item.features for item in self.spec.covariates.values())
+        first = 0
+        while first < len(self):
+            count = max(1, READ_AT_ONCE // (int(self.host_lengths[first]) * width))
+            part = self[first : first + count]
+            steps = part.num_steps if count > 1 or whole else max(READ_AT_ONCE // width // unit, 1) * unit
+            for start in range(0, part.num_steps, steps):
+                stop = min(start + steps, part.num_steps)
+                yield dataclasses.replace(part.time_slice(start, stop), total=len(part), indices=None), first, start
+            first += count
 
     def split(
         self, train: float, valid: float, test: float, *, seed: int | None = None, stratify: Any = None
@@ -332,18 +354,6 @@ class StoredSequences:
         return {kind: stretches(kind) for kind in ("observations", "masks", "covariates", "totals")}
 
 
-def _groups(lengths: NDArray[np.int64], spec: DataSpec, numbers: int) -> Iterator[NDArray[np.int64]]:
-    """Return consecutive sequences that hold so many numbers together, or one that holds more."""
-    width = sum(head.channels for head in spec.heads.values()) + sum(i.features for i in spec.covariates.values())
-    held: list[int] = []
-    for row, length in enumerate(lengths.tolist()):
-        if held and (len(held) + 1) * max(length, *(int(lengths[i]) for i in held)) * width > numbers:
-            yield np.array(held)
-            held = []
-        held.append(row)
-    yield np.array(held)
-
-
 def _look_through(
     sources: dict[str, dict[str, _Source]], count: int, settings: dict[str, Any]
 ) -> tuple[DataSpec, NDArray[np.int64], tuple[SequenceKey, ...], dict[str, Tensor]]:
@@ -353,23 +363,30 @@ def _look_through(
     fillers: dict[str, Tensor] = {}
     first = 0
     while first < count:
-        # as many as one group may hold if all are as long as the first of it
-        stop = min(count, first + _fit_in(sources, first))
-        part = _door(sources, range(first, stop), settings)
-        if spec is None:
-            spec = part.spec
-        else:
-            spec.check_compatible(part.spec)
-        lengths += part.host_lengths.tolist()
-        for key in part.keys:
-            content = key.key.partition("#")[0]
+        shapes = [s.shape(first) for kind in ("observations", "covariates") for s in sources[kind].values()]
+        numbers = sum(math.prod(shape) for shape in shapes)
+        # as many as may be read at once if all are as long as the first of them
+        stop = min(count, first + max(1, READ_AT_ONCE // max(numbers, 1)))
+        length, found = 0, []
+        for place in _stretches(sources, first, settings) if stop - first == 1 else [None]:
+            part = _door(sources, range(first, stop), place, settings)
+            length += part.num_steps
+            found = [(key.key.partition("#")[0], key.stop) for key in part.keys]
+            if spec is None:
+                spec = part.spec
+            else:
+                spec.check_compatible(part.spec)
+            for name, head in part.spec.heads.items():
+                missing[name] += head.missing
+                values, there = first_observed(part.observations[name], part.masks[name])
+                before = fillers.get(name, torch.full_like(values, torch.nan))
+                fillers[name] = torch.where(before.isnan() & there, values, before)
+        if stop - first == 1:
+            found = [(_content(sources, first, settings), length)]
+        for content, steps in found:
             seen[content] += 1
-            keys.append(key._replace(key=content if seen[content] == 1 else f"{content}#{seen[content]}"))
-        for name, head in part.spec.heads.items():
-            missing[name] += head.missing
-            found, there = first_observed(part.observations[name], part.masks[name])
-            before = fillers.get(name, torch.full_like(found, torch.nan))
-            fillers[name] = torch.where(before.isnan() & there, found, before)
+            keys.append(SequenceKey(content if seen[content] == 1 else f"{content}#{seen[content]}", 0, steps))
+            lengths.append(steps)
         first = stop
     assert spec is not None
     heads = {name: dataclasses.replace(head, missing=missing[name] > 0) for name, head in spec.heads.items()}
@@ -377,23 +394,88 @@ def _look_through(
     return spec, np.array(lengths, np.int64), tuple(keys), {n: v.nan_to_num(1.0) for n, v in fillers.items()}
 
 
-def _fit_in(sources: dict[str, dict[str, _Source]], sequence: int) -> int:
-    numbers = 0
-    for kind in ("observations", "covariates"):
-        for source in sources[kind].values():
-            item = source.value[sequence] if isinstance(source.value, list | tuple) else None
-            shape = getattr(source.value, "shape", None)
-            size = np.size(item) if item is not None else int(np.prod(shape[1:])) if shape else READ_AT_ONCE
-            numbers += size
-    return max(1, READ_AT_ONCE // max(numbers, 1))
+def _stretches(
+    sources: dict[str, dict[str, _Source]], row: int, settings: dict[str, Any]
+) -> list[tuple[int, int] | None]:
+    """Return the stretches of one sequence that may be read at once; None, all of it, where its arrays do not agree."""
+    clocks, per_sequence = settings["clocks"] or {}, settings["per_sequence"]
+    counts, width = [], 0  # frames and clock of every array along time
+    for kind in ("observations", "masks", "totals", "covariates", "times"):
+        for name, source in sources[kind].items():
+            if kind != "covariates" and name in per_sequence:
+                continue
+            shape, clock = source.shape(row), 1 if kind in ("covariates", "times") else clocks.get(name, 1)
+            if not shape or not isinstance(clock, int) or clock < 1:
+                return [None]
+            counts.append((shape[0], clock))
+            width += math.prod(shape[1:]) if kind in ("observations", "covariates") else 0
+    length = max((frames * clock for frames, clock in counts if clock == 1), default=0)
+    length = length or max((frames * clock for frames, clock in counts), default=0)
+    if not length or any(frames != length // clock for frames, clock in counts):
+        return [None]
+    if sources["times"]:
+        read_times([sources["times"]["times"].read(row)])  # do they increase from stretch to stretch?
+    unit = math.lcm(*(clock for _, clock in counts))
+    at_once = max(READ_AT_ONCE // max(width, 1) // unit, 1) * unit
+    return list(bounds(length, at_once, unit))
 
 
-def _door(sources: dict[str, dict[str, _Source]], rows: range, settings: dict[str, Any]) -> SequenceData:
-    """Send some sequences through the door of `SequenceData`."""
+def _content(sources: dict[str, dict[str, _Source]], row: int, settings: dict[str, Any]) -> str:
+    """Return a sequence's identity by content as the door finds it, reading some steps at a time."""
+
+    def stretches(source: _Source) -> Iterator[Array]:
+        shape = source.shape(row)
+        at_once = max(1, READ_AT_ONCE // max(1, math.prod(shape[1:])))
+        for start in range(0, shape[0], at_once):
+            yield source.read(row, start, min(start + at_once, shape[0]))
+
+    def masks(name: str) -> Iterator[Array]:
+        given = sources["masks"].get(name)
+        seen = (_observed(values) for values in stretches(sources["observations"][name]))
+        if given is None:
+            return seen
+        return (here & there.astype(bool) for here, there in zip(seen, stretches(given), strict=False))
+
+    digest = ContentDigest()
+    for name in sorted(sources["observations"]):
+        source = sources["observations"][name]
+        if name in settings["per_sequence"]:
+            values = source.read(row)[None]
+            seen = _observed(values)
+            if name in sources["masks"]:
+                seen = seen & sources["masks"][name].read(row)[None]
+            digest.add(f"observations {name}", values.shape, [np.where(seen, values, 0)])
+            digest.add(f"masks {name}", values.shape, [seen])
+            continue
+        shape = source.shape(row)
+        unmasked = zip(stretches(source), masks(name), strict=True)
+        digest.add(f"observations {name}", shape, (np.where(seen, values, 0) for values, seen in unmasked))
+        digest.add(f"masks {name}", shape, masks(name))
+    for name in sorted(sources["covariates"]):
+        source = sources["covariates"][name]
+        digest.add(f"covariates {name}", source.shape(row), stretches(source))
+    if sources["times"]:
+        stamps = sources["times"]["times"].read(row)
+        digest.add("times", stamps.shape, [stamps])
+    return digest.key
+
+
+def _observed(values: Array) -> Array:
+    return ~np.isnan(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
+
+
+def _door(
+    sources: dict[str, dict[str, _Source]], rows: range, place: tuple[int, int] | None, settings: dict[str, Any]
+) -> SequenceData:
+    """Send some sequences, or a stretch of one, through the door of `SequenceData`."""
+    clocks = settings["clocks"] or {}
 
     def read(kind: str, name: str, source: _Source) -> Any:
-        found = [source.read(row) for row in rows]
-        return np.stack(found) if kind != "covariates" and name in settings["per_sequence"] else found
+        if kind != "covariates" and name in settings["per_sequence"]:
+            return np.stack([source.read(row) for row in rows])
+        clock = 1 if kind in ("covariates", "times") else clocks.get(name, 1)
+        span = (None, None) if place is None else (place[0] // clock, place[1] // clock)
+        return [source.read(row, *span) for row in rows]
 
     arrays = {kind: {n: read(kind, n, s) for n, s in named.items()} for kind, named in sources.items()}
     times = arrays.pop("times").get("times")
@@ -403,6 +485,8 @@ def _door(sources: dict[str, dict[str, _Source]], rows: range, settings: dict[st
             totals=arrays["totals"] or None, **settings,
         )  # fmt: skip
     except (TypeError, ValueError) as error:
-        if rows.start == 0:
+        start = 0 if place is None else place[0]
+        if rows.start == 0 and start == 0:
             raise
-        raise type(error)(f"{error} (sequences counted from sequence {rows.start})") from None
+        steps = f", steps from step {start}" if start else ""
+        raise type(error)(f"{error} (sequences counted from sequence {rows.start}{steps})") from None

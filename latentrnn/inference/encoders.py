@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from latentrnn.data import DataSpec, HeadSpec, SequenceData
 from latentrnn.data.windowing import onward
@@ -44,6 +46,7 @@ class Encoder(Component):
     visible: list[str]  # the heads that it sees, once built
     continues = False  # whether `forward` goes on from the window before, where the data are one of longer sequences
     lookahead = 0  # steps after a window that it needs to see
+    max_elements: int | None = None  # numbers of what it is shown that a read-in may hold at once; None for all
 
     @abstractmethod
     def build(self, spec: DataSpec, heads: Mapping[str, View]) -> None:
@@ -157,11 +160,35 @@ class ReadingEncoder(Encoder):
 
     def inputs(self, data: SequenceData) -> Tensor:
         """Return all that is seen, (sequence, time, input)."""
-        heads = {name: _joined(self._head(name, data)) for name in self.visible}
-        if self.reader is not None:
-            present = {name: data.masks[name].flatten(1).any(1) for name in self.visible}
-            heads = {"read in": self.reader(heads, present)}
-        return _joined([*([self.covariates(data)] if self.covariates.size else []), *heads.values()])
+        if self.reader is None:
+            heads = [_joined(self._head(name, data)) for name in self.visible]
+        else:
+            heads = [self._read_in(data)]
+        return _joined([*([self.covariates(data)] if self.covariates.size else []), *heads])
+
+    def _read_in(self, data: SequenceData) -> Tensor:
+        """Return what the read-in makes of all heads, in chunks of time where they are too wide to lay side by side."""
+        present = {name: data.masks[name].flatten(1).any(1) for name in self.visible}
+        width = sum(view.size for view in self._views.values())
+        steps = data.num_steps
+        if self.max_elements is not None:
+            unit = math.lcm(*self._clocks.values())
+            steps = max(1, self.max_elements // (data.num_sequences * width * unit)) * unit
+        if steps >= data.num_steps:
+            return self._read_part(data, present)
+        found = []
+        for start in range(0, data.num_steps, steps):
+            part = data.time_slice(start, start + steps)
+            if torch.is_grad_enabled():  # what was laid side by side is laid again for the gradient
+                again: Any = checkpoint
+                found.append(again(self._read_part, part, present, use_reentrant=False, preserve_rng_state=False))
+            else:
+                found.append(self._read_part(part, present))
+        return torch.cat(found, 1)
+
+    def _read_part(self, data: SequenceData, present: dict[str, Tensor]) -> Tensor:
+        assert self.reader is not None
+        return self.reader({name: _joined(self._head(name, data)) for name in self.visible}, present)
 
     def _head(self, name: str, data: SequenceData) -> list[Tensor]:
         view, mask = self._views[name], data.masks[name]

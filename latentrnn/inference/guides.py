@@ -69,6 +69,7 @@ class Guide(nn.Module):
                 raise ValueError(f"Guide: the model's latent sites {names} need an encoder, e.g. RNNEncoder(64)")
             sizes = 1, 1
             if self.encoder is not None:
+                self.encoder.max_elements = model.max_elements
                 self.encoder.build(model.spec, {name: head.view for name, head in model.observations.items()})
                 _refuse_leaks(model, self.encoder)
                 sizes = self.encoder.step_size, self.encoder.summary_size

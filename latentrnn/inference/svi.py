@@ -20,6 +20,7 @@ from latentrnn.inference.result import FitResult
 from latentrnn.inference.schedules import AdamW, Constant, Cosine, EarlyStopping, KLWarmUp, Plateau, Rollback
 from latentrnn.inference.training import Plan, Run
 from latentrnn.inference.windows import Window, reach
+from latentrnn.models.observations import Observation
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.models.transitions import Transition
 
@@ -264,8 +265,13 @@ def _check(model: Any, guide: Any, train: Any, validation: Any) -> None:
 
 
 def _check_data(model: LatentRNN, data: SequenceData | StoredSequences) -> None:
-    if isinstance(data, StoredSequences):
-        for part in data.through():
-            model.check(part)
-    else:
+    if not isinstance(data, StoredSequences):
         model.check(data)
+        return
+    whole = any(type(head).observed is not Observation.observed for head in model.observations.values())
+    for part, row, step in data.through(whole=whole):
+        try:
+            model.check(part)
+        except ValueError as error:
+            steps = f", steps from step {step}" if step else ""
+            raise ValueError(f"{error} (sequences counted from sequence {row}{steps})") from None

@@ -27,6 +27,8 @@ from latentrnn.models.readouts import Readout
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import check_size
 
+CHECKED_AT_ONCE = 2**22  # entries of a head
+
 
 class LatentRNN(nn.Module):
     """A state-space model whose transition is a recurrent network.
@@ -49,7 +51,8 @@ class LatentRNN(nn.Module):
         couplings: penalties that tie heads to each other while fitting; see `Coupling`.
         max_elements: for wide heads (thousands of channels), how many numbers of a head's raw output its density may
             hold at once: it is then evaluated in chunks of time, and again for the gradient, with the same result.
-            None holds everything. Heads whose steps depend on each other given the states are not cut.
+            None holds everything. Heads whose steps depend on each other given the states are not cut. The guide's
+            encoder keeps to it too where it has a `read_in`.
 
     Raises:
         ValueError: an unknown head or covariate, no head at all, or parts that do not go together.
@@ -257,7 +260,14 @@ class LatentRNN(nn.Module):
             if isinstance(part, Feature | Readout):
                 part.check(data)
         for name, head in self.observations.items():
-            head.check(name, data.observations[name], data.masks[name])
+            values, mask = data.observations[name], data.masks[name]
+            rows = max(1, CHECKED_AT_ONCE * len(values) // max(values.numel(), 1))
+            try:
+                for some, seen in zip(values.split(rows), mask.split(rows), strict=True):
+                    head.check(name, some, seen)
+            except ValueError:
+                head.check(name, values, mask)  # which knows where in all of the data it is
+                raise
 
     def _check_spec(self, data: SequenceData) -> None:
         if not isinstance(data, SequenceData):

@@ -13,6 +13,7 @@ from torch import Tensor
 import latentrnn as lr
 from latentrnn.inference.elbo import elbo_terms, sampled_sites
 from latentrnn.models.in_chunks import InChunks
+from latentrnn.models.observations import entries
 from tests.registry import OBSERVATIONS, Fixed, default_transition, fixed_latents, make_data, make_model
 
 # steps of these depend on each other given the states, or belong to no step
@@ -127,3 +128,53 @@ def test_the_limit_is_part_of_the_models_description() -> None:
         lr.LatentRNN(data.spec, **settings, max_elements=0)
     free = poutine.uncondition(model)(data)["y"]
     assert free.shape == data.observations["y"].shape
+
+
+@pytest.mark.parametrize("kind", [lr.RNNEncoder, lr.StepEncoder])
+def test_a_read_in_of_wide_heads_is_the_same_in_chunks(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_data(OBSERVATIONS["several"])
+    model, _ = make_model("gru", "innovations", "several", data)
+    parts: list[int] = []
+    original = kind._read_part
+
+    def noting(self: Any, part: lr.SequenceData, present: Any) -> Tensor:
+        parts.append(part.num_steps)
+        return original(self, part, present)
+
+    monkeypatch.setattr(kind, "_read_part", noting)
+    found = []
+    for limit in (None, 2 * 3 * 4):  # two steps of three sequences of four channels
+        model.max_elements = limit
+        torch.manual_seed(0)
+        guide = lr.Guide(model, encoder=kind([3] if kind is lr.StepEncoder else 3, read_in=2)).double()
+        guide.initialise(model, data)
+        numbers = guide.numbers(data)["innovations"]
+        numbers.sum().backward()
+        found.append([numbers, *(p.grad for p in guide.parameters() if p.grad is not None)])
+        with torch.no_grad():
+            assert torch.allclose(guide.numbers(data)["innovations"], numbers, rtol=1e-12)
+    assert parts == [6, 6] + 3 * [2] + 3 * [2] + 3 * [2]  # backwards again, and without a gradient
+    assert len(found[0]) == len(found[1]) > 4
+    assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-13) for a, b in zip(*found, strict=True))
+
+
+def test_a_check_in_parts_says_where_in_all_of_the_data_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentrnn.models.state_space.CHECKED_AT_ONCE", 8)
+    counts = np.ones((5, 4, 2))
+    counts[3, 2, 1] = 0.5
+    data = lr.SequenceData.from_arrays({"y": counts})
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations={"y": lr.Poisson()})
+    with pytest.raises(ValueError, match=r"found 0\.5 at sequence 3, step 2, channel 1"):
+        model.check(data)
+
+
+def test_moments_in_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, mask = torch.randn(4, 7, 3, dtype=torch.float64), torch.rand(4, 7, 3) < 0.7
+    whole = entries.channel_moments(values, mask)
+    monkeypatch.setattr(entries, "LARGEST_PART", 15)
+    assert all(
+        torch.allclose(a, b, rtol=1e-12) for a, b in zip(entries.channel_moments(values, mask), whole, strict=True)
+    )
+    seen = values[:, :, 0][mask[:, :, 0]]
+    assert torch.allclose(whole[0][0], seen.mean(), rtol=1e-12)
+    assert torch.allclose(whole[1][0], seen.var(correction=0), rtol=1e-12)

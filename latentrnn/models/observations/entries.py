@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
+
+LARGEST_PART = 2**22  # numbers that are made at once on the way to a mean
 
 
 class Entries(TorchDistribution):
@@ -38,7 +41,19 @@ def inside_positive(value: Tensor) -> Tensor:
 
 def channel_moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and variance of each channel over its observed entries, (channel,) each."""
+    mean = channel_means(values, mask)
+    return mean, _means(values, mask, lambda part, seen: torch.where(seen, part - mean, 0.0) ** 2)
+
+
+def channel_means(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of each channel over its observed entries, (channel,)."""
+    return _means(values, mask, lambda part, seen: torch.where(seen, part, 0.0))
+
+
+def _means(values: Tensor, mask: Tensor, of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Return means over observed entries, some rows at a time, so that nothing as large as the values is made."""
     flat, seen = values.flatten(0, -2), mask.flatten(0, -2)
-    count = seen.sum(0).clamp_min(1)
-    mean = torch.where(seen, flat, 0.0).sum(0) / count
-    return mean, (torch.where(seen, flat - mean, 0.0) ** 2).sum(0) / count
+    rows = max(1, LARGEST_PART // flat.shape[-1])
+    total = sum(of(*part).sum(0) for part in zip(flat.split(rows), seen.split(rows), strict=True))
+    count = sum(part.sum(0) for part in seen.split(rows))  # a sum of booleans makes whole numbers of them first
+    return total / torch.as_tensor(count).clamp_min(1)

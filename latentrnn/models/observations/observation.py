@@ -15,6 +15,8 @@ from latentrnn.models.component import Component
 from latentrnn.models.features import CovariateReader, Feature, listed, standardisation
 from latentrnn.models.feedback import History
 from latentrnn.models.gain import StimulusGain
+from latentrnn.models.observations.entries import channel_means as channel_means
+from latentrnn.models.observations.entries import channel_moments
 from latentrnn.models.observations.view import View
 from latentrnn.models.pooling import POOLINGS, Pooling
 from latentrnn.models.priors import Prior, check_priors
@@ -257,9 +259,7 @@ class Observation(Component):
 
     def initialise(self, values: Tensor, mask: Tensor) -> None:
         """Set baseline and scales from the training data, (sequence, [time,] channel) with their mask."""
-        count = mask.flatten(0, -2).sum(0).clamp_min(1)
-        centre = torch.where(mask, values, 0.0).flatten(0, -2).sum(0) / count
-        spread = (torch.where(mask, values - centre, 0.0).flatten(0, -2) ** 2).sum(0) / count
+        centre, spread = channel_moments(values, mask)
         with torch.no_grad():
             self.history_centre.copy_(centre)
             self.history_scale.copy_(torch.where(spread > 0, spread, 1.0).sqrt())
@@ -320,9 +320,3 @@ def refuse_outside(name: str, family: str, expected: str, bad: Tensor, values: T
     labels = ("sequence", "step", "channel") if len(index) == 3 else ("sequence", "channel")
     where = ", ".join(f"{label} {i}" for label, i in zip(labels, index, strict=True))
     raise ValueError(f"observations[{name!r}]: {family} needs {expected}; found {float(values[index])} at {where}")
-
-
-def channel_means(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of each channel over its observed entries, (channel,)."""
-    flat, seen = values.flatten(0, -2), mask.flatten(0, -2)
-    return torch.where(seen, flat, 0.0).sum(0) / seen.sum(0).clamp_min(1)
