@@ -9,6 +9,7 @@ was allocated between the imports and the end of the fit or of what follows it.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -92,7 +93,8 @@ def measure(what: dict[str, Any]) -> dict[str, float]:
             else:
                 data = lr.SequenceData.from_arrays({"spikes": counts}, dt=0.01)
                 held = 5 * counts.size / 2**20  # values and masks
-                peak.most = allocated()  # without what the door needed
+                ctypes.CDLL("libc.so.6").malloc_trim(0)
+                peak.most = allocated()  # without what the door needed, and has given back
             model, guide = make_parts(data.spec, what.get("max_elements"))
             settings = {"steps": STEPS, "batch_size": what["batch"], "progress": False, "device": "cpu"}
             result = lr.fit(model, guide, data, window=window, **settings)

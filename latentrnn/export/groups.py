@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -37,11 +37,7 @@ def posterior_groups(
     """Return {group: Dataset}; `to_arviz` documents the groups, the arguments and the dims."""
     if seed is not None:
         posterior = posterior.reseeded(seed)
-    chains = posterior.chains
-    if num_samples is None:
-        num_samples = 100 if chains is None else chains.num_chains * chains.num_draws
-    if chains is not None and num_samples % chains.num_chains:
-        raise ValueError(f"num_samples: expected a multiple of the {chains.num_chains} chains; found {num_samples}")
+    num_samples, chains = _number(posterior, num_samples), posterior.chains
     data = posterior.data.to("cpu")
     labelled = data.to_xarray()
     sites = posterior.parameters(num_samples)
@@ -62,24 +58,92 @@ def posterior_groups(
         groups["sample_stats"] = _drawn({"diverging": ((), chains.diverging.flatten().numpy())}, labelled, chains)
     for group, values in replicates.items():
         groups[group] = _drawn(_replicated(data, values, whole, labelled), labelled, chains)
-    # integrating out local latents that were themselves drawn needs a guide
-    if chains is None or not cast(StoredDraws, posterior.guide).local_values:
-        log_likelihood = posterior.log_likelihood(num_particles, num_samples)
-        of_sequences = {"log_likelihood": (("sequence",), log_likelihood.numpy())}
-        groups["log_likelihood"] = _drawn(of_sequences, labelled, chains)
-        groups["log_likelihood"].attrs |= {
-            "unit": "nats",
-            "integrated": "all heads jointly; local latents integrated out by importance sampling",
-            "num_particles": num_particles,
-            "parameters": "one draw of the global sites per draw"
-            if sites
-            else "point estimates: not for PSIS-LOO or WAIC; compare held-out evidence with latentrnn.compare",
-        }
+    groups |= _integrated(posterior, labelled, num_particles, num_samples, bool(sites))
     observed = labelled.reset_coords()[heads]
     groups["observed_data"] = observed.assign({head: observed[head].astype(np.int64) for head in whole})
     groups["constant_data"] = _constants(data, heads, labelled)
-    source = {"inference_library": "latentrnn", "inference_library_version": _version()}
-    return {name: group.assign_attrs(source) for name, group in groups.items()}
+    return {name: group.assign_attrs(_source()) for name, group in groups.items()}
+
+
+class SmallGroups(NamedTuple):
+    """What a file holds besides draws of latents and replicates, and what is needed to write these.
+
+    Attributes:
+        groups: {group: Dataset}; of groups that draws are still to come to, their coordinates.
+        labelled: the data.
+        num_samples, num_chains: of the draws.
+        whole: heads that are whole numbers.
+        source: attributes of every group.
+    """
+
+    groups: dict[str, xr.Dataset]
+    labelled: xr.Dataset
+    num_samples: int
+    num_chains: int
+    whole: set[str]
+    source: dict[str, str]
+
+
+def small_groups(
+    posterior: Posterior, *, num_samples: int | None, num_particles: int, latents: bool, drawn: Sequence[str]
+) -> SmallGroups:
+    """Return all groups without the draws of latents and replicates, of which `drawn` names the groups."""
+    num_samples, chains = _number(posterior, num_samples), posterior.chains
+    data = posterior.data.to("cpu")
+    labelled, heads = data.to_xarray(), list(posterior.model.observations)
+    sites = posterior.parameters(num_samples)
+    whole = {head for head in heads if posterior.model.observations[head].discrete and _is_whole(data, head, {})}
+    groups = {}
+    if sites or latents:
+        groups["posterior"] = _drawn(_sites(posterior.model, sites), labelled, chains)
+        if latents:
+            shared = {dim: labelled[dim].variable for dim in ("sequence", "time")}
+            groups["posterior"] = groups["posterior"].assign_coords(shared)
+    if chains is not None and num_samples == chains.num_chains * chains.num_draws:
+        groups["sample_stats"] = _drawn({"diverging": ((), chains.diverging.flatten().numpy())}, labelled, chains)
+    for group in drawn:
+        dims = {dim for head in heads for dim in labelled[head].dims}
+        groups[group] = xr.Dataset(coords={dim: labelled[dim].variable for dim in sorted(map(str, dims))})
+    groups |= _integrated(posterior, labelled, num_particles, num_samples, bool(sites))
+    observed = labelled.reset_coords()[heads]
+    groups["observed_data"] = observed.assign({head: observed[head].astype(np.int64) for head in whole})
+    groups["constant_data"] = _constants(data, heads, labelled)
+    found = {name: group.assign_attrs(_source()) for name, group in groups.items()}
+    return SmallGroups(found, labelled, num_samples, 1 if chains is None else chains.num_chains, whole, _source())
+
+
+def _number(posterior: Posterior, num_samples: int | None) -> int:
+    chains = posterior.chains
+    if num_samples is None:
+        num_samples = 100 if chains is None else chains.num_chains * chains.num_draws
+    if chains is not None and num_samples % chains.num_chains:
+        raise ValueError(f"num_samples: expected a multiple of the {chains.num_chains} chains; found {num_samples}")
+    return num_samples
+
+
+def _integrated(
+    posterior: Posterior, labelled: xr.Dataset, num_particles: int, num_samples: int, sites: bool
+) -> dict[str, xr.Dataset]:
+    """Return the group of log-likelihoods, if there is one."""
+    chains = posterior.chains
+    # integrating out local latents that were themselves drawn needs a guide
+    if chains is not None and cast(StoredDraws, posterior.guide).local_values:
+        return {}
+    log_likelihood = posterior.log_likelihood(num_particles, num_samples)
+    found = _drawn({"log_likelihood": (("sequence",), log_likelihood.numpy())}, labelled, chains)
+    found.attrs |= {
+        "unit": "nats",
+        "integrated": "all heads jointly; local latents integrated out by importance sampling",
+        "num_particles": num_particles,
+        "parameters": "one draw of the global sites per draw"
+        if sites
+        else "point estimates: not for PSIS-LOO or WAIC; compare held-out evidence with latentrnn.compare",
+    }
+    return {"log_likelihood": found}
+
+
+def _source() -> dict[str, str]:
+    return {"inference_library": "latentrnn", "inference_library_version": _version()}
 
 
 def _drawn(variables: Mapping[str, _Variable], labelled: xr.Dataset, chains: Chains | None) -> xr.Dataset:

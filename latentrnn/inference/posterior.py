@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -223,6 +225,13 @@ class Posterior:
     def prior_predictive(self, num_samples: int = 100, *, heads: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Draw data from the model alone: latents and parameters with priors from their priors. See `predictive`."""
         return self._replicates(num_samples, heads, latents="prior", parameters="prior", fed=False)
+
+    def replicate_parts(
+        self, num_samples: int = 100, *, prior: bool = False
+    ) -> Iterator[tuple[str, Tensor, Place, int | None]]:
+        """Draw the replicates of `predictive`, or of `prior_predictive`, part by part; see `latent_parts`."""
+        source = "prior" if prior else "posterior"
+        return self._replicate_parts(num_samples, None, latents=source, parameters=source, fed=False)
 
     def gain(self, head: str, num_samples: int = 100) -> GainSamples:
         """Draw a head's stimulus gain and gate.
@@ -484,6 +493,12 @@ class Posterior:
         from latentrnn.export.arviz import to_arviz
 
         return to_arviz(self, **settings)
+
+    def to_netcdf(self, path: str | os.PathLike[str], **settings: Any) -> Path:
+        """Write the same groups to a file, draws part by part; see `latentrnn.export.to_netcdf`."""
+        from latentrnn.export.streaming import to_netcdf
+
+        return to_netcdf(self, path, **settings)
 
     def __repr__(self) -> str:
         return f"Posterior of {self.data!r}"

@@ -1,0 +1,115 @@
+"""A posterior written to a file part by part: draws that together do not fit in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from latentrnn.export.groups import SmallGroups
+    from latentrnn.inference.draws import Place
+    from latentrnn.inference.posterior import Posterior
+
+    Part = tuple[str, Tensor, Place, int | None]
+
+_SAMPLE = ("chain", "draw")
+
+
+def to_netcdf(
+    posterior: Posterior,
+    path: str | os.PathLike[str],
+    *,
+    num_samples: int | None = None,
+    num_particles: int = 64,
+    prior_predictive: bool = True,
+    latents: bool = True,
+    seed: int | None = None,
+) -> Path:
+    """Write the groups of `to_arviz` to a netCDF file, draws part by part; `arviz.from_netcdf` reads it.
+
+    The numbers are those of `to_arviz`. Memory is that of the data and of one part of the draws, which the
+    posterior's `max_elements` and `window` bound. Needs h5netcdf.
+
+    Args:
+        posterior: what `FitResult.posterior(data)` returned.
+        path: of the file, which is written over.
+        num_samples, num_particles, prior_predictive, latents, seed: see `to_arviz`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ModuleNotFoundError: h5netcdf is not installed.
+        ValueError: a count below one.
+    """
+    for name, value in (("num_samples", num_samples), ("num_particles", num_particles)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}: expected at least 1; found {value}")
+    try:
+        import h5netcdf
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("to_netcdf: needs h5netcdf; pip install h5netcdf") from error
+    from latentrnn.export.groups import small_groups
+
+    path = Path(path)
+    posterior = posterior if seed is None else posterior.reseeded(seed)
+    replicates = ["posterior_predictive", *(["prior_predictive"] if prior_predictive else [])]
+    small = small_groups(
+        posterior, num_samples=num_samples, num_particles=num_particles, latents=latents, drawn=replicates
+    )
+    path.unlink(missing_ok=True)
+    for name, dataset in small.groups.items():
+        dataset.to_netcdf(path, mode="a", group=name, engine="h5netcdf")
+    drawn: dict[str, Iterable[Part]] = {"posterior": posterior.latent_parts(small.num_samples)} if latents else {}
+    for name in replicates:
+        drawn[name] = posterior.replicate_parts(small.num_samples, prior=name == "prior_predictive")
+    for group, parts in drawn.items():
+        with h5netcdf.File(path, "a") as file:
+            for part in parts:
+                _write_part(file.groups[group], posterior, small, group, part)
+    return path
+
+
+def _write_part(where: Any, posterior: Posterior, small: SmallGroups, group: str, part: Part) -> None:
+    name, value, place, clock = part
+    steps = [] if clock is None else [posterior.data.num_steps // clock]
+    first = 0 if clock is None else place.steps.start // clock
+    if group == "posterior":
+        dims: tuple[Any, ...] = ("sequence", *["time" for _ in steps], f"{name}_dim")
+    else:
+        dims = small.labelled[name].dims
+        mask = posterior.data.masks[name].to("cpu")[place.rows]
+        if steps:
+            mask = mask[:, first : first + value.shape[2]]
+        value = value.round().long() if name in small.whole else value.masked_fill(~mask, torch.nan)
+    values = value.numpy()
+    shape = [len(posterior.data), *steps, *values.shape[2 + len(steps) :]]
+    if name not in where.variables:
+        _make(where, small, name, dims, shape, values.dtype)
+    target, per_chain = where.variables[name], small.num_samples // small.num_chains
+    across = [place.rows, *[slice(first, first + values.shape[2]) for _ in steps]]
+    for chain in range(small.num_chains):
+        start, stop = chain * per_chain, (chain + 1) * per_chain
+        low, high = max(start, place.samples.start), min(stop, place.samples.stop)
+        if low < high:
+            offset = place.samples.start
+            target[(chain, slice(low - start, high - start), *across)] = values[low - offset : high - offset]
+
+
+def _make(where: Any, small: SmallGroups, name: str, dims: tuple[Any, ...], shape: list[int], dtype: Any) -> None:
+    """Make a variable, with the dimensions that are not there yet."""
+    draws = small.num_chains, small.num_samples // small.num_chains
+    for dim, size in zip((*_SAMPLE, *dims), (*draws, *shape), strict=True):
+        if dim not in where.dimensions:
+            where.dimensions[dim] = size
+        if dim not in where.variables:
+            where.create_variable(dim, (dim,), np.int64, data=np.arange(size))
+    fill = {"fillvalue": np.array(np.nan, dtype)[()]} if dtype.kind == "f" else {}
+    where.create_variable(name, (*_SAMPLE, *dims), dtype, **fill)
