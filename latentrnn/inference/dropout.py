@@ -54,4 +54,8 @@ def coordinated_dropout(
             shown[name] = torch.where(hidden, centre, centre + (values - centre) / (1 - rate))
         masks[name] = data.masks[name] & hidden
     weights = dict.fromkeys(heads, 1.0 / rate)
-    return dataclasses.replace(data, observations=shown), dataclasses.replace(data, masks=masks), weights
+    seen, scored = dataclasses.replace(data, observations=shown), dataclasses.replace(data, masks=masks)
+    # known without looking at them
+    seen.facts.complete.update(data.facts.complete)
+    scored.facts.complete.update(data.facts.complete | dict.fromkeys(heads, False))
+    return seen, scored, weights

@@ -14,7 +14,9 @@ from latentrnn.inference.evidence import Evidence
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.posterior import Posterior
 from latentrnn.inference.result import FitResult
+from latentrnn.inference.schedules import AdamW
 from latentrnn.inference.svi import fit
+from latentrnn.inference.together import fit_together
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.models.transitions.transition import check_size
 
@@ -116,6 +118,8 @@ def fit_ensemble(
     validation: SequenceData | None = None,
     *,
     seeds: Sequence[int] = range(5),
+    optimisers: Sequence[AdamW] | None = None,
+    together: bool = False,
     stacking: SequenceData | None = None,
     num_evidence_particles: int = 64,
     **settings: Any,
@@ -125,19 +129,23 @@ def fit_ensemble(
         w = argmax sum_n log sum_k w_k p_k(y_n)   over the sequences of `stacking`
 
     Weights of sequences that were fitted, or that chose among a fit's steps, would favour what over-fits: so they take
-    sequences of their own, and without these all weights are equal. The members are fitted one after the other, each
-    exactly as `fit` would with its seed.
+    sequences of their own, and without these all weights are equal. Each member is what `fit` gives with its seed.
 
     Args:
         model, guide, train, validation: as of `fit`.
         seeds: one per member.
+        optimisers: one per member, for members that differ in learning rate, decay and the like; None gives all that
+            of the settings.
+        together: whether members take their steps together, their weights in one tensor with an axis of members, which
+            is faster the smaller they are (docs/performance.md); else one fit follows the other, to the bit as it
+            would alone. The random numbers are the same, so that results agree up to rounding.
         stacking: the sequences that decide the weights.
         num_evidence_particles: importance samples behind each p_k(y_n).
         **settings: of every fit.
 
     Raises:
-        ValueError: no seed or one twice, stacking sequences that took part in the fits, a setting that members cannot
-            share, or whatever `fit` raises.
+        ValueError: no seed or one twice, another number of optimisers, stacking sequences that took part in the fits, a
+            setting that members cannot share, data or parts that do not go with `together`, or whatever `fit` raises.
 
     References:
         Yao, Vehtari, Simpson, Gelman. Using stacking to average Bayesian predictive distributions. 2018.
@@ -156,7 +164,18 @@ def fit_ensemble(
                     f"fit_ensemble: {shared} stacking sequences are in {name} too, where they would favour what "
                     f"over-fits; stacking.without({name})"
                 )
-    members = tuple(fit(model, guide, train, validation, seed=seed, **settings) for seed in seeds)
+    optimisers = [settings.pop("optimiser", AdamW())] * len(seeds) if optimisers is None else list(optimisers)
+    if len(optimisers) != len(seeds) or "optimiser" in settings:
+        raise ValueError(
+            f"fit_ensemble: optimisers must be one for each of {len(seeds)} seeds, without optimiser=; found {len(optimisers)}"
+        )
+    if together:
+        members = fit_together(model, guide, train, validation, seeds, optimisers, settings)
+    else:
+        members = tuple(
+            fit(model, guide, train, validation, seed=seed, optimiser=optimiser, **settings)
+            for seed, optimiser in zip(seeds, optimisers, strict=True)
+        )
     used = frozenset().union(*(member.used for member in members))
     if stacking is None:
         return Ensemble(members, torch.full((len(seeds),), 1 / len(seeds), dtype=torch.float64), None, used)

@@ -113,10 +113,7 @@ def fit(
         Kingma, Rezende, Mohamed, Welling. Semi-supervised learning with deep generative models (a weight for what is
         known of some). 2014.
     """
-    _check(model, guide, train, validation)
-    _check_dropout(model, guide, coordinated_dropout)
-    _check_weights(model, head_weights, objective)
-    _check_start(model, guide, start_from)
+    check_arguments(model, guide, train, validation, coordinated_dropout, head_weights, objective, start_from)
     plan = Plan(
         steps, batch_size, num_particles, objective, optimiser, learning_rate_schedule, kl, stopping, rollback,
         coordinated_dropout, dict(head_weights or {}), progress, report_every, window,
@@ -150,7 +147,7 @@ def fit(
         train = train.load()  # it is one batch
     with random_state(seed, device):
         first = train.for_start() if isinstance(train, StoredSequences) and start_from is None else train
-        model, guide = _starting_point(model, guide, first, start_from)
+        model, guide = starting_point(model, guide, first, start_from)
         del first
         model.to(device), guide.to(device)
         together.alike(model, guide)
@@ -181,9 +178,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return device
 
 
-def _starting_point(
-    model: LatentRNN, guide: Guide, train: Any, start_from: FitResult | None
-) -> tuple[LatentRNN, Guide]:
+def starting_point(model: LatentRNN, guide: Guide, train: Any, start_from: FitResult | None) -> tuple[LatentRNN, Guide]:
+    """Return copies with the weights at which a fit begins, drawn from torch's generators."""
     model, guide = copy.deepcopy(model).train(), copy.deepcopy(guide).train()
     model.to(train.dtype), guide.to(train.dtype)
     if start_from is not None:
@@ -200,6 +196,27 @@ def _starting_point(
         head.initialise(train.observations[name], train.masks[name])
     guide.initialise(model, train)
     return model, guide
+
+
+def check_arguments(
+    model: Any,
+    guide: Any,
+    train: Any,
+    validation: Any,
+    coordinated_dropout: float,
+    head_weights: Mapping[str, float] | None,
+    objective: Any,
+    start_from: Any,
+) -> None:
+    """Check what `fit` is told of model, guide and data.
+
+    Raises:
+        ValueError, TypeError: as of `fit`.
+    """
+    _check(model, guide, train, validation)
+    _check_dropout(model, guide, coordinated_dropout)
+    _check_weights(model, head_weights, objective)
+    _check_start(model, guide, start_from)
 
 
 def _check_dropout(model: LatentRNN, guide: Guide, rate: float) -> None:

@@ -10,4 +10,6 @@ from latentrnn.models.scans.library import loops as loops
 from latentrnn.models.scans.library import reverse_within as reverse_within
 from latentrnn.models.scans.library import run as run
 from latentrnn.models.scans.library import run_ways as run_ways
+from latentrnn.models.scans.members import of_members as of_members
+from latentrnn.models.scans.members import together as together
 from latentrnn.models.scans.vanilla import vanilla_scan as vanilla_scan

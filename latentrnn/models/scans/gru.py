@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from latentrnn.models.scans.derivatives import again, by_hand, wanted
 from latentrnn.models.scans.directions import Directions, Layer, split_layers
+from latentrnn.models.scans.members import MembersGRU, of_members
 
 
 @torch.compiler.disable
@@ -40,6 +41,8 @@ def gru_scan(
     inputs = inputs.to(layers[0].weight.dtype).transpose(0, 1).contiguous()
     flat: Any = (inputs, state, valid, *(tensor for layer in layers for tensor in layer))
     if not by_hand():
+        if of_members() and valid is None:
+            return MembersGRU.apply(tuple(reverse), inputs, state, *flat[3:])
         return _reference(tuple(reverse), *flat)[0]
     if wanted(*(tensor for tensor in flat if tensor is not None)):
         return _GRUScan.apply(tuple(reverse), *flat)

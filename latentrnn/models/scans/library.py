@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from latentrnn.models.scans.derivatives import by_hand
 from latentrnn.models.scans.directions import Layer
 from latentrnn.models.scans.gru import gru_scan
+from latentrnn.models.scans.members import of_members
 from latentrnn.models.scans.vanilla import vanilla_scan
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -35,6 +37,8 @@ def run(kernel: nn.RNNBase, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         inputs: (row, time, channel).
         state: h_0 of every layer, (layer, row, hidden); with c_0 for an LSTM.
     """
+    if isinstance(kernel, nn.LSTM) and of_members():
+        return _lstm(kernel, inputs, *state)
     if not loops(kernel, inputs):
         return kernel(inputs, state)
     last = []
@@ -61,7 +65,12 @@ def run_ways(
     if not loops(kernels[0][0], inputs):
         found = []
         for kernel, back in kernels:
-            outputs = kernel(_reversed(inputs, lengths) if back else inputs)[0]
+            given = _reversed(inputs, lengths) if back else inputs
+            if isinstance(kernel, nn.LSTM) and of_members():
+                zero = given.new_zeros(kernel.num_layers, len(given), kernel.hidden_size)
+                outputs = _lstm(kernel, given, zero, zero)[0]
+            else:
+                outputs = kernel(given)[0]
             found.append(_reversed(outputs, lengths) if back else outputs)
     else:
         valid = None if lengths is None else torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]
@@ -89,6 +98,24 @@ def reverse_within(values: Tensor, lengths: Tensor) -> Tensor:
     mirrored = lengths[:, None] - 1 - steps
     order = torch.where(mirrored >= 0, mirrored, steps)
     return values.gather(1, order.unsqueeze(-1).expand_as(values))
+
+
+def _lstm(kernel: nn.LSTM, inputs: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """The library's kernel step by step, for `vmap`."""
+    last = []
+    for number in range(kernel.num_layers):
+        layer = layer_of(kernel, number)
+        driven = F.linear(inputs, layer.input_weight, layer.input_bias + layer.bias).unbind(1)
+        h, c, steps = hidden[number], cell[number], []
+        for drive in driven:
+            i, f, g, o = (drive + F.linear(h, layer.weight)).chunk(4, -1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            steps.append(h)
+        inputs = torch.stack(steps, 1)
+        last.append((h, c))
+    ends = [torch.stack(parts) for parts in zip(*last, strict=True)]
+    return inputs, (ends[0], ends[1])
 
 
 def _reversed(values: Tensor, lengths: Tensor | None) -> Tensor:

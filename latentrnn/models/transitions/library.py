@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentrnn.models.scans import layer_of, run
+from latentrnn.models.scans import layer_of, of_members, run
 from latentrnn.models.transitions.transition import Transition, broadcast_batch, check_rate, check_size
 
 
@@ -89,7 +89,8 @@ class LibraryTransition(Transition):
         return state[..., last : last + self.hidden_size]
 
     def step(self, state: Tensor, inputs: Tensor) -> Tensor:
-        batch, below, written = state.shape[:-1], inputs, self.layer_norm or self._handler is not None
+        batch, below = state.shape[:-1], inputs
+        written = self.layer_norm or self._handler is not None or of_members()
         if not written:  # torch's cells take rows
             state, below = state.reshape(-1, self.state_size), inputs.reshape(-1, inputs.shape[-1])
         parts = state.chunk(self.blocks * self.layers, -1)

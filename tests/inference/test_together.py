@@ -1,0 +1,200 @@
+"""Members whose steps are taken together are the fits that they would be alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyro.distributions as dist
+import pytest
+import torch
+
+import latentrnn as lr
+from latentrnn.models.scans import layer_of, run, run_ways, together
+
+SEEDS = [0, 1, 2]
+
+
+def make_data(*, missing: bool = False, ragged: bool = False) -> lr.SequenceData:
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(1.0, (18, 6, 3)).astype(float)
+    counts[rng.random(counts.shape) < 0.2 * missing] = np.nan
+    drive = rng.normal(size=(18, 6, 1))
+    if ragged:
+        return lr.SequenceData.from_arrays({"y": [c[: 4 + k % 3] for k, c in enumerate(counts)]}, dt=0.01)
+    return lr.SequenceData.from_arrays({"y": counts}, {"drive": drive}, dt=0.01)
+
+
+# what differs from the defaults below; the last batch of a pass is smaller
+KINDS: dict[str, Callable[[], dict[str, Any]]] = {
+    "defaults": dict,
+    "rollback": lambda: {"optimiser": lr.Adam(learning_rate=1e4), "kl": lr.KLWarmUp(0.0)},
+    "early stopping": lambda: {
+        "optimiser": lr.Adam(learning_rate=0.3),
+        "kl": lr.KLWarmUp(0.0),
+        "stopping": lr.EarlyStopping(every=1, patience=3),
+        "steps": 30,
+    },
+    "one batch": lambda: {"optimiser": lr.AdamW(averaging=0.9), "batch_size": 64},
+    "missing": lambda: {"data": make_data(missing=True), "coordinated_dropout": 0.3},
+    "priors": lambda: {"head": lr.Poisson(priors={"weight": dist.Normal(0.0, 1.0)})},
+    "chain": lambda: {"guide": {"family": lr.GaussianChain()}},
+    "markov": lambda: {
+        "transition": lr.VanillaRNN(4),
+        "latent": lr.MarkovNormal(),
+        "guide": {"family": lr.Markov(3)},
+        "num_particles": 3,
+    },
+    "zoneout": lambda: {
+        "transition": lr.GRU(4, zoneout=0.2),
+        "objective": lr.IWAE(doubly_reparameterised=False),
+        "num_particles": 2,
+    },
+    "fivo": lambda: {"objective": lr.FIVO(), "num_particles": 3},
+    "lstm": lambda: {"transition": lr.LSTM(4, layers=2), "guide": {"encoder": lr.RNNEncoder(3, layers=2)}},
+    "recurrent": lambda: {"latent": lr.RecurrentNormal(2), "learning_rate_schedule": lr.Plateau(1)},
+    "switch": lambda: {"latent": lr.RelaxedDiscrete(2), "objective": lr.ELBO(sticking_the_landing=True)},
+    "gaussian": lambda: {"head": lr.Gaussian(covariance="full"), "transition": lr.LeakyIntegrator(4)},
+}
+QUICK = ["defaults", "early stopping", "rollback", "missing"]
+
+
+def setting(**settings: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    data = settings.pop("data", make_data())
+    parts = {"transition": lr.GRU(4), "latent": lr.Innovations(2), "head": lr.Poisson(), "guide": {}}
+    parts |= {name: settings.pop(name) for name in list(settings) if name in parts}
+    model = lr.LatentRNN(
+        data.spec, transition=parts["transition"], latent=parts["latent"], observations={"y": parts["head"]}
+    )
+    guide = lr.Guide(model, **({"encoder": lr.RNNEncoder(3)} | parts["guide"]))
+    defaults = {"steps": 12, "batch_size": 5, "stopping": lr.EarlyStopping(every=5), "report_every": 2}
+    return (model, guide, data[:13], data[13:]), defaults | {"progress": False, "device": "cpu"} | settings
+
+
+def assert_same(found: lr.FitResult, expected: lr.FitResult) -> None:
+    for part in ("model", "guide"):
+        for name, value in getattr(expected, part).state_dict().items():
+            torch.testing.assert_close(getattr(found, part).state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    assert found.history.keys() == expected.history.keys()
+    for name, values in expected.history.items():
+        assert found.history[name] == pytest.approx(values, rel=1e-4, abs=1e-4, nan_ok=True), name
+    for name in ("best_step", "stop_reason", "seed", "settings", "used"):
+        assert getattr(found, name) == getattr(expected, name), name
+    assert [event.split(",")[0] for event in found.events] == [event.split(",")[0] for event in expected.events]
+
+
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in KINDS if name not in QUICK)]
+)
+def test_members_are_the_fits_of_their_seeds(name: str) -> None:
+    given, settings = setting(**KINDS[name]())
+    generators = torch.get_rng_state()
+    found = lr.fit_ensemble(*given, seeds=SEEDS, together=True, **settings)
+    assert torch.equal(torch.get_rng_state(), generators)
+    for member, seed in zip(found.members, SEEDS, strict=True):
+        assert_same(member, lr.fit(*given, seed=seed, **settings))
+    first, second = (member.model.transition.state_dict() for member in found.members[:2])
+    assert any(not torch.equal(value, second[key]) for key, value in first.items())
+
+
+def test_members_own_their_weights() -> None:
+    given, settings = setting(steps=2)
+    found = lr.fit_ensemble(*given, seeds=SEEDS, together=True, **settings).members
+    storages = {p.untyped_storage().data_ptr() for member in found for p in member.model.parameters()}
+    assert len(storages) == sum(len(list(member.model.parameters())) for member in found)
+    again = lr.fit(*given, start_from=found[1], **settings)
+    assert again.used == found[1].used
+
+
+def test_optimisers_of_their_own() -> None:
+    given, settings = setting()
+    optimisers = [lr.Adam(learning_rate=0.1), lr.AdamW(weight_decay=0.5, clip_norm=0.1), lr.AdamW(averaging=0.9)]
+    found = lr.fit_ensemble(*given, seeds=SEEDS, optimisers=optimisers, together=True, **settings)
+    apart = lr.fit_ensemble(*given, seeds=SEEDS, optimisers=optimisers, **settings)
+    for member, other, optimiser in zip(found.members, apart.members, optimisers, strict=True):
+        assert_same(member, other)
+        assert member.settings["optimiser"]["learning_rate"] == optimiser.learning_rate
+    with pytest.raises(ValueError, match="optimisers must be one for each of 3 seeds"):
+        lr.fit_ensemble(*given, seeds=SEEDS, optimisers=optimisers[:2], **settings)
+
+
+def test_what_cannot_be_taken_together_is_refused() -> None:
+    refused: dict[str, tuple[dict[str, Any], str]] = {
+        "lengths": ({"data": make_data(ragged=True)}, "sequences of different lengths"),
+        "window": ({"window": lr.Window(3), "guide": {"encoder": lr.RNNEncoder(3, direction="causal")}}, "a window"),
+        "sequences": ({"guide": {"family": lr.PerSequence(lr.MeanField())}}, "PerSequence.*belong to sequences"),
+        "iwae": ({"objective": lr.IWAE(), "num_particles": 2}, "IWAE.*scales gradients draw by draw"),
+        "kernel": ({"transition": lr.GRU(4, layers=2, dropout=0.5)}, "a part of this model or guide"),
+    }
+    for change, message in refused.values():
+        given, settings = setting(**change)
+        with pytest.raises(ValueError, match=f"together=True does not go with {message}"):
+            lr.fit_ensemble(*given, seeds=SEEDS, together=True, **settings)
+
+
+# -- scans of members ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [torch.nn.GRU, torch.nn.LSTM, torch.nn.RNN])
+@pytest.mark.parametrize("ways", [(True, False), (False, True), (True, True)])
+def test_scans_of_members_are_those_of_each(kind: Any, ways: tuple[bool, bool]) -> None:
+    members, rows, steps, channels, hidden = 3, 4, 5, 2, 6
+    kernels = [kind(channels, hidden, batch_first=True, dtype=torch.float64) if way else None for way in ways]
+    names = [
+        (k, name) for k, kernel in enumerate(kernels) if kernel is not None for name, _ in kernel.named_parameters()
+    ]
+    weights = [torch.randn(members, *kernels[k].get_parameter(n).shape).double().requires_grad_() for k, n in names]
+    inputs = torch.randn(members, rows, steps, channels).double().requires_grad_()
+
+    def scan(inputs: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        for (k, name), value in zip(names, values, strict=True):
+            kernels[k]._parameters[name] = value
+        return run_ways(*kernels, inputs, None)
+
+    with together():
+        found = torch.func.vmap(scan)(inputs, *weights)
+    expected = torch.stack([_by_cells(kind, ways, inputs[m], [w[m] for w in weights]) for m in range(members)])
+    torch.testing.assert_close(found, expected)
+    ahead = torch.randn_like(found)
+    for gradient, other in zip(
+        torch.autograd.grad(found, [inputs, *weights], ahead),
+        torch.autograd.grad(expected, [inputs, *weights], ahead),
+        strict=True,
+    ):
+        torch.testing.assert_close(gradient, other)
+
+
+def _by_cells(kind: Any, ways: tuple[bool, bool], inputs: torch.Tensor, weights: list[torch.Tensor]) -> torch.Tensor:
+    """torch's own cells, step by step."""
+    found = []
+    for back in (False, True):
+        if not ways[back]:
+            continue
+        own, weights = weights[:4], weights[4:]
+        h = c = inputs.new_zeros(len(inputs), own[1].shape[1])
+        steps = list(inputs.unbind(1))[:: -1 if back else 1]
+        outputs = []
+        for x in steps:
+            if kind is torch.nn.LSTM:
+                h, c = torch.lstm_cell(x, (h, c), *own)
+            else:
+                h = (torch.gru_cell if kind is torch.nn.GRU else torch.rnn_tanh_cell)(x, h, *own)
+            outputs.append(h)
+        found.append(torch.stack(outputs[:: -1 if back else 1], 1))
+    return torch.cat(found, -1)
+
+
+def test_a_scan_goes_on_from_the_states_of_members() -> None:
+    kernel = torch.nn.GRU(2, 3, 2, batch_first=True, dtype=torch.float64)
+    start = torch.randn(4, 2, 5, 3).double().requires_grad_()
+    inputs = torch.randn(4, 5, 6, 2).double()
+    with together():
+        found, last = torch.func.vmap(lambda x, h: run(kernel, x, h), in_dims=(0, 0))(inputs, start)
+    pairs = [kernel(x, h) for x, h in zip(inputs, start, strict=True)]
+    torch.testing.assert_close(found, torch.stack([outputs for outputs, _ in pairs]))
+    torch.testing.assert_close(last, torch.stack([state for _, state in pairs]))
+    (gradient,) = torch.autograd.grad(found.square().sum(), start)
+    (other,) = torch.autograd.grad(sum(outputs.square().sum() for outputs, _ in pairs), start)
+    torch.testing.assert_close(gradient, other)
+    assert layer_of(kernel, 1).weight.shape == (9, 3)
