@@ -73,11 +73,11 @@ def main() -> None:
     lines = [
         "# Members together, or one after the other",
         "",
-        "`fit_ensemble(together=True)` against `together=False`: the same fits, GRU with a bidirectional GRU encoder, Poisson",
-        f"counts. Seconds per step of all members, medians of {arguments.pairs} interleaved pairs; one thread.",
+        "`fit_ensemble(together=True)` against `together=False`: the same fits, GRU with bidirectional GRU encoder,",
+        f"Poisson counts. Time per step of all members, medians of {arguments.pairs} interleaved pairs; one thread,",
         f"torch {torch.__version__}, {platform.machine()}.",
         "",
-        "| members | batch x steps x channels | hidden | together (ms) | in turn (ms) | ratio, median (least to most) |",
+        "| members | batch x steps x channels | hidden | together (ms) | in turn (ms) | ratio (least to most) |",
         "|---|---|---|---|---|---|",
     ]
     for shape in SHAPES:
@@ -87,8 +87,8 @@ def main() -> None:
         ratios = sorted(b / a for a, b in pairs)
         a, b = (1e3 * statistics.median(times) / shape.optimiser_steps for times in zip(*pairs, strict=True))
         lines.append(
-            f"| {shape.members} | {shape.batch} x {shape.time} x {shape.channels} | {shape.hidden} | {a:.1f} | {b:.1f} | "
-            f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) |"
+            f"| {shape.members} | {shape.batch} x {shape.time} x {shape.channels} | {shape.hidden} | {a:.1f} | {b:.1f} "
+            f"| {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) |"
         )
         print(lines[-1], flush=True)
     if arguments.out:

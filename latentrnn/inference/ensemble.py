@@ -167,7 +167,8 @@ def fit_ensemble(
     optimisers = [settings.pop("optimiser", AdamW())] * len(seeds) if optimisers is None else list(optimisers)
     if len(optimisers) != len(seeds) or "optimiser" in settings:
         raise ValueError(
-            f"fit_ensemble: optimisers must be one for each of {len(seeds)} seeds, without optimiser=; found {len(optimisers)}"
+            f"fit_ensemble: optimisers must be one for each of {len(seeds)} seeds, without optimiser=; "
+            f"found {len(optimisers)}"
         )
     if together:
         members = fit_together(model, guide, train, validation, seeds, optimisers, settings)
