@@ -101,6 +101,15 @@ def test_a_row_with_padding_is_as_alone(kind: str, way: str) -> None:
 
 
 @every_kernel
+def test_gradients_of_the_inputs_alone(kind: str) -> None:
+    """With weights that are not learned, as when latents are sampled given a fitted model."""
+    at = setting(kind, "forwards")
+    for parameter in at.kernels[0].parameters():
+        parameter.requires_grad_(False)
+    assert_same(scan(kind, at, at.inputs, at.state), by_torch(at, at.inputs, at.state), [at.inputs, at.state])
+
+
+@every_kernel
 @every_way
 def test_first_and_second_derivatives_are_those_of_differences(kind: str, way: str) -> None:
     at = setting(kind, way, 3)

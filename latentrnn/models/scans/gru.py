@@ -145,7 +145,7 @@ class _GRUScan(torch.autograd.Function):
         sums = [
             (torch.zeros_like(own), torch.zeros_like(layer.weight)) for own, layer in zip(n_first, layers, strict=True)
         ]
-        biases = inputs.new_zeros(ways.count, 4 * hidden)
+        biases, learned = inputs.new_zeros(ways.count, 4 * hidden), any(needed[3:])
         to_inputs = torch.zeros_like(inputs) if needed[0] else None
         carry = ways.together(list(inputs.new_zeros(ways.count, ways.rows, hidden)))
         for first, length in reversed(ways.chunks()):
@@ -172,9 +172,10 @@ class _GRUScan(torch.autograd.Function):
             for k, times in ways.times(first, length):
                 flat_total = total[k].view(-1, 4 * hidden)
                 to_input, to_state = flat_total[:, : 3 * hidden], flat_total[:, hidden:]
-                sums[k][0].addmm_(to_input.t(), inputs[times].flatten(0, 1))
-                sums[k][1].addmm_(to_state.t(), before[k].flatten(0, 1))
-                biases[k] += flat_total.sum(0)
+                if learned:
+                    sums[k][0].addmm_(to_input.t(), inputs[times].flatten(0, 1))
+                    sums[k][1].addmm_(to_state.t(), before[k].flatten(0, 1))
+                    biases[k] += flat_total.sum(0)
                 if to_inputs is not None:
                     to_inputs[times].flatten(0, 1).addmm_(to_input, n_first[k])
         to_start = carry.view(ways.count, ways.rows, hidden) if needed[1] else None

@@ -108,7 +108,7 @@ class _VanillaScan(torch.autograd.Function):
         hidden, ready = ways.hidden, 0
         weight = ways.together([layer.weight for layer in layers])
         sums = [(torch.zeros_like(layer.input_weight), torch.zeros_like(layer.weight)) for layer in layers]
-        biases = inputs.new_zeros(ways.count, hidden)
+        biases, learned = inputs.new_zeros(ways.count, hidden), any(needed[3:])
         to_inputs = torch.zeros_like(inputs) if needed[0] else None
         carry = ways.together(list(inputs.new_zeros(ways.count, ways.rows, hidden)))
         for first, length in reversed(ways.chunks()):
@@ -134,9 +134,10 @@ class _VanillaScan(torch.autograd.Function):
             before = ways.before(course, first, length)
             for k, times in ways.times(first, length):
                 total = there[k].flatten(0, 1)
-                sums[k][0].addmm_(total.t(), inputs[times].flatten(0, 1))
-                sums[k][1].addmm_(total.t(), before[k].flatten(0, 1))
-                biases[k] += total.sum(0)
+                if learned:
+                    sums[k][0].addmm_(total.t(), inputs[times].flatten(0, 1))
+                    sums[k][1].addmm_(total.t(), before[k].flatten(0, 1))
+                    biases[k] += total.sum(0)
                 if to_inputs is not None:
                     to_inputs[times].flatten(0, 1).addmm_(total, layers[k].input_weight)
         to_start = carry.view(ways.count, ways.rows, hidden) if needed[1] else None
