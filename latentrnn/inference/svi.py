@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from latentrnn.data import SequenceData, StoredSequences
+from latentrnn.inference.arithmetic import matrix_products
 from latentrnn.inference.checkpointing import Keeper, identity_of
 from latentrnn.inference.distributed import join
 from latentrnn.inference.guides import Guide
@@ -50,6 +51,7 @@ def fit(
     checkpoint_every: float = 60.0,
     resume: bool = False,
     processes: str = "auto",
+    matmul_precision: str | None = None,
     progress: bool = True,
     report_every: int = 10,
 ) -> FitResult:
@@ -94,6 +96,9 @@ def fit(
         processes: "auto": started by `torchrun`, all processes fit together, each with its share of every batch, and
             end with the result that one process would have, up to rounding; one of them writes checkpoints and shows
             progress. "alone": this process by itself, whatever started it.
+        matmul_precision: digits of float32 matrix products within the fit: "highest", "high" (TF32 on CUDA) or "medium"
+            (bfloat16 where the processor has it); None leaves torch's setting. Sums, densities and weights keep single
+            precision. docs/performance.md says what it changes.
         progress: whether to show a progress bar.
         report_every: steps between reports (on CUDA, the only times when the host waits for the device).
 
@@ -125,6 +130,8 @@ def fit(
     if window is not None and together.size > 1:
         raise ValueError('fit: window is for a fit by one process; give processes="alone"')
     settings = plan.described() | {"continued": start_from is not None}
+    if matmul_precision is not None:
+        settings["matmul_precision"] = matmul_precision
     used = frozenset(train.keys) | frozenset(() if validation is None else validation.keys)
     used |= frozenset() if start_from is None else start_from.used
     keeper = None
@@ -145,7 +152,7 @@ def fit(
         })  # fmt: skip
     if isinstance(train, StoredSequences) and window is None and batch_size >= len(train):
         train = train.load()  # it is one batch
-    with random_state(seed, device):
+    with random_state(seed, device), matrix_products(matmul_precision):
         first = train.for_start() if isinstance(train, StoredSequences) and start_from is None else train
         model, guide = starting_point(model, guide, first, start_from)
         del first
