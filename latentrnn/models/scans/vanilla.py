@@ -141,5 +141,5 @@ class _VanillaScan(torch.autograd.Function):
                 if to_inputs is not None:
                     to_inputs[times].flatten(0, 1).addmm_(total, layers[k].input_weight)
         to_start = carry.view(ways.count, ways.rows, hidden) if needed[1] else None
-        to_weights = [g for own, bias in zip(sums, biases, strict=True) for g in (*own, bias, bias)]
+        to_weights = [g for own, bias in zip(sums, biases, strict=True) for g in (*own, bias, bias.clone())]
         return (None, None, to_inputs, to_start, None, *to_weights)
