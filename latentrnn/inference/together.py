@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from latentrnn.data import SequenceData
 from latentrnn.data.facts import Facts
+from latentrnn.inference.arithmetic import matrix_products
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.objectives import IWAE
 from latentrnn.inference.random import random_state
@@ -53,10 +54,13 @@ def fit_together(
     given = _arguments(model, guide, train, validation, settings)
     device = resolve_device(given["device"])
     train, validation = train.to(device), None if validation is None else validation.to(device)
+    precision = given["matmul_precision"]
     plans = [_plan(given | {"optimiser": optimiser}) for optimiser in optimisers]
-    members = [_Member(model, guide, train, validation, *of, device) for of in zip(plans, seeds, strict=True)]
+    members = [
+        _Member(model, guide, train, validation, *of, device, precision) for of in zip(plans, seeds, strict=True)
+    ]
     bar = tqdm(total=plans[0].steps, disable=not given["progress"], desc="fit", unit="step")
-    with random_state(0, device), bar, pyro.validation_enabled(False):
+    with random_state(0, device), bar, pyro.validation_enabled(False), matrix_products(precision):
         active, stack = members, _Stack(members)
         try:
             while active:
@@ -88,14 +92,16 @@ class _Member:
         plan: Plan,
         seed: int,
         device: torch.device,
+        precision: str | None,
     ) -> None:
         self.device = device
-        with random_state(seed, device):
+        with random_state(seed, device), matrix_products(precision):
             model, guide = starting_point(model, guide, train, None)
             model.to(device), guide.to(device)
             self.run = Run(model, guide, train, validation, plan, torch.Generator().manual_seed(seed))
             self.keep_random_state()
         self.going = True
+        self.further = {} if precision is None else {"matmul_precision": precision}
 
     @property
     def pair(self) -> nn.Module:
@@ -122,7 +128,7 @@ class _Member:
         run = self.run
         run.conclude()
         run.model.to("cpu"), run.guide.to("cpu")
-        settings = run.plan.described() | {"continued": False}
+        settings = run.plan.described() | {"continued": False} | self.further
         return FitResult(
             run.model, run.guide, run.history, run.stop_reason, run.best_step, seed, settings, used, run.events
         )

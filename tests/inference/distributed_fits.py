@@ -45,6 +45,7 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "iwae": lambda: {"objective": lr.IWAE(), "num_particles": 3, "transition": lr.GRU(4, zoneout=0.2)},
     "fivo": lambda: {"objective": lr.FIVO(), "num_particles": 3},
     "per sequence": lambda: {"guide": {"family": lr.PerSequence(lr.MeanField())}, "validation": None},
+    "stored": lambda: {"stored": True},
     "divergence": lambda: {"learning_rate": 1e4, "kl": lr.KLWarmUp(0.0)},
     "unreachable": lambda: {"transition": lr.GRU(4, layers=2, dropout=0.5)},
 }
@@ -60,7 +61,11 @@ EVENTS = {
 
 
 def fit_here(**settings: Any) -> lr.FitResult:
-    data = make_data(16, seed=0)
+    data: Any = make_data(16, seed=0)
+    if settings.pop("stored", False):
+        data = lr.StoredSequences.from_arrays(
+            {"y": _ragged(data, data.observations["y"])}, {"drive": _ragged(data, data.covariates["drive"])}, dt=0.01
+        )
     parts = {"transition": lr.GRU(4), "latent": lr.Innovations(2), "head": lr.Poisson(), "guide": {}}
     parts |= {name: settings.pop(name) for name in list(settings) if name in parts}
     validation = settings.pop("validation", make_data(5, seed=1))
@@ -72,6 +77,10 @@ def fit_here(**settings: Any) -> lr.FitResult:
     defaults = {"steps": STEPS, "batch_size": 5, "stopping": lr.EarlyStopping(every=6), "report_every": 4}
     defaults |= {"progress": False, "device": "cpu", "optimiser": optimiser}
     return lr.fit(model, guide, data, validation, **(defaults | settings))
+
+
+def _ragged(data: lr.SequenceData, values: torch.Tensor) -> list[np.ndarray]:
+    return [value[:length].numpy() for value, length in zip(values, data.host_lengths, strict=True)]
 
 
 def written(result: lr.FitResult) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 
 import latentrnn as lr
 from latentrnn.models.scans import layer_of, run, run_ways, together
+from latentrnn.models.scans.members import _Scan
 
 SEEDS = [0, 1, 2]
 
@@ -51,7 +52,7 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
         "objective": lr.IWAE(doubly_reparameterised=False),
         "num_particles": 2,
     },
-    "fivo": lambda: {"objective": lr.FIVO(), "num_particles": 3},
+    "fivo": lambda: {"objective": lr.FIVO(), "num_particles": 3, "matmul_precision": "highest"},
     "lstm": lambda: {"transition": lr.LSTM(4, layers=2), "guide": {"encoder": lr.RNNEncoder(3, layers=2)}},
     "recurrent": lambda: {"latent": lr.RecurrentNormal(2), "learning_rate_schedule": lr.Plateau(1)},
     "switch": lambda: {"latent": lr.RelaxedDiscrete(2), "objective": lr.ELBO(sticking_the_landing=True)},
@@ -183,6 +184,12 @@ def _by_cells(kind: Any, ways: tuple[bool, bool], inputs: torch.Tensor, weights:
             outputs.append(h)
         found.append(torch.stack(outputs[:: -1 if back else 1], 1))
     return torch.cat(found, -1)
+
+
+def test_the_backward_of_a_scan_of_members() -> None:
+    shapes = [(4, 3, 2, 5), (3, 6, 5), (3, 24, 9)]  # (time, way, channel, row), (way, hidden, row), the joined weights
+    inputs, state, weight = (0.5 * torch.randn(shape, dtype=torch.float64) for shape in shapes)
+    assert torch.autograd.gradcheck(_Scan.apply, [value.requires_grad_() for value in (inputs, state, weight)])
 
 
 def test_a_scan_goes_on_from_the_states_of_members() -> None:

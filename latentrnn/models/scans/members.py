@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _together = ContextVar("together", default=False)
 
@@ -102,6 +103,7 @@ class _Scan(torch.autograd.Function):
         return course[1:].clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (gradient,) = gradients
         weight, given, gates = ctx.saved_tensors
