@@ -12,7 +12,7 @@ import torch
 
 import latentrnn as lr
 from latentrnn.models.scans import layer_of, run, run_ways, together
-from latentrnn.models.scans.members import _Scan
+from latentrnn.models.scans.members import _joined, _Scan
 
 SEEDS = [0, 1, 2]
 
@@ -187,9 +187,10 @@ def _by_cells(kind: Any, ways: tuple[bool, bool], inputs: torch.Tensor, weights:
 
 
 def test_the_backward_of_a_scan_of_members() -> None:
-    shapes = [(4, 3, 2, 5), (3, 6, 5), (3, 24, 9)]  # (time, way, channel, row), (way, hidden, row), the joined weights
-    inputs, state, weight = (0.5 * torch.randn(shape, dtype=torch.float64) for shape in shapes)
-    assert torch.autograd.gradcheck(_Scan.apply, [value.requires_grad_() for value in (inputs, state, weight)])
+    # (time, way, channel, row), (way, hidden, row), and the weights of each way
+    shapes = [(4, 3, 2, 5), (3, 6, 5), (3, 18, 2), (3, 18, 6), (3, 18), (3, 18)]
+    values = [(0.5 * torch.randn(shape, dtype=torch.float64)).requires_grad_() for shape in shapes]
+    assert torch.autograd.gradcheck(lambda x, h, *weights: _Scan.apply(x, h, _joined(*weights)), values)
 
 
 def test_a_scan_goes_on_from_the_states_of_members() -> None:

@@ -73,7 +73,7 @@ def _joined(input_weight: Tensor, weight: Tensor, input_bias: Tensor, bias: Tens
 
 
 class _Scan(torch.autograd.Function):
-    """h_{1:T}, (time, way, hidden, row), of inputs (time, way, channel, row), h_0 and the joined weights.
+    """h_{1:T}, (time, way, hidden, row), of inputs (time, way, channel, row), h_0 and joined weights.
 
     The forward pass keeps what the products gave and what they were given; the backward pass takes the weights'
     gradient of many steps at once.
