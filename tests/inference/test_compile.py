@@ -1,7 +1,7 @@
 """`torch.compile` on the numerical core: whole graphs where the code is ours, and a count of breaks around Pyro.
 
-The backends here run the traced graphs as they are (no compiler is needed): what is checked is that tracing goes through,
-where it stops, and that what comes out is the same.
+The backends here run the traced graphs as they are (no compiler is needed): what is checked is that tracing goes
+through, where it stops, and that what comes out is the same.
 """
 
 from __future__ import annotations
