@@ -43,10 +43,10 @@ def allocated() -> float:
 
 
 class Peak:
-    """The most memory that was allocated within the block, MB above the start."""
+    """The most memory that was allocated within the block, MB."""
 
     def __enter__(self) -> Peak:
-        self.start = self.most = allocated()
+        self.most = allocated()
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._watch)
         self.thread.start()
@@ -60,10 +60,14 @@ class Peak:
         self.over.set()
         self.thread.join()
 
-    @property
-    def grown(self) -> float:
-        """MB above the start."""
-        return self.most - self.start
+
+def make_data(counts: np.ndarray, stored: bool) -> tuple[Any, float]:
+    """Return data, and the MB that they hold; what an array's door needed besides has been given back."""
+    if stored:
+        return lr.StoredSequences.from_arrays({"spikes": counts}, dt=0.01), 0.0
+    data = lr.SequenceData.from_arrays({"spikes": counts}, dt=0.01)
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return data, 5 * counts.size / 2**20  # values and masks
 
 
 def in_a_file(sequences: int, steps: int, channels: int, folder: str) -> np.ndarray:
@@ -85,26 +89,19 @@ def measure(what: dict[str, Any]) -> dict[str, float]:
     window = None if what.get("window") is None else lr.Window(what["window"], what["window"] // 4)
     with tempfile.TemporaryDirectory() as folder:
         counts = in_a_file(sequences, steps, channels, folder)
-        began = time.perf_counter()
+        began, start = time.perf_counter(), allocated()
+        data, held = make_data(counts, what["stored"])
         with Peak() as peak:
-            data: Any
-            if what["stored"]:
-                data, held = lr.StoredSequences.from_arrays({"spikes": counts}, dt=0.01), 0.0
-            else:
-                data = lr.SequenceData.from_arrays({"spikes": counts}, dt=0.01)
-                held = 5 * counts.size / 2**20  # values and masks
-                ctypes.CDLL("libc.so.6").malloc_trim(0)
-                peak.most = allocated()  # without what the door needed, and has given back
+            if what["stored"]:  # whose door is to be bounded too
+                data, held = make_data(counts, True)
             model, guide = make_parts(data.spec, what.get("max_elements"))
             settings = {"steps": STEPS, "batch_size": what["batch"], "progress": False, "device": "cpu"}
             result = lr.fit(model, guide, data, window=window, **settings)
             if draws := what.get("draws"):
-                del data
-                part = lr.SequenceData.from_arrays({"spikes": counts}, dt=0.01)
-                posterior = result.posterior(part, device="cpu", window=window)
+                posterior = result.posterior(data, device="cpu", window=window)
                 posterior.mean("spikes", draws)
                 posterior.evidence("elbo", draws)
-        return {"data": held, "peak": peak.grown, "seconds": time.perf_counter() - began}
+        return {"data": held, "peak": peak.most - start, "seconds": time.perf_counter() - began}
 
 
 def apart(**what: Any) -> dict[str, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +29,6 @@ LONG = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 SEQUENCES = (100, 300, 1_000, 3_000, 10_000)
 CHANNELS = (100, 300, 1_000, 3_000, 10_000)
 PARTICLES = (1, 2, 4, 8, 16, 32)
-Row = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Size:
     particles: int = 1
     window: int | None = None
     max_elements: int | None = None
+    stored: bool = False
 
     @property
     def entries(self) -> int:
@@ -49,11 +50,14 @@ class Size:
         return self.batch * min(self.steps, self.window or self.steps) * self.particles
 
 
-def make_data(size: Size) -> lr.SequenceData:
+def make_data(size: Size, folder: str) -> lr.SequenceData | lr.StoredSequences:
     """Counts without structure: their values do not matter to how long anything takes."""
     rng = np.random.default_rng(0)
     counts = rng.poisson(0.5, (size.sequences, size.steps, size.channels)).astype(np.float32)
-    return lr.SequenceData.from_arrays({"spikes": counts}, dt=0.01)
+    if not size.stored:
+        return lr.SequenceData.from_arrays({"spikes": counts}, dt=0.01)
+    np.save(path := Path(folder) / f"{size.sequences}.npy", counts)
+    return lr.StoredSequences.from_arrays({"spikes": np.load(path, mmap_mode="r")}, dt=0.01)
 
 
 def make_parts(spec: lr.DataSpec, max_elements: int | None = None) -> tuple[lr.LatentRNN, lr.Guide]:
@@ -69,17 +73,18 @@ def make_parts(spec: lr.DataSpec, max_elements: int | None = None) -> tuple[lr.L
     return model, lr.Guide(model, encoder=lr.RNNEncoder(ENCODER, read_in=read_in))
 
 
-def make_step(size: Size, data: lr.SequenceData) -> Callable[[], None]:
+def make_step(size: Size, data: lr.SequenceData | lr.StoredSequences) -> Callable[[], None]:
     """Return a function that takes one optimiser step of a fit."""
     model, guide = make_parts(data.spec, size.max_elements)
-    window = None if size.window is None else lr.Window(size.window, min(size.window // 4, 50))
+    window = None if size.window is None else lr.Window(size.window, size.window // 10)
     plan = Plan(
         10**6, size.batch, size.particles, lr.ELBO(), lr.AdamW(), lr.Constant(), lr.KLWarmUp(), lr.EarlyStopping(),
         lr.Rollback(), 0.0, {}, False, 10, window,
     )  # fmt: skip
     cut = None if window is None else reach("scaling", window, model, guide)
     with random_state(0, torch.device("cpu")):
-        model, guide = _starting_point(model, guide, data, None)
+        first = data.for_start() if isinstance(data, lr.StoredSequences) else data
+        model, guide = _starting_point(model, guide, first, None)
         run = Run(model, guide, data, None, plan, torch.Generator().manual_seed(0), cut)
     number = iter(range(10**6))
 
@@ -104,10 +109,11 @@ def timed(steps: dict[str, Callable[[], None]], turns: int) -> dict[str, np.ndar
 
 def table(head: str, sizes: dict[str, Size], turns: int, per: str, unit: Callable[[Size], int]) -> list[str]:
     """Return the rows of a table: milliseconds of a step, microseconds per unit of work, these over their median."""
-    shapes = {(s.sequences, s.steps, s.channels): s for s in sizes.values()}
-    data = {shape: make_data(size) for shape, size in shapes.items()}
-    steps = {n: make_step(s, data[s.sequences, s.steps, s.channels]) for n, s in sizes.items()}
-    seconds = timed(steps, turns)
+    shapes = {(s.sequences, s.steps, s.channels, s.stored): s for s in sizes.values()}
+    with tempfile.TemporaryDirectory() as folder:
+        data = {shape: make_data(size, folder) for shape, size in shapes.items()}
+        steps = {n: make_step(s, data[s.sequences, s.steps, s.channels, s.stored]) for n, s in sizes.items()}
+        seconds = timed(steps, turns)
     each = {name: 1e6 * np.median(values) / unit(sizes[name]) for name, values in seconds.items()}
     middle = float(np.median(list(each.values())))
     rows = [f"| {head} | ms per step (quartiles) | us per {per} | against the middle |", "|---|---|---|---|"]
@@ -141,13 +147,14 @@ def main() -> None:
         f"{platform.machine()}. Sizes of one table take turns.",
     ]
     long = {f"{t:,}": Size(16, t, 50, 16, window=100) for t in LONG if t <= largest}
-    page += ["", "## Steps of a sequence, in windows of 100", "", "16 sequences of 50 channels; an overlap of 25.", ""]
+    page += ["", "## Steps of a sequence, in windows of 100", "", "16 sequences of 50 channels; an overlap of 10.", ""]
     page += table("T", long, turns, "step of a sequence", steps_of)
     long = {f"{t:,}": Size(16, t, 50, 16, window=1000) for t in LONG if 1000 <= t <= largest}
     if long:
-        page += ["", "## Steps of a sequence, in windows of 1,000", "", "The same, with an overlap of 50.", ""]
+        page += ["", "## Steps of a sequence, in windows of 1,000", "", "The same, with an overlap of 100.", ""]
         page += table("T", long, max(3, turns // 4), "step of a sequence", steps_of)
     many = {f"{n:,}": Size(n, 100, 50, 64) for n in SEQUENCES if n <= largest}
+    many |= {f"{n:,}, in a file": Size(n, 100, 50, 64, stored=True) for n in SEQUENCES[-1:] if n <= largest}
     page += ["", "## Sequences", "", "Of 100 steps and 50 channels, in batches of 64.", ""]
     page += table("sequences", many, turns, "step of a sequence", steps_of)
     wide = {}

@@ -39,6 +39,12 @@ PREAMBLES = {
             observations={"heldin": a, "heldout": b}, dt=0.02
         ).split(0.7, 0.15, 0.15, seed=0)
     """,
+    # A few recordings in a file.
+    "long": """
+        import numpy
+        generator = numpy.random.default_rng(0)
+        numpy.save("counts.npy", generator.poisson(0.5, (4, 1000, 3)))
+    """,
     # Two days of one rhythm, seen by neurons that differ.
     "sessions": """
         import numpy
@@ -172,7 +178,7 @@ def test_blocks_are_found_with_their_lines_and_comments() -> None:
         ("~~~python\nx\n~~~\n", "expected every Python block between"),
         (
             "<!-- preamble: mine -->\n```python\nx\n```\n",
-            "line 3: expected 'preamble: recording | populations | sessions'",
+            "line 3: expected 'preamble: recording | populations | long | sessions'",
         ),
         ("<!-- skip: no -->\n```python\nx\n```\n", "line 3: expected"),
     ],

@@ -308,7 +308,7 @@ class StoredSequences:
         )
 
     def _fetch(self, part: StoredSequences, start: int, stop: int) -> SequenceData:
-        """Return a stretch that was read ahead, or read it now; what else was expected will not be asked for."""
+        """Return a stretch that was read ahead, or read it now."""
         coming = self._coming.pop((tuple(part.rows.tolist()), start, stop), None)
         found = part._read(start, stop) if coming is None else coming.result()
         return found if self.device.type == "cpu" else found.to(self.device)

@@ -184,7 +184,7 @@ def recording(steps: int = 30, sequences: int = 3, seed: int = 0) -> lr.Sequence
     return lr.SequenceData.from_arrays({"y": [rng.poisson(np.exp(x)) for x in drive]}, {"drive": drive}, dt=0.01)
 
 
-def make_parts(data: lr.SequenceData, **changed: Any) -> tuple[lr.LatentRNN, lr.Guide]:
+def make_parts(data: Any, **changed: Any) -> tuple[lr.LatentRNN, lr.Guide]:
     settings = {"transition": lr.GRU(4), "latent": lr.Innovations(2, initial=2), "observations": {"y": lr.Poisson()}}
     model = lr.LatentRNN(data.spec, **(settings | {k: v for k, v in changed.items() if k in settings}))
     encoder = changed.get("encoder", lr.RNNEncoder(3, direction="causal"))
@@ -363,3 +363,18 @@ def test_settings_of_windows_are_checked() -> None:
     model, guide = make_model(default_transition("clocked"), "innovations", "clocked", slow)
     with pytest.raises(ValueError, match="multiple of 2"):
         lr.fit(model, guide, slow, window=lr.Window(3), steps=1)
+
+
+@pytest.mark.gpu
+def test_windows_of_files_go_to_a_gpu(tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).poisson(1.0, (4, 50, 3))
+    np.save(tmp_path / "counts.npy", counts)
+    stored = lr.StoredSequences.from_arrays({"y": np.load(tmp_path / "counts.npy", mmap_mode="r")})
+    model, guide = make_parts(stored)
+    settings = {"window": lr.Window(12, 4), "batch_size": 2, "steps": 12, "progress": False, "device": "cuda"}
+    result = lr.fit(model, guide, stored, **settings)
+    again = lr.fit(model, guide, stored.load(), **settings)
+    pairs = zip(result.model.state_dict().values(), again.model.state_dict().values(), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in pairs)
+    posterior = result.posterior(stored.load(), window=lr.Window(12), device="cuda")
+    assert posterior.mean("y", 10).shape == (4, 50, 3)
