@@ -20,9 +20,9 @@ _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 def loops(kernel: nn.RNNBase, inputs: Tensor) -> bool:
     """Return whether our own loop is taken.
 
-    On a CPU it was faster than `nn.GRU` and `nn.RNN` at every size that was tried (`benchmarks/scans.py`). An LSTM goes
-    through oneDNN there, and everything through cuDNN on a GPU, unless `vmap` or `jacfwd` is under way, for which the
-    library has no rules. Dropout between layers is left to the library.
+    On a CPU it was faster than `nn.GRU` and `nn.RNN`, or level, at every size tried (`benchmarks/scans.py`). An LSTM
+    goes through oneDNN there, and everything through cuDNN on a GPU, unless `vmap` or `jacfwd` is under way, for which
+    the library has no rules. Dropout between layers is left to the library.
     """
     if isinstance(kernel, nn.LSTM) or (kernel.dropout and kernel.training):
         return False
