@@ -168,8 +168,8 @@ def report(rows: list[Row]) -> str:
         "smoothed means in posterior standard deviations. Variances: relative error, root mean square and worst.",
         "Refined: numbers of every sequence's own on top of the encoder's (`posterior.refined`), seconds in all.",
         "Moments of a chain are exact, the others' are from 20,000 draws, which alone give errors of 0.7% and 1%.",
-        f"torch {torch.__version__}, numpy {np.__version__}, scipy {scipy.__version__}, {platform.machine()}; the machine "
-        "did other work too.",
+        f"torch {torch.__version__}, numpy {np.__version__}, scipy {scipy.__version__}, {platform.machine()}; the "
+        "machine did other work too.",
         "",
         "| file | entries | family | gap | s.e. | means | variances | worst | seconds |",
         "|---|---|---|---|---|---|---|---|---|",

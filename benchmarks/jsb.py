@@ -134,7 +134,8 @@ def main() -> None:
     lines = [
         "# JSB chorales: nats per time step of the test pieces",
         "",
-        f"Batches of 20, seed 0, on {where}, threads: {options.threads}; torch {torch.__version__}. Importance-sampled: 500 draws a piece.",
+        f"Batches of 20, seed 0, on {where}, {options.threads} threads; torch {torch.__version__}.",
+        "Importance-sampled: 500 draws a piece.",
         "",
         "| model | bound | importance-sampled | s.e. of both | best step | seconds |",
         "|---|---|---|---|---|---|",
