@@ -20,7 +20,7 @@ import torch
 
 import latentrnn as lr
 from latentrnn.inference.random import random_state
-from latentrnn.inference.svi import _starting_point
+from latentrnn.inference.svi import starting_point
 from latentrnn.inference.training import Plan, Run
 from latentrnn.inference.windows import reach
 
@@ -84,7 +84,7 @@ def make_step(size: Size, data: lr.SequenceData | lr.StoredSequences) -> Callabl
     cut = None if window is None else reach("scaling", window, model, guide)
     with random_state(0, torch.device("cpu")):
         first = data.for_start() if isinstance(data, lr.StoredSequences) else data
-        model, guide = _starting_point(model, guide, first, None)
+        model, guide = starting_point(model, guide, first, None)
         run = Run(model, guide, data, None, plan, torch.Generator().manual_seed(0), cut)
     number = iter(range(10**6))
 
@@ -161,7 +161,7 @@ def main() -> None:
     for count in CHANNELS:
         if count <= largest:
             wide[f"{count:,}, whole"] = Size(16, 100, count, 16)
-            wide[f"{count:,}, in chunks of 2^18"] = Size(16, 100, count, 16, max_elements=2**18)
+            wide[f"{count:,}, in chunks of 2^20"] = Size(16, 100, count, 16, max_elements=2**20)
     page += ["", "## Channels", "", "16 sequences of 100 steps; head and read-in whole, and in chunks of time.", ""]
     page += table("channels", wide, max(3, turns // 2), "entry", lambda size: size.entries * size.channels)
     particles = {f"{k}": Size(16, 100, 50, 16, particles=k) for k in PARTICLES}
