@@ -65,9 +65,9 @@ from latentrnn.inference import OnlineFilter as OnlineFilter
 from latentrnn.inference import PerSequence as PerSequence
 from latentrnn.inference import Plateau as Plateau
 from latentrnn.inference import Posterior as Posterior
+from latentrnn.inference import ProcessLost as ProcessLost
 from latentrnn.inference import Renyi as Renyi
 from latentrnn.inference import RNNEncoder as RNNEncoder
-from latentrnn.inference import ProcessLost as ProcessLost
 from latentrnn.inference import Rollback as Rollback
 from latentrnn.inference import StepEncoder as StepEncoder
 from latentrnn.inference import Window as Window

@@ -2,12 +2,12 @@
 
 from latentrnn.inference.coupling_report import CouplingReport as CouplingReport
 from latentrnn.inference.diagnosis import Diagnosis as Diagnosis
+from latentrnn.inference.distributed import ProcessLost as ProcessLost
 from latentrnn.inference.elbo import Terms as Terms
 from latentrnn.inference.elbo import elbo_terms as elbo_terms
 from latentrnn.inference.encoders import Encoder as Encoder
 from latentrnn.inference.encoders import RNNEncoder as RNNEncoder
 from latentrnn.inference.encoders import StepEncoder as StepEncoder
-from latentrnn.inference.distributed import ProcessLost as ProcessLost
 from latentrnn.inference.ensemble import Ensemble as Ensemble
 from latentrnn.inference.ensemble import EnsemblePosterior as EnsemblePosterior
 from latentrnn.inference.ensemble import fit_ensemble as fit_ensemble
