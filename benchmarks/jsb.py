@@ -85,7 +85,7 @@ class Recipe:
 
 MODELS = {
     "GRU with innovations, hears the last chord": Recipe(recurrent, 1500, 1.5e-3, 1.0),
-    "deep Markov model": Recipe(markov, 2500, 3e-3, 0.1),
+    "deep Markov model": Recipe(markov, 1500, 4e-3, 0.1),
 }
 
 
