@@ -19,9 +19,10 @@ import numpy as np
 import torch
 
 import latentrnn as lr
+from latentrnn.inference.plan import Plan
 from latentrnn.inference.random import random_state
 from latentrnn.inference.svi import starting_point
-from latentrnn.inference.training import Plan, Run
+from latentrnn.inference.training import Run
 from latentrnn.inference.windows import reach
 
 HIDDEN, LATENT, ENCODER = 64, 4, 64

@@ -16,10 +16,11 @@ from latentrnn.inference.checkpointing import Keeper, identity_of
 from latentrnn.inference.distributed import join
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.objectives import ELBO, Objective
+from latentrnn.inference.plan import Plan
 from latentrnn.inference.random import random_state
 from latentrnn.inference.result import FitResult
 from latentrnn.inference.schedules import AdamW, Constant, Cosine, EarlyStopping, KLWarmUp, Plateau, Rollback
-from latentrnn.inference.training import Plan, Run
+from latentrnn.inference.training import Run
 from latentrnn.inference.windows import Window, reach
 from latentrnn.models.observations import Observation
 from latentrnn.models.state_space import LatentRNN

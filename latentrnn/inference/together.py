@@ -18,12 +18,13 @@ from latentrnn.data.facts import Facts
 from latentrnn.inference.arithmetic import matrix_products
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.objectives import IWAE
+from latentrnn.inference.plan import Plan
 from latentrnn.inference.random import random_state
 from latentrnn.inference.recorded_draws import Call, recording, replaying
 from latentrnn.inference.result import FitResult
 from latentrnn.inference.schedules import AdamW
 from latentrnn.inference.svi import check_arguments, fit, resolve_device, starting_point
-from latentrnn.inference.training import Plan, Run
+from latentrnn.inference.training import Run
 from latentrnn.models.scans import together as scans_together
 from latentrnn.models.state_space import LatentRNN
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +12,7 @@ from tqdm.auto import tqdm
 
 from latentrnn.data import SequenceData, StoredSequences
 from latentrnn.data.windowing import of_whole
+from latentrnn.inference.averaging import Average
 from latentrnn.inference.batches import Batches
 from latentrnn.inference.checkpointing import Keeper
 from latentrnn.inference.distributed import Alone, ProcessLost, Terminated
@@ -22,66 +21,14 @@ from latentrnn.inference.dropout import coordinated_dropout as split_entries
 from latentrnn.inference.elbo import Terms
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.objectives import Evaluation, Objective
+from latentrnn.inference.plan import Plan
 from latentrnn.inference.random import random_state
-from latentrnn.inference.schedules import AdamW, Constant, Cosine, EarlyStopping, KLWarmUp, Plateau, Rollback
 from latentrnn.inference.snapshots import Snapshot, put_back, take_snapshot
-from latentrnn.inference.windows import Reach, Window, WindowedBatches
+from latentrnn.inference.windows import Reach, WindowedBatches
 from latentrnn.models.ancestral import Course
 from latentrnn.models.state_space import LatentRNN
 
 VALIDATION_SEED = 20_231  # every evaluation uses the same random numbers, so that only the weights differ
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The settings of one fit; see `fit`."""
-
-    steps: int
-    batch_size: int
-    num_particles: int
-    objective: Objective
-    optimiser: AdamW
-    learning_rate_schedule: Constant | Cosine | Plateau
-    kl: KLWarmUp
-    stopping: EarlyStopping
-    rollback: Rollback
-    coordinated_dropout: float
-    head_weights: Mapping[str, float]
-    progress: bool
-    report_every: int
-    window: Window | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "num_particles", "report_every"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"fit: {name} must be a positive integer; found {value!r}")
-        kinds: dict[str, tuple[type, ...]] = {
-            "objective": (Objective,),
-            "optimiser": (AdamW,),
-            "learning_rate_schedule": (Constant, Cosine, Plateau),
-            "kl": (KLWarmUp,),
-            "stopping": (EarlyStopping,),
-            "rollback": (Rollback,),
-        }
-        for name, kind in kinds.items():
-            if not isinstance(getattr(self, name), kind):
-                expected = " or ".join(each.__name__ for each in kind)
-                raise TypeError(f"fit: {name} must be {expected}; found {type(getattr(self, name)).__name__}")
-        if self.num_particles < self.objective.fewest_particles:
-            raise ValueError(
-                f"fit: {type(self.objective).__name__} needs num_particles of at least "
-                f"{self.objective.fewest_particles}; found {self.num_particles}"
-            )
-
-    def described(self) -> dict[str, Any]:
-        """Return the settings in JSON form."""
-        plain = {name: getattr(self, name) for name in ("steps", "batch_size", "num_particles", "coordinated_dropout")}
-        objects = ("objective", "optimiser", "learning_rate_schedule", "kl", "stopping", "rollback")
-        plain["head_weights"] = {name: float(value) for name, value in self.head_weights.items()}
-        if self.window is not None:
-            plain["window"] = asdict(self.window)
-        return plain | {n: {"class": type(getattr(self, n)).__name__, **asdict(getattr(self, n))} for n in objects}
 
 
 class Run:
@@ -111,7 +58,7 @@ class Run:
         self.parameters = [p for module in (model, guide) for p in module.parameters()]
         posteriors = [] if guide.parameter_sites is None else list(guide.parameter_sites.parameters())
         self.engine = plan.optimiser.build(self.parameters, exempt=posteriors)
-        self.average = _Average(self.parameters, plan.optimiser.averaging)
+        self.average = Average(self.parameters, plan.optimiser.averaging)
         self.history: dict[str, list[float]] = {}
         self.events: list[str] = []
         self.stop_reason = "steps: all steps were taken; if the ELBO was still rising, try increasing `steps`"
@@ -391,29 +338,6 @@ class _Followed:
 
     def unfold(self, data: SequenceData) -> Course:
         return self.model.unfold(data)
-
-
-class _Average:
-    """An exponential moving average of the weights, which can change places with the weights themselves."""
-
-    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
-        self.parameters, self.decay = parameters, decay
-        self.values = [p.detach().clone() for p in parameters] if decay else []
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the weights after a step; early on the average forgets faster, so that the start does not linger."""
-        if self.decay:
-            decay = min(self.decay, (1 + step) / (10 + step))
-            torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1 - decay)
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange weights and average."""
-        for parameter, value in zip(self.parameters, self.values, strict=False):
-            kept = parameter.clone()
-            parameter.copy_(value)
-            value.copy_(kept)
 
 
 class Report(NamedTuple):
