@@ -306,7 +306,7 @@ def test_a_fit_in_windows_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytes
     data = recording()
     settings = {"window": lr.Window(7), "batch_size": 2, "steps": 14}
     undisturbed = fit(data, **settings)
-    steps, step = [], training._Average.update
+    steps, step = [], training.Average.update
 
     def dying(self: Any, number: int) -> None:
         step(self, number)
@@ -314,7 +314,7 @@ def test_a_fit_in_windows_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytes
         if len(steps) == killed_at:
             raise RuntimeError("killed")
 
-    monkeypatch.setattr(training._Average, "update", dying)
+    monkeypatch.setattr(training.Average, "update", dying)
     with pytest.raises(RuntimeError, match="killed"):
         fit(data, checkpoint=tmp_path, checkpoint_every=0.0, **settings)
     monkeypatch.undo()
