@@ -56,7 +56,7 @@ def take(data: SequenceData, indices: Tensor, longest: Tensor | None = None) -> 
         host_context=data.host_context[chosen],
         around=None,
     )
-    taken.__dict__["facts"] = data.facts.of_rows(on_device)
+    taken.__dict__["facts"] = data.facts.of_rows(on_device, data.observations, data.masks)
     return taken
 
 

@@ -273,14 +273,14 @@ class SequenceData:
 
     def complete(self, name: str) -> bool:
         """Whether every entry of a head is known to be observed and scored, without waiting for the device."""
-        known = self.facts.complete
-        if name not in known:
-            head = self.spec.heads[name]
+        head, mask = self.spec.heads[name], self.masks[name]
+
+        def look() -> bool:
             partial = head.missing or head.session is not None or (head.per_step and self.padded)
             unscored = head.per_step and bool(self.host_context.any())
-            on_host = self.device.type == "cpu"
-            known[name] = on_host and not partial and not unscored and bool(self.masks[name].all())
-        return known[name]
+            return self.device.type == "cpu" and not partial and not unscored and bool(mask.all())
+
+        return self.facts.whole(name, mask, look)
 
     @property
     def remembered(self) -> Mapping[str, Tensor] | None:

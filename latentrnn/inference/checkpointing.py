@@ -104,8 +104,9 @@ class Keeper:
         for name, here in self.identity.items():  # lengthy things, which are not shown
             if name != "settings" and here != begun.get(name):
                 raise ValueError(f"fit: {self.directory} holds a fit with another {name}; {remedy}")
-        for name, here in self.identity["settings"].items():
-            there = begun["settings"].get(name)
+        own, its = self.identity["settings"], begun["settings"]
+        for name in {**its, **own}:  # a setting that is left out is another one, too
+            here, there = own.get(name), its.get(name)
             if here != there:
                 raise ValueError(f"fit: {self.directory} holds a fit with {name} {there!r}; found {here!r}; {remedy}")
 

@@ -71,3 +71,32 @@ def test_constants_of_batches_are_those_of_their_rows(masked: bool) -> None:
         expected = [poisson_log_prob(y[n], np.exp(eta[n]), missing[n]) for n in range(3)]
         for value in (batch.observations["y"], batch.observations["y"].clone()):
             assert law.log_prob(value).tolist() == pytest.approx(expected, abs=1e-10)
+
+
+def test_data_that_are_written_into_all_the_same_are_looked_at_anew() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(3.0, (4, 5, 2)).astype(float)
+
+    def log_prob(data: lr.SequenceData) -> list[float]:
+        law = head(torch.zeros(len(data), 5, 3, dtype=torch.float64), head.inputs(data))
+        return law.log_prob(data.observations["y"]).tolist()
+
+    data = lr.SequenceData.from_arrays({"y": counts}, dtype=torch.float64)
+    parts = {"transition": lr.GRU(3), "latent": lr.InitialState(2), "observations": {"y": lr.Poisson()}}
+    model = lr.LatentRNN(data.spec, **parts).double()
+    head = model.observations["y"]
+    log_prob(data)
+    assert data.complete("y")
+    data.observations["y"] = data.observations["y"] * 3  # another tensor
+    expected = log_prob(lr.SequenceData.from_arrays({"y": 3 * counts}, dtype=torch.float64))
+    assert log_prob(data) == expected
+    assert log_prob(data.batch(torch.tensor([2, 0]))) == [expected[2], expected[0]]
+    data.observations["y"] += 1  # the same, with other values
+    expected = log_prob(lr.SequenceData.from_arrays({"y": 3 * counts + 1}, dtype=torch.float64))
+    assert log_prob(data.batch(torch.tensor([1]))) == [expected[1]]
+    assert log_prob(data) == expected
+    data.masks["y"][0, 1, 1] = False
+    assert not data.complete("y")
+    assert not data.batch(torch.tensor([0])).complete("y")
+    assert log_prob(data)[0] > expected[0]
+    assert log_prob(data)[1:] == expected[1:]

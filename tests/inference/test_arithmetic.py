@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,3 +74,13 @@ def test_unknown_precisions_are_refused(precision_: object) -> None:
     model, guide, data = setting()
     with pytest.raises(ValueError, match=r"matmul_precision must be None or one of \['highest', 'high', 'medium'\]"):
         lr.fit(model, guide, data, steps=1, progress=False, matmul_precision=precision_)
+
+
+@pytest.mark.parametrize(("begun", "resumed"), [("medium", None), (None, "medium"), ("medium", "high")])
+def test_a_fit_is_not_resumed_with_other_digits(begun: str | None, resumed: str | None, tmp_path: Path) -> None:
+    model, guide, data = setting()
+    fixed: dict[str, object] = {"steps": 2, "progress": False, "device": "cpu", "checkpoint": tmp_path / "fit"}
+    lr.fit(model, guide, data, matmul_precision=begun, **fixed)
+    assert lr.fit(model, guide, data, matmul_precision=begun, resume=True, **fixed).history
+    with pytest.raises(ValueError, match=f"holds a fit with matmul_precision {begun!r}; found {resumed!r}"):
+        lr.fit(model, guide, data, matmul_precision=resumed, resume=True, **fixed)

@@ -49,7 +49,7 @@ class Poisson(Observation):
         """Return the sum of the log-factorials of a sequence's counts, (sequence,)."""
         name = self.head.name
         values, mask = data.observations[name], None if data.complete(name) else data.scored(name)
-        return data.facts.constant(name, lambda: total_log_factorials(values, mask))
+        return data.facts.constant(name, values, data.masks[name], lambda: total_log_factorials(values, mask))
 
     def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
         rates = LogRatePoisson(as_link(self.link).log(eta))
