@@ -43,8 +43,12 @@ def read_arrays(
     sequence_names: Sequence[str] | None,
     standardise: Sequence[str] | Mapping[str, tuple[Any, Any]],
     dtype: torch.dtype,
+    part: bool = False,
 ) -> dict[str, Any]:
-    """The fields of a `SequenceData`, from what a user holds; see `SequenceData.from_arrays`."""
+    """The fields of a `SequenceData`, from what a user holds; see `SequenceData.from_arrays`.
+
+    Where these are `part` of the sequences, the others may be the ones in which a slow head has its frames.
+    """
     covariates = {} if covariates is None else covariates
     check_names(observations, covariates)
     check_known("per_sequence", per_sequence, observations, "an observation head")
@@ -67,7 +71,10 @@ def read_arrays(
     inputs = {name: _read_covariate(name, value, dtype) for name, value in covariates.items()}
     stamps = None if times is None else read_times(times)
     lengths = _common_lengths(heads, inputs, stamps)
-    num_steps, count = int(lengths.max()), len(lengths)
+    clocks = {name: head.clock for name, head in heads.items()}
+    if not part:
+        refuse_without_frames(clocks, int(lengths.max()))
+    num_steps, count = max(int(lengths.max()), *clocks.values()), len(lengths)
     sums = {name: _read_totals(name, value, heads[name]) for name, value in totals.items()}
 
     spec = DataSpec({}, {}, dt, stamps is not None)
@@ -208,6 +215,13 @@ def _refuse_unrepresentable(where: str, array: Array, observed: Array, index: in
         refuse(where, inexact, f"whole numbers up to {limit}, beyond which {dtype} is not exact", array, index)
 
 
+def refuse_without_frames(clocks: Mapping[str, int], longest: int) -> None:
+    """Raise a ValueError where a head has no frame even in the longest sequence, of so many base steps."""
+    for name, clock in clocks.items():
+        if longest < clock:
+            raise ValueError(f"observations[{name!r}]: expected at least one frame, found none in any sequence")
+
+
 def read_times(times: Any) -> list[Array]:
     """Seconds of every step of every sequence, increasing."""
     stamps = [stamp.astype(np.float64) for stamp in read_vectors("times", times)]
@@ -256,8 +270,6 @@ def _common_lengths(heads: dict[str, _Head], inputs: dict[str, list[Array]], sta
                     f"{where}: expected {frames} frames, one every {head.clock} of the {lengths[index]} steps in "
                     f"{leader}, found {len(array)} at sequence {index}"
                 )
-        if int(lengths.max()) < head.clock:
-            raise ValueError(f"{where}: expected at least one frame, found none in any sequence")
     return lengths
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from latentrnn.data import batching, splitting
 from latentrnn.data.arrays import Array
-from latentrnn.data.door import read_stretch, read_times
+from latentrnn.data.door import read_arrays, read_stretch, read_times, refuse_without_frames
 from latentrnn.data.keys import ContentDigest, overlapping
 from latentrnn.data.names import read_labels
 from latentrnn.data.padding import continued, first_observed
@@ -141,7 +141,10 @@ class StoredSequences:
         sources = {kind: {n: _Source(v) for n, v in (named or {}).items()} for kind, named in given.items()}
         if not sources["observations"]:
             raise ValueError("observations: expected at least one head, found none")
-        count = len(next(iter(sources["observations"].values())))
+        leader, first = next(iter(sources["observations"].items()))
+        count = len(first)
+        if not count:
+            raise ValueError(f"observations[{leader!r}]: expected at least one sequence, found none")
         for kind, named in sources.items():
             for name, source in named.items():
                 if len(source) != count:
@@ -370,7 +373,7 @@ def _look_through(
         length, found = 0, []
         for place in _stretches(sources, first, settings) if stop - first == 1 else [None]:
             part = _door(sources, range(first, stop), place, settings)
-            length += part.num_steps
+            length += int(part.host_lengths[0])  # without padding to the slowest head's frame
             found = [(key.key.partition("#")[0], key.stop) for key in part.keys]
             if spec is None:
                 spec = part.spec
@@ -389,6 +392,7 @@ def _look_through(
             lengths.append(steps)
         first = stop
     assert spec is not None
+    refuse_without_frames({name: head.clock for name, head in spec.heads.items()}, max(lengths))
     heads = {name: dataclasses.replace(head, missing=missing[name] > 0) for name, head in spec.heads.items()}
     spec = dataclasses.replace(spec, heads=heads)
     return spec, np.array(lengths, np.int64), tuple(keys), {n: v.nan_to_num(1.0) for n, v in fillers.items()}
@@ -480,10 +484,10 @@ def _door(
     arrays = {kind: {n: read(kind, n, s) for n, s in named.items()} for kind, named in sources.items()}
     times = arrays.pop("times").get("times")
     try:
-        return SequenceData.from_arrays(
+        return SequenceData(**read_arrays(
             arrays["observations"], arrays["covariates"], times=times, masks=arrays["masks"] or None,
-            totals=arrays["totals"] or None, **settings,
-        )  # fmt: skip
+            totals=arrays["totals"] or None, sequence_names=None, part=True, **settings,
+        ))  # fmt: skip
     except (TypeError, ValueError) as error:
         start = 0 if place is None else place[0]
         if rows.start == 0 and start == 0:

@@ -87,6 +87,25 @@ def test_what_is_read_is_what_the_arrays_hold(tmp_path: Path, monkeypatch: pytes
     assert repr(stored) == repr(data).replace("SequenceData", "StoredSequences")
 
 
+@pytest.mark.parametrize("numbers", [1, 8, 2**20])
+@pytest.mark.parametrize("lengths", [(8, 2), (2, 8), (3, 1, 9, 2)])
+def test_a_slow_head_may_have_no_frame_in_some_sequences(
+    monkeypatch: pytest.MonkeyPatch, numbers: int, lengths: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(stored_module, "READ_AT_ONCE", numbers)
+    rng = np.random.default_rng(0)
+    given: dict[str, Any] = {
+        "observations": {
+            "y": [rng.normal(size=(n, 1)) for n in lengths],
+            "s": [rng.normal(size=(n // 4, 1)) for n in lengths],
+        },
+        "clocks": {"s": 4},
+    }
+    data, stored = lr.SequenceData.from_arrays(**given), lr.StoredSequences.from_arrays(**given)
+    assert stored.host_lengths.tolist() == list(lengths)
+    assert_same(data, stored.load())
+
+
 def test_equal_sequences_have_different_keys_wherever_the_pass_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_module, "READ_AT_ONCE", 1)
     counts = np.ones((4, 5, 2))
@@ -233,6 +252,17 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         "stored data need numbers",
     ),
     "no head": ({"observations": {}}, ValueError, "at least one head"),
+    "no sequence": (
+        {"observations": {"y": np.zeros((0, 5, 2))}},
+        ValueError,
+        r"^observations\['y'\]: expected at least one sequence, found none$",
+    ),
+    "no sequence in a list": ({"observations": {"y": []}}, ValueError, "expected at least one sequence, found none"),
+    "no frame in any sequence": (
+        {"observations": {"y": np.ones((3, 3, 1)), "s": np.ones((3, 0, 1))}, "clocks": {"s": 4}},
+        ValueError,
+        r"^observations\['s'\]: expected at least one frame, found none in any sequence$",
+    ),
 }
 
 
