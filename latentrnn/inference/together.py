@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from torch import Tensor, nn
@@ -162,10 +163,10 @@ class _Stack:
         runs = [member.run for member in self.members]
         step = runs[0].step
         batches = [run.batches.next() for run in runs]
-        calls = self._calls(batches[0], step)
+        template = _template(batches)
+        calls = self._calls(template, step)
         noise = [torch.stack(values) for values in zip(*(m.draw(calls) for m in self.members), strict=True)]
         values, axes = _tensors(batches)
-        template = _template(batches)
 
         def one(state: dict[str, Tensor], values: dict[str, Any], noise: list[Tensor]) -> tuple[Tensor, Any]:
             with replaying(noise), scans_together():
@@ -193,7 +194,7 @@ class _Stack:
 
     def _calls(self, batch: SequenceData, step: int) -> list[Call]:
         """Return the draws of a step with batches of this shape, found out by one evaluation."""
-        key = batch.num_sequences, batch.num_steps
+        key = batch.num_sequences, batch.num_steps, int(batch.host_context.max())
         if key not in self.calls:
             with torch.no_grad(), recording() as calls, scans_together():
                 self.program(batch, step)
@@ -245,9 +246,11 @@ def _tensors(batches: Sequence[SequenceData]) -> tuple[dict[str, Any], dict[str,
 
 
 def _template(batches: Sequence[SequenceData]) -> SequenceData:
+    """Return a batch of which all that the host decides by is true of every member."""
     first = batches[0]
     complete = {name: all(batch.complete(name) for batch in batches) for name in first.observations}
-    template = dataclasses.replace(first)
+    # the host asks whether there is context at all; how much a member has is in its tensors
+    template = dataclasses.replace(first, host_context=np.maximum.reduce([batch.host_context for batch in batches]))
     template.facts.complete.update(complete)
     return template
 
@@ -274,11 +277,14 @@ def _arguments(model: Any, guide: Any, train: Any, validation: Any, settings: Ma
     names = list(inspect.signature(check_arguments).parameters)
     check_arguments(*(given[name] for name in names))
     objective = given["objective"]
+    encoder_chunk = None if guide.encoder is None else guide.encoder.max_elements
+    in_chunks = model.max_elements is not None or encoder_chunk is not None
     scaled = isinstance(objective, IWAE) and objective.doubly_reparameterised
     for problem, found in (
         ("stored data, which are read for one fit at a time", not isinstance(train, SequenceData)),
         ("a window, whose state belongs to one fit", given["window"] is not None),
         ("sequences of different lengths, whose batches differ in size", getattr(train, "padded", False)),
+        ("max_elements, whose chunks are computed again after the pass over the members", in_chunks),
         (f"{guide.local!r}, whose numbers belong to sequences", bool(guide.sites) and not guide.local.amortised),
         (f"{objective!r}, whose estimator scales gradients draw by draw", scaled),
     ):

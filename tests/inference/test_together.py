@@ -66,8 +66,9 @@ def setting(**settings: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     parts = {"transition": lr.GRU(4), "latent": lr.Innovations(2), "head": lr.Poisson(), "guide": {}}
     parts |= {name: settings.pop(name) for name in list(settings) if name in parts}
     model = lr.LatentRNN(
-        data.spec, transition=parts["transition"], latent=parts["latent"], observations={"y": parts["head"]}
-    )
+        data.spec, transition=parts["transition"], latent=parts["latent"], observations={"y": parts["head"]},
+        max_elements=settings.pop("max_elements", None),
+    )  # fmt: skip
     guide = lr.Guide(model, **({"encoder": lr.RNNEncoder(3)} | parts["guide"]))
     defaults = {"steps": 12, "batch_size": 5, "stopping": lr.EarlyStopping(every=5), "report_every": 2}
     return (model, guide, data[:13], data[13:]), defaults | {"progress": False, "device": "cpu"} | settings
@@ -99,6 +100,24 @@ def test_members_are_the_fits_of_their_seeds(name: str) -> None:
     assert any(not torch.equal(value, second[key]) for key, value in first.items())
 
 
+def make_windows() -> lr.SequenceData:
+    """Windows of one length, the first of each sequence without context, so that batches differ in what is scored."""
+    counts = np.random.default_rng(0).poisson(1.0, (5, 6, 3)).astype(float)
+    return lr.SequenceData.from_arrays({"y": counts}, dt=0.01).windows(4, context=2)
+
+
+@pytest.mark.parametrize("latent", [lr.Innovations(2), lr.Discrete(2)])
+def test_context_is_not_scored_of_any_member(latent: Any) -> None:
+    data = make_windows()
+    assert set(data.host_context.tolist()) == {0, 2}
+    settings: dict[str, Any] = {"steps": 10, "batch_size": 1, "report_every": 1, "progress": False, "device": "cpu"}
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(4), latent=latent, observations={"y": lr.Poisson()})
+    guide = lr.Guide(model, encoder=lr.RNNEncoder(3) if model.latent_sites() else None)
+    found = lr.fit_ensemble(model, guide, data, seeds=range(4), together=True, **settings)
+    for member in found.members:
+        assert_same(member, lr.fit(model, guide, data, seed=member.seed, **settings))
+
+
 def test_members_own_their_weights() -> None:
     given, settings = setting(steps=2)
     found = lr.fit_ensemble(*given, seeds=SEEDS, together=True, **settings).members
@@ -126,7 +145,10 @@ def test_what_cannot_be_taken_together_is_refused() -> None:
         "window": ({"window": lr.Window(3), "guide": {"encoder": lr.RNNEncoder(3, direction="causal")}}, "a window"),
         "sequences": ({"guide": {"family": lr.PerSequence(lr.MeanField())}}, "PerSequence.*belong to sequences"),
         "iwae": ({"objective": lr.IWAE(), "num_particles": 2}, "IWAE.*scales gradients draw by draw"),
-        "kernel": ({"transition": lr.GRU(4, layers=2, dropout=0.5)}, "a part of this model or guide"),
+        "kernel": ({"transition": lr.GRU(4, layers=2, dropout=0.5)}, r"a part of .* \(dropout inside a fused kernel\)"),
+        "lstm": ({"transition": lr.LSTM(4, layers=2, dropout=0.5)}, r"a part of .* \(dropout inside a fused kernel\)"),
+        "chunks": ({"max_elements": 20}, "max_elements, whose chunks"),
+        "read-in": ({"max_elements": 20, "guide": {"encoder": lr.RNNEncoder(3, read_in=2)}}, "max_elements"),
     }
     for change, message in refused.values():
         given, settings = setting(**change)

@@ -36,9 +36,14 @@ def run(kernel: nn.RNNBase, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         kernel: torch's module, which holds the weights.
         inputs: (row, time, channel).
         state: h_0 of every layer, (layer, row, hidden); with c_0 for an LSTM.
+
+    Raises:
+        NotImplementedError: dropout between layers, of many members.
     """
-    if isinstance(kernel, nn.LSTM) and of_members():
-        return _lstm(kernel, inputs, *state)
+    if of_members():
+        _refuse_dropout(kernel)
+        if isinstance(kernel, nn.LSTM):
+            return _lstm(kernel, inputs, *state)
     if not loops(kernel, inputs):
         return kernel(inputs, state)
     last = []
@@ -60,8 +65,13 @@ def run_ways(
 
     Returns:
         (row, time, direction * hidden).
+
+    Raises:
+        NotImplementedError: dropout between layers, of many members.
     """
     kernels = [(kernel, back) for kernel, back in ((forwards, False), (backwards, True)) if kernel is not None]
+    if of_members():
+        _refuse_dropout(kernels[0][0])
     if not loops(kernels[0][0], inputs):
         found = []
         for kernel, back in kernels:
@@ -116,6 +126,12 @@ def _lstm(kernel: nn.LSTM, inputs: Tensor, hidden: Tensor, cell: Tensor) -> tupl
         last.append((h, c))
     ends = [torch.stack(parts) for parts in zip(*last, strict=True)]
     return inputs, (ends[0], ends[1])
+
+
+def _refuse_dropout(kernel: nn.RNNBase) -> None:
+    if kernel.dropout and kernel.training:
+        # what the library's kernel drops alone cannot be drawn again outside of it
+        raise NotImplementedError("dropout inside a fused kernel")
 
 
 def _reversed(values: Tensor, lengths: Tensor | None) -> Tensor:
