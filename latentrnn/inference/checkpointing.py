@@ -141,6 +141,7 @@ def _state(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         tensors |= {f"window/{name}": value for name, value in windows.left.items()}
     values = {name: getattr(run, name) for name in _PLAIN}
     return tensors, values | {
+        "unjudged": run.unjudged,
         "good": [good.step for good in run.good],
         "position": run.batches.position,
         "watch": run.watch.state(),
@@ -159,6 +160,7 @@ def _restore(run: Run, tensors: dict[str, torch.Tensor], values: dict[str, Any])
     device = run.train.device
     for name in _PLAIN:
         setattr(run, name, values[name])
+    run.unjudged = values.get("unjudged")  # which older files do not have
     run.finished = values["finished"]
     # each to memory of its own, for kernels may add up in another order where it is not aligned; Adam counts its steps
     # in the host's memory

@@ -69,6 +69,7 @@ class Run:
         self.look_every = 1 if train.device.type == "cpu" else plan.report_every
         self.watch = Watch(plan.rollback.tolerance, self.train_steps, plan.head_weights)
         self.step, self.stale = 0, 0  # the next step, and evaluations without improvement
+        self.unjudged: int | None = None  # the step that was taken last, while its weights are still to be evaluated
         self.finished = False
         self.pending: list[Report] = []  # since the last one that was written down
         # so far, what they left of the learning rate, and the first step after the last one
@@ -143,6 +144,8 @@ class Run:
 
     def _steps(self, bar: tqdm, keeper: Keeper | None) -> None:
         self._mark()
+        if self.unjudged is not None and not self._evaluated(self.unjudged):
+            return
         while self.step < self.plan.steps:
             batch = self.batches.next()
             with self.processes.draws(batch, self.plan.num_particles):
@@ -175,13 +178,8 @@ class Run:
         self.step += 1
         self._mark()
         if self.validation is not None and ((step + 1) % plan.stopping.every == 0 or last):
-            improved = self._evaluate(self.validation, step)
-            self.stale = 0 if improved or plan.kl.weight(step, plan.steps) < 1 else self.stale + 1
-            if not last and plan.stopping.patience is not None and self.stale >= plan.stopping.patience:
-                self.stop_reason = (
-                    f"converged: the validation ELBO has not improved for {self.stale} evaluations; the weights "
-                    f"of step {self.best_step} are kept"
-                )
+            self.unjudged = step
+            if not self._evaluated(step):
                 return False
         if look:
             self.processes.heed()
@@ -294,6 +292,22 @@ class Run:
         if self.validation is not None and math.isfinite(self.best_bound):
             shown["best valid"] = self.best_bound * len(self.validation) / self.validation_steps
         bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
+
+    def _evaluated(self, step: int) -> bool:
+        """Evaluate the weights that a step left, and return whether to go on."""
+        plan = self.plan
+        assert self.validation is not None
+        improved = self._evaluate(self.validation, step)
+        self.unjudged = None
+        self.stale = 0 if improved or plan.kl.weight(step, plan.steps) < 1 else self.stale + 1
+        last = step + 1 == plan.steps
+        if last or plan.stopping.patience is None or self.stale < plan.stopping.patience:
+            return True
+        self.stop_reason = (
+            f"converged: the validation ELBO has not improved for {self.stale} evaluations; the weights "
+            f"of step {self.best_step} are kept"
+        )
+        return False
 
     def _evaluate(self, validation: SequenceData | StoredSequences, step: int) -> bool:
         self.average.swap()

@@ -19,6 +19,7 @@ import latentrnn as lr
 from latentrnn.export import unfinished
 from latentrnn.export.unfinished import unfinished_files
 from latentrnn.inference import checkpointing
+from latentrnn.inference.distributed import Alone, ProcessLost
 from latentrnn.inference.training import Run
 
 STEPS = 18
@@ -216,6 +217,35 @@ def test_an_interrupted_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     result.save(tmp_path)  # to the same folder: neither gets in the other's way
     assert_same(fit(checkpoint=tmp_path, resume=True), expected)
     assert lr.load(tmp_path).events == ["step 9: interrupted"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "at"),
+    [
+        *(("defaults", 0), ("plateau", 1), ("early stopping", -1), ("averaging", -1)),
+        *(pytest.param(kind, 2, marks=pytest.mark.slow) for kind in ("defaults", "early stopping", "averaging")),
+    ],
+)
+def test_an_evaluation_that_lost_a_process_is_made_up_for(
+    kind: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = KINDS[kind]()
+    expected = fit(**settings)
+    evaluations = expected.history["validation_step"]
+    at = range(len(evaluations))[at]
+    left = iter(range(at))
+
+    def add(self: Alone, value: torch.Tensor) -> torch.Tensor:
+        if next(left, None) is None:
+            raise ProcessLost("process 1 of 2 is gone")
+        return value
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Alone, "size", 2)
+        patch.setattr(Alone, "add", add)
+        with pytest.raises(ProcessLost, match=f"at step {evaluations[at] + 1}; .* holds a checkpoint"):
+            fit(**settings, checkpoint=tmp_path)
+    assert_same(fit(**settings, checkpoint=tmp_path, resume=True), expected)
 
 
 @pytest.mark.gpu
