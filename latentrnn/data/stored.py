@@ -28,6 +28,8 @@ from latentrnn.data.windowing import bounds
 CPU = torch.device("cpu")
 READ_AT_ONCE = 2**20  # numbers that are read at once to look through everything
 STARTING_VALUES = 2**22  # numbers from which a fit takes its starting baselines and scales
+STRETCHES = 16  # parts of long sequences among which these are spread
+GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ class StoredSequences:
     dataset, a zarr array, or lists of these, one for each sequence. The door's checks run over all of it once, some
     sequences at a time, long ones stretch by stretch. Given to `fit` it gives the weights that the same data in memory
     give, bit for bit, where these have at most four million numbers; of more, starting baselines and scales are those
-    of evenly spaced sequences. Everything else takes what fits in memory: `stored[:100].load()`.
+    of evenly spaced sequences, or stretches of long ones. Everything else takes what fits in memory: `stored[:100].load()`.
 
     Args:
         sources: arrays by kind and name.
@@ -226,18 +228,60 @@ class StoredSequences:
         """Read these sequences, of the plate that they are a batch of."""
         return self.time_slice(0, self.num_steps)
 
+    @property
+    def numbers(self) -> int:
+        """Numbers of a sequence as long as the longest, in all heads and covariates."""
+        steps = self.num_steps
+        frames = {name: steps // head.clock if head.per_step else 1 for name, head in self.spec.heads.items()}
+        numbers = sum(head.channels * frames[name] for name, head in self.spec.heads.items())
+        return numbers + steps * sum(item.features for item in self.spec.covariates.values())
+
     def for_start(self) -> SequenceData:
-        """Return what starting values come from: all, or evenly spaced sequences of at most four million numbers."""
-        width = sum(head.channels for head in self.spec.heads.values())
-        width += sum(item.features for item in self.spec.covariates.values())
-        count = STARTING_VALUES // (self.num_steps * width)
+        """Return what starting values come from: all, or evenly spaced parts of at most four million numbers.
+
+        Parts are sequences, or stretches of these where they are long. Per-sequence heads then have rows of their own:
+        those of all sequences, or of as many as have four million numbers.
+        """
+        count = STARTING_VALUES // self.numbers
         if count >= len(self):
             return self.load()
-        chosen = self[np.linspace(0, len(self) - 1, max(count, 1)).astype(np.int64)]
-        if count:
-            return chosen.load()
-        steps = max(STARTING_VALUES // width // self.spec.slowest, 1) * self.spec.slowest
-        return dataclasses.replace(chosen.time_slice(0, steps), total=1, indices=None)
+        if count >= STRETCHES:
+            found = self[np.linspace(0, len(self) - 1, count).astype(np.int64)].load()
+        else:
+            found = _joined([self[row].time_slice(start, stop) for row, start, stop in self._spread()])
+        if all(head.per_step for head in self.spec.heads.values()):
+            return found
+        rows = self._per_sequence()
+        return dataclasses.replace(
+            found, observations=found.observations | rows.observations, masks=found.masks | rows.masks
+        )
+
+    def _spread(self) -> list[tuple[int, int, int]]:
+        """Return stretches as (sequence, start, stop), one in each of as many equal parts of all that there is."""
+        unit = math.lcm(*(head.clock for head in self.spec.heads.values()))
+        steps = max(STARTING_VALUES * self.num_steps // (self.numbers * STRETCHES * unit), 1) * unit
+        ends = np.cumsum(self.host_lengths)
+        part = float(ends[-1]) / STRETCHES
+        found = set()
+        for index in range(STRETCHES):
+            # each at another place of its part, lest all lie at the same time of sequences that are equally long
+            place = int(index * part + index * GOLDEN % 1 * max(part - steps, 0.0))
+            row = int(np.searchsorted(ends, place, side="right"))
+            length = int(self.host_lengths[row])
+            start = max(min(place - int(ends[row]) + length, length - steps), 0) // unit * unit
+            found.add((row, start, start + steps))
+        return sorted(found)
+
+    def _per_sequence(self) -> SequenceData:
+        """Read the per-sequence heads alone, of all sequences or of as many as starting values may come from."""
+        heads = {name: head for name, head in self.spec.heads.items() if not head.per_step}
+        count = max(STARTING_VALUES // sum(head.channels for head in heads.values()), 1)
+        part = self[np.linspace(0, len(self) - 1, min(count, len(self))).astype(np.int64)]
+        sources = dict.fromkeys(self.sources, dict[str, _Source]())
+        for kind in ("observations", "masks"):
+            sources[kind] = {name: source for name, source in self.sources[kind].items() if name in heads}
+        spec = dataclasses.replace(self.spec, heads=heads, covariates={})
+        return dataclasses.replace(part, sources=sources, spec=spec).time_slice(0, 0)
 
     def through(self, *, whole: bool = False) -> Iterator[tuple[SequenceData, int, int]]:
         """Read everything, some sequences at a time, long ones stretch by stretch unless `whole`.
@@ -355,6 +399,32 @@ class StoredSequences:
             return found
 
         return {kind: stretches(kind) for kind in ("observations", "masks", "covariates", "totals")}
+
+
+def _joined(parts: list[SequenceData]) -> SequenceData:
+    """Return sequences of as many steps each as one plate."""
+
+    def rows(kind: str) -> dict[str, Tensor]:
+        named = [getattr(part, kind) for part in parts]
+        return {name: torch.cat([tensors[name] for tensors in named]) for name in named[0]}
+
+    times = [part.times for part in parts if part.times is not None]
+    return dataclasses.replace(
+        parts[0],
+        observations=rows("observations"),
+        masks=rows("masks"),
+        covariates=rows("covariates"),
+        totals=rows("totals"),
+        lengths=torch.cat([part.lengths for part in parts]),
+        context=torch.cat([part.context for part in parts]),
+        times=torch.cat(times) if times else None,
+        keys=tuple(key for part in parts for key in part.keys),
+        names=tuple(name for part in parts for name in part.names),
+        total=len(parts),
+        indices=None,
+        host_lengths=np.concatenate([part.host_lengths for part in parts]),
+        host_context=np.concatenate([part.host_context for part in parts]),
+    )
 
 
 def _look_through(

@@ -182,7 +182,7 @@ def test_a_fit_to_files_is_that_to_arrays(tmp_path: Path, settings: dict[str, An
 
 
 def test_a_fit_reads_no_more_than_a_window_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_module, "STARTING_VALUES", 40 * 4)
+    monkeypatch.setattr(stored_module, "STARTING_VALUES", 16 * 40 * 4)
     rng = np.random.default_rng(0)
     counts = Watched(rng.poisson(1.0, (6, 400, 3)))
     stored = lr.StoredSequences.from_arrays({"y": counts})
@@ -191,8 +191,80 @@ def test_a_fit_reads_no_more_than_a_window_of_a_batch(monkeypatch: pytest.Monkey
     monkeypatch.setattr(svi, "_check_data", lambda model, data: None)  # which looks at all of it, as the door does
     counts.largest = counts.reads = 0
     lr.fit(model, guide, stored, steps=12, batch_size=2, window=lr.Window(20), progress=False)
-    assert counts.largest == 53 * 3  # starting values; a window has 20
-    assert 12 * 2 <= counts.reads <= 14 * 2
+    assert counts.largest == 53 * 3  # a stretch for starting values; a window has 20
+    assert 12 * 2 <= counts.reads - 16 <= 14 * 2
+
+
+def drifting(lengths: tuple[int, ...]) -> dict[str, Any]:
+    """Sequences that differ, and change from beginning to end, with two clocks and a value for each sequence."""
+    rng = np.random.default_rng(0)
+    levels = np.linspace(1.0, 5.0, len(lengths))
+    counts = [rng.poisson(2 * a * np.linspace(0, 1, n)[:, None], (n, 2)) for a, n in zip(levels, lengths, strict=True)]
+    return {
+        "observations": {
+            "y": counts,
+            "slow": [rng.normal(size=(n // 2, 1)) for n in lengths],
+            "slower": [rng.normal(size=(n // 3, 1)) for n in lengths],
+            "label": levels[:, None] * [1.0, 2.0],
+        },
+        "masks": {"label": np.arange(2 * len(lengths)).reshape(-1, 2) % 3 > 0},
+        "times": [np.arange(n) * 0.5 for n in lengths],
+        "clocks": {"slow": 2, "slower": 3},
+        "per_sequence": ["label"],
+    }
+
+
+@pytest.mark.parametrize("lengths", [(6000,), (2000, 3000, 1001), (600,) * 20, (7, 3000, 9)], ids=str)
+def test_starting_values_of_long_sequences_come_from_everywhere(
+    monkeypatch: pytest.MonkeyPatch, lengths: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(stored_module, "STARTING_VALUES", 5000)
+    given = drifting(lengths)
+    data, stored = lr.SequenceData.from_arrays(**given), lr.StoredSequences.from_arrays(**given)
+    first = stored.for_start()
+    assert sum(values.numel() for values in first.observations.values()) <= 5000
+    assert 10 <= len(first) <= 16
+    assert len(set(first.keys)) == len(first)
+    rows = {key.key: row for row, key in enumerate(data.keys)}
+    for index, key in enumerate(first.keys):  # each is what it says it is
+        assert key.start % 6 == 0
+        there = data[rows[key.key]].time_slice(key.start, key.start + first.num_steps)
+        for name in ("y", "slow", "slower"):
+            for found, expected in ((first.observations, there.observations), (first.masks, there.masks)):
+                frames = expected[name].shape[1]
+                assert torch.equal(found[name][index, :frames], expected[name][0])
+                assert not first.masks[name][index, frames:].any()
+    places = np.array([key.start / lengths[rows[key.key]] for key in first.keys])
+    assert places.min() < 0.2
+    assert places.max() > 0.7
+    assert len({rows[key.key] for key in first.keys}) >= min(len(lengths), 12) - 2 * (min(lengths) < 10)
+    mean = first.observations["y"][first.masks["y"]].mean()
+    assert float(mean) == pytest.approx(float(data.observations["y"][data.masks["y"]].mean()), rel=0.15)
+    assert torch.equal(
+        first.observations["label"][first.masks["label"]], data.observations["label"][data.masks["label"]]
+    )
+    assert torch.equal(first.masks["label"], data.masks["label"])  # of every sequence
+
+
+def test_starting_values_of_many_sequences_come_from_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_module, "STARTING_VALUES", 18 * (60 * 2 + 30 + 20 + 2))
+    given = drifting((60,) * 50)
+    data, stored = lr.SequenceData.from_arrays(**given), lr.StoredSequences.from_arrays(**given)
+    first = stored.for_start()
+    assert first.keys == data[np.linspace(0, 49, 18).astype(int)].keys
+    assert torch.equal(first.masks["label"], data.masks["label"])
+    monkeypatch.setattr(stored_module, "STARTING_VALUES", 50 * (60 * 2 + 30 + 20 + 2))
+    assert_same(data, stored.for_start())  # all that fits
+
+
+def test_a_fit_starts_from_the_whole_of_a_long_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_module, "STARTING_VALUES", 2000)
+    counts = drifting((6000, 5000))["observations"]["y"]
+    stored = lr.StoredSequences.from_arrays({"y": counts})
+    model, guide = svi.starting_point(*parts_for(stored), stored.for_start(), None)
+    start = model.observations["y"].readout.baseline.detach().exp().mean()
+    assert float(start) == pytest.approx(float(np.concatenate(counts).mean()), rel=0.1)
+    assert float(start) > 5 * counts[0][:333].mean()  # what the beginning alone would give
 
 
 def test_the_next_batch_is_read_while_this_one_is_fitted() -> None:
