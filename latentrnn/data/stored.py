@@ -63,7 +63,8 @@ class StoredSequences:
     dataset, a zarr array, or lists of these, one for each sequence. The door's checks run over all of it once, some
     sequences at a time, long ones stretch by stretch. Given to `fit` it gives the weights that the same data in memory
     give, bit for bit, where these have at most four million numbers; of more, starting baselines and scales are those
-    of evenly spaced sequences, or stretches of long ones. Everything else takes what fits in memory: `stored[:100].load()`.
+    of evenly spaced sequences, or stretches of long ones. Everything else takes what fits in memory:
+    `stored[:100].load()`.
 
     Args:
         sources: arrays by kind and name.
@@ -277,7 +278,7 @@ class StoredSequences:
         heads = {name: head for name, head in self.spec.heads.items() if not head.per_step}
         count = max(STARTING_VALUES // sum(head.channels for head in heads.values()), 1)
         part = self[np.linspace(0, len(self) - 1, min(count, len(self))).astype(np.int64)]
-        sources = dict.fromkeys(self.sources, dict[str, _Source]())
+        sources: dict[str, dict[str, _Source]] = {kind: {} for kind in self.sources}
         for kind in ("observations", "masks"):
             sources[kind] = {name: source for name, source in self.sources[kind].items() if name in heads}
         spec = dataclasses.replace(self.spec, heads=heads, covariates={})

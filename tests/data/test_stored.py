@@ -261,7 +261,7 @@ def test_a_fit_starts_from_the_whole_of_a_long_sequence(monkeypatch: pytest.Monk
     monkeypatch.setattr(stored_module, "STARTING_VALUES", 2000)
     counts = drifting((6000, 5000))["observations"]["y"]
     stored = lr.StoredSequences.from_arrays({"y": counts})
-    model, guide = svi.starting_point(*parts_for(stored), stored.for_start(), None)
+    model, _ = svi.starting_point(*parts_for(stored), stored.for_start(), None)
     start = model.observations["y"].readout.baseline.detach().exp().mean()
     assert float(start) == pytest.approx(float(np.concatenate(counts).mean()), rel=0.1)
     assert float(start) > 5 * counts[0][:333].mean()  # what the beginning alone would give
