@@ -156,6 +156,76 @@ def test_what_cannot_be_taken_together_is_refused() -> None:
             lr.fit_ensemble(*given, seeds=SEEDS, together=True, **settings)
 
 
+DRAWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "returned": lambda like: torch.empty_like(like).normal_(std=0.1),
+    "uniform": lambda like: torch.empty_like(like).uniform_(-1, to=-0.9),
+    "like": lambda like: torch.rand_like(like, dtype=torch.float64).float(),
+    "dropout": lambda like: torch.nn.functional.dropout(torch.ones_like(like), 0.5, True, True),
+}
+
+
+def _kept(like: torch.Tensor) -> torch.Tensor:
+    noise = torch.empty_like(like)
+    noise.normal_()
+    return noise
+
+
+def _row(like: torch.Tensor) -> torch.Tensor:
+    noise = torch.zeros_like(like)
+    noise[0].uniform_()
+    return noise
+
+
+def _viewed(like: torch.Tensor) -> torch.Tensor:
+    noise = torch.zeros_like(like)
+    view = noise.flatten()
+    noise.exponential_()
+    return view.view_as(like)
+
+
+def _dropped(like: torch.Tensor) -> torch.Tensor:
+    kept = torch.ones_like(like)
+    torch.nn.functional.dropout(kept, 0.5, inplace=True)
+    return kept
+
+
+WRITTEN: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
+    "kept": (_kept, "what normal_ wrote into a tensor"),
+    "row": (_row, "what uniform_ wrote into a tensor"),
+    "viewed": (_viewed, "what exponential_ wrote into a tensor"),
+    "dropped": (_dropped, "what dropout wrote into a tensor"),
+    "generator": (lambda like: torch.rand(like.shape, generator=torch.Generator()), "rand with generator="),
+}
+
+
+class NoisyGRU(lr.GRU):
+    """A part of one's own, which draws in its own way."""
+
+    def __init__(self, hidden_size: int, noise: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__(hidden_size)
+        self.noise = noise
+
+    def scan(self, inputs: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().scan(inputs + self.noise(inputs), state)
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_draws_of_ones_own_are_those_of_each(name: str) -> None:
+    given, settings = setting(transition=NoisyGRU(4, DRAWS[name]), steps=3)
+    found = lr.fit_ensemble(*given, seeds=SEEDS[:2], together=True, **settings)
+    for member in found.members:
+        assert_same(member, lr.fit(*given, seed=member.seed, **settings))
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_draws_that_members_would_lose_are_refused(name: str) -> None:
+    noise, message = WRITTEN[name]
+    given, settings = setting(transition=NoisyGRU(4, noise), steps=3)
+    lr.fit(*given, **settings)
+    with pytest.raises(ValueError, match=rf"together=True does not go with a part of .* \({message}"):
+        lr.fit_ensemble(*given, seeds=SEEDS[:2], together=True, **settings)
+
+
 # -- scans of members ----------------------------------------------------------------------------------------------
 
 
