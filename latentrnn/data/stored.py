@@ -62,8 +62,9 @@ class StoredSequences:
     Made by `from_arrays` from whatever is cut like an array: `np.load(path, mmap_mode="r")`, `np.memmap`, an h5py
     dataset, a zarr array, or lists of these, one for each sequence. The door's checks run over all of it once, some
     sequences at a time, long ones stretch by stretch. Given to `fit` it gives the weights that the same data in memory
-    give, bit for bit, where these have at most four million numbers; of more, starting baselines and scales are those
-    of evenly spaced sequences, or stretches of long ones. Everything else takes what fits in memory:
+    give, bit for bit, where training data, and 256 sequences of validation data, have at most four million numbers. Of
+    more, starting baselines and scales are those of evenly spaced sequences, or stretches of long ones, and validation
+    goes by the batch size of the fit, with other random numbers. Everything else takes what fits in memory:
     `stored[:100].load()`.
 
     Args:
@@ -237,15 +238,19 @@ class StoredSequences:
         numbers = sum(head.channels * frames[name] for name, head in self.spec.heads.items())
         return numbers + steps * sum(item.features for item in self.spec.covariates.values())
 
+    def small(self, count: int) -> bool:
+        """Whether so many sequences, or all where there are fewer, have at most four million numbers."""
+        return min(count, len(self)) * self.numbers <= STARTING_VALUES
+
     def for_start(self) -> SequenceData:
         """Return what starting values come from: all, or evenly spaced parts of at most four million numbers.
 
         Parts are sequences, or stretches of these where they are long. Per-sequence heads then have rows of their own:
         those of all sequences, or of as many as have four million numbers.
         """
-        count = STARTING_VALUES // self.numbers
-        if count >= len(self):
+        if self.small(len(self)):
             return self.load()
+        count = STARTING_VALUES // self.numbers
         if count >= STRETCHES:
             found = self[np.linspace(0, len(self) - 1, count).astype(np.int64)].load()
         else:

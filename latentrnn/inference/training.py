@@ -29,6 +29,7 @@ from latentrnn.models.ancestral import Course
 from latentrnn.models.state_space import LatentRNN
 
 VALIDATION_SEED = 20_231  # every evaluation uses the same random numbers, so that only the weights differ
+EVALUATED_AT_ONCE = 256  # sequences; how many decides which random numbers each gets
 
 
 class Run:
@@ -325,7 +326,7 @@ class Run:
             bound = validation_bound(
                 self.plan.objective, self.model, self.guide, validation, particles,
                 cut=self.cut, processes=self.processes,
-                batch_size=256 if isinstance(validation, SequenceData) else self.plan.batch_size,
+                batch_size=self._evaluated_at_once(validation),
             )  # fmt: skip
         self.history.setdefault("validation_step", []).append(step)
         self.history.setdefault(f"validation_{self.plan.objective.name}", []).append(bound)
@@ -333,6 +334,11 @@ class Run:
             return False
         self.best_bound, self.best_step, self.best = bound, step, self._weights()
         return True
+
+    def _evaluated_at_once(self, validation: SequenceData | StoredSequences) -> int:
+        """Return how many sequences: of what is large and not in memory, no more than a step takes."""
+        large = isinstance(validation, StoredSequences) and not validation.small(EVALUATED_AT_ONCE)
+        return self.plan.batch_size if large else EVALUATED_AT_ONCE
 
     def _weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         model, guide = ({k: v.detach().clone() for k, v in m.state_dict().items()} for m in (self.model, self.guide))
@@ -369,7 +375,7 @@ def validation_bound(
     guide: nn.Module,
     data: SequenceData | StoredSequences,
     num_particles: int,
-    batch_size: int = 256,
+    batch_size: int = EVALUATED_AT_ONCE,
     cut: Reach | None = None,
     processes: Alone | None = None,
 ) -> float:
