@@ -54,6 +54,7 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
 EVENTS = {
     "second killed": (signal.SIGKILL, 1, True),
     "first killed": (signal.SIGKILL, 0, True),
+    "killed in validation": (signal.SIGKILL, 1, True),
     "killed without checkpoint": (signal.SIGKILL, 1, False),
     "interrupted": (signal.SIGINT, 1, True),
     "terminated": (signal.SIGTERM, 1, True),
@@ -105,6 +106,18 @@ def at_step(number: int, action: Callable[[], None]) -> None:
     Run._gradient = acts  # type: ignore[method-assign]
 
 
+def at_evaluation(number: int, action: Callable[[], None]) -> None:
+    """Do something when this process begins to evaluate the weights of a step."""
+    original = Run._judge
+
+    def acts(self: Run, validation: Any, step: int) -> bool:
+        if step == number:
+            action()
+        return original(self, validation, step)
+
+    Run._judge = acts  # type: ignore[method-assign]
+
+
 def main(folder: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
     rank = int(os.environ.get("RANK", 0))
@@ -116,11 +129,12 @@ def main(folder: Path, names: list[str]) -> None:
             settings = {"validation": make_data(5, seed=2 + rank)}
         elif name == "resumed":
             settings = {"checkpoint": folder / "checkpoint", "checkpoint_every": 0, "resume": True}
-        else:  # something happens to one process at step 11
+        else:  # something happens to one process at step 11, or in the evaluation after it
             number, hit, kept = EVENTS[name]
             settings = {"checkpoint": folder / "checkpoint"} if kept else {}
             if rank == hit:
-                at_step(11, lambda number=number: os.kill(os.getpid(), number))
+                happens = at_evaluation if name == "killed in validation" else at_step
+                happens(11, lambda number=number: os.kill(os.getpid(), number))
         torch.save(written(fit_here(**settings)), folder / f"{name}-{rank}.pt")
 
 

@@ -122,17 +122,17 @@ def test_alone_where_nothing_was_launched(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["second killed", "first killed"])
-def test_a_killed_process_ends_the_fit_with_a_checkpoint(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "step"), [("second killed", 11), ("first killed", 11), ("killed in validation", 12)])
+def test_a_killed_process_ends_the_fit_with_a_checkpoint(name: str, step: int, tmp_path: Path) -> None:
     done = launch(tmp_path, name)
     assert done.returncode != 0
     victim = 0 if name == "first killed" else 1
     assert f"fit: process {victim} of 2 is gone" in done.stderr, done.stderr
-    assert f"at step 11; {tmp_path / 'checkpoint'} holds a checkpoint of it" in done.stderr
+    assert f"at step {step}; {tmp_path / 'checkpoint'} holds a checkpoint of it" in done.stderr
     done = launch(tmp_path, "resumed")
     assert done.returncode == 0, done.stderr
     found, expected = outcome(tmp_path, "resumed"), written(fit_here())
-    assert found["events"] == ["step 11: resumed"]
+    assert found["events"] == [f"step {step}: resumed"]
     assert_same(found | {"events": []}, expected)
     # and the finished fit can be had in one process
     again = fit_here(checkpoint=tmp_path / "checkpoint", checkpoint_every=0, resume=True)
