@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -14,45 +13,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latentrnn.data import batching, splitting
+from latentrnn.data import batching, splitting, starting, stored_arrays
 from latentrnn.data.arrays import Array
-from latentrnn.data.door import read_arrays, read_stretch, read_times, refuse_without_frames
-from latentrnn.data.keys import ContentDigest, overlapping
+from latentrnn.data.door import read_stretch
+from latentrnn.data.keys import overlapping
 from latentrnn.data.names import read_labels
-from latentrnn.data.padding import continued, first_observed
+from latentrnn.data.padding import continued
 from latentrnn.data.sequence_data import SequenceData
 from latentrnn.data.spec import DataSpec, SequenceKey
+from latentrnn.data.stored_arrays import Source
+from latentrnn.data.stored_door import look_through
 from latentrnn.data.summary import describe
-from latentrnn.data.windowing import bounds
 
 CPU = torch.device("cpu")
-READ_AT_ONCE = 2**20  # numbers that are read at once to look through everything
-STARTING_VALUES = 2**22  # numbers from which a fit takes its starting baselines and scales
-STRETCHES = 16  # parts of long sequences among which these are spread
-GOLDEN = (5**0.5 - 1) / 2
-
-
-@dataclasses.dataclass(frozen=True)
-class _Source:
-    """An array (sequence, ...) in a file, or a list of arrays, one per sequence, of which stretches are read."""
-
-    value: Any
-
-    def __len__(self) -> int:
-        return len(self.value)
-
-    def shape(self, sequence: int) -> tuple[int, ...]:
-        """Return the shape of a sequence's array, which is not read."""
-        if isinstance(self.value, list | tuple):
-            return tuple(np.shape(self.value[sequence]))
-        return tuple(np.shape(self.value)[1:])
-
-    def read(self, sequence: int, start: int | None = None, stop: int | None = None) -> Array:
-        """Return steps `start` to `stop - 1` of a sequence; without them all that there is of it."""
-        item = self.value[sequence] if isinstance(self.value, list | tuple) or start is None else None
-        if item is not None:
-            return np.asarray(item if start is None else item[start:stop])
-        return np.asarray(self.value[sequence, start:stop])
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -81,7 +54,7 @@ class StoredSequences:
         device: where batches go.
     """
 
-    sources: dict[str, dict[str, _Source]]
+    sources: dict[str, dict[str, Source]]
     spec: DataSpec
     rows: NDArray[np.int64]
     host_lengths: NDArray[np.int64]
@@ -142,7 +115,7 @@ class StoredSequences:
             )
         given = {"observations": observations, "covariates": covariates, "masks": masks, "totals": totals}
         given["times"] = None if times is None else {"times": times}
-        sources = {kind: {n: _Source(v) for n, v in (named or {}).items()} for kind, named in given.items()}
+        sources = {kind: {n: Source(v) for n, v in (named or {}).items()} for kind, named in given.items()}
         if not sources["observations"]:
             raise ValueError("observations: expected at least one head, found none")
         leader, first = next(iter(sources["observations"].items()))
@@ -158,7 +131,7 @@ class StoredSequences:
             "dt": dt, "clocks": clocks, "per_sequence": per_sequence, "channel_names": channel_names,
             "feature_names": feature_names, "standardise": standardise or {}, "dtype": dtype,
         }  # fmt: skip
-        spec, lengths, keys, fillers = _look_through(sources, count, settings)
+        spec, lengths, keys, fillers = look_through(sources, count, settings)
         return cls(sources, spec, np.arange(count), lengths, keys, names, fillers, dtype, count)
 
     # -- what a fit asks of data ---------------------------------------------------------------------------------------
@@ -240,7 +213,7 @@ class StoredSequences:
 
     def small(self, count: int) -> bool:
         """Whether so many sequences, or all where there are fewer, have at most four million numbers."""
-        return min(count, len(self)) * self.numbers <= STARTING_VALUES
+        return min(count, len(self)) * self.numbers <= starting.STARTING_VALUES
 
     def for_start(self) -> SequenceData:
         """Return what starting values come from: all, or evenly spaced parts of at most four million numbers.
@@ -248,46 +221,7 @@ class StoredSequences:
         Parts are sequences, or stretches of these where they are long. Per-sequence heads then have rows of their own:
         those of all sequences, or of as many as have four million numbers.
         """
-        if self.small(len(self)):
-            return self.load()
-        count = STARTING_VALUES // self.numbers
-        if count >= STRETCHES:
-            found = self[np.linspace(0, len(self) - 1, count).astype(np.int64)].load()
-        else:
-            found = _joined([self[row].time_slice(start, stop) for row, start, stop in self._spread()])
-        if all(head.per_step for head in self.spec.heads.values()):
-            return found
-        rows = self._per_sequence()
-        return dataclasses.replace(
-            found, observations=found.observations | rows.observations, masks=found.masks | rows.masks
-        )
-
-    def _spread(self) -> list[tuple[int, int, int]]:
-        """Return stretches as (sequence, start, stop), one in each of as many equal parts of all that there is."""
-        unit = math.lcm(*(head.clock for head in self.spec.heads.values()))
-        steps = max(STARTING_VALUES * self.num_steps // (self.numbers * STRETCHES * unit), 1) * unit
-        ends = np.cumsum(self.host_lengths)
-        part = float(ends[-1]) / STRETCHES
-        found = set()
-        for index in range(STRETCHES):
-            # each at another place of its part, lest all lie at the same time of sequences that are equally long
-            place = int(index * part + index * GOLDEN % 1 * max(part - steps, 0.0))
-            row = int(np.searchsorted(ends, place, side="right"))
-            length = int(self.host_lengths[row])
-            start = max(min(place - int(ends[row]) + length, length - steps), 0) // unit * unit
-            found.add((row, start, start + steps))
-        return sorted(found)
-
-    def _per_sequence(self) -> SequenceData:
-        """Read the per-sequence heads alone, of all sequences or of as many as starting values may come from."""
-        heads = {name: head for name, head in self.spec.heads.items() if not head.per_step}
-        count = max(STARTING_VALUES // sum(head.channels for head in heads.values()), 1)
-        part = self[np.linspace(0, len(self) - 1, min(count, len(self))).astype(np.int64)]
-        sources: dict[str, dict[str, _Source]] = {kind: {} for kind in self.sources}
-        for kind in ("observations", "masks"):
-            sources[kind] = {name: source for name, source in self.sources[kind].items() if name in heads}
-        spec = dataclasses.replace(self.spec, heads=heads, covariates={})
-        return dataclasses.replace(part, sources=sources, spec=spec).time_slice(0, 0)
+        return starting.from_everywhere(self)
 
     def through(self, *, whole: bool = False) -> Iterator[tuple[SequenceData, int, int]]:
         """Read everything, some sequences at a time, long ones stretch by stretch unless `whole`.
@@ -300,9 +234,9 @@ class StoredSequences:
         width += sum(item.features for item in self.spec.covariates.values())
         first = 0
         while first < len(self):
-            count = max(1, READ_AT_ONCE // (int(self.host_lengths[first]) * width))
+            count = max(1, stored_arrays.READ_AT_ONCE // (int(self.host_lengths[first]) * width))
             part = self[first : first + count]
-            steps = part.num_steps if count > 1 or whole else max(READ_AT_ONCE // width // unit, 1) * unit
+            steps = part.num_steps if count > 1 or whole else max(stored_arrays.READ_AT_ONCE // width // unit, 1) * unit
             for start in range(0, part.num_steps, steps):
                 stop = min(start + steps, part.num_steps)
                 yield dataclasses.replace(part.time_slice(start, stop), total=len(part), indices=None), first, start
@@ -405,168 +339,3 @@ class StoredSequences:
             return found
 
         return {kind: stretches(kind) for kind in ("observations", "masks", "covariates", "totals")}
-
-
-def _joined(parts: list[SequenceData]) -> SequenceData:
-    """Return sequences of as many steps each as one plate."""
-
-    def rows(kind: str) -> dict[str, Tensor]:
-        named = [getattr(part, kind) for part in parts]
-        return {name: torch.cat([tensors[name] for tensors in named]) for name in named[0]}
-
-    times = [part.times for part in parts if part.times is not None]
-    return dataclasses.replace(
-        parts[0],
-        observations=rows("observations"),
-        masks=rows("masks"),
-        covariates=rows("covariates"),
-        totals=rows("totals"),
-        lengths=torch.cat([part.lengths for part in parts]),
-        context=torch.cat([part.context for part in parts]),
-        times=torch.cat(times) if times else None,
-        keys=tuple(key for part in parts for key in part.keys),
-        names=tuple(name for part in parts for name in part.names),
-        total=len(parts),
-        indices=None,
-        host_lengths=np.concatenate([part.host_lengths for part in parts]),
-        host_context=np.concatenate([part.host_context for part in parts]),
-    )
-
-
-def _look_through(
-    sources: dict[str, dict[str, _Source]], count: int, settings: dict[str, Any]
-) -> tuple[DataSpec, NDArray[np.int64], tuple[SequenceKey, ...], dict[str, Tensor]]:
-    """Return the spec of all sequences, their lengths and keys, and what fills the gaps of each head."""
-    spec: DataSpec | None = None
-    lengths, keys, seen, missing = [], [], Counter[str](), Counter[str]()
-    fillers: dict[str, Tensor] = {}
-    first = 0
-    while first < count:
-        shapes = [s.shape(first) for kind in ("observations", "covariates") for s in sources[kind].values()]
-        numbers = sum(math.prod(shape) for shape in shapes)
-        # as many as may be read at once if all are as long as the first of them
-        stop = min(count, first + max(1, READ_AT_ONCE // max(numbers, 1)))
-        length, found = 0, []
-        for place in _stretches(sources, first, settings) if stop - first == 1 else [None]:
-            part = _door(sources, range(first, stop), place, settings)
-            length += int(part.host_lengths[0])  # without padding to the slowest head's frame
-            found = [(key.key.partition("#")[0], key.stop) for key in part.keys]
-            if spec is None:
-                spec = part.spec
-            else:
-                spec.check_compatible(part.spec)
-            for name, head in part.spec.heads.items():
-                missing[name] += head.missing
-                values, there = first_observed(part.observations[name], part.masks[name])
-                before = fillers.get(name, torch.full_like(values, torch.nan))
-                fillers[name] = torch.where(before.isnan() & there, values, before)
-        if stop - first == 1:
-            found = [(_content(sources, first, settings), length)]
-        for content, steps in found:
-            seen[content] += 1
-            keys.append(SequenceKey(content if seen[content] == 1 else f"{content}#{seen[content]}", 0, steps))
-            lengths.append(steps)
-        first = stop
-    assert spec is not None
-    refuse_without_frames({name: head.clock for name, head in spec.heads.items()}, max(lengths))
-    heads = {name: dataclasses.replace(head, missing=missing[name] > 0) for name, head in spec.heads.items()}
-    spec = dataclasses.replace(spec, heads=heads)
-    return spec, np.array(lengths, np.int64), tuple(keys), {n: v.nan_to_num(1.0) for n, v in fillers.items()}
-
-
-def _stretches(
-    sources: dict[str, dict[str, _Source]], row: int, settings: dict[str, Any]
-) -> list[tuple[int, int] | None]:
-    """Return the stretches of one sequence that may be read at once; None, all of it, where its arrays do not agree."""
-    clocks, per_sequence = settings["clocks"] or {}, settings["per_sequence"]
-    counts, width = [], 0  # frames and clock of every array along time
-    for kind in ("observations", "masks", "totals", "covariates", "times"):
-        for name, source in sources[kind].items():
-            if kind != "covariates" and name in per_sequence:
-                continue
-            shape, clock = source.shape(row), 1 if kind in ("covariates", "times") else clocks.get(name, 1)
-            if not shape or not isinstance(clock, int) or clock < 1:
-                return [None]
-            counts.append((shape[0], clock))
-            width += math.prod(shape[1:]) if kind in ("observations", "covariates") else 0
-    length = max((frames * clock for frames, clock in counts if clock == 1), default=0)
-    length = length or max((frames * clock for frames, clock in counts), default=0)
-    if not length or any(frames != length // clock for frames, clock in counts):
-        return [None]
-    if sources["times"]:
-        read_times([sources["times"]["times"].read(row)])  # do they increase from stretch to stretch?
-    unit = math.lcm(*(clock for _, clock in counts))
-    at_once = max(READ_AT_ONCE // max(width, 1) // unit, 1) * unit
-    return list(bounds(length, at_once, unit))
-
-
-def _content(sources: dict[str, dict[str, _Source]], row: int, settings: dict[str, Any]) -> str:
-    """Return a sequence's identity by content as the door finds it, reading some steps at a time."""
-
-    def stretches(source: _Source) -> Iterator[Array]:
-        shape = source.shape(row)
-        at_once = max(1, READ_AT_ONCE // max(1, math.prod(shape[1:])))
-        for start in range(0, shape[0], at_once):
-            yield source.read(row, start, min(start + at_once, shape[0]))
-
-    def masks(name: str) -> Iterator[Array]:
-        given = sources["masks"].get(name)
-        seen = (_observed(values) for values in stretches(sources["observations"][name]))
-        if given is None:
-            return seen
-        return (here & there.astype(bool) for here, there in zip(seen, stretches(given), strict=False))
-
-    digest = ContentDigest()
-    for name in sorted(sources["observations"]):
-        source = sources["observations"][name]
-        if name in settings["per_sequence"]:
-            values = source.read(row)[None]
-            seen = _observed(values)
-            if name in sources["masks"]:
-                seen = seen & sources["masks"][name].read(row)[None]
-            digest.add(f"observations {name}", values.shape, [np.where(seen, values, 0)])
-            digest.add(f"masks {name}", values.shape, [seen])
-            continue
-        shape = source.shape(row)
-        unmasked = zip(stretches(source), masks(name), strict=True)
-        digest.add(f"observations {name}", shape, (np.where(seen, values, 0) for values, seen in unmasked))
-        digest.add(f"masks {name}", shape, masks(name))
-    for name in sorted(sources["covariates"]):
-        source = sources["covariates"][name]
-        digest.add(f"covariates {name}", source.shape(row), stretches(source))
-    if sources["times"]:
-        stamps = sources["times"]["times"].read(row)
-        digest.add("times", stamps.shape, [stamps])
-    return digest.key
-
-
-def _observed(values: Array) -> Array:
-    return ~np.isnan(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
-
-
-def _door(
-    sources: dict[str, dict[str, _Source]], rows: range, place: tuple[int, int] | None, settings: dict[str, Any]
-) -> SequenceData:
-    """Send some sequences, or a stretch of one, through the door of `SequenceData`."""
-    clocks = settings["clocks"] or {}
-
-    def read(kind: str, name: str, source: _Source) -> Any:
-        if kind != "covariates" and name in settings["per_sequence"]:
-            return np.stack([source.read(row) for row in rows])
-        clock = 1 if kind in ("covariates", "times") else clocks.get(name, 1)
-        span = (None, None) if place is None else (place[0] // clock, place[1] // clock)
-        return [source.read(row, *span) for row in rows]
-
-    arrays = {kind: {n: read(kind, n, s) for n, s in named.items()} for kind, named in sources.items()}
-    times = arrays.pop("times").get("times")
-    try:
-        return SequenceData(**read_arrays(
-            arrays["observations"], arrays["covariates"], times=times, masks=arrays["masks"] or None,
-            totals=arrays["totals"] or None, sequence_names=None, part=True, **settings,
-        ))  # fmt: skip
-    except (TypeError, ValueError) as error:
-        start = 0 if place is None else place[0]
-        if rows.start == 0 and start == 0:
-            raise
-        steps = f", steps from step {start}" if start else ""
-        raise type(error)(f"{error} (sequences counted from sequence {rows.start}{steps})") from None

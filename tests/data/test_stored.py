@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import latentrnn as lr
-from latentrnn.data import stored as stored_module
+from latentrnn.data import starting, stored_arrays
 from latentrnn.inference import svi, training
 
 LENGTHS = (9, 4, 12, 7, 12)
@@ -74,7 +74,7 @@ def assert_same(first: lr.SequenceData, second: lr.SequenceData) -> None:
 
 @pytest.mark.parametrize("numbers", [1, 40, 2**24])
 def test_what_is_read_is_what_the_arrays_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
-    monkeypatch.setattr(stored_module, "READ_AT_ONCE", numbers)  # how the door's pass is cut changes nothing
+    monkeypatch.setattr(stored_arrays, "READ_AT_ONCE", numbers)  # how the door's pass is cut changes nothing
     data, stored = both(tmp_path)
     assert_same(data, stored.load())
     indices = torch.tensor([3, 1])
@@ -92,7 +92,7 @@ def test_what_is_read_is_what_the_arrays_hold(tmp_path: Path, monkeypatch: pytes
 def test_a_slow_head_may_have_no_frame_in_some_sequences(
     monkeypatch: pytest.MonkeyPatch, numbers: int, lengths: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr(stored_module, "READ_AT_ONCE", numbers)
+    monkeypatch.setattr(stored_arrays, "READ_AT_ONCE", numbers)
     rng = np.random.default_rng(0)
     given: dict[str, Any] = {
         "observations": {
@@ -107,7 +107,7 @@ def test_a_slow_head_may_have_no_frame_in_some_sequences(
 
 
 def test_equal_sequences_have_different_keys_wherever_the_pass_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_module, "READ_AT_ONCE", 1)
+    monkeypatch.setattr(stored_arrays, "READ_AT_ONCE", 1)
     counts = np.ones((4, 5, 2))
     data, stored = lr.SequenceData.from_arrays({"y": counts}), lr.StoredSequences.from_arrays({"y": counts})
     assert stored.keys == data.keys
@@ -200,13 +200,13 @@ def test_a_validation_in_files_takes_no_more_at_once_than_a_fit(monkeypatch: pyt
     lr.fit(*parts_for(train), train, validation, **plan)
     assert taken == [8]  # few numbers: all that are evaluated together in memory
     taken.clear()
-    monkeypatch.setattr(stored_module, "STARTING_VALUES", 8 * validation.numbers - 1)
+    monkeypatch.setattr(starting, "STARTING_VALUES", 8 * validation.numbers - 1)
     lr.fit(*parts_for(train), train, validation, **plan)
     assert taken == [3, 3, 2]
 
 
 def test_a_fit_reads_no_more_than_a_window_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_module, "STARTING_VALUES", 16 * 40 * 4)
+    monkeypatch.setattr(starting, "STARTING_VALUES", 16 * 40 * 4)
     rng = np.random.default_rng(0)
     counts = Watched(rng.poisson(1.0, (6, 400, 3)))
     stored = lr.StoredSequences.from_arrays({"y": counts})
@@ -242,7 +242,7 @@ def drifting(lengths: tuple[int, ...]) -> dict[str, Any]:
 def test_starting_values_of_long_sequences_come_from_everywhere(
     monkeypatch: pytest.MonkeyPatch, lengths: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr(stored_module, "STARTING_VALUES", 5000)
+    monkeypatch.setattr(starting, "STARTING_VALUES", 5000)
     given = drifting(lengths)
     data, stored = lr.SequenceData.from_arrays(**given), lr.StoredSequences.from_arrays(**given)
     first = stored.for_start()
@@ -271,18 +271,18 @@ def test_starting_values_of_long_sequences_come_from_everywhere(
 
 
 def test_starting_values_of_many_sequences_come_from_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_module, "STARTING_VALUES", 18 * (60 * 2 + 30 + 20 + 2))
+    monkeypatch.setattr(starting, "STARTING_VALUES", 18 * (60 * 2 + 30 + 20 + 2))
     given = drifting((60,) * 50)
     data, stored = lr.SequenceData.from_arrays(**given), lr.StoredSequences.from_arrays(**given)
     first = stored.for_start()
     assert first.keys == data[np.linspace(0, 49, 18).astype(int)].keys
     assert torch.equal(first.masks["label"], data.masks["label"])
-    monkeypatch.setattr(stored_module, "STARTING_VALUES", 50 * (60 * 2 + 30 + 20 + 2))
+    monkeypatch.setattr(starting, "STARTING_VALUES", 50 * (60 * 2 + 30 + 20 + 2))
     assert_same(data, stored.for_start())  # all that fits
 
 
 def test_a_fit_starts_from_the_whole_of_a_long_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_module, "STARTING_VALUES", 2000)
+    monkeypatch.setattr(starting, "STARTING_VALUES", 2000)
     counts = drifting((6000, 5000))["observations"]["y"]
     stored = lr.StoredSequences.from_arrays({"y": counts})
     model, _ = svi.starting_point(*parts_for(stored), stored.for_start(), None)
@@ -364,7 +364,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_what_is_wrong_in_files_is_found_at_the_door(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_module, "READ_AT_ONCE", 1)
+    monkeypatch.setattr(stored_arrays, "READ_AT_ONCE", 1)
     given, kind, message = BAD[case]
     with pytest.raises(kind, match=message):
         lr.StoredSequences.from_arrays(**given)
@@ -377,7 +377,7 @@ def test_support_is_checked_in_all_sequences(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ValueError, match="stored data have too many of"):
         lr.fit(model, lr.Guide(model, family=lr.PerSequence(lr.MeanField())), stored, steps=1)
     counts[4, 0, 0] = -1.0
-    monkeypatch.setattr(stored_module, "READ_AT_ONCE", 1)
+    monkeypatch.setattr(stored_arrays, "READ_AT_ONCE", 1)
     with pytest.raises(ValueError, match=r"non-negative integers.*counted from sequence 4\)"):
         lr.fit(model, guide, lr.StoredSequences.from_arrays({"y": counts}), steps=1)
     with pytest.raises(TypeError, match="found StoredSequences"):
