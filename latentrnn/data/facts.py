@@ -34,6 +34,11 @@ class Facts:
             self._sources["constant", name] = _as_they_are(values, mask)
         return self.constants[name]
 
+    def known(self, name: str, values: Tensor, mask: Tensor) -> Tensor | None:
+        """Return a head's constant where it was computed before, for these very tensors."""
+        changed = self._changed(("constant", name), values, mask)
+        return None if changed else self.constants.get(name)
+
     def of_rows(self, rows: Tensor, observations: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Facts:
         """Return what is known of some of the sequences of data with these tensors; part of what is complete is so."""
         new = Facts()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import DataSpec, SequenceData
+from latentrnn.data.facts import Facts
 from latentrnn.data.spec import SequenceKey
 
 FILLER = 1.0  # what stands where nothing was observed: in the support of every family
@@ -60,7 +61,8 @@ class Stream:
         # nothing was wrong: from here on the buffers change
         place = min(self.steps, self.size - 1)
         data = self._windows.get(place + 1) or self._window(place + 1)
-        data.__dict__.pop("facts", None)  # what was known of the step before, which is written over
+        # what was known of the step before is written over
+        data.__dict__["facts"] = facts = Facts()
         rolled = self.steps >= self.size and self.size > 1
         for name, pair in seen.items():
             values, mask = data.observations[name][0, -1], data.masks[name][0, -1]
@@ -69,6 +71,7 @@ class Stream:
             else:
                 mask.copy_(pair[1])
                 values.copy_(pair[0])
+            facts.complete[name] = place == 0 and pair is not None and pair[2]
         for name, new in known.items():
             buffer = self.covariates[name]
             if rolled:
@@ -82,9 +85,9 @@ class Stream:
         self.steps += 1
         return data
 
-    def _observed(self, given: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor] | None]:
-        """Return values and mask of every head; None where it shows nothing at this step."""
-        found: dict[str, tuple[Tensor, Tensor] | None] = {}
+    def _observed(self, given: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor, bool] | None]:
+        """Return values, mask, and whether all is there, of every head; None where it shows nothing at this step."""
+        found: dict[str, tuple[Tensor, Tensor, bool] | None] = {}
         for name, head in self.heads.items():
             found[name] = None
             if given.get(name) is None:
@@ -96,11 +99,12 @@ class Stream:
                 )
             new = self._read(f"observation[{name!r}]", given[name], head.channels, "channels")
             mask = new.isfinite()
-            if not bool(mask.all()):
+            whole = bool(mask.all())
+            if not whole:
                 if bool(new.isinf().any()):
                     raise ValueError(f"observation[{name!r}]: expected numbers or NaN, found infinity")
                 new = torch.where(mask, new, FILLER)
-            found[name] = new, mask
+            found[name] = new, mask, whole
         return found
 
     def _check_time(self, time: float | None) -> None:

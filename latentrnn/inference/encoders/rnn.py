@@ -146,7 +146,8 @@ class RNNEncoder(ReadingEncoder):
             new = self._advanced(below, before, layer_of(self.forwards, number))
             layers.append(new)
             below = new[0]
-        return Encoding(below.unsqueeze(1), below.new_ones(len(below), 1)), torch.stack(layers)
+        memory = torch.stack(layers) if len(layers) > 1 else layers[0].unsqueeze(0)
+        return Encoding(below.unsqueeze(1), below.new_ones(len(below), 1)), memory
 
     def _advanced(self, below: Tensor, before: Tensor, weights: Layer) -> Tensor:
         """Return what one layer knows after a step, (part, sequence, hidden_size), from what it knew before."""

@@ -40,16 +40,14 @@ class Poisson(Observation):
 
     def prepare(self, data: SequenceData) -> None:
         super().prepare(data)
-        self._constant(data)
-
-    def inputs(self, data: SequenceData) -> HeadInputs:
-        return super().inputs(data)._replace(constant=(data.observations[self.head.name], self._constant(data)))
-
-    def _constant(self, data: SequenceData) -> Tensor:
-        """Return the sum of the log-factorials of a sequence's counts, (sequence,)."""
         name = self.head.name
         values, mask = data.observations[name], None if data.complete(name) else data.scored(name)
-        return data.facts.constant(name, values, data.masks[name], lambda: total_log_factorials(values, mask))
+        data.facts.constant(name, values, data.masks[name], lambda: total_log_factorials(values, mask))
+
+    def inputs(self, data: SequenceData) -> HeadInputs:
+        inputs, values = super().inputs(data), data.observations[self.head.name]
+        known = data.facts.known(self.head.name, values, data.masks[self.head.name])
+        return inputs if known is None else inputs._replace(constant=(values, known))
 
     def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
         rates = LogRatePoisson(as_link(self.link).log(eta))
