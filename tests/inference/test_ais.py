@@ -203,7 +203,7 @@ def test_on_counts_the_rungs_agree_with_a_long_annealing() -> None:
     rungs = {
         "iwae": posterior.evidence("iwae", 4000),
         "smc": posterior.evidence(lr.SMC(num_filters=16), 500),
-        "bootstrap": posterior.evidence(lr.SMC(num_filters=16, proposal="prior"), 1000),
+        "bootstrap": posterior.evidence(lr.SMC(num_filters=16, proposal="prior"), 3000),
     }
     for rung in rungs.values():
         error = (rung.standard_error**2 + long.standard_error**2).sqrt()

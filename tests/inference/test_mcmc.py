@@ -233,7 +233,7 @@ def test_nuts_and_svi_agree_on_gain_and_baseline() -> None:
     for family in ("multivariate", "normal"):
         fits[family] = lr.fit(
             model, lr.Guide(model, global_family=family), data,
-            steps=600, num_particles=8, optimiser=lr.Adam(learning_rate=0.03), progress=False, device="cpu",
+            steps=1500, num_particles=16, optimiser=lr.Adam(learning_rate=0.03), progress=False, device="cpu",
         )  # fmt: skip
     # the same weights for both: those of the multivariate fit
     nuts = lr.sample(
