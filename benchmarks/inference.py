@@ -48,7 +48,7 @@ class Recipe:
 
 RECIPES = {
     "Gaussian chain": Recipe(lr.GaussianChain(), lr.StepEncoder((64,)), 5000, 0.03, 2, refinement=4000),
-    "Markov": Recipe(lr.Markov(64), lr.RNNEncoder(64), 6000, 0.01, 2),
+    "Markov": Recipe(lr.Markov(64, mixing="step"), lr.RNNEncoder(64), 6000, 0.01, 2),
     "mean-field": Recipe(lr.MeanField(), lr.RNNEncoder(48), 1000, 0.01, 2),
 }
 

@@ -284,6 +284,11 @@ GUIDES: dict[str, Case] = {
         ValueError,
         "Guide: the model's latent sites ['innovations'] need an encoder, e.g. RNNEncoder(64)",
     ),
+    "mixing of a Markov guide": (
+        lambda: lr.Markov(8, mixing="full"),
+        ValueError,
+        "Markov: mixing must be 'shared' or 'step'; found 'full'",
+    ),
     "a guide for data": (lambda: lr.Guide(DATA), TypeError, "Guide: model must be a LatentRNN; found SequenceData"),
     "encoder by number": (
         lambda: guide(model(), encoder=64),

@@ -24,6 +24,7 @@ from tests.registry import OBSERVATIONS, make_data, make_model
 FAMILIES = {
     "mean field": lr.MeanField(),
     "markov": lr.Markov(5),
+    "markov, mixing of steps": lr.Markov(5, mixing="step"),
     "combiner": lr.Combiner(),
     "chain": lr.GaussianChain(),
     "chain of one reading": lr.GaussianChain(readings=1),

@@ -17,6 +17,8 @@ CASES = {
     "padding": ((), 4, (4, 2, 1)),
     "samples": ((2,), 3, None),
     "samples, padding": ((2, 2), 3, (1, 3, 2)),
+    "a mixing of each step": ((), 4, None),
+    "a mixing of each step, samples, padding": ((2,), 3, (1, 3, 2)),
 }
 every_case = pytest.mark.parametrize("case", CASES)
 
@@ -29,7 +31,8 @@ def arguments(case: str) -> tuple[tuple[Tensor, ...], Tensor, Tensor | None]:
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    wanted = [draw(*sample, 3, 2), draw(3, steps, 7), *(draw(*s) for s in ((3, 2), (2, 2), (4, 3), (2, 2)))]
+    mixing = (3, steps, 2, 2) if "mixing" in case else (2, 2)
+    wanted = [draw(*sample, 3, 2), draw(3, steps, 7), *(draw(*s) for s in ((3, 2), (2, 2), (4, 3), mixing))]
     valid = None if lengths is None else torch.arange(steps) < torch.tensor(lengths)[:, None]
     return tuple(t.requires_grad_() for t in wanted), draw(*sample, 3, steps, 2), valid
 
@@ -51,7 +54,8 @@ def written_out(wanted: tuple[Tensor, ...], noise: Tensor, valid: Tensor | None)
             x = torch.tanh(recurrent @ z + e)
             scale = torch.log(1 + torch.exp(out[2:] @ x + r + torch.tensor(0.3, dtype=torch.float64).expm1().log()))
             scale = scale + 1e-5
-            z = dynamics @ z + out[:2] @ x + l_t + mixing @ (scale * noise[(*index, t)])
+            mixing_t = mixing if mixing.dim() == 2 else mixing[sequence, t]
+            z = dynamics @ z + out[:2] @ x + l_t + mixing_t @ (scale * noise[(*index, t)])
             if valid is not None and not valid[sequence, t]:
                 z = noise[(*index, t)]
             path = path.index_put(tuple(torch.tensor(i) for i in (*index, t)), z)
@@ -80,7 +84,7 @@ def test_values_and_gradients_are_those_of_the_formula(case: str) -> None:
 def test_first_and_second_derivatives_are_those_of_differences(case: str) -> None:
     wanted, noise, valid = arguments(case)
     assert torch.autograd.gradcheck(lambda *w: run(w, noise, valid), wanted)
-    if case in ("several steps", "padding"):
+    if case in ("several steps", "padding", "a mixing of each step"):
         assert torch.autograd.gradgradcheck(lambda *w: run(w, noise, valid), wanted, atol=1e-4)
 
 
@@ -108,21 +112,22 @@ def test_it_goes_through_functional_transforms() -> None:
         torch.testing.assert_close(own, expected, rtol=0, atol=1e-11)
 
 
-def drawn_path() -> tuple[lr.Guide, MarkovPath]:
+def drawn_path(mixing: str = "shared") -> tuple[lr.Guide, MarkovPath]:
     """A path of a guide of ragged sequences, with what lies before the first step."""
     data = make_data(OBSERVATIONS["poisson"])
     model, _ = make_model("gru", "markov normal", "poisson", data)
-    guide = lr.Guide(model, encoder=lr.RNNEncoder(4), family=lr.Markov(5)).double()
+    guide = lr.Guide(model, encoder=lr.RNNEncoder(4), family=lr.Markov(5, mixing=mixing)).double()
     shake(guide)
     start = torch.randn(3, 4, dtype=torch.float64)
     numbers = guide.numbers(data)["states"]
     return guide, MarkovPath(guide.local.steps["states"], numbers, start, data.valid)
 
 
+@pytest.mark.parametrize("mixing", ["shared", "step"])
 @pytest.mark.parametrize("sample", [(), (6,)])
-def test_a_draw_has_the_density_of_its_value(sample: tuple[int, ...]) -> None:
+def test_a_draw_has_the_density_of_its_value(sample: tuple[int, ...], mixing: str) -> None:
     """What the draw remembers of itself gives the density, and its whole gradient, of the value as any other."""
-    guide, path = drawn_path()
+    guide, path = drawn_path(mixing)
     torch.manual_seed(0)
     path = path.expand((*sample, 3))
     z = path.rsample()

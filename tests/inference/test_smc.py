@@ -24,7 +24,12 @@ from tests.linear_gaussian import Problem, as_data, as_model, exact_guide, file_
 from tests.registry import LATENTS, OBSERVATIONS, Fixed, default_transition, make_data, make_model, shake
 
 BUDGET = 6  # Monte Carlo standard errors
-FAMILIES = {"mean field": lr.MeanField(), "markov": lr.Markov(3), "chain": lr.GaussianChain()}
+FAMILIES = {
+    "mean field": lr.MeanField(),
+    "markov": lr.Markov(3),
+    "markov, mixing of steps": lr.Markov(3, mixing="step"),
+    "chain": lr.GaussianChain(),
+}
 
 
 def course_of(model: lr.LatentRNN, data: lr.SequenceData) -> Course:

@@ -57,10 +57,10 @@ class _CombinerStep(MarkovStep):
             nn.init.zeros_(self.recurrent.bias)
         self.start_at_start()
 
-    def parts(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        return numbers, numbers[..., :0]
+    def parts(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return numbers, numbers[..., :0], numbers[..., :0]
 
-    def mixing(self) -> Tensor:
+    def mixing(self, below: Tensor) -> Tensor:
         return self.identity
 
     def forward(self, z: Tensor, e_t: Tensor, rest_t: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,9 +41,12 @@ class Markov(Family):
 
     Args:
         hidden_size: size of x_t.
+        mixing: "shared", one learned M for all steps, or "step", an M_t that is affine in the encoder's features too:
+            where what is known of the directions of z_t changes from step to step (missing entries, a state that turns
+            quickly). Then there are dim (dim - 1) / 2 numbers more per step, which suits some ten dimensions.
 
     Raises:
-        ValueError: a size below one.
+        ValueError: a size below one, an unknown mixing.
 
     References:
         Krishnan, Shalit, Sontag. Structured inference networks for nonlinear state space models. 2017.
@@ -54,9 +57,12 @@ class Markov(Family):
     heads: Mapping[str, StartHead]  # nn.ModuleDicts
     steps: Mapping[str, MarkovStep]
 
-    def __init__(self, hidden_size: int = 32) -> None:
+    def __init__(self, hidden_size: int = 32, *, mixing: str = "shared") -> None:
         super().__init__()
+        if mixing not in ("shared", "step"):
+            raise ValueError(f"Markov: mixing must be 'shared' or 'step'; found {mixing!r}")
         self.hidden_size = check_size("Markov", "hidden_size", hidden_size)
+        self.mixing = mixing
 
     def _build(self, step_size: int, summary_size: int) -> None:
         heads = {site.name: StartHead(site, summary_size, None) for site in self.starts}
@@ -66,7 +72,8 @@ class Markov(Family):
         self.steps = nn.ModuleDict(steps)  # type: ignore[assignment]
 
     def _make_step(self, site: LatentSite, start: LatentSite | None, step_size: int) -> MarkovStep:
-        return MarkovStep(site, start, self.hidden_size, step_size)
+        noise = MixedNormal(site.dim) if self.mixing == "shared" else None
+        return MarkovStep(site, start, self.hidden_size, step_size, noise)
 
     def numbers(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
         steps = {site.name: self.steps[site.name].map(encoding.steps) for site in self.trajectories}
@@ -93,14 +100,22 @@ class MarkovStep(nn.Module):
 
     map: nn.Module  # from an encoder's features to the numbers of a step
 
-    def __init__(self, site: LatentSite, start: LatentSite | None, hidden_size: int, step_size: int) -> None:
+    def __init__(
+        self,
+        site: LatentSite,
+        start: LatentSite | None,
+        hidden_size: int,
+        step_size: int,
+        noise: MixedNormal | None,
+    ) -> None:
         super().__init__()
         self.dim, self.hidden_size = site.dim, hidden_size
-        self.map = nn.Linear(step_size, hidden_size + 2 * site.dim)
+        below = 0 if noise is not None else site.dim * (site.dim - 1) // 2
+        self.map = nn.Linear(step_size, hidden_size + 2 * site.dim + below)
         self.recurrent = nn.Linear(site.dim, hidden_size, bias=False)
         self.out = nn.Linear(hidden_size, 2 * site.dim, bias=False)
         self.dynamics = nn.Parameter(torch.zeros(site.dim, site.dim))
-        self.noise = MixedNormal(site.dim)
+        self.noise = noise
         self.first = None if start is None else nn.Parameter(torch.zeros(site.dim, start.dim))
         self.reset_parameters()
 
@@ -125,14 +140,20 @@ class MarkovStep(nn.Module):
         """Return z_0, (..., dim): the start in the coordinates of the steps, or zero."""
         return like if start is None or self.first is None else F.linear(start, self.first)
 
-    def parts(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Return e_t, (..., hidden_size), and l_t with r_t, (..., 2 dim)."""
-        e, rest = numbers.split([self.hidden_size, 2 * self.dim], -1)
-        return e, rest
+    def parts(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return e_t, (..., hidden_size), l_t with r_t, (..., 2 dim), and what there is of M_t below its diagonal."""
+        size = self.hidden_size + 2 * self.dim
+        e, rest, below = numbers.split([self.hidden_size, 2 * self.dim, numbers.shape[-1] - size], -1)
+        return e, rest, below
 
-    def mixing(self) -> Tensor:
-        """Return M, (dim, dim)."""
-        return self.noise.matrix()
+    def mixing(self, below: Tensor) -> Tensor:
+        """Return M, (dim, dim), or M_t, (..., dim, dim), given the third of the parts."""
+        if self.noise is not None:
+            return self.noise.matrix()
+        rows, columns = torch.tril_indices(self.dim, self.dim, -1, device=below.device)
+        place = F.one_hot(rows * self.dim + columns, self.dim**2).to(below.dtype)
+        identity = torch.eye(self.dim, dtype=below.dtype, device=below.device)
+        return (below @ place).unflatten(-1, (self.dim, self.dim)) + identity
 
     def forward(self, z: Tensor, e_t: Tensor, rest_t: Tensor) -> tuple[Tensor, Tensor]:
         """Return m_t and s_t, (..., dim) each, given z_{t-1} and what the encoder says of step t."""
@@ -141,8 +162,9 @@ class MarkovStep(nn.Module):
 
     def draw(self, start: Tensor, numbers: Tensor, noise: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return z_{1:T} and s_{1:T}, (..., time, dim) each; see `markov_scan`."""
-        weights = MarkovWeights(self.recurrent.weight, self.dynamics, self.out.weight, self.mixing())
-        return markov_scan(start, numbers, noise, valid, weights)
+        mixing = self.mixing(self.parts(numbers)[2])
+        weights = MarkovWeights(self.recurrent.weight, self.dynamics, self.out.weight, mixing)
+        return markov_scan(start, numbers[..., : self.hidden_size + 2 * self.dim], noise, valid, weights)
 
 
 class MarkovPath(TorchDistribution):
@@ -195,9 +217,10 @@ class MarkovPath(TorchDistribution):
                 return self._density(white, scale.log())
         start = self.start.unsqueeze(-2).expand(*value.shape[:-2], 1, -1)
         before = torch.cat([start, value[..., :-1, :]], -2)
-        loc, scale = self.step(before, *self.step.parts(self.numbers))
+        e, rest, below = self.step.parts(self.numbers)
+        loc, scale = self.step(before, e, rest)
         residual = (value - loc).unsqueeze(-1)
-        white = torch.linalg.solve_triangular(self.step.mixing(), residual, upper=False, unitriangular=True)
+        white = torch.linalg.solve_triangular(self.step.mixing(below), residual, upper=False, unitriangular=True)
         white = white.squeeze(-1) / scale
         if self.valid is not None:
             white = torch.where(self.valid.unsqueeze(-1), white, value)
@@ -217,8 +240,7 @@ class _Stepwise(Proposals):
             return
         (site,) = family.trajectories
         self.one = family.steps[site.name]
-        e, rest = self.one.parts(numbers[site.name])
-        self.parts = e.unbind(-2), rest.unbind(-2)
+        self.parts = [part.unbind(-2) for part in self.one.parts(numbers[site.name])]
 
     def start(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
         return {
@@ -227,10 +249,10 @@ class _Stepwise(Proposals):
         }
 
     def step(self, t: int, before: Tensor | None, starts: dict[str, Tensor]) -> dist.Distribution:
-        e_t, rest_t = (part[t] for part in self.parts)
+        e_t, rest_t, below_t = (part[t] for part in self.parts)
         if before is None:
             start = starts[self.family.starts[0].name] if self.family.starts else None
             before = self.one.before(start, e_t.new_zeros(*e_t.shape[:-1], self.one.dim))
         loc, scale = self.one(before, e_t, rest_t)
-        tril = self.one.mixing() * scale.unsqueeze(-2)
+        tril = self.one.mixing(below_t) * scale.unsqueeze(-2)
         return dist.MultivariateNormal(loc, scale_tril=tril, validate_args=False)

@@ -22,7 +22,7 @@ class MarkovWeights(NamedTuple):
         recurrent: W, (hidden, dim).
         dynamics: A, (dim, dim).
         out: B over C, (2 dim, hidden).
-        mixing: M, (dim, dim).
+        mixing: M, (dim, dim), or one of each step, (..., time, dim, dim), leading axes as those of the numbers.
     """
 
     recurrent: Tensor
@@ -37,7 +37,7 @@ def markov_scan(
 ) -> tuple[Tensor, Tensor]:
     """Draw z_{1:T} along time.
 
-        x_t = tanh(W z_{t-1} + e_t),  s_t = softplus(C x_t + r_t),  z_t = A z_{t-1} + B x_t + l_t + M (s_t * noise_t)
+        x_t = tanh(W z_{t-1} + e_t),  s_t = softplus(C x_t + r_t),  z_t = A z_{t-1} + B x_t + l_t + M_t (s_t * noise_t)
 
     The loop keeps x, z and s alone. Its backward multiplies by the transposed weights step by step, and takes their
     gradients for all steps in one product each.
@@ -53,6 +53,7 @@ def markov_scan(
         z_{1:T} and s_{1:T}, (..., time, dim) each.
     """
     numbers = numbers.to(weights.recurrent.dtype)
+    weights = weights._replace(mixing=weights.mixing.to(numbers.dtype))
     start = start.expand(*noise.shape[:-2], start.shape[-1])
     inputs = (start, numbers, noise, valid, *weights)
     if not by_hand():
@@ -77,16 +78,27 @@ def _reference(
     dim, hidden = start.shape[-1], recurrent.shape[0]
     told = [None] * noise.shape[-2] if valid is None else valid.unsqueeze(-1).unbind(-2)
     z, path, scales = start, [], []
-    for numbers_t, noise_t, valid_t in zip(numbers.unbind(-2), noise.unbind(-2), told, strict=True):
+    mixed = [mixing] * noise.shape[-2] if mixing.dim() == 2 else mixing.unbind(-3)
+    for numbers_t, noise_t, mixing_t, valid_t in zip(numbers.unbind(-2), noise.unbind(-2), mixed, told, strict=True):
         e_t, rest_t = numbers_t.split([hidden, 2 * dim], -1)
         loc, raw = (rest_t + F.linear(torch.tanh(F.linear(z, recurrent) + e_t), out)).chunk(2, -1)
         scale = positive(raw, START_SCALE)
-        z = loc + F.linear(z, dynamics) + F.linear(scale * noise_t, mixing)
+        z = loc + F.linear(z, dynamics) + _mixed(scale * noise_t, mixing_t)
         if valid_t is not None:
             z = torch.where(valid_t, z, noise_t)
         path.append(z)
         scales.append(scale)
     return torch.stack(path, -2), torch.stack(scales, -2)
+
+
+def _mixed(noise: Tensor, mixing: Tensor) -> Tensor:
+    """Return M e, (..., dim), with one M for all rows or one of each."""
+    return F.linear(noise, mixing) if mixing.dim() == 2 else (mixing @ noise.unsqueeze(-1)).squeeze(-1)
+
+
+def _of_rows(mixing: Tensor, shape: torch.Size) -> Tensor:
+    """Return the M_t of every row, (row, time, dim, dim), where every step has its own."""
+    return mixing.expand(*shape, *mixing.shape[-3:]).reshape(-1, *mixing.shape[-3:])
 
 
 def _forward(
@@ -106,7 +118,9 @@ def _forward(
     rows = shape.numel()
     # transposed copies: the product of a few rows with a matrix as it lies is a quarter to a third faster
     into = torch.cat([recurrent, dynamics]).t().contiguous()
-    onto, mix = out.t().contiguous(), mixing.t().contiguous()
+    onto, shared = out.t().contiguous(), mixing.dim() == 2
+    mix = mixing.t().contiguous() if shared else _of_rows(mixing, shape)
+    mix_steps = None if shared else mix.unbind(1)
 
     first, raw = numbers.split([hidden + dim, dim], -1)
     first_steps = first.expand(*shape, steps, -1).unbind(-2)
@@ -133,7 +147,10 @@ def _forward(
         torch._C._nn.softplus(both_raw, out=s_t)  # type: ignore[call-arg]
         torch.addcmul(floors[t], s_t, noise_t, out=drawn)
         pre_loc.add_(both_loc)
-        z = torch.addmm(pre_loc, drawn, mix, out=z_t)
+        if mix_steps is None:
+            z = torch.addmm(pre_loc, drawn, mix, out=z_t)
+        else:
+            z = torch.add(pre_loc, torch.bmm(mix_steps[t], drawn.unsqueeze(-1)).squeeze(-1), out=z_t)
         if told is not None:
             torch.where(told[t], z, noise_t, out=z_t)
     scale += SMALLEST_SCALE
@@ -171,12 +188,16 @@ class _MarkovScan(torch.autograd.Function):
         towards_z, towards_x = (part.unbind(1) for part in (total[..., : hidden + dim], total[..., hidden:]))
         ahead = noise.new_zeros(rows, steps, dim).unbind(1) if from_z is None else from_z.unbind(1)
         x_steps = x.unbind(1)
+        mix_steps = None if mixing.dim() == 2 else _of_rows(mixing, shape).unbind(1)
         drawn, from_x = noise.new_empty(rows, dim), noise.new_empty(rows, hidden)
         loc[-1].copy_(ahead[-1])
         for t in range(steps - 1, -1, -1):
             if told is not None:
                 loc[t].mul_(told[t])
-            torch.mm(loc[t], mixing, out=drawn)
+            if mix_steps is None:
+                torch.mm(loc[t], mixing, out=drawn)
+            else:
+                torch.bmm(loc[t].unsqueeze(-2), mix_steps[t], out=drawn.unsqueeze(-2))
             if by_scale is None:
                 torch.mul(drawn, by_noise[t], out=raw[t])
             else:
@@ -191,6 +212,11 @@ class _MarkovScan(torch.autograd.Function):
         before = torch.cat([start.reshape(rows, 1, dim), z[:, :-1]], 1).view(-1, dim)
         to_both = flat[:, : hidden + dim].t() @ before
         to_out = flat[:, hidden:].t() @ x.view(-1, hidden)
-        to_mixing = flat[:, hidden : hidden + dim].t() @ (scale * noise).view(-1, dim)
+        to_loc, drawn = flat[:, hidden : hidden + dim], (scale * noise).view(-1, dim)
+        if mix_steps is None:
+            to_mixing = to_loc.t() @ drawn
+        else:
+            outer = to_loc.unsqueeze(-1) * drawn.unsqueeze(-2)
+            to_mixing = outer.view(*shape, *mixing.shape[-3:]).sum_to_size(mixing.shape)
         to_numbers = total.view(*shape, steps, -1).sum_to_size(numbers.shape)
         return to_start, to_numbers, None, None, to_both[:hidden], to_both[hidden:], to_out, to_mixing
