@@ -50,11 +50,11 @@ def setting(kind: str, way: str, steps: int = 5) -> Setting:
     return Setting(kernels, inputs, state, reverse)
 
 
-def scan(kind: str, at: Setting, inputs: Tensor, state: Tensor | None, valid: Tensor | None = None) -> Tensor:
+def scan(kind: str, at: Setting, inputs: Tensor, state: Tensor | None, lengths: Tensor | None = None) -> Tensor:
     layers = [layer_of(kernel, 0) for kernel in at.kernels]
     if kind == "gru":
-        return gru_scan(inputs, state, layers, at.reverse, valid)
-    return vanilla_scan(inputs, state, layers, at.reverse, valid, nonlinearity=kind)
+        return gru_scan(inputs, state, layers, at.reverse, lengths)
+    return vanilla_scan(inputs, state, layers, at.reverse, lengths, nonlinearity=kind)
 
 
 def by_torch(at: Setting, inputs: Tensor, state: Tensor | None) -> Tensor:
@@ -91,11 +91,12 @@ def test_values_and_gradients_are_those_of_torch(kind: str, way: str, steps: int
 @every_kernel
 @every_way
 def test_a_row_with_padding_is_as_alone(kind: str, way: str) -> None:
-    """Backwards in time what lies in padding is passed without a trace, whatever stands there."""
+    """What lies in padding leaves no trace, whatever stands there; h is zero in it."""
     at = setting(kind, way)
     valid = torch.arange(5) < LENGTHS[:, None]
     disturbed = torch.where(valid.unsqueeze(-1), at.inputs, 1e3)
-    found = scan(kind, at, disturbed, None, valid)
+    found = scan(kind, at, disturbed, None, LENGTHS)
+    assert not found[~valid].any()
     alone = [by_torch(at, at.inputs[n : n + 1, :length], None)[0] for n, length in enumerate(LENGTHS)]
     assert_same(torch.cat([found[n, :length] for n, length in enumerate(LENGTHS)]), torch.cat(alone), at.wanted)
 
@@ -114,19 +115,20 @@ def test_gradients_of_the_inputs_alone(kind: str) -> None:
 def test_first_and_second_derivatives_are_those_of_differences(kind: str, way: str) -> None:
     at = setting(kind, way, 3)
     assert torch.autograd.gradcheck(lambda x, h, *_: scan(kind, at, x, h), at.wanted)
-    valid = torch.arange(3) < torch.tensor([3, 1, 2])[:, None]
-    for mask, state in ((None, at.state), (valid, None)):
-        total = scan(kind, at, at.inputs, state, mask).square().sum()
+    ragged = torch.tensor([2, 0, 3])
+    assert torch.autograd.gradcheck(lambda x, *_: scan(kind, at, x, None, ragged), [at.inputs, *at.wanted[2:]])
+    for lengths, state in ((None, at.state), (ragged, None)):
+        total = scan(kind, at, at.inputs, state, lengths).square().sum()
         (gradient,) = torch.autograd.grad(total, at.inputs, create_graph=True)
         second = torch.autograd.grad(gradient.square().sum(), at.kernels[0].weight_hh_l0)[0]
-        reference = by_loop(kind, at, state, mask)
+        reference = by_loop(kind, at, state, lengths)
         (gradient,) = torch.autograd.grad(reference.square().sum(), at.inputs, create_graph=True)
         expected = torch.autograd.grad(gradient.square().sum(), at.kernels[0].weight_hh_l0)[0]
         assert expected.abs().max() > 1e-3
         torch.testing.assert_close(second, expected, rtol=0, atol=1e-9)
 
 
-def by_loop(kind: str, at: Setting, state: Tensor | None, valid: Tensor | None) -> Tensor:
+def by_loop(kind: str, at: Setting, state: Tensor | None, lengths: Tensor | None) -> Tensor:
     """torch's cells, one step after the other."""
     cell = {"gru": torch.gru_cell, "tanh": torch.rnn_tanh_cell, "relu": torch.rnn_relu_cell}[kind]
     found = []
@@ -135,8 +137,8 @@ def by_loop(kind: str, at: Setting, state: Tensor | None, valid: Tensor | None) 
         steps = {}
         for t in reversed(range(3)) if back else range(3):
             h = cell(at.inputs[:, t], h, *layer_of(at.kernels[k], 0))
-            if valid is not None and back:
-                h = h * valid[:, t, None]
+            if lengths is not None:
+                h = h * (t < lengths)[:, None]
             steps[t] = h
         found.append(torch.stack([steps[t] for t in range(3)], 1))
     return torch.cat(found, -1)

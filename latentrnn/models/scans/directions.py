@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -34,82 +35,88 @@ def split_layers(weights: Sequence[Any]) -> list[Layer]:
     return [Layer(*weights[k : k + 4]) for k in range(0, len(weights), 4)]
 
 
-class Directions:
-    """One direction of time, or both, of inputs (time, row, channel).
+def among(more: Tensor, fewer: Tensor) -> Tensor:
+    """Return of what a loop sees at a step, (..., row, size), the rows that a later step has too: its first."""
+    rows = fewer.shape[-2]
+    return more if more.shape[-2] == rows else more[..., :rows, :]
 
-    Buffers of a chunk are (direction, step, row, size), the steps of each in the order of time, whichever way the loop
-    goes. What the loop sees of them at a step is (row, size), or (2, row, size) of a step and the mirrored one.
+
+class Chunk(NamedTuple):
+    """Consecutive steps of a loop.
+
+    Attributes:
+        first, length: of the steps, counted as the loop comes to them.
+        entries: rows of all of them together, in each direction.
+    """
+
+    first: int
+    length: int
+    entries: int
+
+
+class Ways(ABC):
+    """How a loop goes through inputs (time, row, channel): in one direction of time, or in both at once.
+
+    All that belongs to a chunk lies flat, (direction, entry, ...), an entry being a row at a step. What the loop sees
+    of a buffer at a step is (row, size), or (2, row, size) in both directions.
     """
 
     def __init__(self, reverse: tuple[bool, ...], inputs: Tensor, hidden: int) -> None:
         assert reverse in ((False,), (True,), (False, True))
         self.reverse, self.like, self.hidden = reverse, inputs, hidden
         (self.steps, self.rows), self.count = inputs.shape[:2], len(reverse)
-        most = max(1, min(self.steps, CHUNK // max(1, self.rows * hidden)))
-        self.length = -(-self.steps // -(-self.steps // most))  # chunks of about the same length
 
-    def chunks(self) -> list[tuple[int, int]]:
-        """Return first step and number of steps of every chunk, counted as the loop comes to them."""
-        return [(first, min(self.length, self.steps - first)) for first in range(0, self.steps, self.length)]
+    @abstractmethod
+    def chunks(self) -> list[Chunk]:
+        """Return the chunks in the order in which the loop comes to them."""
 
-    def times(self, first: int, length: int) -> Iterator[tuple[int, slice]]:
-        """Return the number of each direction and the steps in time at which a chunk lies in it."""
-        for k, backwards in enumerate(self.reverse):
-            start = self.steps - first - length if backwards else first
-            yield k, slice(start, start + length)
+    def buffer(self, chunk: Chunk, *size: int) -> Tensor:
+        """Return an empty buffer of a chunk, (direction, entry, *size)."""
+        return self.like.new_empty(self.count, chunk.entries, *size)
 
-    def buffer(self, length: int, *size: int) -> Tensor:
-        """Return an empty buffer of so many steps, (direction, length, row, *size)."""
-        return self.like.new_empty(self.count, length, self.rows, *size)
+    @abstractmethod
+    def views(self, buffer: Tensor, chunk: Chunk) -> list[Tensor]:
+        """Return what the loop sees of a chunk's buffer, step by step."""
 
-    def views(self, buffer: Tensor) -> list[Tensor]:
-        """Return what the loop sees of a buffer, step by step."""
-        if self.count == 1:
-            steps = list(buffer[0].unbind(0))
-            return steps[::-1] if self.reverse[0] else steps
-        last, (across, along, *rest) = buffer.shape[1] - 1, buffer.stride()
-        size, start = (2, *buffer.shape[2:]), buffer.storage_offset()
-        return [
-            buffer.as_strided(size, (across + (last - 2 * s) * along, *rest), start + s * along)
-            for s in range(last + 1)
-        ]
-
+    @abstractmethod
     def course(self, state: Tensor | None) -> Tensor:
-        """Return a buffer of all states with h_0 where each direction begins, (direction, time + 1, row, hidden)."""
-        course = self.buffer(self.steps + 1, self.hidden)
-        for k, backwards in enumerate(self.reverse):
-            edge = course[k, -1 if backwards else 0]
-            if state is None:
-                edge.zero_()
-            else:
-                edge.copy_(state[k])
-        return course
+        """Return a buffer of all states with h_0 where each direction begins, (direction, entry, hidden)."""
 
+    @abstractmethod
+    def path(self, course: Tensor) -> list[Tensor]:
+        """Return what the loop sees of the course of the states: of h_0 first, then step by step."""
+
+    @abstractmethod
+    def states(self, course: Tensor, k: int, chunk: Chunk) -> Tensor:
+        """Return the states of a chunk in one direction, (entry, hidden): a view of the course."""
+
+    @abstractmethod
+    def before(self, course: Tensor, k: int, chunk: Chunk) -> Tensor:
+        """Return the states before those of a chunk, (entry, hidden)."""
+
+    @abstractmethod
+    def given(self, k: int, chunk: Chunk) -> Tensor:
+        """Return the inputs of a chunk in one direction, (entry, channel)."""
+
+    @abstractmethod
     def outputs(self, course: Tensor) -> Tensor:
         """Return h_{1:T} of the course of the states, (row, time, direction * hidden)."""
-        own = [part[:-1] if back else part[1:] for part, back in zip(course, self.reverse, strict=True)]
-        return own[0].transpose(0, 1) if self.count == 1 else torch.cat([part.transpose(0, 1) for part in own], -1)
 
-    def before(self, course: Tensor, first: int, length: int) -> list[Tensor]:
-        """Return for each direction the states before those of a chunk, (step, row, hidden)."""
-        return [
-            course[k, times.start + self.reverse[k] : times.stop + self.reverse[k]]
-            for k, times in self.times(first, length)
-        ]
+    @abstractmethod
+    def laid(self, values: Tensor) -> Tensor:
+        """Return (row, time, direction * size) as `read` wants it."""
 
-    def read(self, values: Tensor, buffer: Tensor, first: int) -> None:
-        """Copy the steps of a chunk from (row, time, direction * size) into its buffer."""
-        size = buffer.shape[-1]
-        for k, times in self.times(first, buffer.shape[1]):
-            buffer[k].copy_(values[:, times, k * size : (k + 1) * size].transpose(0, 1))
+    @abstractmethod
+    def read(self, laid: Tensor, buffer: Tensor, chunk: Chunk) -> None:
+        """Copy the steps of a chunk into its buffer."""
 
-    def masks(self, valid: Tensor | None, first: int, length: int) -> list[Tensor | None]:
-        """Return for each direction that runs backwards what is valid of a chunk, (step, row, 1)."""
-        if valid is None:
-            return [None] * self.count
-        return [
-            valid[:, times].t().unsqueeze(-1) if self.reverse[k] else None for k, times in self.times(first, length)
-        ]
+    @abstractmethod
+    def to_given(self, k: int, chunk: Chunk) -> Tensor:
+        """Return where the gradient of `given` is to be added, (entry, channel); it begins with zeros."""
+
+    @abstractmethod
+    def to_inputs(self) -> Tensor:
+        """Return the gradient of the inputs, (time, row, channel), from what was added to `to_given`."""
 
     def together(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return what each direction has as the loop sees it."""
@@ -118,3 +125,90 @@ class Directions:
     def add_product(self, into: Tensor, one: Tensor, other: Tensor) -> Tensor:
         """Add a product to what the loop sees at a step."""
         return into.addmm_(one, other) if self.count == 1 else into.baddbmm_(one, other)
+
+
+class Directions(Ways):
+    """All rows have all steps. Entries lie in the order of time, whichever way the loop goes."""
+
+    def __init__(self, reverse: tuple[bool, ...], inputs: Tensor, hidden: int) -> None:
+        super().__init__(reverse, inputs, hidden)
+        most = max(1, min(self.steps, CHUNK // max(1, self.rows * hidden)))
+        self.length = -(-self.steps // -(-self.steps // most))  # chunks of about the same length
+        self.flat = inputs.flatten(0, 1)
+        self._to_flat: Tensor | None = None
+
+    def chunks(self) -> list[Chunk]:
+        lengths = [(first, min(self.length, self.steps - first)) for first in range(0, self.steps, self.length)]
+        return [Chunk(first, length, length * self.rows) for first, length in lengths]
+
+    def views(self, buffer: Tensor, chunk: Chunk) -> list[Tensor]:
+        return self._views(buffer, chunk.length)
+
+    def _views(self, buffer: Tensor, length: int) -> list[Tensor]:
+        buffer = buffer.unflatten(1, (length, self.rows))
+        if self.count == 1:
+            steps = list(buffer[0].unbind(0))
+            return steps[::-1] if self.reverse[0] else steps
+        # a step and the mirrored one at once
+        last, (across, along, *rest) = length - 1, buffer.stride()
+        size, start = (2, *buffer.shape[2:]), buffer.storage_offset()
+        return [
+            buffer.as_strided(size, (across + (last - 2 * s) * along, *rest), start + s * along)
+            for s in range(last + 1)
+        ]
+
+    def course(self, state: Tensor | None) -> Tensor:
+        course = self.like.new_empty(self.count, self.steps + 1, self.rows, self.hidden)
+        for k, backwards in enumerate(self.reverse):
+            edge = course[k, -1 if backwards else 0]
+            if state is None:
+                edge.zero_()
+            else:
+                edge.copy_(state[k])
+        return course.flatten(1, 2)
+
+    def path(self, course: Tensor) -> list[Tensor]:
+        return self._views(course, self.steps + 1)
+
+    def states(self, course: Tensor, k: int, chunk: Chunk) -> Tensor:
+        times = self._times(k, chunk)
+        return self._between(course[k], times.start + (not self.reverse[k]), times.stop + (not self.reverse[k]))
+
+    def before(self, course: Tensor, k: int, chunk: Chunk) -> Tensor:
+        times = self._times(k, chunk)
+        return self._between(course[k], times.start + self.reverse[k], times.stop + self.reverse[k])
+
+    def given(self, k: int, chunk: Chunk) -> Tensor:
+        times = self._times(k, chunk)
+        return self._between(self.flat, times.start, times.stop)
+
+    def outputs(self, course: Tensor) -> Tensor:
+        course = course.unflatten(1, (self.steps + 1, self.rows))
+        own = [part[:-1] if back else part[1:] for part, back in zip(course, self.reverse, strict=True)]
+        return own[0].transpose(0, 1) if self.count == 1 else torch.cat([part.transpose(0, 1) for part in own], -1)
+
+    def laid(self, values: Tensor) -> Tensor:
+        return values.transpose(0, 1)
+
+    def read(self, laid: Tensor, buffer: Tensor, chunk: Chunk) -> None:
+        size = buffer.shape[-1]
+        for k, steps in enumerate(buffer.unflatten(1, (chunk.length, self.rows))):
+            steps.copy_(laid[self._times(k, chunk), :, k * size : (k + 1) * size])
+
+    def to_given(self, k: int, chunk: Chunk) -> Tensor:
+        if self._to_flat is None:
+            self._to_flat = torch.zeros_like(self.flat)
+        times = self._times(k, chunk)
+        return self._between(self._to_flat, times.start, times.stop)
+
+    def to_inputs(self) -> Tensor:
+        assert self._to_flat is not None
+        return self._to_flat.view_as(self.like)
+
+    def _times(self, k: int, chunk: Chunk) -> slice:
+        """Return the steps in time at which a chunk lies in one direction."""
+        start = self.steps - chunk.first - chunk.length if self.reverse[k] else chunk.first
+        return slice(start, start + chunk.length)
+
+    def _between(self, flat: Tensor, start: int, stop: int) -> Tensor:
+        return flat[start * self.rows : stop * self.rows]

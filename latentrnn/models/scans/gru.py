@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentrnn.models.scans.derivatives import again, by_hand, wanted
-from latentrnn.models.scans.directions import Directions, Layer, split_layers
+from latentrnn.models.scans.directions import Chunk, Layer, Ways, among, split_layers
 from latentrnn.models.scans.members import MembersGRU, of_members
+from latentrnn.models.scans.ragged import Order, ways_of
 
 
 @torch.compiler.disable
@@ -20,7 +21,7 @@ def gru_scan(
     state: Tensor | None,
     layers: Sequence[Layer],
     reverse: Sequence[bool] = (False,),
-    valid: Tensor | None = None,
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """Return h_{1:T} of torch's gated recurrent unit.
 
@@ -32,24 +33,28 @@ def gru_scan(
         state: h_0 of each direction, (direction, row, hidden); None for zero.
         layers: the weights of each direction.
         reverse: for each direction whether it runs backwards in time; both at once as (False, True).
-        valid: (row, time), False in padding, which a direction that runs backwards passes with its state at zero;
-            None where there is none, or where that does not matter. It goes with `state=None`.
+        lengths: (row,), steps before padding, in which h is zero and after which a direction that runs backwards
+            begins; None where all rows have all steps, or where that does not matter. They go with `state=None`.
 
     Returns:
         (row, time, direction * hidden).
     """
     inputs = inputs.to(layers[0].weight.dtype).transpose(0, 1).contiguous()
-    flat: Any = (inputs, state, valid, *(tensor for layer in layers for tensor in layer))
+    ways = tuple(reverse)
+    flat: Any = (inputs, state, *(tensor for layer in layers for tensor in layer))
     if not by_hand():
-        if of_members() and valid is None:
-            return MembersGRU.apply(tuple(reverse), inputs, state, *flat[3:])
-        return _reference(tuple(reverse), *flat)[0]
+        if of_members() and lengths is None:
+            return MembersGRU.apply(ways, inputs, state, *flat[2:])
+        return _reference(ways, lengths, *flat)[0]
+    order = None if lengths is None else Order(lengths, len(inputs))
     if wanted(*(tensor for tensor in flat if tensor is not None)):
-        return _GRUScan.apply(tuple(reverse), *flat)
-    return _forward(tuple(reverse), *flat, keep=False)[0]
+        return _GRUScan.apply(ways, order, lengths, *flat)
+    return _forward(ways, order, *flat, keep=False)[0]
 
 
-def _reference(reverse: tuple[bool, ...], inputs: Tensor, state: Any, valid: Any, *weights: Tensor) -> tuple[Tensor]:
+def _reference(
+    reverse: tuple[bool, ...], lengths: Tensor | None, inputs: Tensor, state: Any, *weights: Tensor
+) -> tuple[Tensor]:
     """The same, followed by autograd step by step."""
     found = []
     for k, (backwards, layer) in enumerate(zip(reverse, split_layers(weights), strict=True)):
@@ -62,8 +67,8 @@ def _reference(reverse: tuple[bool, ...], inputs: Tensor, state: Any, valid: Any
             r, z = torch.sigmoid(r + from_r), torch.sigmoid(z + from_z)
             n = torch.tanh(n + r * from_n)
             h = n + z * (h - n)
-            if backwards and valid is not None:
-                h = torch.where(valid[:, t, None], h, 0.0)
+            if lengths is not None:
+                h = torch.where((t < lengths).unsqueeze(-1), h, 0.0)
             steps.append(h)
         found.append(torch.stack(steps[::-1] if backwards else steps, 1))
     return (torch.cat(found, -1),)
@@ -72,46 +77,42 @@ def _reference(reverse: tuple[bool, ...], inputs: Tensor, state: Any, valid: Any
 class _Gates:
     """Buffers of a chunk: r, z and U_n h + c_n, and n; before the loop what the inputs say of them."""
 
-    def __init__(self, ways: Directions, everything: Tensor, candidate: Tensor) -> None:
-        hidden = ways.hidden
+    def __init__(self, hidden: int, everything: Tensor, candidate: Tensor) -> None:
         self.all, self.candidate = everything, candidate
         self.open, self.recurrent = everything.split([2 * hidden, hidden], -1)
         self.reset, self.update = self.open.chunk(2, -1)
 
-    def drive(self, ways: Directions, first: int, inputs: Tensor, valid: Tensor | None, layers: list[Layer]) -> None:
+    def drive(self, ways: Ways, chunk: Chunk, layers: list[Layer]) -> None:
         """Put in place what does not depend on the state."""
-        length, size = self.all.shape[1], ways.hidden
-        masks = ways.masks(valid, first, length)
-        for (k, times), layer in zip(ways.times(first, length), layers, strict=True):
-            x, bias = inputs[times].flatten(0, 1), layer.input_bias[: 2 * size] + layer.bias[: 2 * size]
-            torch.addmm(bias, x, layer.input_weight[: 2 * size].t(), out=self.open[k].view(-1, 2 * size))
+        size = ways.hidden
+        for k, layer in enumerate(layers):
+            x, bias = ways.given(k, chunk), layer.input_bias[: 2 * size] + layer.bias[: 2 * size]
+            torch.addmm(bias, x, layer.input_weight[: 2 * size].t(), out=self.open[k])
             bias, weight = layer.input_bias[2 * size :], layer.input_weight[2 * size :].t()
-            torch.addmm(bias, x, weight, out=self.candidate[k].view(-1, size))
+            torch.addmm(bias, x, weight, out=self.candidate[k])
             self.recurrent[k].copy_(layer.bias[2 * size :].expand_as(self.recurrent[k]))
-            if (mask := masks[k]) is not None:
-                # without a drive and a bias the candidate of a zero state is zero, and so is the next state
-                self.candidate[k].mul_(mask)
-                self.recurrent[k].mul_(mask)
 
 
 def _forward(
-    reverse: tuple[bool, ...], inputs: Tensor, state: Any, valid: Any, *weights: Tensor, keep: bool
+    reverse: tuple[bool, ...], order: Order | None, inputs: Tensor, state: Any, *weights: Tensor, keep: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Return h_{1:T}, the course of the states, and, to keep, the gates and the candidates chunk by chunk."""
     layers = split_layers(weights)
-    ways = Directions(reverse, inputs, layers[0].weight.shape[1])
+    ways = ways_of(reverse, inputs, layers[0].weight.shape[1], order)
     course, kept = ways.course(state), []
     # transposed copies: the product of a few rows with a matrix as it lies is a quarter to a third faster
     onto = ways.together([layer.weight.t().contiguous() for layer in layers])
-    h, *states = ways.views(course)
+    h, *states = ways.path(course)
     gates: Any = None
-    for first, length in ways.chunks():
-        if keep or gates is None or length != gates.all.shape[1]:
-            gates = _Gates(ways, ways.buffer(length, 3 * ways.hidden), ways.buffer(length, ways.hidden))
-            buffers = (gates.all, gates.open, gates.reset, gates.update, gates.recurrent, gates.candidate)
-            steps = list(zip(*(ways.views(buffer) for buffer in buffers), strict=True))
-        gates.drive(ways, first, inputs, valid, layers)
-        for (all_t, open_t, r_t, z_t, u_t, n_t), h_t in zip(steps, states[first : first + length], strict=True):
+    for chunk in ways.chunks():
+        if keep or gates is None or chunk.entries != gates.all.shape[1]:
+            gates = _Gates(ways.hidden, ways.buffer(chunk, 3 * ways.hidden), ways.buffer(chunk, ways.hidden))
+        gates.drive(ways, chunk, layers)
+        buffers = (gates.all, gates.open, gates.reset, gates.update, gates.recurrent, gates.candidate)
+        steps = zip(*(ways.views(buffer, chunk) for buffer in buffers), strict=True)
+        own = states[chunk.first : chunk.first + chunk.length]
+        for (all_t, open_t, r_t, z_t, u_t, n_t), h_t in zip(steps, own, strict=True):
+            h = among(h, h_t)
             ways.add_product(all_t, h, onto)
             open_t.sigmoid_()
             n_t.addcmul_(r_t, u_t).tanh_()
@@ -123,84 +124,81 @@ def _forward(
 
 class _GRUScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, reverse: tuple[bool, ...], *flat: Any) -> Tensor:
-        outputs, course, kept = _forward(reverse, *flat, keep=True)
-        ctx.reverse, ctx.given = reverse, len(flat)
+    def forward(ctx: Any, reverse: tuple[bool, ...], order: Order | None, lengths: Tensor | None, *flat: Any) -> Tensor:
+        outputs, course, kept = _forward(reverse, order, *flat, keep=True)
+        ctx.options, ctx.given = (reverse, order, lengths), len(flat)
         ctx.save_for_backward(*flat, course, *kept)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         flat, (course, *kept) = ctx.saved_tensors[: ctx.given], ctx.saved_tensors[ctx.given :]
-        needed = ctx.needs_input_grad[1:]
+        (reverse, order, lengths), needed = ctx.options, ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():
-            return (None, *again(lambda *given: _reference(ctx.reverse, *given), flat, needed, gradients))
-        inputs, _, valid, *weights = flat
+            found = again(lambda *given: _reference(reverse, lengths, *given), flat, needed, gradients)
+            return (None, None, None, *found)
+        inputs, _, *weights = flat
         layers = split_layers(weights)
-        ways = Directions(ctx.reverse, inputs, layers[0].weight.shape[1])
-        hidden, ready = ways.hidden, 0
+        ways = ways_of(reverse, inputs, layers[0].weight.shape[1], order)
+        hidden = ways.hidden
         weight = ways.together([layer.weight for layer in layers])
         # gradients lie in the order n, r, z, U_n h + c_n: the first three for the inputs, the last three for the state
         n_first = [layer.input_weight.roll(hidden, 0) for layer in layers]
         sums = [
             (torch.zeros_like(own), torch.zeros_like(layer.weight)) for own, layer in zip(n_first, layers, strict=True)
         ]
-        biases, learned = inputs.new_zeros(ways.count, 4 * hidden), any(needed[3:])
-        to_inputs = torch.zeros_like(inputs) if needed[0] else None
+        biases, learned = inputs.new_zeros(ways.count, 4 * hidden), any(needed[2:])
         carry = ways.together(list(inputs.new_zeros(ways.count, ways.rows, hidden)))
-        for first, length in reversed(ways.chunks()):
-            gates = _Gates(ways, *kept[-2:])
+        laid, there = ways.laid(gradients[0]), None
+        for chunk in reversed(ways.chunks()):
+            gates = _Gates(hidden, *kept[-2:])
             del kept[-2:]
-            if length != ready:
-                there, factors, total = (ways.buffer(length, *size) for size in ((hidden,), (4, hidden), (4, hidden)))
-                buffers = (there, factors, total, total.flatten(-2)[..., hidden:])
-                steps = list(zip(*(ways.views(buffer) for buffer in buffers), strict=True))[::-1]
-                ready = length
-            before = ways.before(course, first, length)
-            for k, mask in enumerate(ways.masks(valid, first, length)):
-                _slopes(gates, k, before[k], mask, factors[k])
-            ways.read(gradients[0], there, first)
-            steps[0][0].add_(carry)
-            for s, (z_t, (there_t, factor_t, total_t, to_state_t)) in enumerate(
-                zip(reversed(ways.views(gates.update)), steps, strict=True)
-            ):
+            if there is None or there.shape[1] != chunk.entries:
+                there, factors, total = (ways.buffer(chunk, *size) for size in ((hidden,), (4, hidden), (4, hidden)))
+            buffers = (there, factors, total, total.flatten(-2)[..., hidden:], gates.update)
+            steps = list(zip(*(ways.views(buffer, chunk) for buffer in buffers), strict=True))[::-1]
+            before = [ways.before(course, k, chunk) for k in range(ways.count)]
+            for k, own in enumerate(before):
+                _slopes(gates, k, own, factors[k])
+            ways.read(laid, there, chunk)
+            last, first = steps[0][0], steps[-1][0]
+            last.add_(among(carry, last))
+            carry.zero_()
+            for s, (there_t, factor_t, total_t, to_state_t, z_t) in enumerate(steps):
                 torch.mul(there_t.unsqueeze(-2), factor_t, out=total_t)
-                last = s + 1 == length
-                earlier = torch.mul(there_t, z_t, out=carry) if last else steps[s + 1][0].addcmul_(there_t, z_t)
+                earlier = among(carry if there_t is first else steps[s + 1][0], there_t).addcmul_(there_t, z_t)
                 ways.add_product(earlier, to_state_t, weight)
 
-            for k, times in ways.times(first, length):
+            for k, own in enumerate(before):
                 flat_total = total[k].view(-1, 4 * hidden)
                 to_input, to_state = flat_total[:, : 3 * hidden], flat_total[:, hidden:]
                 if learned:
-                    sums[k][0].addmm_(to_input.t(), inputs[times].flatten(0, 1))
-                    sums[k][1].addmm_(to_state.t(), before[k].flatten(0, 1))
+                    sums[k][0].addmm_(to_input.t(), ways.given(k, chunk))
+                    sums[k][1].addmm_(to_state.t(), own)
                     biases[k] += flat_total.sum(0)
-                if to_inputs is not None:
-                    to_inputs[times].flatten(0, 1).addmm_(to_input, n_first[k])
+                if needed[0]:
+                    ways.to_given(k, chunk).addmm_(to_input, n_first[k])
+        to_inputs = ways.to_inputs() if needed[0] else None
         to_start = carry.view(ways.count, ways.rows, hidden) if needed[1] else None
         to_weights: list[Tensor] = []
         for (of_input, of_state), bias in zip(sums, biases, strict=True):
             to_weights += [of_input.roll(-hidden, 0), of_state, bias[: 3 * hidden].roll(-hidden), bias[hidden:]]
-        return (None, to_inputs, to_start, None, *to_weights)
+        return (None, None, None, to_inputs, to_start, *to_weights)
 
 
-def _slopes(gates: _Gates, k: int, before: Tensor, mask: Tensor | None, out: Tensor) -> None:
+def _slopes(gates: _Gates, k: int, before: Tensor, out: Tensor) -> None:
     """Write what d h_t is multiplied by to be that of n, r, z before their functions and of U_n h + c_n.
 
     Args:
         gates: of a chunk, after its steps.
         k: the direction.
-        before: its states before, (step, row, hidden).
-        mask: (step, row, 1), or None.
-        out: (step, row, 4, hidden).
+        before: its states before, (entry, hidden).
+        out: (entry, 4, hidden).
     """
     r, z, u, n = gates.reset[k], gates.update[k], gates.recurrent[k], gates.candidate[k]
     of_n, of_r, of_z, of_u = out.unbind(-2)
     rest = 1 - z
     torch.addcmul(rest, rest * n, n, value=-1, out=of_n)  # (1 - z) (1 - n^2)
-    if mask is not None:
-        of_n.mul_(mask)
     torch.mul(of_n, r, out=of_u)
     torch.addcmul(of_u, of_u, r, value=-1, out=of_r).mul_(u)
     torch.sub(before, n, out=of_z).mul_(z).mul_(rest)

@@ -1,0 +1,135 @@
+"""Rows of different lengths in a loop over time: a row leaves when it has ended."""
+
+from __future__ import annotations
+
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor
+
+from latentrnn.models.scans import directions
+from latentrnn.models.scans.directions import Chunk, Ways
+
+
+class Order:
+    """Rows by decreasing length, so that those still there at a step are the first; padding has no entries.
+
+    Step s of a row is its s-th from the beginning, or from its own end where a direction runs backwards: all rows begin
+    together, whichever way they go. Entries lie step by step.
+
+    Args:
+        lengths: (row,) on the CPU, not below zero.
+        steps: of the longest row, and of padding.
+
+    Attributes:
+        rows: how many rows there are.
+        sizes: rows at each step at which there are any.
+        starts: entries before each of these steps, and of all.
+        index: where an entry lies among all (time, row), (entry,).
+        backwards: the same for a direction that runs backwards.
+    """
+
+    def __init__(self, lengths: Tensor, steps: int) -> None:
+        self.rows, self.steps = len(lengths), steps
+        order = torch.argsort(lengths, descending=True, stable=True)
+        own = lengths[order]
+        step = torch.arange(steps).unsqueeze(-1)
+        there = step < own
+        self.sizes: list[int] = [size for size in there.sum(1).tolist() if size]
+        self.starts = list(accumulate(self.sizes, initial=0))
+        self.index = (step * self.rows + order)[there]
+        self.backwards = ((own - 1 - step) * self.rows + order)[there]
+        # where what is before an entry lies, after as many places for what is before the first step as there are rows
+        earlier = torch.tensor([0, *(start + self.rows for start in self.starts[:-2])])
+        self.previous = (earlier[: len(self.sizes), None] + torch.arange(self.rows))[there[: len(self.sizes)]]
+
+    @property
+    def entries(self) -> int:
+        """How many entries there are."""
+        return self.starts[-1]
+
+
+class Ragged(Ways):
+    """Rows leave when they have ended. They begin with a state of zero; h is zero in padding.
+
+    Args:
+        reverse, inputs, hidden: as of `Ways`.
+        order: of the rows.
+    """
+
+    def __init__(self, reverse: tuple[bool, ...], inputs: Tensor, hidden: int, order: Order) -> None:
+        super().__init__(reverse, inputs, hidden)
+        self.order = order
+        self.index = [order.backwards if back else order.index for back in reverse]
+        flat = inputs.flatten(0, 1)
+        self.packed = [flat.index_select(0, index) for index in self.index]
+        self._to_packed: list[Tensor] = []
+
+    def chunks(self) -> list[Chunk]:
+        starts, first, found = self.order.starts, 0, []
+        most = max(1, directions.CHUNK // self.hidden)
+        for step, (start, stop) in enumerate(pairwise(starts)):
+            if step > first and stop - starts[first] > most:
+                found.append(Chunk(first, step - first, start - starts[first]))
+                first = step
+        last = len(starts) - 1
+        return [*found, Chunk(first, last - first, starts[last] - starts[first])] if last else []
+
+    def views(self, buffer: Tensor, chunk: Chunk) -> list[Tensor]:
+        return self._views(buffer, self.order.sizes[chunk.first : chunk.first + chunk.length])
+
+    def _views(self, buffer: Tensor, sizes: list[int]) -> list[Tensor]:
+        return list(buffer[0].split(sizes)) if self.count == 1 else list(buffer.split(sizes, 1))
+
+    def course(self, state: Tensor | None) -> Tensor:
+        assert state is None
+        course = self.like.new_empty(self.count, self.rows + self.order.entries, self.hidden)
+        course[:, : self.rows].zero_()
+        return course
+
+    def path(self, course: Tensor) -> list[Tensor]:
+        return self._views(course, [self.rows, *self.order.sizes])
+
+    def states(self, course: Tensor, k: int, chunk: Chunk) -> Tensor:
+        return self._part(course[k, self.rows :], chunk)
+
+    def before(self, course: Tensor, k: int, chunk: Chunk) -> Tensor:
+        return course[k].index_select(0, self._part(self.order.previous, chunk))
+
+    def given(self, k: int, chunk: Chunk) -> Tensor:
+        return self._part(self.packed[k], chunk)
+
+    def outputs(self, course: Tensor) -> Tensor:
+        found = self.like.new_zeros(self.steps * self.rows, self.count * self.hidden)
+        for index, part, own in zip(self.index, found.split(self.hidden, -1), course, strict=True):
+            part.index_copy_(0, index, own[self.rows :])
+        return found.unflatten(0, (self.steps, self.rows)).transpose(0, 1)
+
+    def laid(self, values: Tensor) -> Tensor:
+        return values.transpose(0, 1).reshape(self.steps * self.rows, self.count, -1)
+
+    def read(self, laid: Tensor, buffer: Tensor, chunk: Chunk) -> None:
+        for k, (index, own) in enumerate(zip(self.index, buffer, strict=True)):
+            torch.index_select(laid[:, k], 0, self._part(index, chunk), out=own)
+
+    def to_given(self, k: int, chunk: Chunk) -> Tensor:
+        if not self._to_packed:
+            self._to_packed = [torch.zeros_like(own) for own in self.packed]
+        return self._part(self._to_packed[k], chunk)
+
+    def to_inputs(self) -> Tensor:
+        found = torch.zeros_like(self.like)
+        for index, own in zip(self.index, self._to_packed, strict=bool(self._to_packed)):
+            found.flatten(0, 1).index_add_(0, index, own)
+        return found
+
+    def _part(self, entries: Tensor, chunk: Chunk) -> Tensor:
+        start = self.order.starts[chunk.first]
+        return entries[start : start + chunk.entries]
+
+
+def ways_of(reverse: tuple[bool, ...], inputs: Tensor, hidden: int, order: Order | None) -> Ways:
+    """Return the way through rows that have all steps (None), or through those of an order."""
+    if order is None:
+        return directions.Directions(reverse, inputs, hidden)
+    return Ragged(reverse, inputs, hidden, order)
