@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import latentrnn as lr
+from latentrnn.inference.families import combiner
 from latentrnn.inference.families.combiner import combiner_scan
 from latentrnn.inference.families.markov import MarkovPath
 from tests.registry import OBSERVATIONS, make_data, make_model, shake
@@ -19,6 +20,14 @@ CASES = {
     "samples, padding": ((2, 2), 3, (1, 3, 2)),
 }
 every_case = pytest.mark.parametrize("case", CASES)
+
+
+@pytest.fixture(params=["rows leave", "rows stay"], autouse=True)
+def padding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that have ended leave the loop on a CPU, and stay in it on a GPU."""
+    if request.param == "rows stay":
+        monkeypatch.setattr(combiner, "order_of", lambda valid, shape: None)
+
 
 
 def arguments(case: str) -> tuple[tuple[Tensor, ...], Tensor, Tensor | None]:
@@ -50,6 +59,7 @@ def written_out(wanted: tuple[Tensor, ...], noise: Tensor, valid: Tensor | None)
         z = numbers[..., :2] + scale * noise[..., t, :]
         if valid is not None:
             z = torch.where(valid[:, t, None], z, noise[..., t, :])
+            scale = torch.where(valid[:, t, None], scale, 1.0)
         path.append(z)
         scales.append(scale)
     return torch.stack(path, -2), torch.stack(scales, -2)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import latentrnn as lr
+from latentrnn.inference.families import markov_scan as markov_scan_room
 from latentrnn.inference.families.markov import MarkovPath
 from latentrnn.inference.families.markov_scan import MarkovWeights, markov_scan
 from tests.registry import OBSERVATIONS, make_data, make_model, shake
@@ -21,6 +22,14 @@ CASES = {
     "a mixing of each step, samples, padding": ((2,), 3, (1, 3, 2)),
 }
 every_case = pytest.mark.parametrize("case", CASES)
+
+
+@pytest.fixture(params=["rows leave", "rows stay"], autouse=True)
+def padding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that have ended leave the loop on a CPU, and stay in it on a GPU."""
+    if request.param == "rows stay":
+        monkeypatch.setattr(markov_scan_room, "order_of", lambda valid, shape: None)
+
 
 
 def arguments(case: str) -> tuple[tuple[Tensor, ...], Tensor, Tensor | None]:
@@ -57,7 +66,7 @@ def written_out(wanted: tuple[Tensor, ...], noise: Tensor, valid: Tensor | None)
             mixing_t = mixing if mixing.dim() == 2 else mixing[sequence, t]
             z = dynamics @ z + out[:2] @ x + l_t + mixing_t @ (scale * noise[(*index, t)])
             if valid is not None and not valid[sequence, t]:
-                z = noise[(*index, t)]
+                z, scale = noise[(*index, t)], torch.ones(2, dtype=torch.float64)
             path = path.index_put(tuple(torch.tensor(i) for i in (*index, t)), z)
             scales = scales.index_put(tuple(torch.tensor(i) for i in (*index, t)), scale)
     return path, scales

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import latentrnn as lr
-from latentrnn.models.scans import directions, gru_scan, layer_of, run, run_ways, vanilla_scan
+from latentrnn.models.scans import directions, gru_scan, layer_of, run, run_ways, vanilla_scan, with_ends
 from tests.registry import shake
 
 KERNELS: dict[str, Callable[..., nn.RNNBase]] = {
@@ -209,3 +209,18 @@ def test_a_transition_scans_as_its_module_does(cell: lr.Transition) -> None:
         expected, end = cell.kernel(inputs, cell._unpack(state[index].expand(3, -1)))
         torch.testing.assert_close(outputs[index], expected, rtol=0, atol=1e-12)
         torch.testing.assert_close(last[index], cell._pack(end), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_ends_are_those_of_slices_and_so_are_their_gradients(ahead: int) -> None:
+    steps = torch.randn(3, 5, 4, dtype=torch.float64, requires_grad=True)
+    last = LENGTHS - 1
+    found = with_ends(steps, last, ahead)
+    expected = torch.stack([torch.cat([row[n, :ahead], row[0, ahead:]]) for row, n in zip(steps, last, strict=True)])
+    torch.testing.assert_close(found[1], expected, rtol=0, atol=0)
+    torch.testing.assert_close(found[0], steps, rtol=0, atol=0)
+    assert torch.autograd.gradcheck(lambda x: with_ends(x, last, ahead), steps)
+    assert torch.autograd.gradgradcheck(lambda x: with_ends(x, last, ahead)[1] * x[:, 1], steps)
+    (own,) = torch.autograd.grad((found[0].square().sum() + found[1].sin().sum()), steps)
+    (other,) = torch.autograd.grad(steps.square().sum() + expected.sin().sum(), steps)
+    torch.testing.assert_close(own, other, rtol=0, atol=1e-12)

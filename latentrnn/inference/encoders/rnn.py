@@ -12,7 +12,7 @@ from latentrnn.data.windowing import onward
 from latentrnn.inference.encoders.encoder import Encoding
 from latentrnn.inference.encoders.reading import ReadingEncoder
 from latentrnn.models.observations import View
-from latentrnn.models.scans import Layer, layer_of, run, run_ways
+from latentrnn.models.scans import Layer, layer_of, run, run_ways, with_ends
 from latentrnn.models.transitions.transition import check_size
 
 DIRECTIONS = ("causal", "backward", "bidirectional")
@@ -106,11 +106,9 @@ class RNNEncoder(ReadingEncoder):
             delayed = self._delayed(steps, torch.arange(self.lag, self.lag + data.num_steps), seen)
             return Encoding(delayed, self._delayed(steps, torch.tensor([self.lag - 1]), seen)[:, 0])
         steps = steps[:, : data.num_steps]
-        if self.direction == "backward":
-            return Encoding(steps, steps[:, 0])
         # each direction where it has seen everything
-        rows, last = torch.arange(len(steps), device=steps.device), (data.lengths - 1).clamp_min(0)
-        return Encoding(steps, torch.cat([steps[rows, last, : self.hidden_size], steps[:, 0, self.hidden_size :]], -1))
+        ahead = self.hidden_size if self.direction == "bidirectional" else 0
+        return Encoding(*with_ends(steps, (data.lengths - 1).clamp_min(0), ahead))
 
     def _ahead(self, kernel: nn.RNNBase, inputs: Tensor, data: SequenceData) -> Tensor:
         """Return features of every step of a window from what came before it, the windows before this one included."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from latentrnn.inference.families.family import SMALLEST_SCALE, START_SCALE, positive, start_small
 from latentrnn.inference.families.markov import Markov, MarkovStep
 from latentrnn.models.latents import LatentSite
-from latentrnn.models.scans import again, by_hand, wanted
+from latentrnn.models.scans import Entries, Order, again, among, by_hand, order_of, wanted
 
 _SHIFT = math.log(math.expm1(START_SCALE))  # as in `positive`
 
@@ -88,7 +88,7 @@ def combiner_scan(
     Args:
         start: z_0, (..., dim).
         features: f_t, (..., time, hidden); leading axes broadcast against those of `noise`.
-        noise: (..., time, dim), standard normal; no gradient goes to it. In padding z_t is the noise itself.
+        noise: (..., time, dim), standard normal; no gradient goes to it. In padding z_t is the noise itself, s_t one.
         valid: (sequence, time), False in padding; None where there is none.
         recurrent, bias: W (hidden, dim) and b (hidden,).
         out, out_bias: B over C, (2 dim, hidden), and d beside c, (2 dim,).
@@ -100,9 +100,10 @@ def combiner_scan(
     inputs = (start.expand(*noise.shape[:-2], -1), features, noise, valid, recurrent, bias, out, out_bias)
     if not by_hand():
         return _reference(*inputs)
+    order = order_of(valid, noise.shape[:-2])
     if wanted(start, features, recurrent, bias, out, out_bias):
-        return _CombinerScan.apply(*inputs)
-    z, scale, _ = _forward(*inputs, keep=False)
+        return _CombinerScan.apply(order, *inputs)
+    z, scale, _ = _forward(order, *inputs, keep=False)
     return z, scale
 
 
@@ -125,13 +126,14 @@ def _reference(
         scale = positive(raw, START_SCALE)
         z = loc + scale * noise_t
         if valid_t is not None:
-            z = torch.where(valid_t, z, noise_t)
+            z, scale = torch.where(valid_t, z, noise_t), torch.where(valid_t, scale, 1.0)
         path.append(z)
         scales.append(scale)
     return torch.stack(path, -2), torch.stack(scales, -2)
 
 
 def _forward(
+    order: Order | None,
     start: Tensor,
     features: Tensor,
     noise: Tensor,
@@ -143,38 +145,46 @@ def _forward(
     *,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return z, s and, to keep, tanh(...), (time, row, hidden)."""
+    """Return z, s and, to keep, tanh(...) as `Entries` want it."""
     shape, (steps, dim), hidden = noise.shape[:-2], noise.shape[-2:], recurrent.shape[0]
     rows = shape.numel()
+    entries = Entries(rows, steps, order)
     # transposed copies: the product of a few rows with a matrix as it lies is a quarter to a third faster
     into, onto = recurrent.t().contiguous(), (0.5 * out).t().contiguous()
     shift = torch.cat([out_bias[:dim], out_bias[dim:] + _SHIFT])
-    told = None if valid is None else valid.expand(*shape, steps).reshape(rows, steps, 1).unbind(1)
-    f_steps = features.expand(*shape, steps, hidden).reshape(rows, steps, hidden).unbind(1)
-    noise = noise.reshape(rows, steps, dim)
+    f_steps = entries.views(entries.take(features.expand(*shape, steps, hidden).reshape(rows, steps, hidden)))
+    white = noise.reshape(rows, steps, dim)
+    drawn = entries.take(white)
 
-    path, scale = noise.new_empty(rows, steps, dim), noise.new_empty(rows, steps, dim)
-    kept = noise.new_empty(steps if keep else 1, rows, hidden)
-    x, both = noise.new_empty(rows, hidden), noise.new_empty(rows, 2 * dim)
+    path, scale = entries.empty(noise, dim), entries.empty(noise, dim)
+    kept = entries.empty(noise, hidden) if keep else None
+    kept_steps = None if kept is None else entries.views(kept)
+    units_0, x, both = (noise.new_empty(rows, size) for size in (hidden, hidden, 2 * dim))
     loc, raw = both[:, :dim], both[:, dim:]
-    z = start.reshape(rows, dim)
-    for t, (z_t, s_t, noise_t) in enumerate(zip(path.unbind(1), scale.unbind(1), noise.unbind(1), strict=True)):
-        units = kept[t] if keep else kept[0]
+    z = entries.start(start.reshape(rows, dim))
+    steps_of = zip(*(entries.views(part) for part in (path, scale, drawn)), strict=True)
+    for t, (z_t, s_t, noise_t) in enumerate(steps_of):
+        if len(z) > len(z_t):
+            z, units_0, x, both, loc, raw = (among(part, z_t) for part in (z, units_0, x, both, loc, raw))
+        units = units_0 if kept_steps is None else kept_steps[t]
         torch.addmm(bias, z, into, out=units).tanh_()
         torch.add(units, f_steps[t], out=x)
         torch.addmm(shift, x, onto, out=both)
         torch._C._nn.softplus(raw, out=s_t)  # type: ignore[call-arg]
         s_t.add_(SMALLEST_SCALE)
         z = torch.addcmul(loc, s_t, noise_t, out=z_t)
-        if told is not None:
-            torch.where(told[t], z, noise_t, out=z_t)
-    return path.view(*shape, steps, dim), scale.view(*shape, steps, dim), kept if keep else None
+    found = entries.put(path, white).reshape(noise.shape), entries.put(scale, 1.0).reshape(noise.shape)
+    if valid is not None and order is None:
+        told = valid.unsqueeze(-1)
+        found = torch.where(told, found[0], noise), torch.where(told, found[1], 1.0)
+    return *found, kept
 
 
 class _CombinerScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        z, scale, units = _forward(*inputs, keep=True)
+    def forward(ctx: Any, order: Order | None, *inputs: Any) -> tuple[Tensor, Tensor]:
+        z, scale, units = _forward(order, *inputs, keep=True)
+        ctx.order = order
         ctx.save_for_backward(*inputs, z, scale, units)
         ctx.set_materialize_grads(False)
         return z, scale
@@ -183,41 +193,50 @@ class _CombinerScan(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         *inputs, z, scale, units = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return tuple(again(_reference, inputs, ctx.needs_input_grad, gradients))
+            return (None, *again(_reference, inputs, ctx.needs_input_grad[1:], gradients))
         start, features, noise, valid, recurrent, _, out, _ = inputs
         shape, (steps, dim), hidden = noise.shape[:-2], noise.shape[-2:], recurrent.shape[0]
-        rows = shape.numel()
-        z, scale, noise = (part.reshape(rows, steps, dim) for part in (z, scale, noise))
-        from_z, from_scale = (None if g is None else g.reshape(rows, steps, dim) for g in gradients)
+        rows, order = shape.numel(), ctx.order
+        entries = Entries(rows, steps, order)
+
+        def take(values: Tensor | None) -> Tensor | None:
+            return None if values is None else entries.take(values.reshape(rows, steps, dim))
+
+        if valid is not None and order is None:  # neither depends on anything in padding
+            gradients = tuple(None if g is None else g * valid.unsqueeze(-1) for g in gradients)
+        z, scale, noise, from_z, from_scale = (take(part) for part in (z, scale, noise, *gradients))
         half = 0.5 * out
 
         # d softplus(r) / dr = sigmoid(r) = 1 - exp(-softplus(r))
         slope = torch.expm1(SMALLEST_SCALE - scale).neg_()
-        by_noise = (slope * noise).unbind(1)
-        by_scale = None if from_scale is None else (slope * from_scale).unbind(1)
-        told = None if valid is None else valid.expand(*shape, steps).reshape(rows, steps, 1).to(z.dtype).unbind(1)
-        ahead = noise.new_zeros(rows, steps, dim).unbind(1) if from_z is None else from_z.unbind(1)
+        by_noise = entries.views(slope * noise)
+        by_scale = None if from_scale is None else entries.views(slope * from_scale)
+        ahead = entries.views(torch.zeros_like(z) if from_z is None else from_z)
 
-        both = noise.new_empty(steps, rows, 2 * dim)  # gradients of [m_t, C x_t + c], of x_t + x_t and of W z + b
-        to_x, inner = noise.new_empty(steps, rows, hidden), noise.new_empty(steps, rows, hidden)
-        both[-1, :, :dim] = ahead[-1]
-        for t in range(steps - 1, -1, -1):
-            loc, raw = both[t, :, :dim], both[t, :, dim:]
-            if told is not None:
-                loc.mul_(told[t])
+        # gradients of [m_t, C x_t + c], of x_t + x_t and of W z + b
+        both, to_x, inner = (entries.empty(noise, size) for size in (2 * dim, hidden, hidden))
+        both_steps, loc_steps, raw_steps, to_x_steps, inner_steps, units_steps = (
+            entries.views(part) for part in (both, both[..., :dim], both[..., dim:], to_x, inner, units)
+        )
+        for t in range(len(ahead) - 1, -1, -1):
+            loc, within = loc_steps[t], inner_steps[t]
+            if t + 1 == len(ahead):
+                loc.copy_(ahead[t])
             if by_scale is None:
-                torch.mul(loc, by_noise[t], out=raw)
+                torch.mul(loc, by_noise[t], out=raw_steps[t])
             else:
-                torch.addcmul(by_scale[t], loc, by_noise[t], out=raw)
-            torch.mm(both[t], half, out=to_x[t])
-            torch.ops.aten.tanh_backward.grad_input(to_x[t], units[t], grad_input=inner[t])
+                torch.addcmul(by_scale[t], loc, by_noise[t], out=raw_steps[t])
+            torch.mm(both_steps[t], half, out=to_x_steps[t])
+            torch.ops.aten.tanh_backward.grad_input(to_x_steps[t], units_steps[t], grad_input=within)
             if t:
-                torch.addmm(ahead[t - 1], inner[t], recurrent, out=both[t - 1, :, :dim])
-        to_start = (inner[0] @ recurrent).view(*shape, dim)
+                entries.come_back(loc_steps[t - 1], ahead[t - 1], within, recurrent)
+        to_start = entries.at_start(inner_steps[0] @ recurrent).view(*shape, dim)
 
-        before = torch.cat([start.reshape(1, rows, dim), z[:, :-1].transpose(0, 1)]).reshape(-1, dim)
-        flat, within = both.view(steps * rows, -1), inner.view(steps * rows, -1)
-        f = features.expand(*shape, steps, hidden).reshape(rows, steps, hidden).transpose(0, 1)
-        to_out = 0.5 * (flat.t() @ (units + f).view(-1, hidden))
-        to_features = to_x.transpose(0, 1).reshape(*shape, steps, hidden).sum_to_size(features.shape)
-        return to_start, to_features, None, None, within.t() @ before, within.sum(0), to_out, flat.sum(0)
+        before = entries.before(entries.start(start.reshape(rows, dim)), z)
+        flat, within = both.reshape(-1, 2 * dim), inner.reshape(-1, hidden)
+        f = entries.take(features.expand(*shape, steps, hidden).reshape(rows, steps, hidden))
+        to_out = 0.5 * (flat.t() @ (units + f).reshape(-1, hidden))
+        to_features = entries.put(to_x, 0.0).reshape(*shape, steps, hidden).sum_to_size(features.shape)
+        to_weights = within.t() @ before, within.sum(0), to_out, flat.sum(0)
+        return (None, to_start, to_features, None, None, *to_weights)
+

@@ -223,13 +223,13 @@ class MarkovPath(TorchDistribution):
         white = torch.linalg.solve_triangular(self.step.mixing(below), residual, upper=False, unitriangular=True)
         white = white.squeeze(-1) / scale
         if self.valid is not None:
-            white = torch.where(self.valid.unsqueeze(-1), white, value)
+            inside = self.valid.unsqueeze(-1)
+            white, scale = torch.where(inside, white, value), torch.where(inside, scale, 1.0)
         return self._density(white, scale.log())
 
-    def _density(self, white: Tensor, log_scale: Tensor) -> Tensor:
-        """Return log q from the noise, which in padding is the value itself, and from log s_t."""
-        if self.valid is not None:
-            log_scale = torch.where(self.valid.unsqueeze(-1), log_scale, 0.0)
+    @staticmethod
+    def _density(white: Tensor, log_scale: Tensor) -> Tensor:
+        """Return log q from the noise, in padding the value itself, and from log s_t, there zero."""
         return (-0.5 * white**2 - log_scale - 0.5 * math.log(2 * math.pi)).sum((-2, -1))
 
 

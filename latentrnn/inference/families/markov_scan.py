@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentrnn.inference.families.family import SMALLEST_SCALE, START_SCALE, positive
-from latentrnn.models.scans import again, by_hand, wanted
+from latentrnn.models.scans import Entries, Order, again, among, by_hand, order_of, wanted
 
 _SHIFT = math.log(math.expm1(START_SCALE))  # as in `positive`
 
@@ -45,7 +45,7 @@ def markov_scan(
     Args:
         start: z_0, (..., dim).
         numbers: [e_t, l_t, r_t], (..., time, hidden + 2 dim); leading axes broadcast against those of `noise`.
-        noise: (..., time, dim), standard normal; no gradient goes to it. In padding z_t is the noise itself.
+        noise: (..., time, dim), standard normal; no gradient goes to it. In padding z_t is the noise itself, s_t one.
         valid: (sequence, time), False in padding; None where there is none.
         weights: what the steps share.
 
@@ -58,9 +58,10 @@ def markov_scan(
     inputs = (start, numbers, noise, valid, *weights)
     if not by_hand():
         return _reference(*inputs)
+    order = order_of(valid, noise.shape[:-2])
     if wanted(start, numbers, *weights):
-        return _MarkovScan.apply(*inputs)
-    z, scale, _ = _forward(*inputs, keep=False)
+        return _MarkovScan.apply(order, *inputs)
+    z, scale, _ = _forward(order, *inputs, keep=False)
     return z, scale
 
 
@@ -85,7 +86,7 @@ def _reference(
         scale = positive(raw, START_SCALE)
         z = loc + F.linear(z, dynamics) + _mixed(scale * noise_t, mixing_t)
         if valid_t is not None:
-            z = torch.where(valid_t, z, noise_t)
+            z, scale = torch.where(valid_t, z, noise_t), torch.where(valid_t, scale, 1.0)
         path.append(z)
         scales.append(scale)
     return torch.stack(path, -2), torch.stack(scales, -2)
@@ -96,12 +97,17 @@ def _mixed(noise: Tensor, mixing: Tensor) -> Tensor:
     return F.linear(noise, mixing) if mixing.dim() == 2 else (mixing @ noise.unsqueeze(-1)).squeeze(-1)
 
 
-def _of_rows(mixing: Tensor, shape: torch.Size) -> Tensor:
-    """Return the M_t of every row, (row, time, dim, dim), where every step has its own."""
-    return mixing.expand(*shape, *mixing.shape[-3:]).reshape(-1, *mixing.shape[-3:])
+def _mixing_steps(entries: Entries, mixing: Tensor, shape: torch.Size) -> list[Tensor] | None:
+    """Return the M_t of every step, (row, dim, dim), where each has its own."""
+    if mixing.dim() == 2:
+        return None
+    flat = mixing.flatten(-2).expand(*shape, mixing.shape[-3], -1)
+    steps = entries.views(entries.take(flat.reshape(entries.rows, *flat.shape[-2:])))
+    return [step.unflatten(-1, mixing.shape[-2:]) for step in steps]
 
 
 def _forward(
+    order: Order | None,
     start: Tensor,
     numbers: Tensor,
     noise: Tensor,
@@ -113,54 +119,57 @@ def _forward(
     *,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return z, s and, to keep, x, (row, time, hidden)."""
+    """Return z, s and, to keep, x as `Entries` want it."""
     shape, (steps, dim), hidden = noise.shape[:-2], noise.shape[-2:], recurrent.shape[0]
     rows = shape.numel()
+    entries = Entries(rows, steps, order)
     # transposed copies: the product of a few rows with a matrix as it lies is a quarter to a third faster
     into = torch.cat([recurrent, dynamics]).t().contiguous()
-    onto, shared = out.t().contiguous(), mixing.dim() == 2
-    mix = mixing.t().contiguous() if shared else _of_rows(mixing, shape)
-    mix_steps = None if shared else mix.unbind(1)
+    onto, mix = out.t().contiguous(), mixing.t().contiguous() if mixing.dim() == 2 else mixing
+    mix_steps = _mixing_steps(entries, mixing, shape)
 
-    first, raw = numbers.split([hidden + dim, dim], -1)
-    first_steps = first.expand(*shape, steps, -1).unbind(-2)
-    raw_steps = (raw + _SHIFT).expand(*shape, steps, dim).unbind(-2)
-    noise = noise.reshape(rows, steps, dim)
-    floors = (SMALLEST_SCALE * noise).unbind(1)
-    told = None if valid is None else valid.expand(*shape, steps).reshape(rows, steps, 1).unbind(1)
-
-    path, scale = noise.new_empty(rows, steps, dim), noise.new_empty(rows, steps, dim)
-    x = noise.new_empty(rows, steps, hidden) if keep else None
-    x_steps = None if x is None else x.unbind(1)
-    pre = noise.new_empty(rows, hidden + dim)
-    both, drawn = noise.new_empty(rows, 2 * dim), noise.new_empty(rows, dim)
+    told = entries.take(numbers.expand(*shape, steps, -1).reshape(rows, steps, -1))
+    first, raw = told.split([hidden + dim, dim], -1)
+    white = noise.reshape(rows, steps, dim)
+    drawn = entries.take(white)
+    path, scale = entries.empty(noise, dim), entries.empty(noise, dim)
+    x = entries.empty(noise, hidden) if keep else None
+    x_steps = None if x is None else entries.views(x)
+    pre, both, mixed = (noise.new_empty(rows, size) for size in (hidden + dim, 2 * dim, dim))
     pre_x, pre_loc, both_loc, both_raw = pre[:, :hidden], pre[:, hidden:], both[:, :dim], both[:, dim:]
-    pre_shaped, raw_shaped = pre.view(*shape, -1), both.view(*shape, -1)[..., dim:]
 
-    z = start.reshape(rows, dim)
-    for t, (z_t, s_t, noise_t) in enumerate(zip(path.unbind(1), scale.unbind(1), noise.unbind(1), strict=True)):
+    z = entries.start(start.reshape(rows, dim))
+    parts = (path, scale, drawn, first, raw + _SHIFT, SMALLEST_SCALE * drawn)
+    steps_of = zip(*(entries.views(part) for part in parts), strict=True)
+    for t, (z_t, s_t, noise_t, first_t, raw_t, floor_t) in enumerate(steps_of):
+        if len(z) > len(z_t):
+            z, pre, both, mixed = (among(part, z_t) for part in (z, pre, both, mixed))
+            pre_x, pre_loc, both_loc, both_raw = pre[:, :hidden], pre[:, hidden:], both[:, :dim], both[:, dim:]
         torch.mm(z, into, out=pre)
-        pre_shaped.add_(first_steps[t])
+        pre.add_(first_t)
         x_t = torch.tanh(pre_x, out=pre_x if x_steps is None else x_steps[t])
         torch.mm(x_t, onto, out=both)
-        raw_shaped.add_(raw_steps[t])
+        both_raw.add_(raw_t)
         torch._C._nn.softplus(both_raw, out=s_t)  # type: ignore[call-arg]
-        torch.addcmul(floors[t], s_t, noise_t, out=drawn)
+        torch.addcmul(floor_t, s_t, noise_t, out=mixed)
         pre_loc.add_(both_loc)
         if mix_steps is None:
-            z = torch.addmm(pre_loc, drawn, mix, out=z_t)
+            z = torch.addmm(pre_loc, mixed, mix, out=z_t)
         else:
-            z = torch.add(pre_loc, torch.bmm(mix_steps[t], drawn.unsqueeze(-1)).squeeze(-1), out=z_t)
-        if told is not None:
-            torch.where(told[t], z, noise_t, out=z_t)
+            z = torch.add(pre_loc, torch.bmm(mix_steps[t], mixed.unsqueeze(-1)).squeeze(-1), out=z_t)
     scale += SMALLEST_SCALE
-    return path.view(*shape, steps, dim), scale.view(*shape, steps, dim), x
+    found = entries.put(path, white).reshape(noise.shape), entries.put(scale, 1.0).reshape(noise.shape)
+    if valid is not None and order is None:
+        there = valid.unsqueeze(-1)
+        found = torch.where(there, found[0], noise), torch.where(there, found[1], 1.0)
+    return *found, x
 
 
 class _MarkovScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        z, scale, x = _forward(*inputs, keep=True)
+    def forward(ctx: Any, order: Order | None, *inputs: Any) -> tuple[Tensor, Tensor]:
+        z, scale, x = _forward(order, *inputs, keep=True)
+        ctx.order = order
         ctx.save_for_backward(*inputs, z, scale, x)
         ctx.set_materialize_grads(False)
         return z, scale
@@ -169,54 +178,58 @@ class _MarkovScan(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         *inputs, z, scale, x = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return tuple(again(_reference, inputs, ctx.needs_input_grad, gradients))
+            return (None, *again(_reference, inputs, ctx.needs_input_grad[1:], gradients))
         start, numbers, noise, valid, recurrent, dynamics, out, mixing = inputs
         shape, (steps, dim), hidden = noise.shape[:-2], noise.shape[-2:], recurrent.shape[0]
-        rows = shape.numel()
-        z, scale, noise = (part.reshape(rows, steps, dim) for part in (z, scale, noise))
-        from_z, from_scale = (None if g is None else g.reshape(rows, steps, dim) for g in gradients)
+        rows, order = shape.numel(), ctx.order
+        entries = Entries(rows, steps, order)
+
+        def take(values: Tensor | None) -> Tensor | None:
+            return None if values is None else entries.take(values.reshape(rows, steps, dim))
+
+        if valid is not None and order is None:  # nothing that is asked for depends on what is in padding
+            gradients = tuple(None if g is None else g * valid.unsqueeze(-1) for g in gradients)
+        z, scale, noise, from_z, from_scale = (take(part) for part in (z, scale, noise, *gradients))
         back = torch.cat([recurrent, dynamics])
 
         # d softplus(r) / dr = sigmoid(r) = 1 - exp(-softplus(r))
         slope = torch.expm1(SMALLEST_SCALE - scale).neg_()
-        by_noise = (slope * noise).unbind(1)
-        by_scale = None if from_scale is None else (slope * from_scale).unbind(1)
-        told = None if valid is None else valid.expand(*shape, steps).reshape(rows, steps, 1).to(z.dtype).unbind(1)
+        by_noise = entries.views(slope * noise)
+        by_scale = None if from_scale is None else entries.views(slope * from_scale)
+        ahead = entries.views(torch.zeros_like(z) if from_z is None else from_z)
+        mix_steps = _mixing_steps(entries, mixing, shape)
 
-        total = noise.new_empty(rows, steps, hidden + 2 * dim)  # of numbers; beside it nothing is written
-        inner, loc, raw = (part.unbind(1) for part in total.split([hidden, dim, dim], -1))
-        towards_z, towards_x = (part.unbind(1) for part in (total[..., : hidden + dim], total[..., hidden:]))
-        ahead = noise.new_zeros(rows, steps, dim).unbind(1) if from_z is None else from_z.unbind(1)
-        x_steps = x.unbind(1)
-        mix_steps = None if mixing.dim() == 2 else _of_rows(mixing, shape).unbind(1)
+        total = entries.empty(noise, hidden + 2 * dim)  # of numbers; beside it nothing is written
+        inner, loc, raw = (entries.views(part) for part in total.split([hidden, dim, dim], -1))
+        towards_z, towards_x = (entries.views(part) for part in (total[..., : hidden + dim], total[..., hidden:]))
+        x_steps = entries.views(x)
         drawn, from_x = noise.new_empty(rows, dim), noise.new_empty(rows, hidden)
         loc[-1].copy_(ahead[-1])
-        for t in range(steps - 1, -1, -1):
-            if told is not None:
-                loc[t].mul_(told[t])
+        for t in range(len(ahead) - 1, -1, -1):
+            mixed, towards = among(drawn, loc[t]), among(from_x, loc[t])
             if mix_steps is None:
-                torch.mm(loc[t], mixing, out=drawn)
+                torch.mm(loc[t], mixing, out=mixed)
             else:
-                torch.bmm(loc[t].unsqueeze(-2), mix_steps[t], out=drawn.unsqueeze(-2))
+                torch.bmm(loc[t].unsqueeze(-2), mix_steps[t], out=mixed.unsqueeze(-2))
             if by_scale is None:
-                torch.mul(drawn, by_noise[t], out=raw[t])
+                torch.mul(mixed, by_noise[t], out=raw[t])
             else:
-                torch.addcmul(by_scale[t], drawn, by_noise[t], out=raw[t])
-            torch.mm(towards_x[t], out, out=from_x)
-            torch.ops.aten.tanh_backward.grad_input(from_x, x_steps[t], grad_input=inner[t])
+                torch.addcmul(by_scale[t], mixed, by_noise[t], out=raw[t])
+            torch.mm(towards_x[t], out, out=towards)
+            torch.ops.aten.tanh_backward.grad_input(towards, x_steps[t], grad_input=inner[t])
             if t:
-                torch.addmm(ahead[t - 1], towards_z[t], back, out=loc[t - 1])
-        to_start = (towards_z[0] @ back).view(*shape, dim)
+                entries.come_back(loc[t - 1], ahead[t - 1], towards_z[t], back)
+        to_start = entries.at_start(towards_z[0] @ back).view(*shape, dim)
 
-        flat = total.view(rows * steps, -1)
-        before = torch.cat([start.reshape(rows, 1, dim), z[:, :-1]], 1).view(-1, dim)
+        flat = total.reshape(-1, hidden + 2 * dim)
+        before = entries.before(entries.start(start.reshape(rows, dim)), z)
         to_both = flat[:, : hidden + dim].t() @ before
-        to_out = flat[:, hidden:].t() @ x.view(-1, hidden)
-        to_loc, drawn = flat[:, hidden : hidden + dim], (scale * noise).view(-1, dim)
+        to_out = flat[:, hidden:].t() @ x.reshape(-1, hidden)
+        to_loc, white = total[..., hidden : hidden + dim], scale * noise
         if mix_steps is None:
-            to_mixing = to_loc.t() @ drawn
+            to_mixing = to_loc.reshape(-1, dim).t() @ white.reshape(-1, dim)
         else:
-            outer = to_loc.unsqueeze(-1) * drawn.unsqueeze(-2)
-            to_mixing = outer.view(*shape, *mixing.shape[-3:]).sum_to_size(mixing.shape)
-        to_numbers = total.view(*shape, steps, -1).sum_to_size(numbers.shape)
-        return to_start, to_numbers, None, None, to_both[:hidden], to_both[hidden:], to_out, to_mixing
+            outer = entries.put((to_loc.unsqueeze(-1) * white.unsqueeze(-2)).flatten(-2), 0.0)
+            to_mixing = outer.reshape(*shape, *mixing.shape[-3:]).sum_to_size(mixing.shape)
+        to_numbers = entries.put(total, 0.0).reshape(*shape, steps, -1).sum_to_size(numbers.shape)
+        return (None, to_start, to_numbers, None, None, to_both[:hidden], to_both[hidden:], to_out, to_mixing)

@@ -4,6 +4,8 @@ from latentrnn.models.scans.derivatives import again as again
 from latentrnn.models.scans.derivatives import by_hand as by_hand
 from latentrnn.models.scans.derivatives import wanted as wanted
 from latentrnn.models.scans.directions import Layer as Layer
+from latentrnn.models.scans.directions import among as among
+from latentrnn.models.scans.ends import with_ends as with_ends
 from latentrnn.models.scans.gru import gru_scan as gru_scan
 from latentrnn.models.scans.library import layer_of as layer_of
 from latentrnn.models.scans.library import loops as loops
@@ -12,4 +14,7 @@ from latentrnn.models.scans.library import run as run
 from latentrnn.models.scans.library import run_ways as run_ways
 from latentrnn.models.scans.members import of_members as of_members
 from latentrnn.models.scans.members import together as together
+from latentrnn.models.scans.ragged import Entries as Entries
+from latentrnn.models.scans.ragged import Order as Order
+from latentrnn.models.scans.ragged import order_of as order_of
 from latentrnn.models.scans.vanilla import vanilla_scan as vanilla_scan

@@ -22,16 +22,19 @@ class Order:
         steps: of the longest row, and of padding.
 
     Attributes:
-        rows: how many rows there are.
+        rows, steps: how many there are.
+        order: the rows by decreasing length, (row,).
         sizes: rows at each step at which there are any.
         starts: entries before each of these steps, and of all.
         index: where an entry lies among all (time, row), (entry,).
         backwards: the same for a direction that runs backwards.
+        previous: where what is before an entry lies, after as many places for what is before the first step as there
+            are rows, (entry,).
     """
 
     def __init__(self, lengths: Tensor, steps: int) -> None:
         self.rows, self.steps = len(lengths), steps
-        order = torch.argsort(lengths, descending=True, stable=True)
+        order = self.order = torch.argsort(lengths, descending=True, stable=True)
         own = lengths[order]
         step = torch.arange(steps).unsqueeze(-1)
         there = step < own
@@ -39,7 +42,6 @@ class Order:
         self.starts = list(accumulate(self.sizes, initial=0))
         self.index = (step * self.rows + order)[there]
         self.backwards = ((own - 1 - step) * self.rows + order)[there]
-        # where what is before an entry lies, after as many places for what is before the first step as there are rows
         earlier = torch.tensor([0, *(start + self.rows for start in self.starts[:-2])])
         self.previous = (earlier[: len(self.sizes), None] + torch.arange(self.rows))[there[: len(self.sizes)]]
 
@@ -47,6 +49,81 @@ class Order:
     def entries(self) -> int:
         """How many entries there are."""
         return self.starts[-1]
+
+
+def order_of(valid: Tensor | None, shape: torch.Size) -> Order | None:
+    """Return the order of rows (*sample, sequence) with steps that are `valid`, (sequence, time); None for all steps.
+
+    On a GPU a step costs its calls, whatever the rows, and their lengths would have to be waited for: all rows stay.
+    """
+    if valid is None or valid.device.type != "cpu":
+        return None
+    return Order(valid.sum(1).expand(shape).reshape(-1), valid.shape[1])
+
+
+class Entries:
+    """Values of rows at steps, as a loop forwards in time wants them: (row, time, size), or, in an order, (entry, size).
+
+    Args:
+        rows, steps: how many.
+        order: of the rows, or None.
+    """
+
+    def __init__(self, rows: int, steps: int, order: Order | None) -> None:
+        self.rows, self.steps, self.order = rows, steps, order
+
+    def take(self, values: Tensor) -> Tensor:
+        """Return (row, time, size) as it is wanted."""
+        if self.order is None:
+            return values
+        return values.transpose(0, 1).reshape(self.steps * self.rows, -1).index_select(0, self.order.index)
+
+    def put(self, values: Tensor, padding: Tensor | float) -> Tensor:
+        """Return what is as it is wanted as (row, time, size), with what stands in padding."""
+        if self.order is None:
+            return values
+        size = (self.steps, self.rows, values.shape[-1])
+        if isinstance(padding, Tensor):
+            found = padding.transpose(0, 1).reshape(size).clone(memory_format=torch.contiguous_format)
+        else:
+            found = values.new_full(size, padding)
+        found.flatten(0, 1).index_copy_(0, self.order.index, values)
+        return found.transpose(0, 1)
+
+    def empty(self, like: Tensor, size: int) -> Tensor:
+        """Return an empty buffer, as it is wanted."""
+        if self.order is None:
+            return like.new_empty(self.rows, self.steps, size)
+        return like.new_empty(self.order.entries, size)
+
+    def views(self, values: Tensor) -> list[Tensor]:
+        """Return what is there of each step, (row, size)."""
+        return list(values.unbind(1) if self.order is None else values.split(self.order.sizes))
+
+    def start(self, values: Tensor) -> Tensor:
+        """Return (row, size) of what is before the first step, the rows as they lie."""
+        return values if self.order is None else values.index_select(0, self.order.order)
+
+    def at_start(self, values: Tensor) -> Tensor:
+        """Return (row, size) of rows as they lie, of which the last may have no step at all, as they were."""
+        if self.order is None:
+            return values
+        found = values.new_zeros(self.rows, values.shape[-1])
+        return found.index_copy_(0, self.order.order[: len(values)], values)
+
+    @staticmethod
+    def come_back(into: Tensor, given: Tensor, later: Tensor, weight: Tensor) -> None:
+        """Write what is given of a step plus a product of what is there of the next one, whose rows are the first."""
+        rows = len(later)
+        torch.addmm(given[:rows], later, weight, out=into[:rows])
+        if rows < len(into):
+            into[rows:].copy_(given[rows:])
+
+    def before(self, start: Tensor, values: Tensor) -> Tensor:
+        """Return what is before each entry, (entry, size), the first being what `start` returned."""
+        if self.order is None:
+            return torch.cat([start.unsqueeze(1), values[:, :-1]], 1).flatten(0, 1)
+        return torch.cat([start, values]).index_select(0, self.order.previous)
 
 
 class Ragged(Ways):
