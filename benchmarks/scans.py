@@ -82,7 +82,7 @@ def modules(shape: Shape) -> tuple[dict[str, Call], list[Tensor]]:
         return torch.cat([ahead, kernels[1](inputs.flip(1))[0].flip(1)], -1) if shape.both else ahead
 
     def ours() -> Tensor:
-        return run_ways(*kernels, inputs, None) if shape.both else run(kernels[0], inputs, state)[0]
+        return (run_ways(*kernels, inputs, None) if shape.both else run(kernels[0], inputs, state))[0]
 
     def loop() -> Tensor:
         found = []

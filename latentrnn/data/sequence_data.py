@@ -267,6 +267,14 @@ class SequenceData:
         return torch.arange(self.num_steps, device=self.device) < self.lengths[:, None]
 
     @cached_property
+    def inside(self) -> Tensor | None:
+        """Where among all (sequence, time) there are steps, (entry,); None where there is no padding."""
+        if not self.padded:
+            return None
+        there = np.arange(self.num_steps) < self.host_lengths[:, None]
+        return torch.from_numpy(np.flatnonzero(there)).to(self.device)
+
+    @cached_property
     def facts(self) -> Facts:
         """What was found out about these tensors."""
         return Facts()

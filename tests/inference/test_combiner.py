@@ -29,7 +29,6 @@ def padding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(combiner, "order_of", lambda valid, shape: None)
 
 
-
 def arguments(case: str) -> tuple[tuple[Tensor, ...], Tensor, Tensor | None]:
     """Start, features and weights that want gradients; noise; what is valid. Three sequences, dim 2, hidden 3."""
     sample, steps, lengths = CASES[case]

@@ -31,7 +31,6 @@ def padding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(markov_scan_room, "order_of", lambda valid, shape: None)
 
 
-
 def arguments(case: str) -> tuple[tuple[Tensor, ...], Tensor, Tensor | None]:
     """Start, numbers and weights that want gradients; noise; what is valid. Three sequences, dim 2, hidden 3."""
     sample, steps, lengths = CASES[case]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import latentrnn as lr
-from latentrnn.models.scans import directions, gru_scan, layer_of, run, run_ways, vanilla_scan, with_ends
+from latentrnn.models.scans import directions, gru_scan, layer_of, run, run_ways, vanilla_scan
 from tests.registry import shake
 
 KERNELS: dict[str, Callable[..., nn.RNNBase]] = {
@@ -51,17 +51,20 @@ def setting(kind: str, way: str, steps: int = 5) -> Setting:
 
 
 def scan(kind: str, at: Setting, inputs: Tensor, state: Tensor | None, lengths: Tensor | None = None) -> Tensor:
+    """What is said of each step, and after it what each direction says at its end, as one more step."""
     layers = [layer_of(kernel, 0) for kernel in at.kernels]
     if kind == "gru":
-        return gru_scan(inputs, state, layers, at.reverse, lengths)
-    return vanilla_scan(inputs, state, layers, at.reverse, lengths, nonlinearity=kind)
+        found = gru_scan(inputs, state, layers, at.reverse, lengths)
+    else:
+        found = vanilla_scan(inputs, state, layers, at.reverse, lengths, nonlinearity=kind)
+    return torch.cat([found[0], found[1].unsqueeze(1)], 1)
 
 
 def by_torch(at: Setting, inputs: Tensor, state: Tensor | None) -> Tensor:
     found = []
     for k, (kernel, back) in enumerate(zip(at.kernels, at.reverse, strict=True)):
         outputs = kernel(inputs.flip(1) if back else inputs, None if state is None else state[k : k + 1])[0]
-        found.append(outputs.flip(1) if back else outputs)
+        found.append(torch.cat([outputs.flip(1) if back else outputs, outputs[:, -1:]], 1))
     return torch.cat(found, -1)
 
 
@@ -96,9 +99,23 @@ def test_a_row_with_padding_is_as_alone(kind: str, way: str) -> None:
     valid = torch.arange(5) < LENGTHS[:, None]
     disturbed = torch.where(valid.unsqueeze(-1), at.inputs, 1e3)
     found = scan(kind, at, disturbed, None, LENGTHS)
-    assert not found[~valid].any()
+    assert not found[:, :-1][~valid].any()
     alone = [by_torch(at, at.inputs[n : n + 1, :length], None)[0] for n, length in enumerate(LENGTHS)]
-    assert_same(torch.cat([found[n, :length] for n, length in enumerate(LENGTHS)]), torch.cat(alone), at.wanted)
+    own = [torch.cat([found[n, :length], found[n, -1:]]) for n, length in enumerate(LENGTHS)]
+    assert_same(torch.cat(own), torch.cat(alone), at.wanted)
+
+
+@every_kernel
+@every_way
+@pytest.mark.parametrize("padded", [False, True])
+def test_gradients_of_the_ends_alone(kind: str, way: str, padded: bool) -> None:
+    at = setting(kind, way)
+    pair = [at.kernels[at.reverse.index(back)] if back in at.reverse else None for back in (False, True)]
+    found = run_ways(*pair, at.inputs, LENGTHS if padded else None)[1]
+    lengths = LENGTHS if padded else torch.full((3,), 5)
+    alone = [by_torch(at, at.inputs[n : n + 1, :length], None)[0, -1] for n, length in enumerate(lengths)]
+    weights = [at.inputs, *at.wanted[2:]]
+    assert_same(found, torch.stack(alone), weights)
 
 
 @every_kernel
@@ -140,7 +157,10 @@ def by_loop(kind: str, at: Setting, state: Tensor | None, lengths: Tensor | None
             if lengths is not None:
                 h = h * (t < lengths)[:, None]
             steps[t] = h
-        found.append(torch.stack([steps[t] for t in range(3)], 1))
+        last = steps[0] if back else steps[2] if lengths is None else None
+        if last is None:  # zero where there is no step at all
+            last = torch.stack([steps[max(n - 1, 0)][row] for row, n in enumerate(lengths.tolist())])
+        found.append(torch.stack([*(steps[t] for t in range(3)), last], 1))
     return torch.cat(found, -1)
 
 
@@ -182,14 +202,17 @@ def test_modules_that_run_both_ways(kind: str, layers: int, padded: bool) -> Non
     inputs = torch.randn(3, 5, 2, dtype=torch.float64)
     lengths = LENGTHS if padded else torch.full((3,), 5)
     for pair in ((forwards, backwards), (forwards, None), (None, backwards)):
-        found = run_ways(*pair, inputs, lengths if padded else None)
+        found, ends = run_ways(*pair, inputs, lengths if padded else None)
         for n, length in enumerate(lengths):
-            x, expected = inputs[n : n + 1, :length], []
+            x, expected, last = inputs[n : n + 1, :length], [], []
             if pair[0] is not None:
                 expected.append(forwards(x)[0])
+                last.append(expected[-1][0, -1])
             if pair[1] is not None:
                 expected.append(backwards(x.flip(1))[0].flip(1))
+                last.append(expected[-1][0, 0])
             torch.testing.assert_close(found[n, :length], torch.cat(expected, -1)[0], rtol=0, atol=1e-12)
+            torch.testing.assert_close(ends[n], torch.cat(last), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -209,18 +232,3 @@ def test_a_transition_scans_as_its_module_does(cell: lr.Transition) -> None:
         expected, end = cell.kernel(inputs, cell._unpack(state[index].expand(3, -1)))
         torch.testing.assert_close(outputs[index], expected, rtol=0, atol=1e-12)
         torch.testing.assert_close(last[index], cell._pack(end), rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("ahead", [0, 2])
-def test_ends_are_those_of_slices_and_so_are_their_gradients(ahead: int) -> None:
-    steps = torch.randn(3, 5, 4, dtype=torch.float64, requires_grad=True)
-    last = LENGTHS - 1
-    found = with_ends(steps, last, ahead)
-    expected = torch.stack([torch.cat([row[n, :ahead], row[0, ahead:]]) for row, n in zip(steps, last, strict=True)])
-    torch.testing.assert_close(found[1], expected, rtol=0, atol=0)
-    torch.testing.assert_close(found[0], steps, rtol=0, atol=0)
-    assert torch.autograd.gradcheck(lambda x: with_ends(x, last, ahead), steps)
-    assert torch.autograd.gradgradcheck(lambda x: with_ends(x, last, ahead)[1] * x[:, 1], steps)
-    (own,) = torch.autograd.grad((found[0].square().sum() + found[1].sin().sum()), steps)
-    (other,) = torch.autograd.grad(steps.square().sum() + expected.sin().sum(), steps)
-    torch.testing.assert_close(own, other, rtol=0, atol=1e-12)

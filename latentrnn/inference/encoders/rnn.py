@@ -12,7 +12,7 @@ from latentrnn.data.windowing import onward
 from latentrnn.inference.encoders.encoder import Encoding
 from latentrnn.inference.encoders.reading import ReadingEncoder
 from latentrnn.models.observations import View
-from latentrnn.models.scans import Layer, layer_of, run, run_ways, with_ends
+from latentrnn.models.scans import Layer, ends_of, layer_of, run, run_ways
 from latentrnn.models.transitions.transition import check_size
 
 DIRECTIONS = ("causal", "backward", "bidirectional")
@@ -92,23 +92,21 @@ class RNNEncoder(ReadingEncoder):
         inputs = self.inputs(seen)
         lengths = seen.lengths if seen.padded else None
         if data.around is None or self.forwards is None:
-            steps = run_ways(self.forwards, self.backwards, inputs, lengths)
+            steps, ends = run_ways(self.forwards, self.backwards, inputs, lengths)
         else:
             ahead = self._ahead(self.forwards, inputs, data)
             if self.backwards is None:
-                steps = ahead
+                steps = ends = ahead
             else:
-                behind = run_ways(None, self.backwards, inputs, lengths)
+                behind, first = run_ways(None, self.backwards, inputs, lengths)
                 steps = torch.cat([ahead, behind[:, : data.num_steps]], -1)
+                ends = torch.cat([ends_of(ahead, (False,), data.lengths), first], -1)
         if self.direction == "causal":
             if not self.lag:
                 return Encoding(steps, inputs.new_ones(len(inputs), 1))
             delayed = self._delayed(steps, torch.arange(self.lag, self.lag + data.num_steps), seen)
             return Encoding(delayed, self._delayed(steps, torch.tensor([self.lag - 1]), seen)[:, 0])
-        steps = steps[:, : data.num_steps]
-        # each direction where it has seen everything
-        ahead = self.hidden_size if self.direction == "bidirectional" else 0
-        return Encoding(*with_ends(steps, (data.lengths - 1).clamp_min(0), ahead))
+        return Encoding(steps[:, : data.num_steps], ends)
 
     def _ahead(self, kernel: nn.RNNBase, inputs: Tensor, data: SequenceData) -> Tensor:
         """Return features of every step of a window from what came before it, the windows before this one included."""

@@ -199,12 +199,13 @@ class _CombinerScan(torch.autograd.Function):
         rows, order = shape.numel(), ctx.order
         entries = Entries(rows, steps, order)
 
-        def take(values: Tensor | None) -> Tensor | None:
-            return None if values is None else entries.take(values.reshape(rows, steps, dim))
+        def take(values: Tensor) -> Tensor:
+            return entries.take(values.reshape(rows, steps, dim))
 
         if valid is not None and order is None:  # neither depends on anything in padding
             gradients = tuple(None if g is None else g * valid.unsqueeze(-1) for g in gradients)
-        z, scale, noise, from_z, from_scale = (take(part) for part in (z, scale, noise, *gradients))
+        z, scale, noise = (take(part) for part in (z, scale, noise))
+        from_z, from_scale = (None if g is None else take(g) for g in gradients)
         half = 0.5 * out
 
         # d softplus(r) / dr = sigmoid(r) = 1 - exp(-softplus(r))
@@ -239,4 +240,3 @@ class _CombinerScan(torch.autograd.Function):
         to_features = entries.put(to_x, 0.0).reshape(*shape, steps, hidden).sum_to_size(features.shape)
         to_weights = within.t() @ before, within.sum(0), to_out, flat.sum(0)
         return (None, to_start, to_features, None, None, *to_weights)
-

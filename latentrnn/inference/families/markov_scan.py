@@ -184,12 +184,13 @@ class _MarkovScan(torch.autograd.Function):
         rows, order = shape.numel(), ctx.order
         entries = Entries(rows, steps, order)
 
-        def take(values: Tensor | None) -> Tensor | None:
-            return None if values is None else entries.take(values.reshape(rows, steps, dim))
+        def take(values: Tensor) -> Tensor:
+            return entries.take(values.reshape(rows, steps, dim))
 
         if valid is not None and order is None:  # nothing that is asked for depends on what is in padding
             gradients = tuple(None if g is None else g * valid.unsqueeze(-1) for g in gradients)
-        z, scale, noise, from_z, from_scale = (take(part) for part in (z, scale, noise, *gradients))
+        z, scale, noise = (take(part) for part in (z, scale, noise))
+        from_z, from_scale = (None if g is None else take(g) for g in gradients)
         back = torch.cat([recurrent, dynamics])
 
         # d softplus(r) / dr = sigmoid(r) = 1 - exp(-softplus(r))

@@ -50,4 +50,4 @@ class BidirectionalRNN(Feature):
 
     def forward(self, data: SequenceData) -> Tensor:
         inputs = self.reader(data)
-        return run_ways(self.forwards, self.backwards, inputs, data.lengths if data.padded else None)
+        return run_ways(self.forwards, self.backwards, inputs, data.lengths if data.padded else None)[0]

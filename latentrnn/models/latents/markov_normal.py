@@ -144,7 +144,18 @@ class MarkovNormalPath(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         z_0 = self.z_0.unsqueeze(-2).expand(*value.shape[:-2], 1, -1)
         previous = torch.cat([z_0, value[..., :-1, :]], -2)
-        loc = self.transition.step(previous, self.drive.expand(*previous.shape[:-1], -1))
-        scale = where_valid(self.latent.noise_scale(loc).expand_as(loc), self.data, 1.0)
-        standard = (value - where_valid(loc, self.data, 0.0)) / scale
-        return (-0.5 * standard**2 - scale.log() - 0.5 * math.log(2 * math.pi)).sum((-2, -1))
+        drive = self.drive.expand(*previous.shape[:-1], -1)
+        inside = self.data.inside
+        constant = 0.5 * math.log(2 * math.pi) * self.event_shape.numel()
+        if inside is None or not self.transition.by_rows:
+            loc = self.transition.step(previous, drive)
+            scale = where_valid(self.latent.noise_scale(loc).expand_as(loc), self.data, 1.0)
+            standard = (value - where_valid(loc, self.data, 0.0)) / scale
+            return (-0.5 * standard**2 - scale.log()).sum((-2, -1)) - constant
+        # padding needs no transition
+        z, previous, drive = (part.flatten(-3, -2).index_select(-2, inside) for part in (value, previous, drive))
+        loc = self.transition.step(previous, drive)
+        scale = self.latent.noise_scale(loc).expand_as(loc)
+        entries = (-0.5 * ((z - loc) / scale) ** 2 - scale.log()).sum(-1)
+        padding = torch.where(self.data.valid.unsqueeze(-1), 0.0, -0.5 * value**2).sum((-2, -1))
+        return padding.index_add(-1, inside // value.shape[-2], entries) - constant

@@ -94,7 +94,7 @@ class SourceAttention(AttentionReadout):
             order = (~there).to(torch.uint8).argsort(dim=1, stable=True)
             x, valid = x.gather(1, order.unsqueeze(-1).expand_as(x)), there.gather(1, order)
         lengths = valid.sum(1)
-        source = run_ways(self.forwards, self.backwards, x, lengths)
+        source, _ = run_ways(self.forwards, self.backwards, x, lengths)
         source = torch.where(valid.unsqueeze(-1), source, 0.0)
         if order is not None:
             where = order.argsort(1)

@@ -5,7 +5,7 @@ from latentrnn.models.scans.derivatives import by_hand as by_hand
 from latentrnn.models.scans.derivatives import wanted as wanted
 from latentrnn.models.scans.directions import Layer as Layer
 from latentrnn.models.scans.directions import among as among
-from latentrnn.models.scans.ends import with_ends as with_ends
+from latentrnn.models.scans.directions import ends_of as ends_of
 from latentrnn.models.scans.gru import gru_scan as gru_scan
 from latentrnn.models.scans.library import layer_of as layer_of
 from latentrnn.models.scans.library import loops as loops

@@ -41,6 +41,24 @@ def among(more: Tensor, fewer: Tensor) -> Tensor:
     return more if more.shape[-2] == rows else more[..., :rows, :]
 
 
+def ends_of(outputs: Tensor, reverse: Sequence[bool], lengths: Tensor | None) -> Tensor:
+    """Return h of each direction where it has seen everything, (row, direction * hidden); zero in rows without steps.
+
+    Args:
+        outputs: h_{1:T}, (row, time, direction * hidden).
+        reverse: for each direction whether it runs backwards in time, and ends at the first step.
+        lengths: (row,); None where all rows have all steps.
+    """
+    found = []
+    for back, own in zip(reverse, outputs.chunk(len(reverse), -1), strict=True):
+        if back or lengths is None:
+            found.append(own[:, 0 if back else -1])
+        else:
+            last = (lengths - 1).clamp_min(0)[:, None, None].expand(-1, 1, own.shape[-1])
+            found.append(own.gather(1, last)[:, 0])
+    return torch.cat(found, -1)
+
+
 class Chunk(NamedTuple):
     """Consecutive steps of a loop.
 
@@ -103,12 +121,20 @@ class Ways(ABC):
         """Return h_{1:T} of the course of the states, (row, time, direction * hidden)."""
 
     @abstractmethod
+    def ends(self, course: Tensor) -> Tensor:
+        """Return the state after the last step of every row in each direction, (row, direction * hidden)."""
+
+    @abstractmethod
+    def carry(self, to_ends: Tensor | None) -> Tensor:
+        """Return what the loop back begins with, as it sees a step; the gradient of `ends` goes there or to `read`."""
+
+    @abstractmethod
     def laid(self, values: Tensor) -> Tensor:
         """Return (row, time, direction * size) as `read` wants it."""
 
     @abstractmethod
-    def read(self, laid: Tensor, buffer: Tensor, chunk: Chunk) -> None:
-        """Copy the steps of a chunk into its buffer."""
+    def read(self, laid: Tensor | None, buffer: Tensor, chunk: Chunk) -> None:
+        """Copy the gradient of a chunk's steps into its buffer; None stands for zeros."""
 
     @abstractmethod
     def to_given(self, k: int, chunk: Chunk) -> Tensor:
@@ -117,6 +143,10 @@ class Ways(ABC):
     @abstractmethod
     def to_inputs(self) -> Tensor:
         """Return the gradient of the inputs, (time, row, channel), from what was added to `to_given`."""
+
+    def by_way(self, values: Tensor) -> Tensor:
+        """Return (row, direction * size) as (direction, row, size)."""
+        return values.unflatten(-1, (self.count, -1)).movedim(1, 0)
 
     def together(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return what each direction has as the loop sees it."""
@@ -187,10 +217,22 @@ class Directions(Ways):
         own = [part[:-1] if back else part[1:] for part, back in zip(course, self.reverse, strict=True)]
         return own[0].transpose(0, 1) if self.count == 1 else torch.cat([part.transpose(0, 1) for part in own], -1)
 
+    def ends(self, course: Tensor) -> Tensor:
+        last = self.path(course)[-1]
+        return last.clone() if self.count == 1 else torch.cat(last.unbind(0), -1)
+
+    def carry(self, to_ends: Tensor | None) -> Tensor:
+        if to_ends is None:
+            to_ends = self.like.new_zeros(self.rows, self.count * self.hidden)
+        return self.together([own.clone() for own in self.by_way(to_ends)])
+
     def laid(self, values: Tensor) -> Tensor:
         return values.transpose(0, 1)
 
-    def read(self, laid: Tensor, buffer: Tensor, chunk: Chunk) -> None:
+    def read(self, laid: Tensor | None, buffer: Tensor, chunk: Chunk) -> None:
+        if laid is None:
+            buffer.zero_()
+            return
         size = buffer.shape[-1]
         for k, steps in enumerate(buffer.unflatten(1, (chunk.length, self.rows))):
             steps.copy_(laid[self._times(k, chunk), :, k * size : (k + 1) * size])

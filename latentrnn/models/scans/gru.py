@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentrnn.models.scans.derivatives import again, by_hand, wanted
-from latentrnn.models.scans.directions import Chunk, Layer, Ways, among, split_layers
+from latentrnn.models.scans.directions import Chunk, Layer, Ways, among, ends_of, split_layers
 from latentrnn.models.scans.members import MembersGRU, of_members
 from latentrnn.models.scans.ragged import Order, ways_of
 
@@ -22,7 +22,7 @@ def gru_scan(
     layers: Sequence[Layer],
     reverse: Sequence[bool] = (False,),
     lengths: Tensor | None = None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Return h_{1:T} of torch's gated recurrent unit.
 
     The loop keeps gates and states. Its backward goes through three operations per step, and takes the weights'
@@ -37,24 +37,25 @@ def gru_scan(
             begins; None where all rows have all steps, or where that does not matter. They go with `state=None`.
 
     Returns:
-        (row, time, direction * hidden).
+        h_{1:T}, (row, time, direction * hidden), and the states at which the directions end, (row, direction * hidden).
     """
     inputs = inputs.to(layers[0].weight.dtype).transpose(0, 1).contiguous()
     ways = tuple(reverse)
     flat: Any = (inputs, state, *(tensor for layer in layers for tensor in layer))
     if not by_hand():
         if of_members() and lengths is None:
-            return MembersGRU.apply(ways, inputs, state, *flat[2:])
-        return _reference(ways, lengths, *flat)[0]
+            outputs = MembersGRU.apply(ways, inputs, state, *flat[2:])
+            return outputs, ends_of(outputs, ways, None)
+        return _reference(ways, lengths, *flat)
     order = None if lengths is None else Order(lengths, len(inputs))
     if wanted(*(tensor for tensor in flat if tensor is not None)):
         return _GRUScan.apply(ways, order, lengths, *flat)
-    return _forward(ways, order, *flat, keep=False)[0]
+    return _forward(ways, order, *flat, keep=False)[:2]
 
 
 def _reference(
     reverse: tuple[bool, ...], lengths: Tensor | None, inputs: Tensor, state: Any, *weights: Tensor
-) -> tuple[Tensor]:
+) -> tuple[Tensor, Tensor]:
     """The same, followed by autograd step by step."""
     found = []
     for k, (backwards, layer) in enumerate(zip(reverse, split_layers(weights), strict=True)):
@@ -71,7 +72,8 @@ def _reference(
                 h = torch.where((t < lengths).unsqueeze(-1), h, 0.0)
             steps.append(h)
         found.append(torch.stack(steps[::-1] if backwards else steps, 1))
-    return (torch.cat(found, -1),)
+    outputs = torch.cat(found, -1)
+    return outputs, ends_of(outputs, reverse, lengths)
 
 
 class _Gates:
@@ -95,8 +97,8 @@ class _Gates:
 
 def _forward(
     reverse: tuple[bool, ...], order: Order | None, inputs: Tensor, state: Any, *weights: Tensor, keep: bool
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Return h_{1:T}, the course of the states, and, to keep, the gates and the candidates chunk by chunk."""
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    """Return h_{1:T}, the ends, the course of the states, and, to keep, gates and candidates chunk by chunk."""
     layers = split_layers(weights)
     ways = ways_of(reverse, inputs, layers[0].weight.shape[1], order)
     course, kept = ways.course(state), []
@@ -119,16 +121,19 @@ def _forward(
             h = torch.lerp(n_t, h, z_t, out=h_t)
         if keep:
             kept += [gates.all, gates.candidate]
-    return ways.outputs(course), course, kept
+    return ways.outputs(course), ways.ends(course), course, kept
 
 
 class _GRUScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, reverse: tuple[bool, ...], order: Order | None, lengths: Tensor | None, *flat: Any) -> Tensor:
-        outputs, course, kept = _forward(reverse, order, *flat, keep=True)
+    def forward(
+        ctx: Any, reverse: tuple[bool, ...], order: Order | None, lengths: Tensor | None, *flat: Any
+    ) -> tuple[Tensor, Tensor]:
+        outputs, ends, course, kept = _forward(reverse, order, *flat, keep=True)
         ctx.options, ctx.given = (reverse, order, lengths), len(flat)
         ctx.save_for_backward(*flat, course, *kept)
-        return outputs
+        ctx.set_materialize_grads(False)
+        return outputs, ends
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -148,8 +153,8 @@ class _GRUScan(torch.autograd.Function):
             (torch.zeros_like(own), torch.zeros_like(layer.weight)) for own, layer in zip(n_first, layers, strict=True)
         ]
         biases, learned = inputs.new_zeros(ways.count, 4 * hidden), any(needed[2:])
-        carry = ways.together(list(inputs.new_zeros(ways.count, ways.rows, hidden)))
-        laid, there = ways.laid(gradients[0]), None
+        carry = ways.carry(gradients[1])
+        laid, there = None if gradients[0] is None else ways.laid(gradients[0]), None
         for chunk in reversed(ways.chunks()):
             gates = _Gates(hidden, *kept[-2:])
             del kept[-2:]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentrnn.models.scans.derivatives import by_hand
-from latentrnn.models.scans.directions import Layer
+from latentrnn.models.scans.directions import Layer, ends_of
 from latentrnn.models.scans.gru import gru_scan
 from latentrnn.models.scans.members import of_members
 from latentrnn.models.scans.vanilla import vanilla_scan
@@ -48,14 +48,15 @@ def run(kernel: nn.RNNBase, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         return kernel(inputs, state)
     last = []
     for number in range(kernel.num_layers):
-        inputs = _scan(kernel, inputs, state[number : number + 1], [layer_of(kernel, number)], (False,), None)
-        last.append(inputs[:, -1])
+        layers, before = [layer_of(kernel, number)], state[number : number + 1]
+        inputs, end = _scan(kernel, inputs, before, layers, (False,), None)
+        last.append(end)
     return inputs, torch.stack(last)
 
 
 def run_ways(
     forwards: nn.RNNBase | None, backwards: nn.RNNBase | None, inputs: Tensor, lengths: Tensor | None
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Return what modules say of each step that run forwards and backwards in time, side by side.
 
     Args:
@@ -64,12 +65,14 @@ def run_ways(
         lengths: (row,), None where all rows have all steps; what lies after a row's length says nothing to the others.
 
     Returns:
-        (row, time, direction * hidden).
+        (row, time, direction * hidden), and what each direction says where it has seen everything, at a row's last
+        step and at its first, (row, direction * hidden).
 
     Raises:
         NotImplementedError: dropout between layers, of many members.
     """
     kernels = [(kernel, back) for kernel, back in ((forwards, False), (backwards, True)) if kernel is not None]
+    reverse = tuple(back for _, back in kernels)
     if of_members():
         _refuse_dropout(kernels[0][0])
     if not loops(kernels[0][0], inputs):
@@ -82,18 +85,19 @@ def run_ways(
             else:
                 outputs = kernel(given)[0]
             found.append(_reversed(outputs, lengths) if back else outputs)
-    else:
-        if all(kernel.num_layers == 1 for kernel, _ in kernels):
-            # both in one product per step: 0.91 to 1.00 of the time of one after the other
-            layers = [layer_of(kernel, 0) for kernel, _ in kernels]
-            return _scan(kernels[0][0], inputs, None, layers, tuple(back for _, back in kernels), lengths)
-        found = []
-        for kernel, back in kernels:
-            outputs = inputs
-            for number in range(kernel.num_layers):
-                outputs = _scan(kernel, outputs, None, [layer_of(kernel, number)], (back,), lengths)
-            found.append(outputs)
-    return torch.cat(found, -1) if len(found) > 1 else found[0]
+        together = torch.cat(found, -1) if len(found) > 1 else found[0]
+        return together, ends_of(together, reverse, lengths)
+    if all(kernel.num_layers == 1 for kernel, _ in kernels):
+        # both in one product per step: 0.91 to 1.00 of the time of one after the other
+        return _scan(kernels[0][0], inputs, None, [layer_of(kernel, 0) for kernel, _ in kernels], reverse, lengths)
+    ways = []
+    for kernel, back in kernels:
+        outputs = inputs
+        for number in range(kernel.num_layers):
+            outputs, end = _scan(kernel, outputs, None, [layer_of(kernel, number)], (back,), lengths)
+        ways.append((outputs, end))
+    steps, ends = zip(*ways, strict=True)
+    return torch.cat(steps, -1), torch.cat(ends, -1)
 
 
 def layer_of(kernel: nn.RNNBase, number: int) -> Layer:
@@ -144,7 +148,7 @@ def _scan(
     layers: list[Layer],
     reverse: tuple[bool, ...],
     lengths: Tensor | None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     if isinstance(kernel, nn.GRU):
         return gru_scan(inputs, state, layers, reverse, lengths)
     assert isinstance(kernel, nn.RNN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from itertools import accumulate, pairwise
 
 import torch
@@ -28,6 +29,8 @@ class Order:
         starts: entries before each of these steps, and of all.
         index: where an entry lies among all (time, row), (entry,).
         backwards: the same for a direction that runs backwards.
+        padding: where among all (time, row) there is no entry.
+        last: the last entry of each row that has any, the rows in this order; it falls.
         previous: where what is before an entry lies, after as many places for what is before the first step as there
             are rows, (entry,).
     """
@@ -42,6 +45,8 @@ class Order:
         self.starts = list(accumulate(self.sizes, initial=0))
         self.index = (step * self.rows + order)[there]
         self.backwards = ((own - 1 - step) * self.rows + order)[there]
+        self.padding = (step * self.rows + order)[~there]
+        self.last = [self.starts[length - 1] + n for n, length in enumerate(own.tolist()) if length]
         earlier = torch.tensor([0, *(start + self.rows for start in self.starts[:-2])])
         self.previous = (earlier[: len(self.sizes), None] + torch.arange(self.rows))[there[: len(self.sizes)]]
 
@@ -62,7 +67,7 @@ def order_of(valid: Tensor | None, shape: torch.Size) -> Order | None:
 
 
 class Entries:
-    """Values of rows at steps, as a loop forwards in time wants them: (row, time, size), or, in an order, (entry, size).
+    """Values of rows at steps as a loop forwards in time wants them: (row, time, size), or, in an order, (entry, size).
 
     Args:
         rows, steps: how many.
@@ -86,7 +91,8 @@ class Entries:
         if isinstance(padding, Tensor):
             found = padding.transpose(0, 1).reshape(size).clone(memory_format=torch.contiguous_format)
         else:
-            found = values.new_full(size, padding)
+            found = values.new_empty(size)
+            found.flatten(0, 1).index_fill_(0, self.order.padding, padding)
         found.flatten(0, 1).index_copy_(0, self.order.index, values)
         return found.transpose(0, 1)
 
@@ -141,6 +147,7 @@ class Ragged(Ways):
         flat = inputs.flatten(0, 1)
         self.packed = [flat.index_select(0, index) for index in self.index]
         self._to_packed: list[Tensor] = []
+        self._to_ends: Tensor | None = None
 
     def chunks(self) -> list[Chunk]:
         starts, first, found = self.order.starts, 0, []
@@ -177,17 +184,38 @@ class Ragged(Ways):
         return self._part(self.packed[k], chunk)
 
     def outputs(self, course: Tensor) -> Tensor:
-        found = self.like.new_zeros(self.steps * self.rows, self.count * self.hidden)
+        found = self.like.new_empty(self.steps * self.rows, self.count * self.hidden)
+        found.index_fill_(0, self.order.padding, 0.0)
         for index, part, own in zip(self.index, found.split(self.hidden, -1), course, strict=True):
             part.index_copy_(0, index, own[self.rows :])
         return found.unflatten(0, (self.steps, self.rows)).transpose(0, 1)
 
+    def ends(self, course: Tensor) -> Tensor:
+        found = self.like.new_zeros(self.rows, self.count * self.hidden)
+        last = torch.tensor(self.order.last, dtype=torch.long)
+        rows = self.order.order[: len(last)]
+        return found.index_copy_(0, rows, torch.cat([own[self.rows :].index_select(0, last) for own in course], -1))
+
+    def carry(self, to_ends: Tensor | None) -> Tensor:
+        self._to_ends = None if to_ends is None else self.by_way(to_ends).index_select(1, self.order.order)
+        return self.together(list(self.like.new_zeros(self.count, self.rows, self.hidden)))
+
     def laid(self, values: Tensor) -> Tensor:
         return values.transpose(0, 1).reshape(self.steps * self.rows, self.count, -1)
 
-    def read(self, laid: Tensor, buffer: Tensor, chunk: Chunk) -> None:
+    def read(self, laid: Tensor | None, buffer: Tensor, chunk: Chunk) -> None:
         for k, (index, own) in enumerate(zip(self.index, buffer, strict=True)):
-            torch.index_select(laid[:, k], 0, self._part(index, chunk), out=own)
+            if laid is None:
+                own.zero_()
+            else:
+                torch.index_select(laid[:, k], 0, self._part(index, chunk), out=own)
+        if self._to_ends is None:
+            return
+        # the rows that end here: those that come first in the order end last
+        start, last = self.order.starts[chunk.first], self.order.last
+        few, more = (len(last) - bisect_left(last[::-1], edge) for edge in (start + chunk.entries, start))
+        if more > few:
+            buffer.index_add_(1, torch.tensor(last[few:more]) - start, self._to_ends[:, few:more])
 
     def to_given(self, k: int, chunk: Chunk) -> Tensor:
         if not self._to_packed:

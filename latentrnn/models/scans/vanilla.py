@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentrnn.models.scans.derivatives import again, by_hand, wanted
-from latentrnn.models.scans.directions import Layer, among, split_layers
+from latentrnn.models.scans.directions import Layer, among, ends_of, split_layers
 from latentrnn.models.scans.ragged import Order, ways_of
 
 
@@ -23,7 +23,7 @@ def vanilla_scan(
     lengths: Tensor | None = None,
     *,
     nonlinearity: str = "tanh",
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Return h_{1:T} of h_t = f(W a_t + b + U h_{t-1} + c), with f = tanh or relu.
 
     The loop keeps the states alone, which tell the slope of f. Its backward goes through two operations per step, and
@@ -34,22 +34,22 @@ def vanilla_scan(
         nonlinearity: "tanh" or "relu".
 
     Returns:
-        (row, time, direction * hidden).
+        As of `gru_scan`.
     """
     inputs = inputs.to(layers[0].weight.dtype).transpose(0, 1).contiguous()
     ways, relu = tuple(reverse), nonlinearity == "relu"
     flat: Any = (inputs, state, *(tensor for layer in layers for tensor in layer))
     if not by_hand():
-        return _reference(ways, lengths, relu, *flat)[0]
+        return _reference(ways, lengths, relu, *flat)
     order = None if lengths is None else Order(lengths, len(inputs))
     if wanted(*(tensor for tensor in flat if tensor is not None)):
         return _VanillaScan.apply(ways, order, lengths, relu, *flat)
-    return _forward(ways, order, relu, *flat)[0]
+    return _forward(ways, order, relu, *flat)[:2]
 
 
 def _reference(
     reverse: tuple[bool, ...], lengths: Tensor | None, relu: bool, inputs: Tensor, state: Any, *weights: Tensor
-) -> tuple[Tensor]:
+) -> tuple[Tensor, Tensor]:
     """The same, followed by autograd step by step."""
     found = []
     for k, (backwards, layer) in enumerate(zip(reverse, split_layers(weights), strict=True)):
@@ -63,13 +63,14 @@ def _reference(
                 h = torch.where((t < lengths).unsqueeze(-1), h, 0.0)
             steps.append(h)
         found.append(torch.stack(steps[::-1] if backwards else steps, 1))
-    return (torch.cat(found, -1),)
+    outputs = torch.cat(found, -1)
+    return outputs, ends_of(outputs, reverse, lengths)
 
 
 def _forward(
     reverse: tuple[bool, ...], order: Order | None, relu: bool, inputs: Tensor, state: Any, *weights: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return h_{1:T} and the course of the states."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return h_{1:T}, the ends and the course of the states."""
     layers = split_layers(weights)
     ways = ways_of(reverse, inputs, layers[0].weight.shape[1], order)
     course = ways.course(state)
@@ -83,18 +84,19 @@ def _forward(
         for h_t in states[chunk.first : chunk.first + chunk.length]:
             ways.add_product(h_t, among(h, h_t), onto)
             h = h_t.relu_() if relu else h_t.tanh_()
-    return ways.outputs(course), course
+    return ways.outputs(course), ways.ends(course), course
 
 
 class _VanillaScan(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, reverse: tuple[bool, ...], order: Order | None, lengths: Tensor | None, relu: bool, *flat: Any
-    ) -> Tensor:
-        outputs, course = _forward(reverse, order, relu, *flat)
+    ) -> tuple[Tensor, Tensor]:
+        outputs, ends, course = _forward(reverse, order, relu, *flat)
         ctx.options = reverse, order, lengths, relu
         ctx.save_for_backward(*flat, course)
-        return outputs
+        ctx.set_materialize_grads(False)
+        return outputs, ends
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -109,8 +111,8 @@ class _VanillaScan(torch.autograd.Function):
         weight = ways.together([layer.weight for layer in layers])
         sums = [(torch.zeros_like(layer.input_weight), torch.zeros_like(layer.weight)) for layer in layers]
         biases, learned = inputs.new_zeros(ways.count, ways.hidden), any(needed[2:])
-        carry = ways.together(list(inputs.new_zeros(ways.count, ways.rows, ways.hidden)))
-        laid, there = ways.laid(gradients[0]), None
+        carry = ways.carry(gradients[1])
+        laid, there = None if gradients[0] is None else ways.laid(gradients[0]), None
         for chunk in reversed(ways.chunks()):
             if there is None or there.shape[1] != chunk.entries:
                 there, slope = ways.buffer(chunk, ways.hidden), ways.buffer(chunk, ways.hidden)

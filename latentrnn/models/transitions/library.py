@@ -84,6 +84,10 @@ class LibraryTransition(Transition):
         if self.layer_norm:
             nn.init.ones_(self.norm_gain)
 
+    @property
+    def by_rows(self) -> bool:
+        return super().by_rows and not (self.training and (self.dropout or self.zoneout))
+
     def output(self, state: Tensor) -> Tensor:
         last = (self.layers - 1) * self.hidden_size
         return state[..., last : last + self.hidden_size]

@@ -90,6 +90,10 @@ class Streams(Transition):
         return found
 
     @property
+    def by_rows(self) -> bool:
+        return super().by_rows and all(cell.by_rows for _, cell in self._cells())
+
+    @property
     def own_inputs(self) -> list[str | Feature]:
         return [item for items in self._own().values() for item in items]
 

@@ -81,6 +81,11 @@ class Transition(Component):
         return state
 
     @property
+    def by_rows(self) -> bool:
+        """Whether a step of some rows is that of all: it draws no random numbers, and nobody listens to its gates."""
+        return self._handler is None
+
+    @property
     def parts(self) -> dict[str, slice]:
         """The channels of h_t that have a name of their own: where each stream lies."""
         return {}
