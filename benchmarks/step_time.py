@@ -3,13 +3,13 @@
 `python benchmarks/step_time.py` writes `benchmarks/results/step_time.md`. After every step of our fit, taken inside
 `lr.fit` as users call it, the rivals take one of theirs, so that whatever else the machine does meets all alike; the
 ratios are those of neighbouring steps. The rivals are in `benchmarks/rivals/`; where the folder LATENTRNN_SHARED or
-../shared has `references/plain_torch.py`, written by others, ours are timed against those too.
+../shared has `references/plain_torch.py` and `per_step_pyro.py`, written by others, they take their steps too.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 import os
 import platform
 import subprocess
@@ -30,7 +30,7 @@ from benchmarks.rivals.per_step import PerStep
 from benchmarks.rivals.plain import DeepMarkov, Innovations
 
 ROOT = Path(__file__).resolve().parents[1]
-REFERENCES = Path(os.environ.get("LATENTRNN_SHARED", ROOT.parent / "shared")) / "references" / "plain_torch.py"
+REFERENCES = Path(os.environ.get("LATENTRNN_SHARED", ROOT.parent / "shared")) / "references"
 WARM_UP = 3
 Step = Callable[[], Any]
 
@@ -95,7 +95,7 @@ def innovations(y: torch.Tensor, size: Size) -> Any:
 def contestants(shape: str) -> tuple[Any, dict[str, Step]]:
     """Ours for a shape, and the steps of its rivals by name."""
     torch.manual_seed(0)
-    references = reference()
+    references = reference("plain_torch")
     if shape == JSB:
         y, lengths = chorales()
         ours = deep_markov(y, lengths, 100, 100, 200, 600)
@@ -103,6 +103,8 @@ def contestants(shape: str) -> tuple[Any, dict[str, Step]]:
         rivals["per-step Pyro"] = PerStep(DeepMarkov(y, lengths, 100, 100, 200, 600)).step
         if references is not None:
             rivals["reference"] = references.DeepMarkov().step
+        if (others := reference("per_step_pyro")) is not None:
+            rivals["per-step reference"] = others.PerStepDeepMarkov().step
         return ours, rivals
     size = SIZES[shape]
     y = torch.poisson(torch.full((size.sequences, size.steps, size.channels), 0.15))
@@ -122,16 +124,13 @@ def contestants(shape: str) -> tuple[Any, dict[str, Step]]:
     return innovations(y, size), rivals
 
 
-def reference() -> ModuleType | None:
-    """The rivals that others wrote, where they are at hand."""
-    if not REFERENCES.exists():
+def reference(name: str) -> ModuleType | None:
+    """A module of the rivals that others wrote, where they are at hand."""
+    if not (REFERENCES / f"{name}.py").exists():
         return None
-    spec = importlib.util.spec_from_file_location("plain_torch", REFERENCES)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    if str(REFERENCES) not in sys.path:  # one of them imports the other
+        sys.path.append(str(REFERENCES))
+    return importlib.import_module(name)
 
 
 @dataclass(frozen=True)
@@ -205,10 +204,16 @@ def row(shape: str, threads: int, seconds: dict[str, np.ndarray]) -> str:
 
     times = " | ".join(
         f"{1e3 * np.median(seconds[name]):.0f}" if name in seconds else ""
-        for name in ("ours", "plain torch", "reference", "per-step Pyro")
+        for name in ("ours", "plain torch", "reference", "per-step Pyro", "per-step reference")
     )
-    ratios = [against("ours", "plain torch"), against("ours", "reference"), against("plain torch", "reference")]
-    return f"| {shape} | {threads} | {times} | {' | '.join([*ratios, against('per-step Pyro', 'ours')])} |"
+    pairs = [
+        ("ours", "plain torch"),
+        ("ours", "reference"),
+        ("plain torch", "reference"),
+        ("per-step Pyro", "per-step reference"),
+        ("per-step Pyro", "ours"),
+    ]
+    return f"| {shape} | {threads} | {times} | {' | '.join(against(*pair) for pair in pairs)} |"
 
 
 def main() -> None:
@@ -248,11 +253,12 @@ def heading(where: str) -> list[str]:
         f"{where}, matrix product {', '.join(rates)}; torch {torch.__version__}, pyro {pyro.__version__}, latentrnn "
         f"{lr.__version__}.",
         "Medians in ms over interleaved steps; ratios of neighbouring steps: median and 95% interval by bootstrap.",
-        "Below one, the first is faster. Plain torch: `benchmarks/rivals/plain.py`; reference: the same by others.",
+        "Below one, the first is faster. Plain torch and per-step Pyro: `benchmarks/rivals/`; references: the same by "
+        "others.",
         "",
-        "| shape | threads | ours | plain torch | reference | per-step Pyro | ours / plain | ours / reference | "
-        "plain / reference | per-step Pyro / ours |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| shape | threads | ours | plain torch | reference | per-step Pyro | its reference | ours / plain | "
+        "ours / reference | plain / reference | per-step Pyro / its reference | per-step Pyro / ours |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
 
 

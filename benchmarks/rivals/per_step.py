@@ -25,7 +25,7 @@ class PerStep:
 
     def model(self) -> None:
         """p(y, z), one site after the other."""
-        net = pyro.module("net", self.net)
+        net = pyro.module("per_step", self.net)
         with pyro.plate("sequences", len(net.y)):
             loc, log_scale = net.p_start
             z = pyro.sample("z_0", dist.Normal(loc.expand(len(net.y), -1), log_scale.exp()).to_event(1))
@@ -40,7 +40,7 @@ class PerStep:
 
     def guide(self) -> None:
         """q(z | y), one site after the other."""
-        net = pyro.module("net", self.net)
+        net = pyro.module("per_step", self.net)
         encoded = net.encoded()
         with pyro.plate("sequences", len(net.y)):
             loc, raw = net.q_start(encoded[:, 0]).chunk(2, -1)

@@ -290,6 +290,15 @@ class SequenceData:
 
         return self.facts.whole(name, mask, look)
 
+    def has(self, name: str) -> Tensor | None:
+        """Which sequences have a head: those of its session, (sequence,); None where it belongs to all sessions."""
+        session = self.spec.heads[name].session
+        if session is None:
+            return None
+        if self.around is None or self.sessions is None:  # of a session something is seen, and of another one nothing
+            return self.masks[name].flatten(1).any(1)
+        return torch.tensor([own == session for own in self.sessions], device=self.device)
+
     @property
     def remembered(self) -> Mapping[str, Tensor] | None:
         """What model and guide left at the end of the window before; None where a sequence begins."""

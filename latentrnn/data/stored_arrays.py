@@ -19,7 +19,8 @@ class Source:
     value: Any
 
     def __len__(self) -> int:
-        return len(self.value)
+        # zarr's arrays have a shape and no length
+        return len(self.value) if isinstance(self.value, list | tuple) else int(np.shape(self.value)[0])
 
     def shape(self, sequence: int) -> tuple[int, ...]:
         """Return the shape of a sequence's array, which is not read."""

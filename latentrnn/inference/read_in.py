@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class ReadIn(nn.Module):
     """x_t = sum over the heads k that a sequence has of (W_k y^k_t + b_k).
 
-    A head of which a sequence shows nothing contributes nothing, not even its offset: another session's channels are
-    neither zeros nor average values to this one, they are not there.
+    A head of another session contributes nothing, not even its offset: its channels are neither zeros nor average
+    values to this one, they are not there.
 
     Args:
         widths: head name to the number of its inputs (values, and masks where these are inputs).
@@ -27,17 +27,18 @@ class ReadIn(nn.Module):
         self.size = size
         self.maps = nn.ModuleDict({name: nn.Linear(width, size) for name, width in widths.items()})
 
-    def forward(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor | None]) -> Tensor:
         """Return x, (sequence, time, size).
 
         Args:
             inputs: per head (sequence, time, width).
-            present: per head which sequences have it, booleans (sequence,).
+            present: per head which sequences have it, booleans (sequence,); None for all.
         """
         total: Tensor | None = None
         for name, values in inputs.items():
             read = self.maps[name](values)
-            read = torch.where(present[name][:, None, None], read, torch.zeros_like(read))
+            if (there := present[name]) is not None:
+                read = torch.where(there[:, None, None], read, torch.zeros_like(read))
             total = read if total is None else total + read
         assert total is not None
         return total

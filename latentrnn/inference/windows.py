@@ -149,8 +149,6 @@ def _problems(model: LatentRNN, guide: Guide, objective: Any) -> Iterator[tuple[
             )
         if guide.encoder is not None and not guide.encoder.continues:
             yield repr(guide.encoder), "does not go on from the window before"
-        if guide.encoder is not None and getattr(guide.encoder, "read_in", None) is not None:
-            yield repr(guide.encoder), "has a read-in, which looks at whole sequences to see which heads are there"
     if objective is not None and not (isinstance(objective, ELBO) and not objective.free_bits):
         yield repr(objective), "is no sum over the windows of a sequence; use ELBO() without free_bits"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import zarr
 
 import latentrnn as lr
 from latentrnn.data import starting, stored_arrays
@@ -306,13 +309,38 @@ def test_the_next_batch_is_read_while_this_one_is_fitted() -> None:
     assert not stored._reader
 
 
-def test_hdf5_is_read_as_it_is(tmp_path: Path) -> None:
+@contextmanager
+def in_a_file(kind: str, counts: np.ndarray, folder: Path) -> Iterator[Any]:
+    """The counts as an array of a file that another library reads."""
+    if kind == "zarr":
+        yield zarr.create_array(folder / "data.zarr", data=counts, chunks=(2, 4, 3))
+        return
+    with h5py.File(folder / "data.h5", "w") as file:
+        file.create_dataset("counts", data=counts, chunks=(2, 4, 3))
+    with h5py.File(folder / "data.h5") as file:
+        yield file["counts"]
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "zarr"])
+def test_arrays_of_other_libraries_are_read_as_they_are(tmp_path: Path, kind: str) -> None:
+    """Whole, in batches, in stretches, and by a fit, which ends on the same bits as one of the data in memory."""
     counts = np.random.default_rng(0).poisson(1.0, (6, 10, 3))
-    with h5py.File(tmp_path / "data.h5", "w") as file:
-        file["counts"] = counts
-    with h5py.File(tmp_path / "data.h5") as file:
-        stored = lr.StoredSequences.from_arrays({"y": file["counts"]}, dt=0.01)
-        assert_same(lr.SequenceData.from_arrays({"y": counts}, dt=0.01), stored.load())
+    data = lr.SequenceData.from_arrays({"y": counts}, dt=0.01)
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Innovations(1), observations={"y": lr.Poisson()})
+    guide = lr.Guide(model, encoder=lr.RNNEncoder(2))
+    with in_a_file(kind, counts, tmp_path) as array:
+        stored = lr.StoredSequences.from_arrays({"y": array}, dt=0.01)
+        assert_same(data, stored.load())
+        assert_same(data.batch(torch.tensor([4, 1])), stored.batch(torch.tensor([4, 1])))
+        assert_same(data.time_slice(3, 7), stored.time_slice(3, 7))
+        fits = [
+            lr.fit(model, guide, each, seed=0, steps=4, batch_size=3, window=window, progress=False, device="cpu")
+            for each in (data, stored)
+            for window in (None, lr.Window(4))
+        ]
+    for first, second in ((fits[0], fits[2]), (fits[1], fits[3])):
+        assert all(map(torch.equal, first.model.state_dict().values(), second.model.state_dict().values()))
+    assert not torch.equal(*(fit.guide.encoder.forwards.weight_hh_l0 for fit in fits[:2]))
 
 
 BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {

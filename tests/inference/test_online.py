@@ -146,6 +146,13 @@ def test_a_causal_guide_proposes_as_in_the_batch_filter(latent: str, family: lr.
     compare(model, guide, data, "guide")
 
 
+def test_a_read_in_reads_every_step() -> None:
+    model, _, data = setting("several", "innovations")
+    guide = lr.Guide(model, encoder=lr.RNNEncoder(3, direction="causal", mask_input=True, read_in=4)).double()
+    shake(guide)
+    compare(model, guide, data, "guide")
+
+
 @pytest.mark.parametrize("steps", [1, 2])
 def test_features_that_look_back_are_those_of_the_batch(steps: int) -> None:
     data = make_data(OBSERVATIONS["gaussian"], (LENGTH,))

@@ -115,6 +115,25 @@ def test_every_encoder_goes_on_from_the_window_before(cell: str) -> None:
     torch.testing.assert_close(added_up(model, guide, data, values)["q innovations"], whole, rtol=1e-10, atol=0)
 
 
+def test_a_read_in_of_sessions_goes_through_windows() -> None:
+    """In a stretch in which nothing was recorded a sequence's own session is there all the same."""
+    rng = np.random.default_rng(0)
+    counts = {"one": rng.poisson(1.0, (2, 11, 3)).astype(float), "two": rng.poisson(2.0, (3, 11, 2)).astype(float)}
+    counts["one"][0, 4:9] = np.nan
+    parts = {name: lr.SequenceData.from_arrays({"y": values}, dtype=torch.float64) for name, values in counts.items()}
+    data = lr.SequenceData.join(parts)
+    heads = lr.per_session(data.spec, {"y": lr.Poisson()})
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(3), latent=lr.Innovations(2), observations=heads).double()
+    guide = lr.Guide(model, encoder=lr.RNNEncoder(3, direction="causal", read_in=4)).double()
+    with torch.no_grad():
+        for parameter in guide.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    values = fixed_latents(model, data)
+    assert agree(added_up(model, guide, data, values, 4), densities(model, guide, data, values))
+    absent = dataclasses.replace(data, sessions=tuple(reversed(data.sessions)))
+    assert not agree(added_up(model, guide, absent, values, 4), densities(model, guide, data, values))
+
+
 @pytest.mark.parametrize("family", [lr.Markov(3), lr.Flow(lr.MeanField())], ids=repr)
 @pytest.mark.parametrize("latent", ["innovations ar1", "markov normal"])
 def test_families_go_on_from_the_window_before(family: lr.Family, latent: str) -> None:
@@ -337,7 +356,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "matern": (label(latent=lr.Innovations(2, prior="matern32")), "Innovations.*more of it than its last value"),
     "discrete": (label(latent=lr.Discrete(2)), "Discrete"),
     "attention": (label(observations={"y": lr.Poisson(readout=lr.CausalAttention(2))}), "CausalAttention"),
-    "read-in": (label(encoder=lr.RNNEncoder(3, read_in=2)), "read-in"),
     "calcium": (label(observations={"y": lr.Calcium(0.1)}), "more than the present state"),
 }
 

@@ -103,7 +103,7 @@ class ReadingEncoder(Encoder):
 
     def _read_in(self, data: SequenceData) -> Tensor:
         """Return what the read-in makes of all heads, in chunks of time where they are too wide to lay side by side."""
-        present = {name: data.masks[name].flatten(1).any(1) for name in self.visible}
+        present = {name: data.has(name) for name in self.visible}
         width = sum(view.size for view in self._views.values())
         steps = data.num_steps
         if self.max_elements is not None:
@@ -121,7 +121,7 @@ class ReadingEncoder(Encoder):
                 found.append(self._read_part(part, present))
         return torch.cat(found, 1)
 
-    def _read_part(self, data: SequenceData, present: dict[str, Tensor]) -> Tensor:
+    def _read_part(self, data: SequenceData, present: dict[str, Tensor | None]) -> Tensor:
         assert self.reader is not None
         return self.reader({name: _joined(self._head(name, data)) for name in self.visible}, present)
 

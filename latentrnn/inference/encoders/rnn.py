@@ -34,8 +34,8 @@ class RNNEncoder(ReadingEncoder):
         layers: stacked layers per direction.
         mask_input: whether masks are an input; None decides by the data's spec (True where entries are missing).
         read_in: size to which an affine map of its own brings each head, the results being added up; None lays all
-            heads side by side. For sessions with different channels (`SequenceData.join`): a head of which a sequence
-            shows nothing then contributes nothing.
+            heads side by side. For many channels, and for sessions whose channels differ (`SequenceData.join`), of
+            which another session's then contribute nothing.
         lag: steps that a causal encoder waits for.
         cell: "gru", "lstm", or a simple network with "tanh" or "relu".
 
@@ -130,8 +130,6 @@ class RNNEncoder(ReadingEncoder):
     def advance(self, data: SequenceData, memory: Tensor | None) -> tuple[Encoding, Tensor | None]:
         if self.direction != "causal" or self.lag:
             raise ValueError(f"{self!r} sees steps that have not come yet; use direction='causal' without a lag")
-        if self.reader is not None:
-            raise ValueError("RNNEncoder: a read-in looks at whole sequences to see which heads are there")
         assert self.forwards is not None
         below = self.inputs(data)[:, -1]
         parts = 2 if self.cell == "lstm" else 1  # h, and c of an LSTM
