@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from benchmarks.step_time import gflops, ratio
 from latentrnn.inference.families import combiner, markov_scan
-from latentrnn.models.scans import layer_of, run, run_ways
+from latentrnn.models.scans import layer_of, reverse_within, run, run_ways
 
 RESULTS = Path(__file__).resolve().parent / "results"
 WARM_UP = 2
@@ -36,6 +36,7 @@ class Shape:
         cell: "gru", "lstm", "tanh" or "relu".
         rows, steps, channels, hidden: of its inputs and its state.
         both: whether it runs in both directions, over data, which want no gradient.
+        shortest: steps of the shortest row, lengths being spread evenly; None where all rows have all steps.
     """
 
     cell: str
@@ -44,9 +45,19 @@ class Shape:
     channels: int
     hidden: int
     both: bool = False
+    shortest: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.cell}, {self.rows} x {self.steps} x {self.channels}, {self.hidden}" + " x 2" * self.both
+        name = f"{self.cell}, {self.rows} x {self.steps} x {self.channels}, {self.hidden}" + " x 2" * self.both
+        if self.shortest is None:
+            return name
+        return f"{name}, {1 - float(self.lengths().float().mean()) / self.steps:.0%} padding"
+
+    def lengths(self) -> Tensor:
+        """Steps of every row, in no order."""
+        assert self.shortest is not None
+        even = torch.linspace(self.shortest, self.steps, self.rows).round().long()
+        return even[torch.randperm(self.rows, generator=torch.Generator().manual_seed(0))]
 
 
 SHAPES = [
@@ -60,6 +71,11 @@ SHAPES = [
     Shape("gru", 80, 19, 100, 128),
     Shape("gru", 8, 50, 8, 16),
     Shape("gru", 64, 50, 8, 512),
+    Shape("gru", 64, 100, 50, 64, both=True, shortest=40),
+    Shape("gru", 64, 500, 96, 128, both=True, shortest=200),
+    Shape("gru", 256, 45, 182, 64, both=True, shortest=20),
+    Shape("gru", 8, 50, 8, 16, both=True, shortest=20),
+    Shape("relu", 20, 129, 88, 600, both=True, shortest=40),
     Shape("relu", 20, 129, 88, 600),
     Shape("tanh", 64, 100, 8, 64),
     Shape("lstm", 64, 100, 8, 64),
@@ -77,17 +93,24 @@ def modules(shape: Shape) -> tuple[dict[str, Call], list[Tensor]]:
     start = torch.zeros(1, shape.rows, shape.hidden)
     state = (start, start) if shape.cell == "lstm" else start
 
+    lengths = None if shape.shortest is None else shape.lengths()
+    inside = None if lengths is None else (torch.arange(shape.steps) < lengths[:, None]).float().unsqueeze(-1)
+
+    def back(values: Tensor) -> Tensor:
+        return values.flip(1) if lengths is None else reverse_within(values, lengths)
+
     def kernel() -> Tensor:
         ahead = kernels[0](inputs, state)[0]
-        return torch.cat([ahead, kernels[1](inputs.flip(1))[0].flip(1)], -1) if shape.both else ahead
+        found = torch.cat([ahead, back(kernels[1](back(inputs))[0])], -1) if shape.both else ahead
+        return found if inside is None else found * inside
 
     def ours() -> Tensor:
-        return (run_ways(*kernels, inputs, None) if shape.both else run(kernels[0], inputs, state))[0]
+        return (run_ways(*kernels, inputs, lengths) if shape.both else run(kernels[0], inputs, state))[0]
 
     def loop() -> Tensor:
         found = []
         for k, module in enumerate(kernels):
-            steps = inputs.flip(1) if k else inputs
+            steps = back(inputs) if k else inputs
             h = c = start[0]
             outputs = []
             for x in steps.unbind(1):
@@ -97,8 +120,10 @@ def modules(shape: Shape) -> tuple[dict[str, Call], list[Tensor]]:
                     cells = {"gru": torch.gru_cell, "tanh": torch.rnn_tanh_cell, "relu": torch.rnn_relu_cell}
                     h = cells[shape.cell](x, h, *layer_of(module, 0))
                 outputs.append(h)
-            found.append(torch.stack(outputs[::-1] if k else outputs, 1))
-        return torch.cat(found, -1)
+            whole = torch.stack(outputs, 1)
+            found.append(back(whole) if k else whole)
+        together = torch.cat(found, -1)
+        return together if inside is None else together * inside
 
     wanted = [p for module in kernels for p in module.parameters()]
     return {"ours": ours, "kernel": kernel, "loop": loop}, [*wanted, inputs] if inputs.requires_grad else wanted
