@@ -92,36 +92,37 @@ def innovations(y: torch.Tensor, size: Size) -> Any:
     return data, model, lr.Guide(model, encoder=lr.RNNEncoder(size.encoder))
 
 
-def contestants(shape: str) -> tuple[Any, dict[str, Step]]:
-    """Ours for a shape, and the steps of its rivals by name."""
+def ours(shape: str) -> Any:
+    """Ours for a shape: data, model and guide."""
+    torch.manual_seed(0)
+    return deep_markov(*chorales(), 100, 100, 200, 600) if shape == JSB else innovations(counts(shape), SIZES[shape])
+
+
+def counts(shape: str) -> torch.Tensor:
+    """Counts without structure for one of the sizes."""
+    size = SIZES[shape]
+    return torch.poisson(torch.full((size.sequences, size.steps, size.channels), 0.15))
+
+
+def rivals_of(shape: str) -> dict[str, Step]:
+    """The steps of the rivals for a shape, by name."""
     torch.manual_seed(0)
     references = reference("plain_torch")
     if shape == JSB:
         y, lengths = chorales()
-        ours = deep_markov(y, lengths, 100, 100, 200, 600)
-        rivals: dict[str, Step] = {"plain torch": DeepMarkov(y, lengths, 100, 100, 200, 600).step}
-        rivals["per-step Pyro"] = PerStep(DeepMarkov(y, lengths, 100, 100, 200, 600)).step
+        found: dict[str, Step] = {"plain torch": DeepMarkov(y, lengths, 100, 100, 200, 600).step}
+        found["per-step Pyro"] = PerStep(DeepMarkov(y, lengths, 100, 100, 200, 600)).step
         if references is not None:
-            rivals["reference"] = references.DeepMarkov().step
+            found["reference"] = references.DeepMarkov().step
         if (others := reference("per_step_pyro")) is not None:
-            rivals["per-step reference"] = others.PerStepDeepMarkov().step
-        return ours, rivals
+            found["per-step reference"] = others.PerStepDeepMarkov().step
+        return found
     size = SIZES[shape]
-    y = torch.poisson(torch.full((size.sequences, size.steps, size.channels), 0.15))
-    plain = Innovations(y, size.hidden, size.encoder, size.inputs, size.initial, size.factors)
-    rivals = {"plain torch": plain.step}
+    sizes = size.hidden, size.encoder, size.inputs, size.initial, size.factors
+    found = {"plain torch": Innovations(counts(shape), *sizes).step}
     if references is not None:
-        rivals["reference"] = references.Innovations(
-            size.sequences,
-            size.steps,
-            size.channels,
-            size.hidden,
-            size.encoder,
-            size.inputs,
-            size.initial,
-            size.factors,
-        ).step
-    return innovations(y, size), rivals
+        found["reference"] = references.Innovations(size.sequences, size.steps, size.channels, *sizes).step
+    return found
 
 
 def reference(name: str) -> ModuleType | None:
@@ -147,7 +148,7 @@ class Paired(lr.AdamW):
         def others(*_: Any) -> None:
             now = clock()
             seconds["ours"].append(now - last[0])
-            rivals.append(rivals.pop(0))  # none is always the first after ours
+            rivals[:] = [*rivals[1:], *rivals[:1]]  # none is always the first after ours
             for name, step in rivals:
                 before = clock()
                 step()
@@ -167,7 +168,7 @@ def clock() -> float:
 
 def measure(shape: str, steps: int) -> dict[str, np.ndarray]:
     """Seconds of each step by contestant."""
-    (data, model, guide), rivals = contestants(shape)
+    (data, model, guide), rivals = ours(shape), rivals_of(shape)
     seconds: dict[str, list[float]] = {name: [] for name in ("ours", *rivals)}
     optimiser = Paired(rivals=tuple(rivals.items()), seconds=tuple(seconds.items()))
     lr.fit(model, guide, data, steps=steps + WARM_UP, batch_size=len(data), optimiser=optimiser, progress=False)
