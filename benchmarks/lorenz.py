@@ -519,7 +519,8 @@ def report(rows: list[list[Row]], seconds: list[float], steps: int, wall: float,
         f"bands. The model: {len(seconds)} fits of {steps} steps, {statistics.mean(seconds):.0f} s of one core each on "
         "average; none dropped.",
         "Its structure was chosen among six that were tried once each, with seed 0, in at most 7000 steps, on these",
-        "very trials, and the number of its steps after fits of 8000 and 16,000, by the bands' coverage. Where the effective sample size is small the exact posterior is better still than the smoother.",
+        "very trials, and so was the number of steps, after fits of 8000 and 16,000, by the bands' coverage. Where",
+        "the effective sample size is small the exact posterior is better still than the smoother.",
         f"torch {torch.__version__}, numpy {np.__version__}, scipy {scipy.__version__}, elephant {elephant}, latentrnn "
         f"{lr.__version__}, {platform.machine()}, {wall:.0f} s in {processes} processes.",
     ]

@@ -272,7 +272,7 @@ class SequenceData:
         if not self.padded:
             return None
         there = np.arange(self.num_steps) < self.host_lengths[:, None]
-        return torch.from_numpy(np.flatnonzero(there)).to(self.device)
+        return torch.from_numpy(np.flatnonzero(there)).to(self.device, non_blocking=True)
 
     @cached_property
     def facts(self) -> Facts:
@@ -291,13 +291,16 @@ class SequenceData:
         return self.facts.whole(name, mask, look)
 
     def has(self, name: str) -> Tensor | None:
-        """Which sequences have a head: those of its session, (sequence,); None where it belongs to all sessions."""
+        """Which sequences have a head: those of its session, (sequence,); None where it belongs to all sessions.
+
+        Where nobody knows the sequences' sessions, those in which something of it is seen.
+        """
         session = self.spec.heads[name].session
         if session is None:
             return None
-        if self.around is None or self.sessions is None:  # of a session something is seen, and of another one nothing
+        if self.sessions is None:
             return self.masks[name].flatten(1).any(1)
-        return torch.tensor([own == session for own in self.sessions], device=self.device)
+        return torch.tensor([own == session for own in self.sessions]).to(self.device, non_blocking=True)
 
     @property
     def remembered(self) -> Mapping[str, Tensor] | None:

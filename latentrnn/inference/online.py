@@ -44,10 +44,12 @@ class OnlineFilter:
         proposal: "prior", or "guide".
         seed: of every random number.
         check: whether observations are checked against their family's support.
+        session: that the sequence belongs to, where an encoder reads in the heads of several.
 
     Raises:
         ValueError: a model that looks ahead or remembers without bound (`BidirectionalRNN`, `CausalAttention`), a head
-            that depends on the states of earlier steps, an encoder that is not causal, or a family without steps.
+            that depends on the states of earlier steps, an encoder that is not causal, a family without steps, or an
+            unknown session.
 
     References:
         Gordon, Salmond, Smith. Novel approach to nonlinear/non-Gaussian Bayesian state estimation. 1993.
@@ -61,6 +63,7 @@ class OnlineFilter:
         proposal: str = "prior",
         seed: int = 0,
         check: bool = True,
+        session: str | None = None,
     ) -> None:
         if proposal not in ("prior", "guide"):
             raise ValueError(f"OnlineFilter: proposal must be 'prior' or 'guide'; found {proposal!r}")
@@ -84,7 +87,10 @@ class OnlineFilter:
         missing = dict.fromkeys(self.heads, True)
         if self.guided and self.guide.encoder is not None:
             missing |= self.guide.encoder.follow()
-        self.stream = Stream(self.model.spec, missing, self._memory(), dtype)
+        sessions = sorted({head.session for head in self.model.spec.heads.values() if head.session is not None})
+        if session is not None and session not in sessions:
+            raise ValueError(f"OnlineFilter: unknown session {session!r}; the model has {sessions}")
+        self.stream = Stream(self.model.spec, missing, self._memory(), dtype, session)
         self.feeding = [name for name, head in self.heads.items() if head.feedback is not None]
         self.pasts: dict[str, Tensor | None] = dict.fromkeys(self.heads)
         self.histories = {

@@ -28,10 +28,13 @@ class Stream:
         missing: heads of which entries may be missing.
         memory: steps before the present one that are kept.
         dtype: of observations and covariates.
+        session: that the sequence belongs to, where there are several and it is known.
     """
 
-    def __init__(self, spec: DataSpec, missing: Mapping[str, bool], memory: int, dtype: torch.dtype) -> None:
-        self.spec, self.size, self.dtype = spec, memory + 1, dtype
+    def __init__(
+        self, spec: DataSpec, missing: Mapping[str, bool], memory: int, dtype: torch.dtype, session: str | None = None
+    ) -> None:
+        self.spec, self.size, self.dtype, self.session = spec, memory + 1, dtype, session
         self.heads = {name: head for name, head in spec.heads.items() if name in missing}
         heads = {n: dataclasses.replace(h, clock=1, missing=missing[n]) for n, h in self.heads.items()}
         self._spec = dataclasses.replace(spec, heads=heads)
@@ -152,6 +155,7 @@ class Stream:
             num_steps=steps,
             host_lengths=lengths,
             host_context=np.zeros(1, dtype=np.int64),
+            sessions=None if self.session is None else (self.session,),
         )
         return self._windows[steps]
 

@@ -249,8 +249,10 @@ def _template(batches: Sequence[SequenceData]) -> SequenceData:
     """Return a batch of which all that the host decides by is true of every member."""
     first = batches[0]
     complete = {name: all(batch.complete(name) for batch in batches) for name in first.observations}
+    sessions = first.sessions if all(batch.sessions == first.sessions for batch in batches) else None
     # the host asks whether there is context at all; how much a member has is in its tensors
-    template = dataclasses.replace(first, host_context=np.maximum.reduce([batch.host_context for batch in batches]))
+    context = np.maximum.reduce([batch.host_context for batch in batches])
+    template = dataclasses.replace(first, host_context=context, sessions=sessions)
     template.facts.complete.update(complete)
     return template
 

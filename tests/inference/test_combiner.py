@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import latentrnn as lr
-from latentrnn.inference.families import combiner
 from latentrnn.inference.families.combiner import combiner_scan
 from latentrnn.inference.families.markov import MarkovPath
+from latentrnn.models.scans import ragged
 from tests.registry import OBSERVATIONS, make_data, make_model, shake
 
 CASES = {
@@ -18,6 +18,8 @@ CASES = {
     "several steps": ((), 4, None),
     "padding": ((), 4, (4, 2, 1)),
     "samples, padding": ((2, 2), 3, (1, 3, 2)),
+    "a sequence without steps": ((), 3, (3, 0, 2)),
+    "no steps at all": ((2,), 3, (0, 0, 0)),
 }
 every_case = pytest.mark.parametrize("case", CASES)
 
@@ -26,7 +28,7 @@ every_case = pytest.mark.parametrize("case", CASES)
 def padding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that have ended leave the loop on a CPU, and stay in it on a GPU."""
     if request.param == "rows stay":
-        monkeypatch.setattr(combiner, "order_of", lambda valid, shape: None)
+        monkeypatch.setattr(ragged, "order_of", lambda valid, shape: None)
 
 
 def arguments(case: str) -> tuple[tuple[Tensor, ...], Tensor, Tensor | None]:
@@ -74,6 +76,7 @@ def test_values_and_gradients_are_those_of_the_formula(case: str) -> None:
     weights = [torch.randn(noise.shape, generator=generator, dtype=torch.float64) for _ in range(2)]
     for chosen in ([0], [1], [0, 1]):  # gradients into the draw alone, into the scales alone, into both
         totals = [sum((weights[k] * results[k]).sum() for k in chosen) for results in (found, expected)]
+        totals = [total + 0.0 * sum(w.sum() for w in wanted) for total in totals]  # where there are no steps at all
         gradients = [torch.autograd.grad(total, wanted, retain_graph=True, allow_unused=True) for total in totals]
         for own, other in zip(*gradients, strict=True):
             assert other is not None or own is None or not own.any()

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.families import markov_scan as markov_scan_room
 from latentrnn.inference.families.markov import MarkovPath
 from latentrnn.inference.families.markov_scan import MarkovWeights, markov_scan
+from latentrnn.models.scans import ragged
 from tests.registry import OBSERVATIONS, make_data, make_model, shake
 
 CASES = {
@@ -18,6 +18,8 @@ CASES = {
     "padding": ((), 4, (4, 2, 1)),
     "samples": ((2,), 3, None),
     "samples, padding": ((2, 2), 3, (1, 3, 2)),
+    "a sequence without steps": ((), 3, (3, 0, 2)),
+    "no steps at all": ((2,), 3, (0, 0, 0)),
     "a mixing of each step": ((), 4, None),
     "a mixing of each step, samples, padding": ((2,), 3, (1, 3, 2)),
 }
@@ -28,7 +30,7 @@ every_case = pytest.mark.parametrize("case", CASES)
 def padding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that have ended leave the loop on a CPU, and stay in it on a GPU."""
     if request.param == "rows stay":
-        monkeypatch.setattr(markov_scan_room, "order_of", lambda valid, shape: None)
+        monkeypatch.setattr(ragged, "order_of", lambda valid, shape: None)
 
 
 def arguments(case: str) -> tuple[tuple[Tensor, ...], Tensor, Tensor | None]:
@@ -81,6 +83,7 @@ def test_values_and_gradients_are_those_of_the_formula(case: str) -> None:
         torch.testing.assert_close(own, other, rtol=0, atol=1e-12)
     for chosen in ([0], [1], [0, 1]):  # gradients into the draw alone, into the scales alone, into both
         totals = [sum((weights[k] * results[k]).sum() for k in chosen) for results in (found, expected)]
+        totals = [total + 0.0 * sum(w.sum() for w in wanted) for total in totals]  # where there are no steps at all
         gradients = [torch.autograd.grad(total, wanted, retain_graph=True, allow_unused=True) for total in totals]
         for own, other in zip(*gradients, strict=True):
             assert other is not None or own is None or not own.any()

@@ -90,9 +90,12 @@ def batch(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData, proposal:
         return ParticleFilter(course, PARTICLES, 1, proposals=proposals, masks=masks)
 
 
-def compare(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData, proposal: str) -> list[lr.FilteredState]:
+def compare(
+    model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData, proposal: str, **options: Any
+) -> list[lr.FilteredState]:
     whole = batch(model, guide, data, proposal)
-    online = lr.OnlineFilter(lr.Posterior(model, guide, data), num_particles=PARTICLES, proposal=proposal)
+    settings = options | {"num_particles": PARTICLES, "proposal": proposal}
+    online = lr.OnlineFilter(lr.Posterior(model, guide, data), **settings)
     random = bool(model.latent_sites())
     found, total = [], 0.0
     with torch.no_grad(), torch.random.fork_rng():
@@ -151,6 +154,25 @@ def test_a_read_in_reads_every_step() -> None:
     guide = lr.Guide(model, encoder=lr.RNNEncoder(3, direction="causal", mask_input=True, read_in=4)).double()
     shake(guide)
     compare(model, guide, data, "guide")
+
+
+def test_a_stream_belongs_to_a_session_even_while_it_shows_nothing() -> None:
+    rng = np.random.default_rng(0)
+    counts = {"one": rng.poisson(1.0, (1, LENGTH, 3)).astype(float), "two": rng.poisson(2.0, (1, LENGTH, 2))}
+    counts["one"][0, 2:4] = np.nan
+    parts = {name: lr.SequenceData.from_arrays({"y": values}, dtype=torch.float64) for name, values in counts.items()}
+    joined = lr.SequenceData.join(parts)
+    heads = lr.per_session(joined.spec, {"y": lr.Poisson()})
+    model = lr.LatentRNN(joined.spec, transition=lr.GRU(3), latent=lr.Innovations(2), observations=heads).double()
+    guide = lr.Guide(model, encoder=lr.RNNEncoder(3, direction="causal", read_in=4)).double()
+    shake(model)
+    shake(guide)
+    compare(model, guide, joined.session("one"), "guide", session="one")
+    online = lr.OnlineFilter(lr.Posterior(model, guide, joined), num_particles=2, proposal="guide")
+    with pytest.raises(ValueError, match=r"which one a sequence belongs to; use OnlineFilter\(..., session=name\)"):
+        online.update({"y_one": np.zeros(3)})
+    with pytest.raises(ValueError, match=r"unknown session 'three'; the model has \['one', 'two'\]"):
+        lr.OnlineFilter(lr.Posterior(model, guide, joined), session="three")
 
 
 @pytest.mark.parametrize("steps", [1, 2])

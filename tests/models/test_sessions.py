@@ -148,7 +148,7 @@ def test_an_absent_session_is_not_an_average_one(joint: tuple) -> None:
         assert not torch.equal(encoder(data).steps, encoder(part).steps)
         # the control: an a of nothing but average values is read
         average = part.masks["heldin_a"] | part.valid[..., None]
-        present = dataclasses.replace(part, masks={**part.masks, "heldin_a": average})
+        present = dataclasses.replace(part, masks={**part.masks, "heldin_a": average}, sessions=None)
         assert not torch.allclose(encoder(present).steps, before.steps)
         for parameter in encoder.reader.maps["heldin_a"].parameters():
             parameter.sub_(1.0)

@@ -96,7 +96,7 @@ class RNNEncoder(ReadingEncoder):
         else:
             ahead = self._ahead(self.forwards, inputs, data)
             if self.backwards is None:
-                steps = ends = ahead
+                steps = ahead
             else:
                 behind, first = run_ways(None, self.backwards, inputs, lengths)
                 steps = torch.cat([ahead, behind[:, : data.num_steps]], -1)
@@ -130,6 +130,12 @@ class RNNEncoder(ReadingEncoder):
     def advance(self, data: SequenceData, memory: Tensor | None) -> tuple[Encoding, Tensor | None]:
         if self.direction != "causal" or self.lag:
             raise ValueError(f"{self!r} sees steps that have not come yet; use direction='causal' without a lag")
+        several = any(data.spec.heads[name].session is not None for name in self.visible)
+        if self.reader is not None and several and data.sessions is None:
+            raise ValueError(
+                "RNNEncoder: a read-in of several sessions needs to know which one a sequence belongs to; use "
+                "OnlineFilter(..., session=name)"
+            )
         assert self.forwards is not None
         below = self.inputs(data)[:, -1]
         parts = 2 if self.cell == "lstm" else 1  # h, and c of an LSTM

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from latentrnn.inference.families.family import SMALLEST_SCALE, START_SCALE, positive, start_small
 from latentrnn.inference.families.markov import Markov, MarkovStep
 from latentrnn.models.latents import LatentSite
-from latentrnn.models.scans import Entries, Order, again, among, by_hand, order_of, wanted
+from latentrnn.models.scans import Entries, again, among, by_hand, wanted
 
 _SHIFT = math.log(math.expm1(START_SCALE))  # as in `positive`
 
@@ -100,10 +100,10 @@ def combiner_scan(
     inputs = (start.expand(*noise.shape[:-2], -1), features, noise, valid, recurrent, bias, out, out_bias)
     if not by_hand():
         return _reference(*inputs)
-    order = order_of(valid, noise.shape[:-2])
+    entries = Entries(valid, noise.shape[:-2], noise.shape[-2])
     if wanted(start, features, recurrent, bias, out, out_bias):
-        return _CombinerScan.apply(order, *inputs)
-    z, scale, _ = _forward(order, *inputs, keep=False)
+        return _CombinerScan.apply(entries, *inputs)
+    z, scale, _ = _forward(entries, *inputs, keep=False)
     return z, scale
 
 
@@ -133,7 +133,7 @@ def _reference(
 
 
 def _forward(
-    order: Order | None,
+    entries: Entries,
     start: Tensor,
     features: Tensor,
     noise: Tensor,
@@ -148,13 +148,11 @@ def _forward(
     """Return z, s and, to keep, tanh(...) as `Entries` want it."""
     shape, (steps, dim), hidden = noise.shape[:-2], noise.shape[-2:], recurrent.shape[0]
     rows = shape.numel()
-    entries = Entries(rows, steps, order)
     # transposed copies: the product of a few rows with a matrix as it lies is a quarter to a third faster
     into, onto = recurrent.t().contiguous(), (0.5 * out).t().contiguous()
     shift = torch.cat([out_bias[:dim], out_bias[dim:] + _SHIFT])
-    f_steps = entries.views(entries.take(features.expand(*shape, steps, hidden).reshape(rows, steps, hidden)))
-    white = noise.reshape(rows, steps, dim)
-    drawn = entries.take(white)
+    f_steps = entries.views(entries.take(features.expand(*shape, steps, hidden)))
+    drawn = entries.take(noise)
 
     path, scale = entries.empty(noise, dim), entries.empty(noise, dim)
     kept = entries.empty(noise, hidden) if keep else None
@@ -173,18 +171,17 @@ def _forward(
         torch._C._nn.softplus(raw, out=s_t)  # type: ignore[call-arg]
         s_t.add_(SMALLEST_SCALE)
         z = torch.addcmul(loc, s_t, noise_t, out=z_t)
-    found = entries.put(path, white).reshape(noise.shape), entries.put(scale, 1.0).reshape(noise.shape)
-    if valid is not None and order is None:
-        told = valid.unsqueeze(-1)
-        found = torch.where(told, found[0], noise), torch.where(told, found[1], 1.0)
-    return *found, kept
+        if entries.inside is not None:
+            torch.where(entries.inside[t], z, noise_t, out=z_t)
+    found = entries.put(path, noise.reshape(rows, steps, dim)), entries.put(scale, 1.0)
+    return found[0].reshape(noise.shape), found[1].reshape(noise.shape), kept
 
 
 class _CombinerScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, order: Order | None, *inputs: Any) -> tuple[Tensor, Tensor]:
-        z, scale, units = _forward(order, *inputs, keep=True)
-        ctx.order = order
+    def forward(ctx: Any, entries: Entries, *inputs: Any) -> tuple[Tensor, Tensor]:
+        z, scale, units = _forward(entries, *inputs, keep=True)
+        ctx.entries = entries
         ctx.save_for_backward(*inputs, z, scale, units)
         ctx.set_materialize_grads(False)
         return z, scale
@@ -194,18 +191,11 @@ class _CombinerScan(torch.autograd.Function):
         *inputs, z, scale, units = ctx.saved_tensors
         if torch.is_grad_enabled():
             return (None, *again(_reference, inputs, ctx.needs_input_grad[1:], gradients))
-        start, features, noise, valid, recurrent, _, out, _ = inputs
+        start, features, noise, _, recurrent, _, out, _ = inputs
         shape, (steps, dim), hidden = noise.shape[:-2], noise.shape[-2:], recurrent.shape[0]
-        rows, order = shape.numel(), ctx.order
-        entries = Entries(rows, steps, order)
-
-        def take(values: Tensor) -> Tensor:
-            return entries.take(values.reshape(rows, steps, dim))
-
-        if valid is not None and order is None:  # neither depends on anything in padding
-            gradients = tuple(None if g is None else g * valid.unsqueeze(-1) for g in gradients)
-        z, scale, noise = (take(part) for part in (z, scale, noise))
-        from_z, from_scale = (None if g is None else take(g) for g in gradients)
+        rows, entries = shape.numel(), ctx.entries
+        z, scale, noise = (entries.take(part) for part in (z, scale, noise))
+        from_z, from_scale = (entries.take_gradient(gradient) for gradient in gradients)
         half = 0.5 * out
 
         # d softplus(r) / dr = sigmoid(r) = 1 - exp(-softplus(r))
@@ -231,11 +221,12 @@ class _CombinerScan(torch.autograd.Function):
             torch.ops.aten.tanh_backward.grad_input(to_x_steps[t], units_steps[t], grad_input=within)
             if t:
                 entries.come_back(loc_steps[t - 1], ahead[t - 1], within, recurrent)
-        to_start = entries.at_start(inner_steps[0] @ recurrent).view(*shape, dim)
+        first = inner_steps[0] @ recurrent if inner_steps else noise.new_empty(0, dim)  # where no row has a step
+        to_start = entries.at_start(first).view(*shape, dim)
 
         before = entries.before(entries.start(start.reshape(rows, dim)), z)
         flat, within = both.reshape(-1, 2 * dim), inner.reshape(-1, hidden)
-        f = entries.take(features.expand(*shape, steps, hidden).reshape(rows, steps, hidden))
+        f = entries.take(features.expand(*shape, steps, hidden))
         to_out = 0.5 * (flat.t() @ (units + f).reshape(-1, hidden))
         to_features = entries.put(to_x, 0.0).reshape(*shape, steps, hidden).sum_to_size(features.shape)
         to_weights = within.t() @ before, within.sum(0), to_out, flat.sum(0)

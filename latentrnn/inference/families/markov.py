@@ -99,6 +99,7 @@ class MarkovStep(nn.Module):
     """One step of one site."""
 
     map: nn.Module  # from an encoder's features to the numbers of a step
+    place: Tensor
 
     def __init__(
         self,
@@ -116,6 +117,7 @@ class MarkovStep(nn.Module):
         self.out = nn.Linear(hidden_size, 2 * site.dim, bias=False)
         self.dynamics = nn.Parameter(torch.zeros(site.dim, site.dim))
         self.noise = noise
+        self.register_buffer("place", None if noise is not None else _triangle(site.dim), persistent=False)
         self.first = None if start is None else nn.Parameter(torch.zeros(site.dim, start.dim))
         self.reset_parameters()
 
@@ -150,10 +152,8 @@ class MarkovStep(nn.Module):
         """Return M, (dim, dim), or M_t, (..., dim, dim), given the third of the parts."""
         if self.noise is not None:
             return self.noise.matrix()
-        rows, columns = torch.tril_indices(self.dim, self.dim, -1, device=below.device)
-        place = F.one_hot(rows * self.dim + columns, self.dim**2).to(below.dtype)
-        identity = torch.eye(self.dim, dtype=below.dtype, device=below.device)
-        return (below @ place).unflatten(-1, (self.dim, self.dim)) + identity
+        ends = below.new_tensor([0.0, 1.0]).expand(*below.shape[:-1], 2)
+        return torch.cat([below, ends], -1).index_select(-1, self.place).unflatten(-1, (self.dim, self.dim))
 
     def forward(self, z: Tensor, e_t: Tensor, rest_t: Tensor) -> tuple[Tensor, Tensor]:
         """Return m_t and s_t, (..., dim) each, given z_{t-1} and what the encoder says of step t."""
@@ -165,6 +165,14 @@ class MarkovStep(nn.Module):
         mixing = self.mixing(self.parts(numbers)[2])
         weights = MarkovWeights(self.recurrent.weight, self.dynamics, self.out.weight, mixing)
         return markov_scan(start, numbers[..., : self.hidden_size + 2 * self.dim], noise, valid, weights)
+
+
+def _triangle(dim: int) -> Tensor:
+    """Return for each entry of a unit lower triangular matrix where it lies among those below the diagonal, 0 and 1."""
+    rows, columns = torch.tril_indices(dim, dim, -1)
+    place = torch.full((dim, dim), len(rows))
+    place[rows, columns] = torch.arange(len(rows))
+    return place.fill_diagonal_(len(rows) + 1).flatten()
 
 
 class MarkovPath(TorchDistribution):

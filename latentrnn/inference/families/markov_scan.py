@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentrnn.inference.families.family import SMALLEST_SCALE, START_SCALE, positive
-from latentrnn.models.scans import Entries, Order, again, among, by_hand, order_of, wanted
+from latentrnn.models.scans import Entries, again, among, by_hand, wanted
 
 _SHIFT = math.log(math.expm1(START_SCALE))  # as in `positive`
 
 
 class MarkovWeights(NamedTuple):
-    """What the steps share.
+    """The weights of all steps.
 
     Attributes:
         recurrent: W, (hidden, dim).
@@ -39,15 +39,15 @@ def markov_scan(
 
         x_t = tanh(W z_{t-1} + e_t),  s_t = softplus(C x_t + r_t),  z_t = A z_{t-1} + B x_t + l_t + M_t (s_t * noise_t)
 
-    The loop keeps x, z and s alone. Its backward multiplies by the transposed weights step by step, and takes their
-    gradients for all steps in one product each.
+    The loop keeps x, z and s alone. Its backward multiplies by the transposed weights step by step, and takes the
+    gradient of what the steps share for all of them in one product each.
 
     Args:
         start: z_0, (..., dim).
         numbers: [e_t, l_t, r_t], (..., time, hidden + 2 dim); leading axes broadcast against those of `noise`.
         noise: (..., time, dim), standard normal; no gradient goes to it. In padding z_t is the noise itself, s_t one.
         valid: (sequence, time), False in padding; None where there is none.
-        weights: what the steps share.
+        weights: of all steps.
 
     Returns:
         z_{1:T} and s_{1:T}, (..., time, dim) each.
@@ -58,10 +58,10 @@ def markov_scan(
     inputs = (start, numbers, noise, valid, *weights)
     if not by_hand():
         return _reference(*inputs)
-    order = order_of(valid, noise.shape[:-2])
+    entries = Entries(valid, noise.shape[:-2], noise.shape[-2])
     if wanted(start, numbers, *weights):
-        return _MarkovScan.apply(order, *inputs)
-    z, scale, _ = _forward(order, *inputs, keep=False)
+        return _MarkovScan.apply(entries, *inputs)
+    z, scale, _ = _forward(entries, *inputs, keep=False)
     return z, scale
 
 
@@ -101,13 +101,12 @@ def _mixing_steps(entries: Entries, mixing: Tensor, shape: torch.Size) -> list[T
     """Return the M_t of every step, (row, dim, dim), where each has its own."""
     if mixing.dim() == 2:
         return None
-    flat = mixing.flatten(-2).expand(*shape, mixing.shape[-3], -1)
-    steps = entries.views(entries.take(flat.reshape(entries.rows, *flat.shape[-2:])))
+    steps = entries.views(entries.take(mixing.flatten(-2).expand(*shape, mixing.shape[-3], -1)))
     return [step.unflatten(-1, mixing.shape[-2:]) for step in steps]
 
 
 def _forward(
-    order: Order | None,
+    entries: Entries,
     start: Tensor,
     numbers: Tensor,
     noise: Tensor,
@@ -122,27 +121,22 @@ def _forward(
     """Return z, s and, to keep, x as `Entries` want it."""
     shape, (steps, dim), hidden = noise.shape[:-2], noise.shape[-2:], recurrent.shape[0]
     rows = shape.numel()
-    entries = Entries(rows, steps, order)
     # transposed copies: the product of a few rows with a matrix as it lies is a quarter to a third faster
     into = torch.cat([recurrent, dynamics]).t().contiguous()
     onto, mix = out.t().contiguous(), mixing.t().contiguous() if mixing.dim() == 2 else mixing
     mix_steps = _mixing_steps(entries, mixing, shape)
 
-    told = entries.take(numbers.expand(*shape, steps, -1).reshape(rows, steps, -1))
-    first, raw = told.split([hidden + dim, dim], -1)
-    white = noise.reshape(rows, steps, dim)
-    drawn = entries.take(white)
+    first, raw = entries.take(numbers.expand(*shape, steps, -1)).split([hidden + dim, dim], -1)
+    drawn = entries.take(noise)
     path, scale = entries.empty(noise, dim), entries.empty(noise, dim)
     x = entries.empty(noise, hidden) if keep else None
     x_steps = None if x is None else entries.views(x)
     pre, both, mixed = (noise.new_empty(rows, size) for size in (hidden + dim, 2 * dim, dim))
-    pre_x, pre_loc, both_loc, both_raw = pre[:, :hidden], pre[:, hidden:], both[:, :dim], both[:, dim:]
-
     z = entries.start(start.reshape(rows, dim))
     parts = (path, scale, drawn, first, raw + _SHIFT, SMALLEST_SCALE * drawn)
     steps_of = zip(*(entries.views(part) for part in parts), strict=True)
     for t, (z_t, s_t, noise_t, first_t, raw_t, floor_t) in enumerate(steps_of):
-        if len(z) > len(z_t):
+        if t == 0 or len(z) > len(z_t):
             z, pre, both, mixed = (among(part, z_t) for part in (z, pre, both, mixed))
             pre_x, pre_loc, both_loc, both_raw = pre[:, :hidden], pre[:, hidden:], both[:, :dim], both[:, dim:]
         torch.mm(z, into, out=pre)
@@ -157,19 +151,18 @@ def _forward(
             z = torch.addmm(pre_loc, mixed, mix, out=z_t)
         else:
             z = torch.add(pre_loc, torch.bmm(mix_steps[t], mixed.unsqueeze(-1)).squeeze(-1), out=z_t)
+        if entries.inside is not None:
+            torch.where(entries.inside[t], z, noise_t, out=z_t)
     scale += SMALLEST_SCALE
-    found = entries.put(path, white).reshape(noise.shape), entries.put(scale, 1.0).reshape(noise.shape)
-    if valid is not None and order is None:
-        there = valid.unsqueeze(-1)
-        found = torch.where(there, found[0], noise), torch.where(there, found[1], 1.0)
-    return *found, x
+    found = entries.put(path, noise.reshape(rows, steps, dim)), entries.put(scale, 1.0)
+    return found[0].reshape(noise.shape), found[1].reshape(noise.shape), x
 
 
 class _MarkovScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, order: Order | None, *inputs: Any) -> tuple[Tensor, Tensor]:
-        z, scale, x = _forward(order, *inputs, keep=True)
-        ctx.order = order
+    def forward(ctx: Any, entries: Entries, *inputs: Any) -> tuple[Tensor, Tensor]:
+        z, scale, x = _forward(entries, *inputs, keep=True)
+        ctx.entries = entries
         ctx.save_for_backward(*inputs, z, scale, x)
         ctx.set_materialize_grads(False)
         return z, scale
@@ -179,18 +172,11 @@ class _MarkovScan(torch.autograd.Function):
         *inputs, z, scale, x = ctx.saved_tensors
         if torch.is_grad_enabled():
             return (None, *again(_reference, inputs, ctx.needs_input_grad[1:], gradients))
-        start, numbers, noise, valid, recurrent, dynamics, out, mixing = inputs
+        start, numbers, noise, _, recurrent, dynamics, out, mixing = inputs
         shape, (steps, dim), hidden = noise.shape[:-2], noise.shape[-2:], recurrent.shape[0]
-        rows, order = shape.numel(), ctx.order
-        entries = Entries(rows, steps, order)
-
-        def take(values: Tensor) -> Tensor:
-            return entries.take(values.reshape(rows, steps, dim))
-
-        if valid is not None and order is None:  # nothing that is asked for depends on what is in padding
-            gradients = tuple(None if g is None else g * valid.unsqueeze(-1) for g in gradients)
-        z, scale, noise = (take(part) for part in (z, scale, noise))
-        from_z, from_scale = (None if g is None else take(g) for g in gradients)
+        rows, entries = shape.numel(), ctx.entries
+        z, scale, noise = (entries.take(part) for part in (z, scale, noise))
+        from_z, from_scale = (entries.take_gradient(gradient) for gradient in gradients)
         back = torch.cat([recurrent, dynamics])
 
         # d softplus(r) / dr = sigmoid(r) = 1 - exp(-softplus(r))
@@ -200,13 +186,14 @@ class _MarkovScan(torch.autograd.Function):
         ahead = entries.views(torch.zeros_like(z) if from_z is None else from_z)
         mix_steps = _mixing_steps(entries, mixing, shape)
 
-        total = entries.empty(noise, hidden + 2 * dim)  # of numbers; beside it nothing is written
+        total = entries.empty(noise, hidden + 2 * dim)  # the gradient of numbers, whose parts are written in place
         inner, loc, raw = (entries.views(part) for part in total.split([hidden, dim, dim], -1))
         towards_z, towards_x = (entries.views(part) for part in (total[..., : hidden + dim], total[..., hidden:]))
         x_steps = entries.views(x)
         drawn, from_x = noise.new_empty(rows, dim), noise.new_empty(rows, hidden)
-        loc[-1].copy_(ahead[-1])
         for t in range(len(ahead) - 1, -1, -1):
+            if t + 1 == len(ahead):
+                loc[t].copy_(ahead[t])
             mixed, towards = among(drawn, loc[t]), among(from_x, loc[t])
             if mix_steps is None:
                 torch.mm(loc[t], mixing, out=mixed)
@@ -220,7 +207,8 @@ class _MarkovScan(torch.autograd.Function):
             torch.ops.aten.tanh_backward.grad_input(towards, x_steps[t], grad_input=inner[t])
             if t:
                 entries.come_back(loc[t - 1], ahead[t - 1], towards_z[t], back)
-        to_start = entries.at_start(towards_z[0] @ back).view(*shape, dim)
+        first = towards_z[0] @ back if towards_z else noise.new_empty(0, dim)  # where no row has a step
+        to_start = entries.at_start(first).view(*shape, dim)
 
         flat = total.reshape(-1, hidden + 2 * dim)
         before = entries.before(entries.start(start.reshape(rows, dim)), z)

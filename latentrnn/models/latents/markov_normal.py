@@ -157,5 +157,5 @@ class MarkovNormalPath(TorchDistribution):
         loc = self.transition.step(previous, drive)
         scale = self.latent.noise_scale(loc).expand_as(loc)
         entries = (-0.5 * ((z - loc) / scale) ** 2 - scale.log()).sum(-1)
-        padding = torch.where(self.data.valid.unsqueeze(-1), 0.0, -0.5 * value**2).sum((-2, -1))
-        return padding.index_add(-1, inside // value.shape[-2], entries) - constant
+        padding = torch.where(self.data.valid, 0.0, -0.5 * (value**2).sum(-1))
+        return padding.flatten(-2).index_copy(-1, inside, entries).view_as(padding).sum(-1) - constant

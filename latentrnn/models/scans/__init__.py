@@ -15,6 +15,4 @@ from latentrnn.models.scans.library import run_ways as run_ways
 from latentrnn.models.scans.members import of_members as of_members
 from latentrnn.models.scans.members import together as together
 from latentrnn.models.scans.ragged import Entries as Entries
-from latentrnn.models.scans.ragged import Order as Order
-from latentrnn.models.scans.ragged import order_of as order_of
 from latentrnn.models.scans.vanilla import vanilla_scan as vanilla_scan

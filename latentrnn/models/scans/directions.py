@@ -56,7 +56,8 @@ def ends_of(outputs: Tensor, reverse: Sequence[bool], lengths: Tensor | None) ->
         else:
             last = (lengths - 1).clamp_min(0)[:, None, None].expand(-1, 1, own.shape[-1])
             found.append(own.gather(1, last)[:, 0])
-    return torch.cat(found, -1)
+    ends = torch.cat(found, -1)
+    return ends if lengths is None else torch.where((lengths > 0).unsqueeze(-1), ends, 0.0)
 
 
 class Chunk(NamedTuple):

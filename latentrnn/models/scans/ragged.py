@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from itertools import accumulate, pairwise
 
 import torch
@@ -23,20 +22,20 @@ class Order:
         steps: of the longest row, and of padding.
 
     Attributes:
-        rows, steps: how many there are.
+        rows: how many there are.
         order: the rows by decreasing length, (row,).
         sizes: rows at each step at which there are any.
         starts: entries before each of these steps, and of all.
         index: where an entry lies among all (time, row), (entry,).
         backwards: the same for a direction that runs backwards.
         padding: where among all (time, row) there is no entry.
-        last: the last entry of each row that has any, the rows in this order; it falls.
+        last: the last entry of each row that has any, the rows in this order.
         previous: where what is before an entry lies, after as many places for what is before the first step as there
             are rows, (entry,).
     """
 
     def __init__(self, lengths: Tensor, steps: int) -> None:
-        self.rows, self.steps = len(lengths), steps
+        self.rows = len(lengths)
         order = self.order = torch.argsort(lengths, descending=True, stable=True)
         own = lengths[order]
         step = torch.arange(steps).unsqueeze(-1)
@@ -46,7 +45,8 @@ class Order:
         self.index = (step * self.rows + order)[there]
         self.backwards = ((own - 1 - step) * self.rows + order)[there]
         self.padding = (step * self.rows + order)[~there]
-        self.last = [self.starts[length - 1] + n for n, length in enumerate(own.tolist()) if length]
+        ends = [self.starts[length - 1] + n for n, length in enumerate(own.tolist()) if length]
+        self.last = torch.tensor(ends, dtype=torch.long)
         earlier = torch.tensor([0, *(start + self.rows for start in self.starts[:-2])])
         self.previous = (earlier[: len(self.sizes), None] + torch.arange(self.rows))[there[: len(self.sizes)]]
 
@@ -70,26 +70,43 @@ class Entries:
     """Values of rows at steps as a loop forwards in time wants them: (row, time, size), or, in an order, (entry, size).
 
     Args:
-        rows, steps: how many.
-        order: of the rows, or None.
+        valid: (sequence, time), False in padding; None where there is none.
+        shape: of the rows, (*sample, sequence).
+        steps: how many.
+
+    Attributes:
+        order: of the rows, where they leave when they have ended; else None.
+        inside: by step, (row, 1), where rows stay in padding; else None.
     """
 
-    def __init__(self, rows: int, steps: int, order: Order | None) -> None:
-        self.rows, self.steps, self.order = rows, steps, order
+    def __init__(self, valid: Tensor | None, shape: torch.Size, steps: int) -> None:
+        self.rows, self.steps, self.order = shape.numel(), steps, order_of(valid, shape)
+        self._mask: Tensor | None = None
+        if valid is not None and self.order is None:
+            self._mask = valid.expand(*shape, steps).reshape(self.rows, steps, 1)
+        self.inside = None if self._mask is None else self._mask.unbind(1)
 
     def take(self, values: Tensor) -> Tensor:
-        """Return (row, time, size) as it is wanted."""
+        """Return (*sample, sequence, time, size) as it is wanted."""
+        values = values.reshape(self.rows, self.steps, values.shape[-1])
         if self.order is None:
             return values
         return values.transpose(0, 1).reshape(self.steps * self.rows, -1).index_select(0, self.order.index)
 
+    def take_gradient(self, gradient: Tensor | None) -> Tensor | None:
+        """Return a gradient as it is wanted: none of what is in padding, where nothing is a function of anything."""
+        if gradient is None:
+            return None
+        taken = self.take(gradient)
+        return taken if self._mask is None else taken * self._mask
+
     def put(self, values: Tensor, padding: Tensor | float) -> Tensor:
         """Return what is as it is wanted as (row, time, size), with what stands in padding."""
         if self.order is None:
-            return values
+            return values if self._mask is None else torch.where(self._mask, values, padding)
         size = (self.steps, self.rows, values.shape[-1])
         if isinstance(padding, Tensor):
-            found = padding.transpose(0, 1).reshape(size).clone(memory_format=torch.contiguous_format)
+            found = padding.transpose(0, 1).clone(memory_format=torch.contiguous_format)
         else:
             found = values.new_empty(size)
             found.flatten(0, 1).index_fill_(0, self.order.padding, padding)
@@ -192,9 +209,9 @@ class Ragged(Ways):
 
     def ends(self, course: Tensor) -> Tensor:
         found = self.like.new_zeros(self.rows, self.count * self.hidden)
-        last = torch.tensor(self.order.last, dtype=torch.long)
-        rows = self.order.order[: len(last)]
-        return found.index_copy_(0, rows, torch.cat([own[self.rows :].index_select(0, last) for own in course], -1))
+        rows = self.order.order[: len(self.order.last)]
+        last = torch.cat([own[self.rows :].index_select(0, self.order.last) for own in course], -1)
+        return found.index_copy_(0, rows, last)
 
     def carry(self, to_ends: Tensor | None) -> Tensor:
         self._to_ends = None if to_ends is None else self.by_way(to_ends).index_select(1, self.order.order)
@@ -211,11 +228,12 @@ class Ragged(Ways):
                 torch.index_select(laid[:, k], 0, self._part(index, chunk), out=own)
         if self._to_ends is None:
             return
-        # the rows that end here: those that come first in the order end last
-        start, last = self.order.starts[chunk.first], self.order.last
-        few, more = (len(last) - bisect_left(last[::-1], edge) for edge in (start + chunk.entries, start))
-        if more > few:
-            buffer.index_add_(1, torch.tensor(last[few:more]) - start, self._to_ends[:, few:more])
+        # the rows that end here come last of those that are still there
+        stop, sizes = chunk.first + chunk.length, self.order.sizes
+        ending = slice(sizes[stop] if stop < len(sizes) else 0, sizes[chunk.first])
+        last = self.order.last[ending] - self.order.starts[chunk.first]
+        if len(last):
+            buffer.index_add_(1, last, self._to_ends[:, ending])
 
     def to_given(self, k: int, chunk: Chunk) -> Tensor:
         if not self._to_packed:

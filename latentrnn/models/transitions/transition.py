@@ -39,7 +39,8 @@ class Transition(Component):
     The state `s` is one tensor `(..., state_size)` (for an LSTM both hidden and cell state, for stacked layers all
     of them); `output` picks the part that readouts see. A new transition sets `state_size` and `hidden_size` in its
     `__init__`, makes its parameters in `build`, and writes `step`; `scan` and `record` come for free. What `step`
-    passes through `self.gate("name", value)` is recorded by name and can be clamped.
+    passes through `self.gate("name", value)` is recorded by name and can be clamped. What one row becomes must not
+    depend on which others come along, nor on random numbers, or `by_rows` must say that it does.
 
     Where the class says `timed = True`, the first channel of a_t is the time since the step before, in seconds (in
     steps where the data have no clock): `dt` throughout, or, with irregular times, zero at a sequence's first step.
