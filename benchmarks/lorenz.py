@@ -326,16 +326,18 @@ def judge(protocol: Protocol, results: list[lr.FitResult]) -> list[list[Row]]:
     spread = slice(None, None, 4)  # a quarter of the training trials fixes a map of 31 numbers per latent
     known = Trials(*(part[spread] for part in (protocol.train.counts, protocol.train.rates, protocol.train.latents)))
     features = [log_rates(infer(result, known, 20)) for result in results]
+    maps = [linear_map(seen, known.latents) for seen in features]
     tables = []
     for test in (protocol.repeated, protocol.new):
         draws = [infer(result, test, DRAWS // len(results)) for result in results]
+        latents = [to_latents(log_rates(own)) for to_latents, own in zip(maps, draws, strict=True)]
         rows = [
-            scored(f"model, seed {seed}", own, test, linear_map(seen, known.latents))
-            for seed, (own, seen) in enumerate(zip(draws, features, strict=True))
+            scored(f"model, seed {seed}", own, found, test)
+            for seed, (own, found) in enumerate(zip(draws, latents, strict=True))
         ]
         if len(results) > 1:
-            pooled = linear_map(np.mean(features, 0), known.latents)
-            rows.append(scored(f"model, {len(results)} seeds pooled", np.concatenate(draws), test, pooled))
+            label = f"model, {len(results)} seeds pooled"
+            rows.append(scored(label, np.concatenate(draws), np.mean(latents, 0), test))
         tables.append(rows)
     return tables
 
@@ -350,14 +352,9 @@ def log_rates(draws: Array) -> Array:
     return np.asarray(np.log(draws).mean(0))
 
 
-def scored(method: str, draws: Array, test: Trials, latents: Callable[[Array], Array]) -> Row:
-    """Score draws of rates on one test set."""
-    return Row(
-        method,
-        r2(draws.mean(0), test.rates),
-        r2(latents(log_rates(draws)), test.latents),
-        coverage(draws, test.rates),
-    )
+def scored(method: str, draws: Array, latents: Array, test: Trials) -> Row:
+    """Score draws of rates, and latents, on one test set."""
+    return Row(method, r2(draws.mean(0), test.rates), r2(latents, test.latents), coverage(draws, test.rates))
 
 
 # -- baselines ------------------------------------------------------------------------------------------------------
