@@ -73,6 +73,19 @@ def recurrent(spec: lr.DataSpec) -> tuple[lr.LatentRNN, lr.Guide]:
     return model, lr.Guide(model, encoder=lr.RNNEncoder(150))
 
 
+def chords(spec: lr.DataSpec) -> tuple[lr.LatentRNN, lr.Guide]:
+    """The same GRU, each note given the lower ones of its chord too."""
+    model = lr.LatentRNN(
+        spec,
+        transition=lr.GRU(150),
+        latent=lr.Innovations(24, initial=8),
+        observations={
+            "notes": lr.AutoregressiveBernoulli(units=200, readout=lr.MLPReadout(150), feedback=lr.History(1, 1))
+        },
+    )
+    return model, lr.Guide(model, encoder=lr.RNNEncoder(150))
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A model with its fit."""
@@ -84,6 +97,7 @@ class Recipe:
 
 
 MODELS = {
+    "the same, notes given the lower ones of their chord": Recipe(chords, 3000, 1.5e-3, 1.0),
     "GRU with innovations, hears the last chord": Recipe(recurrent, 3000, 1.5e-3, 1.0),
     "deep Markov model": Recipe(markov, 3000, 4e-3, 0.1),
 }

@@ -81,6 +81,7 @@ from latentrnn.inference import sample as sample
 from latentrnn.models import GRU as GRU
 from latentrnn.models import LSTM as LSTM
 from latentrnn.models import AttentionPooling as AttentionPooling
+from latentrnn.models import AutoregressiveBernoulli as AutoregressiveBernoulli
 from latentrnn.models import Bernoulli as Bernoulli
 from latentrnn.models import BetaBinomial as BetaBinomial
 from latentrnn.models import BidirectionalRNN as BidirectionalRNN

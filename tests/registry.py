@@ -200,6 +200,12 @@ OBSERVATIONS: dict[str, Heads] = {
     "bernoulli history": Heads(
         lambda: {"y": lr.Bernoulli(feedback=lr.History(2, filters=1, into="readout"))}, {"y": codes(2, 2)}
     ),
+    "binary words": Heads(lambda: {"y": lr.AutoregressiveBernoulli(units=3)}, {"y": codes(3, 2)}),
+    "binary words history": Heads(
+        lambda: {"y": lr.AutoregressiveBernoulli(feedback=lr.History(2, filters=1))},
+        {"y": codes(2, 2)},
+        feeds_transition=True,
+    ),
     "categorical, missing": Heads(lambda: {"y": lr.Categorical(3)}, {"y": codes(2, 3)}, missing=("y",)),
     "categorical history": Heads(
         lambda: {"y": lr.Categorical(3, feedback=lr.History(2, filters=1))}, {"y": codes(1, 3)}, feeds_transition=True

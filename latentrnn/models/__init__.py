@@ -21,6 +21,7 @@ from latentrnn.models.latents import Latent as Latent
 from latentrnn.models.latents import MarkovNormal as MarkovNormal
 from latentrnn.models.latents import RecurrentNormal as RecurrentNormal
 from latentrnn.models.latents import RelaxedDiscrete as RelaxedDiscrete
+from latentrnn.models.observations import AutoregressiveBernoulli as AutoregressiveBernoulli
 from latentrnn.models.observations import Bernoulli as Bernoulli
 from latentrnn.models.observations import BetaBinomial as BetaBinomial
 from latentrnn.models.observations import Binomial as Binomial

@@ -128,6 +128,100 @@ def test_over_dispersed_counts_take_a_total_per_step_and_leave_out_empty_ones() 
     assert np.abs((squares.mean(0) - total * q * (1 - q)) / (squares.std(0) / 20000**0.5)).max() > 20
 
 
+# -- channels that depend on each other within a step ---------------------------------------------------------------
+
+WORDS = np.array(list(itertools.product([0.0, 1.0], repeat=4)))
+
+
+def words(units: int | None) -> tuple[Any, lr.SequenceData, torch.Tensor]:
+    """A head of four channels with weights that matter, all sixteen words as sequences of one step, and states."""
+    _, head, data = built(lr.AutoregressiveBernoulli(units), WORDS[:, None])
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.normal_()
+        head.history_centre.copy_(torch.tensor([0.1, 0.4, 0.5, 0.7]))
+    return head, data, torch.randn(1, 1, 2, dtype=torch.float64).expand(16, 1, 2)
+
+
+def words_by_hand(head: Any, eta: Any) -> Any:
+    """p(y) of every word, channel after channel; a unit sees the channels up to its own and acts on the rest."""
+    probability = np.ones(16)
+    weight, centre = n(head.pairwise), n(head.history_centre)
+    for word, y in enumerate(WORDS):
+        for c in range(4):
+            log_odds = eta[c] + sum(weight[c, d] * (y[d] - centre[d]) for d in range(c))
+            for u in range(head.units or 0):
+                last = u * 3 // head.units
+                seen = sum(n(head.unit_weight)[u, d] * (y[d] - centre[d]) for d in range(last + 1))
+                if c > last:
+                    log_odds += n(head.unit_effect)[c, u] * max(0.0, seen + n(head.unit_bias)[u])
+            probability[word] *= special.expit(log_odds) if y[c] else special.expit(-log_odds)
+    return probability
+
+
+@pytest.mark.parametrize("units", [None, 1, 7])
+def test_binary_words_have_the_product_of_their_channels(units: int | None) -> None:
+    head, data, states = words(units)
+    eta = n(states)[0, 0] @ n(head.readout.weight).T + n(head.readout.baseline)
+    expected = words_by_hand(head, eta)
+    assert expected.sum() == pytest.approx(1.0, abs=1e-12)
+    fn = head(states, head.inputs(data))
+    np.testing.assert_allclose(n(fn.log_prob(data.observations["y"])), np.log(expected), rtol=1e-10)
+    np.testing.assert_allclose(
+        n(head.entry_log_prob(fn, data.observations["y"]))[:, 0, 0], np.log(expected), rtol=1e-10
+    )
+
+
+@pytest.mark.parametrize("units", [None, 7])
+def test_binary_words_are_drawn_as_often_as_they_are_probable(units: int | None) -> None:
+    head, data, states = words(units)
+    eta = n(states)[0, 0] @ n(head.readout.weight).T + n(head.readout.baseline)
+    expected, draws = words_by_hand(head, eta), 100_000
+    fn = head(states[:1], head.inputs(data[:1]))
+    drawn = fn.sample((draws,))[:, 0, 0]
+    found = np.bincount((n(drawn) @ [8, 4, 2, 1]).astype(int), minlength=16) / draws
+    error = np.sqrt(expected * (1 - expected) / draws)
+    assert np.abs((found - expected) / error).max() < 6
+    # negative control: independent channels of the same means
+    means = expected @ WORDS
+    independent = np.prod(np.where(WORDS == 1, means, 1 - means), -1)
+    assert np.abs((found - independent) / error).max() > 20
+
+
+@pytest.mark.parametrize("units", [None, 7])
+def test_means_of_binary_words_are_close_and_the_same_at_every_call(units: int | None) -> None:
+    errors, crude = [], []
+    for _ in range(20):
+        head, data, states = words(units)
+        eta = n(states)[0, 0] @ n(head.readout.weight).T + n(head.readout.baseline)
+        fn = head(states[:1], head.inputs(data[:1]))
+        before = torch.random.get_rng_state()
+        assert torch.equal(head.mean(fn), head.mean(fn))
+        assert torch.equal(torch.random.get_rng_state(), before)
+        expected = words_by_hand(head, eta) @ WORDS
+        errors.append(n(head.mean(fn))[0, 0] - expected)
+        crude.append(special.expit(eta) - expected)  # negative control: as if nothing acted within a step
+    rms, without = (np.sqrt(np.mean(np.square(each))) for each in (errors, crude))
+    assert rms < 0.01
+    assert without > 0.05
+
+
+def test_steps_that_were_not_observed_count_for_nothing() -> None:
+    values = np.random.default_rng(0).integers(0, 2, (2, 5, 3)).astype(float)
+    values[1, 2] = np.nan
+    _, head, data = built(lr.AutoregressiveBernoulli(2), values)
+    states = torch.randn(2, 5, 2, dtype=torch.float64)
+    with torch.no_grad():
+        head.pairwise.normal_()
+    found = head.entry_log_prob(head(states, head.inputs(data)), data.observations["y"])[..., 0]
+    assert found[1, 2] == 0.0
+    whole = built(lr.AutoregressiveBernoulli(2), np.nan_to_num(values))[2]
+    expected = head.entry_log_prob(head(states, head.inputs(whole)), whole.observations["y"])[..., 0]
+    seen = torch.as_tensor(~np.isnan(values[..., 0]))
+    torch.testing.assert_close(found[seen], expected[seen])
+    assert (expected[1, 2] < 0).all()
+
+
 # -- one event per sequence ----------------------------------------------------------------------------------------
 
 
@@ -252,6 +346,27 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "per sequence": (
         lambda: built(lr.DiscreteHazard(), {"y": COUNTS[:, 0]}["y"], per_sequence=["y"], times=[[0, 1], [0, 1]]),
         "observations['y']: DiscreteHazard needs a per-step head",
+    ),
+    "no units": (
+        lambda: lr.AutoregressiveBernoulli(0),
+        "AutoregressiveBernoulli: units must be a positive integer; found 0",
+    ),
+    "one channel": (
+        lambda: built(lr.AutoregressiveBernoulli(), COUNTS[..., :1]),
+        "observations['y']: AutoregressiveBernoulli needs at least 2 channels; found 1",
+    ),
+    "words per sequence": (
+        lambda: built(lr.AutoregressiveBernoulli(), COUNTS[:, 0], per_sequence=["y"], times=[[0, 1], [0, 1]]),
+        "observations['y']: AutoregressiveBernoulli needs a per-step head",
+    ),
+    "words of twos": (
+        lambda: checked(lr.AutoregressiveBernoulli(), 2 * COUNTS),
+        "observations['y']: AutoregressiveBernoulli needs zeros and ones; found 2.0 at sequence 0, step 0, channel 0",
+    ),
+    "words with holes": (
+        lambda: checked(lr.AutoregressiveBernoulli(), np.where(np.arange(24).reshape(2, 4, 3) == 17, np.nan, COUNTS)),
+        "observations['y']: AutoregressiveBernoulli needs all channels of a step or none; found channel 2 missing at "
+        "sequence 1, step 1, where others are observed",
     ),
     "twos": (
         lambda: checked(lr.DiscreteHazard(), 2 * COUNTS),

@@ -56,6 +56,14 @@ def low_rank(rng: np.random.Generator, eta: Array) -> Array:
     return eta + rng.normal(size=(*eta.shape[:-1], 1)) * np.array([1.0, 1.0, -1.0]) + 0.5 * rng.normal(size=eta.shape)
 
 
+def words(rng: np.random.Generator, eta: Array) -> Array:
+    """Binary channels of which the first acts on the second, by 1.5 in log-odds on either side of its mean."""
+    y = (rng.random(eta.shape) < special.expit(eta)).astype(float)
+    given = special.expit(eta[..., 1] + 1.5 * (y[..., 0] - special.expit(eta[..., 0]).mean()))
+    y[..., 1] = rng.random(given.shape) < given
+    return y
+
+
 def first_event(rng: np.random.Generator, eta: Array) -> Array:
     drawn = rng.random(eta.shape) < special.expit(eta - 2.5)
     return np.where(np.cumsum(drawn, 1) - drawn > 0, np.nan, drawn)
@@ -100,6 +108,9 @@ FAMILIES = {
     ),
     "OrderedLogistic": Planted(
         lambda **shared: lr.OrderedLogistic(4, **shared), grades, (lambda head: head.cutpoints[:, 2], 2.0)
+    ),
+    "AutoregressiveBernoulli": Planted(
+        lr.AutoregressiveBernoulli, words, (lambda head: head.pairwise_weight[1, 0], 1.5)
     ),
     "Volatility": Planted(lr.Volatility, lambda rng, eta: np.exp(0.5 * eta) * rng.normal(size=eta.shape)),
     "Volatility, Student": Planted(

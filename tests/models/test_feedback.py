@@ -12,6 +12,7 @@ from pyro.infer import Predictive
 from torch import Tensor
 
 import latentrnn as lr
+from latentrnn.models.observations import HeadInputs
 from tests.registry import OBSERVATIONS, Fixed, fixed_latents, make_data, make_model
 
 FEEDING = [name for name in OBSERVATIONS if "history" in name]
@@ -137,7 +138,10 @@ def test_free_runs_are_scored_step_by_step_as_they_were_drawn(observation: str) 
             y_t = y[:, t]
             if head.outputs_per_channel > 1:
                 eta = eta.unflatten(-1, (-1, head.outputs_per_channel))
-            expected += head.family(eta).log_prob(y_t).sum(-1)
+            if head.joint:
+                expected += head.distribution(eta.unsqueeze(-2), HeadInputs()).log_prob(y_t.unsqueeze(-2))
+            else:
+                expected += head.family(eta).log_prob(y_t).sum(-1)
             past = torch.cat([past[:, 1:], head.encode_history(y_t, None)[:, None]], 1)
         torch.testing.assert_close(drawn.nodes["y"]["fn"].log_prob(y), expected, rtol=0.0, atol=1e-9)
 

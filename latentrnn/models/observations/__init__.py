@@ -1,5 +1,6 @@
 """Observation heads, one family a file."""
 
+from latentrnn.models.observations.autoregressive_bernoulli import AutoregressiveBernoulli as AutoregressiveBernoulli
 from latentrnn.models.observations.bernoulli import Bernoulli as Bernoulli
 from latentrnn.models.observations.beta_binomial import BetaBinomial as BetaBinomial
 from latentrnn.models.observations.binomial import Binomial as Binomial
