@@ -45,6 +45,7 @@ class AutoregressiveBernoulli(Observation):
 
     discrete = True
     joint = True
+    sees: Tensor  # which channels a unit sees, (unit, channel)
 
     def __init__(self, units: int | None = None, **shared: Any) -> None:
         super().__init__(**shared)
