@@ -98,7 +98,7 @@ class Recipe:
 
 MODELS = {
     "GRU with innovations, hears the last chord": Recipe(recurrent, 3000, 1.5e-3, 1.0),
-    "the same, each note given the lower ones of its chord": Recipe(chords, 3000, 1.5e-3, 1.0),
+    "GRU with innovations, each note given the lower ones too": Recipe(chords, 3000, 1.5e-3, 1.0),
     "deep Markov model": Recipe(markov, 3000, 4e-3, 0.1),
 }
 
