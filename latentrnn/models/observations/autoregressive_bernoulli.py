@@ -65,6 +65,7 @@ class AutoregressiveBernoulli(Observation):
             last = torch.arange(self.units) * (channels - 1) // self.units  # channel that a unit sees last
             sees = torch.arange(channels) <= last[:, None]
             self.register_buffer("sees", sees, persistent=False)
+            self.ready = tuple(int((last <= c).sum()) for c in range(channels))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -88,7 +89,7 @@ class AutoregressiveBernoulli(Observation):
     def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
         units = None
         if self.units is not None:
-            units = Units(self.unit_weight * self.sees, self.unit_bias, self.unit_effect * ~self.sees.mT)
+            units = Units(self.unit_weight * self.sees, self.unit_bias, self.unit_effect * ~self.sees.mT, self.ready)
         return BinaryWords(eta, Within(self.history_centre, self.pairwise_weight, units), inputs.mask)
 
     def entry_log_prob(self, distribution: dist.Distribution, value: Tensor) -> Tensor:
@@ -109,11 +110,19 @@ class AutoregressiveBernoulli(Observation):
 
 
 class Units(NamedTuple):
-    """The masked network: its input weights (unit, channel), bias (unit,) and output weights (channel, unit)."""
+    """The masked network, units in the order of the channel that they see last.
+
+    Attributes:
+        weight: input weights, (unit, channel).
+        bias: (unit,).
+        effect: output weights, (channel, unit).
+        ready: how many units have seen all of theirs when a channel is known, for every channel.
+    """
 
     weight: Tensor
     bias: Tensor
     effect: Tensor
+    ready: tuple[int, ...]
 
 
 class Within(NamedTuple):
@@ -145,19 +154,19 @@ class Within(NamedTuple):
             eta: log-odds of each channel where nothing before it acts, (..., channel).
             levels: uniform numbers that broadcast with it: a channel is one where its own lies below its probability.
         """
-        inside = None if self.units is None else self.units.bias.expand(*eta.shape[:-1], -1)
+        units, done = self.units, 0
+        inside = eta[..., :0] if units is None else units.bias.expand(*eta.shape[:-1], -1)  # of units not yet ready
         drawn, used = [], []
         for c, centre in enumerate(self.centre):
-            log_odds = eta[..., c]
-            if self.units is not None and inside is not None:
-                log_odds = log_odds + inside.relu() @ self.units.effect[c]
-            value = (levels[..., c] < log_odds.sigmoid()).to(eta.dtype)
-            surplus = (value - centre).unsqueeze(-1)
+            used.append(eta[..., c])
+            drawn.append((levels[..., c] < eta[..., c].sigmoid()).to(eta.dtype))
+            surplus = (drawn[-1] - centre).unsqueeze(-1)
             eta = eta + surplus * self.pairwise[:, c]
-            if self.units is not None and inside is not None:
-                inside = inside + surplus * self.units.weight[:, c]
-            drawn.append(value)
-            used.append(log_odds)
+            if units is not None:
+                inside = inside + surplus * units.weight[done:, c]
+                ready = units.ready[c]
+                eta = eta + F.linear(inside[..., : ready - done].relu(), units.effect[:, done:ready])
+                inside, done = inside[..., ready - done :], ready
         return torch.stack(drawn, -1), torch.stack(used, -1)
 
 
