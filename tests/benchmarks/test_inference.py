@@ -7,12 +7,7 @@ import dataclasses
 import pytest
 
 from benchmarks import inference
-from tests.linear_gaussian import FILES
-
-needs_files = pytest.mark.skipif(
-    not (FILES / "lgssm_small.npz").exists(),
-    reason="reference files are not beside the repository (LATENTRNN_SHARED names their folder)",
-)
+from tests.linear_gaussian import needs_files
 
 
 @needs_files

@@ -13,7 +13,7 @@ from latentrnn.inference import ais
 from latentrnn.inference.ais import anneal, schedule
 from latentrnn.inference.pareto import tail_shape
 from tests.inference.test_evidence import inexact, off_the_mark
-from tests.linear_gaussian import as_data, as_model, exact_guide, file_problem, random_problem
+from tests.linear_gaussian import as_data, as_model, exact_guide, file_problem, needs_files, random_problem
 from tests.registry import LATENTS, OBSERVATIONS, make_data, make_model
 
 BUDGET = 6  # Monte Carlo standard errors
@@ -174,6 +174,7 @@ def test_without_local_latents_every_kind_is_the_same_and_exact() -> None:
         assert each.effective_sample_size is None
 
 
+@needs_files
 @pytest.mark.slow
 def test_other_people_s_instance_is_annealed_to_its_evidence() -> None:
     problem, evidence = file_problem("lgssm_small", hide=True)

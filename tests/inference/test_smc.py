@@ -20,7 +20,7 @@ from latentrnn.inference.smc import ParticleFilter
 from latentrnn.models.ancestral import Course
 from latentrnn.models.sites import LATENTS as LATENT_SITES
 from tests import oracles
-from tests.linear_gaussian import FILES, Problem, as_data, as_model, exact_guide, file_problem, random_problem
+from tests.linear_gaussian import Problem, as_data, as_model, exact_guide, file_problem, needs_files, random_problem
 from tests.registry import LATENTS, OBSERVATIONS, Fixed, default_transition, make_data, make_model, shake
 
 BUDGET = 6  # Monte Carlo standard errors
@@ -143,10 +143,7 @@ def test_a_proposal_whose_density_is_wrong_by_a_factor_is_caught() -> None:
         assert off_the_mark(ParticleFilter(course, 24, 1500, proposals=wrong).run().log_evidence, problem.evidence())
 
 
-@pytest.mark.skipif(
-    not (FILES / "lgssm_small.npz").exists(),
-    reason="reference files are not beside the repository (LATENTRNN_SHARED names their folder)",
-)
+@needs_files
 @pytest.mark.parametrize("hide", [False, True])
 def test_long_sequences_keep_a_small_error(hide: bool) -> None:
     """An instance that other people's code computed, where importance weights of whole paths would give out."""
