@@ -14,6 +14,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,28 +63,20 @@ def markov(spec: lr.DataSpec) -> tuple[lr.LatentRNN, lr.Guide]:
     return model, lr.Guide(model, encoder=lr.RNNEncoder(600, direction="backward", cell="relu"), family=lr.Combiner())
 
 
-def recurrent(spec: lr.DataSpec) -> tuple[lr.LatentRNN, lr.Guide]:
+def recurrent(spec: lr.DataSpec, family: Callable[..., lr.Observation] = lr.Bernoulli) -> tuple[lr.LatentRNN, lr.Guide]:
     """A GRU that hears the chord before, with innovations of its own at every step."""
     model = lr.LatentRNN(
         spec,
         transition=lr.GRU(150),
         latent=lr.Innovations(24, initial=8),
-        observations={"notes": lr.Bernoulli(readout=lr.MLPReadout(150), feedback=lr.History(1, 1))},
+        observations={"notes": family(readout=lr.MLPReadout(150), feedback=lr.History(1, 1))},
     )
     return model, lr.Guide(model, encoder=lr.RNNEncoder(150))
 
 
 def chords(spec: lr.DataSpec) -> tuple[lr.LatentRNN, lr.Guide]:
     """The same GRU, each note given the lower ones of its chord too."""
-    model = lr.LatentRNN(
-        spec,
-        transition=lr.GRU(150),
-        latent=lr.Innovations(24, initial=8),
-        observations={
-            "notes": lr.AutoregressiveBernoulli(units=200, readout=lr.MLPReadout(150), feedback=lr.History(1, 1))
-        },
-    )
-    return model, lr.Guide(model, encoder=lr.RNNEncoder(150))
+    return recurrent(spec, partial(lr.AutoregressiveBernoulli, 200))
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ class AutoregressiveBernoulli(Observation):
 
     where y' = y - its mean in the training data, and unit u sees the first channels alone and acts on later ones alone.
     What channels do together at one step (the notes of a chord, the spikes of a word) then needs no latent variable,
-    and the density of a step stays exact: all channels at once, a draw one after the other. The order of channels is
-    part of the model. Without units the pairwise terms remain, a fully visible sigmoid belief network.
+    and the density of a step stays exact; a mean is taken over draws. The order of channels is part of the model.
+    Without units the pairwise terms remain, a fully visible sigmoid belief network.
 
     Args:
         units: size of the masked network, or None for pairwise terms alone.
