@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "latentrnn"
-ROOMS = ["data", "models", "inference", "criticism", "interpret", "plotting", "export", "cli"]
+ROOMS = ["support", "data", "models", "inference", "criticism", "interpret", "plotting", "export", "cli"]
 
 # Methods that hand their object to a later room (`posterior.to_arviz()`, `result.save()`, `check.plot()`). They import
 # inside the function, so that no room needs a later one to be imported.

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.models.component import Component
+from latentrnn.support.arguments import check_number
+from latentrnn.support.arguments import check_size as check_size  # where it was, and where users' own parts find it
 
 if TYPE_CHECKING:
     from latentrnn.models.features import Feature
@@ -181,23 +183,10 @@ def broadcast_batch(inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     return inputs.expand(*batch, *inputs.shape[-2:]), state.expand(*batch, state.shape[-1])
 
 
-def check_size(owner: str, name: str, value: int) -> int:
-    """Return `value`.
-
-    Raises:
-        ValueError: it is not a positive integer.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{owner}: {name} must be a positive integer; found {value!r}")
-    return value
-
-
 def check_rate(owner: str, name: str, value: float) -> float:
     """Return `value`.
 
     Raises:
         ValueError: it is not in [0, 1).
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ValueError(f"{owner}: {name} must be in [0, 1); found {value!r}")
-    return value
+    return check_number(owner, name, value, least=0, below=1)
