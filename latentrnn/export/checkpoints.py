@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,7 @@ from torch import nn
 from latentrnn.export.strict_json import dumps, loads
 from latentrnn.export.unfinished import unfinished_files
 from latentrnn.export.weights import read_weights, write_atomically, write_weights
+from latentrnn.models.component import Component, saved_name, with_modules
 
 if TYPE_CHECKING:
     from latentrnn.data import DataSpec
@@ -25,7 +27,7 @@ T = TypeVar("T")
 
 MANIFEST = "latentrnn.json"
 FORMAT = "latentrnn checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 named classes without their modules
 
 # What the manifest must hold, and of what type: the table that `load` checks before it believes anything.
 _SCHEMA: dict[str, type] = {
@@ -168,9 +170,11 @@ def _version(package: str) -> str:
 
 
 def _own_classes(module: nn.Module) -> dict[str, str]:
-    """Return {class name: module} of what is not the package's own, so that `load` can say what to import."""
-    classes = {type(part).__name__: type(part).__module__ for part in module.modules()}
-    return {name: home for name, home in classes.items() if home.split(".")[0] not in ("latentrnn", "torch", "pyro")}
+    """Return {class: module} of what is not the package's own, so that `load` can say what to import."""
+    classes = {
+        saved_name(type(part)): type(part).__module__ for part in module.modules() if isinstance(part, Component)
+    }
+    return {name: home for name, home in classes.items() if ":" in name}
 
 
 def _weights_files(directory: Path) -> set[str]:
@@ -214,6 +218,10 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
                 f"{path}: weights.{part}.file: expected {part}-<hash>.safetensors; "
                 f"found {manifest['weights'][part]['file']!r}"
             )
+    if number == 1:
+        homes = {str(name): str(home) for name, home in manifest["own_classes"].items()}
+        for part in ("model", "guide"):
+            manifest[part] = _rebuild(path, part, partial(with_modules, manifest[part], homes))
     return manifest
 
 
@@ -235,7 +243,8 @@ def _rebuild(path: Path, part: str, build: Callable[[], T], manifest: dict[str, 
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         for name, home in (manifest or {}).get("own_classes", {}).items():
-            if not hasattr(sys.modules.get(str(home)), name):
+            name = str(name).rpartition(":")[2]
+            if not hasattr(sys.modules.get(str(home)), name.partition(".")[0]):
                 remedy = "define it" if home == "__main__" else f"import {home}, which defines it,"
                 reason += f". The fit was saved with a class of your own, {name}: {remedy} before loading"
         raise ValueError(f"{path}: cannot rebuild the {part} it describes: {reason}") from error

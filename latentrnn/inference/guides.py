@@ -12,6 +12,7 @@ from latentrnn.inference.encoders import Encoder, Encoding
 from latentrnn.inference.families import Family, MeanField
 from latentrnn.inference.parameters import FAMILIES, ParameterFamily
 from latentrnn.models.component import from_config
+from latentrnn.models.priors import refuse_ignored_priors
 from latentrnn.models.state_space import LatentRNN, refuse_param_store, sequence_plate
 
 
@@ -74,6 +75,9 @@ class Guide(nn.Module):
                 _refuse_leaks(model, self.encoder)
                 sizes = self.encoder.step_size, self.encoder.summary_size
             self.local.build(self.sites, *sizes)
+        for argument, part in (("encoder", self.encoder), ("family", self.local)):
+            if part is not None:
+                refuse_ignored_priors(f"Guide: {argument}", part)
         parameters = model.parameter_sites()
         self.parameter_sites = FAMILIES[global_family](parameters) if parameters else None
 

@@ -32,6 +32,8 @@ class History(Component):
         signalling in a complete neuronal population. 2008.
     """
 
+    apart = True
+
     def __init__(self, steps: int = 20, filters: int = 4, into: Sequence[str] = ("transition",)) -> None:
         super().__init__()
         self.steps = check_size("History", "steps", steps)

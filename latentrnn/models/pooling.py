@@ -16,6 +16,8 @@ from latentrnn.models.transitions.transition import check_size
 class Pooling(Component):
     """h = pooling(h_1, ..., h_T): what lies in padding does not count."""
 
+    apart = True
+
     def __init__(self) -> None:
         super().__init__()
 

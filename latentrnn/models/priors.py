@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pyro
 import pyro.distributions as dist
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import biject_to
 
-from latentrnn.models.component import Component, distribution_arguments
+from latentrnn.models.component import Component
+from latentrnn.models.scalar_distributions import distribution_arguments, pyro_class
 from latentrnn.models.sites import parameter_site
 
 LEAST_SPREAD = 0.05  # where the members start alike, their scale starts here
@@ -115,13 +116,54 @@ def check_priors(owner: str, priors: dict[str, Prior] | None, allowed: tuple[str
         ValueError: a prior on something that `allowed` does not list.
         TypeError: a prior that is neither a scalar distribution nor a `Population`.
     """
+    if priors is not None and not isinstance(priors, Mapping):
+        raise TypeError(f"{owner}: priors must be a dict of priors by parameter; found {priors!r}")
     priors = dict(priors or {})
     for name, prior in priors.items():
         if name not in allowed:
             raise ValueError(f"{owner}: no prior can be put on {name!r}; expected one of {list(allowed)}")
-        if not isinstance(prior, Population):
-            _check_scalar(owner, f"priors[{name!r}]", prior)
+        _check_prior(owner, name, prior)
     return priors
+
+
+def refuse_ignored_priors(owner: str, part: nn.Module, *, head: bool = False) -> None:
+    """Raise where a component was given a prior that would be neither sampled nor trained.
+
+    Draws stand in for the parameters of a head while its distribution is evaluated, and nowhere else so far: those of
+    its readout, its gain, its link and its own are honoured; those of what is evaluated apart from it (features,
+    pooling, the filters of its history), and of everything that is no part of a head, are not.
+
+    Args:
+        owner: whose part it is, e.g. "observations['spikes']".
+        part: the component, or a module that holds some, built.
+        head: whether it is a head.
+
+    Raises:
+        ValueError: naming the component, the parameter, and what can have priors.
+        TypeError: a prior that is neither a scalar distribution nor a `Population`.
+    """
+    apart: list[str] = []
+    for path, module in part.named_modules():
+        if not isinstance(module, Component):
+            continue
+        if module.apart:
+            apart.append(f"{path}.")
+        within = head and not f"{path}.".startswith(tuple(apart))
+        own = {name for name, _ in module.named_buffers(recurse=False)}
+        passed_on = getattr(module, "readout", None) if head and not path else None
+        if isinstance(passed_on, Component):
+            own |= passed_on.prior_sites().keys()
+        for name, prior in module.given_priors().items():
+            if within and name in own:
+                _check_prior(owner, name, prior)
+                continue
+            what = "it is not sampled there" if name in own else "there is no parameter of that name to sample"
+            raise ValueError(
+                f"{owner}: {type(module).__name__} was given a prior on {name!r}, which would be ignored: "
+                f"{what}. Priors can be put on parameters of a head's readout, gain or link (LinearReadout: 'weight', "
+                "'baseline'; FactorReadout: 'loading', 'baseline'; StimulusGain: 'beta'); leave this one out for a point "
+                "estimate"
+            )
 
 
 def expanded_prior(prior: Prior, like: Tensor, shared: Mapping[str, Mapping[str, Tensor]]) -> dist.Distribution:
@@ -138,8 +180,12 @@ def expanded_prior(prior: Prior, like: Tensor, shared: Mapping[str, Mapping[str,
         entries = dist.Normal(location, scale, validate_args=False)
         return entries.expand(entries.batch_shape[: location.dim() - like.dim()] + like.shape).to_event(like.dim())
     arguments = {k: v.to(like) for k, v in distribution_arguments(prior).items()}
-    family: Any = type(prior)
-    return family(**arguments).expand(like.shape).to_event(like.dim())
+    return pyro_class(prior)(**arguments).expand(like.shape).to_event(like.dim())
+
+
+def _check_prior(owner: str, name: str, prior: object) -> None:
+    if not isinstance(prior, Population):
+        _check_scalar(owner, f"priors[{name!r}]", prior)
 
 
 def _check_scalar(owner: str, name: str, prior: object) -> None:
@@ -150,3 +196,13 @@ def _check_scalar(owner: str, name: str, prior: object) -> None:
             f"{owner}: {name} must be a scalar distribution, shared by the entries of the parameter; "
             f"found shape {tuple(prior.batch_shape + prior.event_shape)}"
         )
+    try:
+        biject_to(prior.support)
+        pyro_class(prior)(**distribution_arguments(prior))
+        if isinstance(prior, dist.Delta):
+            raise TypeError("a point has no density")
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+        raise TypeError(
+            f"{owner}: {name} must be a distribution over a continuous quantity that its own arguments describe, such "
+            f"as Normal or Gamma; found {prior!r}"
+        ) from error

@@ -22,7 +22,7 @@ from latentrnn.models.features import CovariateReader, Feature
 from latentrnn.models.latents import Latent, LatentSite
 from latentrnn.models.latents.latent import elapsed
 from latentrnn.models.observations import Observation
-from latentrnn.models.priors import Population, expanded_prior, populations
+from latentrnn.models.priors import Population, expanded_prior, populations, refuse_ignored_priors
 from latentrnn.models.readouts import Readout
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import check_size
@@ -100,6 +100,7 @@ class LatentRNN(nn.Module):
         self._build()
         self.couplings = _checked_couplings(couplings, self.observations)
         self.latent.check_couplings(self.couplings)
+        self._refuse_ignored_priors()
         self._checked: DataSpec | None = None
 
     def _build(self) -> None:
@@ -145,6 +146,14 @@ class LatentRNN(nn.Module):
         self.latent.build(self.transition, self.spec.dt)
         self.latent.check_heads(self.observations)
         self.populations = populations(self.observations)
+
+    def _refuse_ignored_priors(self) -> None:
+        parts = {"transition": self.transition, "latent": self.latent, "inputs": self.features}
+        parts |= {f"couplings[{index}]": coupling for index, coupling in enumerate(self.couplings)}
+        for argument, part in parts.items():
+            refuse_ignored_priors(f"LatentRNN: {argument}", part)
+        for name, head in self.observations.items():
+            refuse_ignored_priors(f"observations[{name!r}]", head, head=True)
 
     def forward(self, data: SequenceData) -> dict[str, Tensor]:
         """Run the Pyro program on a batch.

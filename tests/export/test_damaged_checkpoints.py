@@ -84,7 +84,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a list": (write("[1, 2]"), r'not a latentrnn checkpoint; expected "format"'),
     "newer format": (
         edit(lambda m: m.update(format_version=99, versions={"latentrnn": "9.9.0"})),
-        r"format_version 99, written by latentrnn 9.9.0, is newer than this version reads \(up to 1\); upgrade",
+        r"format_version 99, written by latentrnn 9.9.0, is newer than this version reads \(up to 2\); upgrade",
     ),
     "no format version": (edit(lambda m: m.pop("format_version")), r"format_version: expected a positive integer"),
     "format version of another type": (
