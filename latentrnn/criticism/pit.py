@@ -87,7 +87,7 @@ def predictive_pit(
 
     Raises:
         ValueError: an unknown head, sequences that were fitted though nothing leaves them out, or `leave_one_out`
-            where no parameter has a posterior.
+            where what was learned from the sequences has no posterior (`Posterior.reason_against_loo`).
 
     References:
         Vehtari, Gelman, Gabry. Practical Bayesian model evaluation using leave-one-out cross-validation and WAIC. 2017.
@@ -95,9 +95,9 @@ def predictive_pit(
     if head not in posterior.model.observations:
         raise ValueError(f"unknown head {head!r}; the model has {sorted(posterior.model.observations)}")
     data, used = posterior.data.to("cpu"), None if posterior.result is None else posterior.result.used
-    if leave_one_out and not posterior.model.parameter_sites():
+    if leave_one_out and (reason := posterior.reason_against_loo(fully_known=True)) is not None:
         raise ValueError(
-            "predictive_pit: leave_one_out weighs draws of parameters with priors, of which the model has none; use "
+            f"predictive_pit: leave_one_out weighs draws of parameters, and here that means nothing: {reason}. Use "
             "sequences that were not fitted"
         )
     if not leave_one_out and used is not None:

@@ -27,7 +27,8 @@ def to_arviz(
       `initial` (sequence, `initial_dim`); without either there is no such group.
     - posterior_predictive, prior_predictive: free-running replicates per head (sequence, time, `{head}_channel`), in
       user units.
-    - log_likelihood: one variable `log_likelihood` (sequence), all heads jointly, local latents integrated out, nats.
+    - log_likelihood, where `az.loo` means something, else log_evidence: all heads jointly, local latents integrated
+      out, nats; see below.
     - observed_data: per head, user units, NaN where unobserved.
     - constant_data: covariates (sequence, time, `{name}_feature`), `{head}_mask` (True where observed),
       `{head}_total`, `num_steps`, `context_steps`, `seconds` where steps are irregular, `dt`.
@@ -35,17 +36,22 @@ def to_arviz(
     - sample_stats: for draws of `latentrnn.sample`, all of them exported, `diverging`.
 
     Drawn groups have leading dims (chain, draw), with one chain where the posterior is variational, whose draws are
-    independent. Where NUTS has drawn local latents, there is no log_likelihood: integrating them out needs a guide.
+    independent. Where NUTS has drawn local latents, there is neither log_likelihood nor log_evidence:
+    integrating them out needs a guide.
 
     Time is in seconds from the sequence's first step when the data have a `dt`, else in steps. A head with a slower
     clock has its own dim `{head}_time`, at the start of each frame. Replicates are NaN wherever the head is unobserved,
     and latents beyond a sequence's end, so that plots compare like with like. Whole-number heads without a missing
     entry are integers, which ArviZ draws as counts.
 
-    `log_likelihood` is `log p(y_n | theta)`, one value per sequence and draw of the global sites. When every parameter
-    is a point estimate there is nothing to draw, and it has one chain and one draw: `az.loo` refuses that, rightly,
-    since importance sampling needs a posterior, and `az.waic` on data that were fitted would be over-optimistic.
-    Compare such models with `latentrnn.compare` on held-out sequences.
+    `log_likelihood` has `log p(y_n | theta)` of every draw and sequence, and `az.loo` and `az.compare` read it. Their
+    importance weights leave a sequence out of draws that were conditioned on it, so the group is there only where
+    everything that was learned from these sequences has a posterior, and the sequences are those it was conditioned
+    on: draws of `lr.sample` whose weights were not fitted to them, first of all. Anywhere else (point estimates, alone
+    or beside parameters with priors; held-out sequences) ArviZ would compute numbers that mean nothing, and the group
+    is called `log_evidence`, which ArviZ does not look for: `log_evidence` (sequence), averaged over the draws of the
+    parameters, with its `standard_error`, and `log_evidence_by_draw`. Its attribute `not_for` says why. Compare such
+    models with `latentrnn.compare` on held-out sequences, or `az.compare` of `latentrnn.elpd_data`.
 
     Args:
         posterior: what `FitResult.posterior(data)` returned.

@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from latentrnn.inference.evidence import log_mean
 from latentrnn.inference.stored import Chains, StoredDraws
 from latentrnn.models.sites import parameter_site
 
@@ -124,22 +125,33 @@ def _number(posterior: Posterior, num_samples: int | None) -> int:
 def _integrated(
     posterior: Posterior, labelled: xr.Dataset, num_particles: int, num_samples: int, sites: bool
 ) -> dict[str, xr.Dataset]:
-    """Return the group of log-likelihoods, if there is one."""
+    """Return the log-likelihoods: by the name that ArviZ reads only where what ArviZ does with them means something."""
     chains = posterior.chains
     # integrating out local latents that were themselves drawn needs a guide
     if chains is not None and cast(StoredDraws, posterior.guide).local_values:
         return {}
-    log_likelihood = posterior.log_likelihood(num_particles, num_samples)
-    found = _drawn({"log_likelihood": (("sequence",), log_likelihood.numpy())}, labelled, chains)
-    found.attrs |= {
+    found = posterior.log_likelihood(num_particles, num_samples)
+    about = {
         "unit": "nats",
         "integrated": "all heads jointly; local latents integrated out by importance sampling",
         "num_particles": num_particles,
-        "parameters": "one draw of the global sites per draw"
-        if sites
-        else "point estimates: not for PSIS-LOO or WAIC; compare held-out evidence with latentrnn.compare",
     }
-    return {"log_likelihood": found}
+    reason = posterior.reason_against_loo()
+    if reason is None:
+        group = _drawn({"log_likelihood": (("sequence",), found.numpy())}, labelled, chains)
+        return {"log_likelihood": group.assign_attrs(about | {"parameters": "one draw of the global sites per draw"})}
+    by_draw = {"log_evidence_by_draw": (("sequence",), found.numpy())}
+    value, error = log_mean(found.double())
+    averaged = {"log_evidence": (("sequence",), value.numpy())}
+    if sites:
+        averaged["standard_error"] = (("sequence",), error.numpy())
+    group = (_drawn(by_draw, labelled, chains) if sites else xr.Dataset()).assign(averaged)
+    about |= {
+        "log_evidence": "log p(y_n) of each sequence, averaged over the draws of the global sites if there are any",
+        "not_for": f"PSIS-LOO and WAIC: {reason}",
+        "good_for": "comparing models on held-out sequences: latentrnn.compare, or az.compare of latentrnn.elpd_data",
+    }
+    return {"log_evidence": group.assign_coords(sequence=labelled["sequence"].variable).assign_attrs(about)}
 
 
 def _source() -> dict[str, str]:

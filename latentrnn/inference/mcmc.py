@@ -117,9 +117,11 @@ def sample(
         assert guide is not None
         guide = guide.to("cpu", data.dtype)
         guide.parameter_sites = None  # the chains have drawn those
+    keys = data.keys if any(k in LATENTS for k in flat) else ()
     stored = StoredDraws(
-        exact.latent_sites(), flat, data.keys if any(k in LATENTS for k in flat) else (), guide if keeps_guide else None
-    )
+        exact.latent_sites(), flat, keys, guide if keeps_guide else None,
+        conditioned_on=frozenset(data.keys), learned_from=frozenset() if given is None else given.used,
+    )  # fmt: skip
     settings = {"method": "nuts", "num_samples": num_samples, "warmup": warmup, "chains": chains, "sites": sites}
     used = frozenset(data.keys) | (frozenset() if given is None else given.used)
     exact = exact.to("cpu", data.dtype)

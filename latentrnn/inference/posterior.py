@@ -27,6 +27,7 @@ from latentrnn.inference.gain_samples import GainSamples, gain_samples
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.imputation import impute
 from latentrnn.inference.interventions import Clamp, Counterfactual, counterfactual
+from latentrnn.inference.leaving_out import reason_against_loo
 from latentrnn.inference.parameters import JOINT
 from latentrnn.inference.refinement import refine
 from latentrnn.inference.result import FitResult
@@ -170,7 +171,7 @@ class Posterior:
         with self._draws.seeded():
             trace = self._draws.parameter_trace(num_samples)
         values = {name: site["value"] for name, site in trace.nodes.items() if name != JOINT}
-        return {name: value.squeeze(1).cpu() for name, value in values.items()}
+        return {name: value.detach().squeeze(1).cpu() for name, value in values.items()}
 
     def rates(self, head: str, num_samples: int = 100) -> Tensor:
         """Return E[y | latents, parameters] for each draw of the posterior.
@@ -441,6 +442,16 @@ class Posterior:
                     trace.add_node(name, **{**site, "value": site["value"][draw : draw + 1]})
                 rows.append(evidence_of.summarise("iwae", self._draws.log_weights(num_particles, trace)).values)
             return torch.stack(rows)
+
+    def reason_against_loo(self, *, fully_known: bool = False) -> str | None:
+        """Return why PSIS-LOO of these draws would mean nothing; None where it is sound.
+
+        It is where everything that was learned from these sequences has a posterior, and it was conditioned on them.
+
+        Args:
+            fully_known: your word for that, taken only where the posterior does not come from a fit.
+        """
+        return reason_against_loo(self, fully_known=fully_known)
 
     def one_step_ahead(
         self, head: str, num_particles: int = 256, num_filters: int = 4, num_draws: int = 16

@@ -86,6 +86,8 @@ class StoredDraws(nn.Module):
             (draw, sequence, time, dim) or (draw, sequence, dim) for a local latent.
         keys: of the sequences whose latents are stored.
         guide: of the local latents alone, instead.
+        conditioned_on: the sequences that the draws were conditioned on.
+        learned_from: the sequences from which what has no prior was learned before; none where it was taken as it is.
     """
 
     encoder = None
@@ -96,9 +98,13 @@ class StoredDraws(nn.Module):
         values: Mapping[str, Tensor],
         keys: tuple[SequenceKey, ...],
         guide: Guide | None = None,
+        *,
+        conditioned_on: frozenset[SequenceKey] = frozenset(),
+        learned_from: frozenset[SequenceKey] = frozenset(),
     ) -> None:
         super().__init__()
         self.sites, self.keys = sites, keys
+        self.conditioned_on, self.learned_from = conditioned_on, learned_from
         self.parameter_sites = _StoredParameters({k: v for k, v in values.items() if k not in LATENTS}, values)
         self.local_values = nn.ParameterDict(
             {k: nn.Parameter(v, requires_grad=False) for k, v in values.items() if k in LATENTS}

@@ -41,6 +41,7 @@ class FakePosterior:
     seed: int = 0
     asked: dict[str, int] = field(default_factory=dict)
     chains: None = None
+    against_loo: str | None = None
 
     @property
     def model(self) -> SimpleNamespace:
@@ -70,6 +71,9 @@ class FakePosterior:
     def log_likelihood(self, num_particles: int = 64, num_draws: int = 50) -> Tensor:
         self.asked["num_particles"] = num_particles
         return self._normal(num_draws if self.sites else 1, self.data.num_sequences) - 30
+
+    def reason_against_loo(self) -> str | None:
+        return self.against_loo if self.sites else "all are point estimates"
 
     def _replicates(self, num_samples: int, offset: float) -> dict[str, Tensor]:
         values = {

@@ -147,7 +147,10 @@ def test_parts_that_can_be_left_out() -> None:
     assert set(groups_of(FakePosterior(data), prior_predictive=False)) == GROUPS - {"prior_predictive"}
     assert set(groups_of(FakePosterior(data), latents=False)["posterior"]) == {"spikes.gain.beta"}
     # with nothing drawn there is no posterior to show, and ArviZ is told so by its absence
-    assert set(groups_of(FakePosterior(data, sites=False), latents=False)) == GROUPS - {"posterior"}
+    assert set(groups_of(FakePosterior(data, sites=False), latents=False)) == GROUPS - {
+        "posterior",
+        "log_likelihood",
+    } | {"log_evidence"}
 
 
 def test_heads_that_the_model_leaves_out_are_not_observed_by_it() -> None:
@@ -158,12 +161,27 @@ def test_heads_that_the_model_leaves_out_are_not_observed_by_it() -> None:
     assert "field_mask" not in groups["constant_data"]
 
 
-def test_point_estimates_have_one_draw_that_loo_refuses(az: Any) -> None:
-    exported = to_arviz(FakePosterior(fake_data(), sites=False), num_samples=DRAWS, container="inferencedata")
-    assert dict(exported.log_likelihood.sizes) == {"chain": 1, "draw": 1, "sequence": 3}
-    assert "latentrnn.compare" in exported.log_likelihood.attrs["parameters"]
-    with pytest.raises(IndexError):
-        az.loo(exported)
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("sites", [False, True])
+def test_where_leaving_out_means_nothing_arviz_finds_no_likelihood(az: Any, container: Any, sites: bool) -> None:
+    posterior = FakePosterior(fake_data(), sites=sites, against_loo="the weights are point estimates")
+    exported = to_arviz(posterior, num_samples=DRAWS, container=container)
+    groups = datasets(exported)
+    assert "log_likelihood" not in groups
+    found = groups["log_evidence"]
+    by_draw = posterior.log_likelihood(64, DRAWS).double().numpy()
+    np.testing.assert_allclose(found["log_evidence"], np.log(np.exp(by_draw).mean(0)), rtol=1e-6)
+    assert found["log_evidence"].dims == ("sequence",)
+    assert found["sequence"].values.tolist() == ["a", "b", "c"]
+    assert ("log_evidence_by_draw" in found) == ("standard_error" in found) == sites
+    if sites:
+        np.testing.assert_array_equal(found["log_evidence_by_draw"][0], posterior.log_likelihood(64, DRAWS))
+    assert "point estimates" in found.attrs["not_for"]
+    assert "latentrnn.elpd_data" in found.attrs["good_for"]
+    library = az if container == "inferencedata" else arviz_stats
+    for refused in (lambda: library.loo(exported), lambda: library.compare({"a": exported, "b": exported})):
+        with pytest.raises(Exception, match=r"log.likelihood|ELPD"):
+            refused()
 
 
 def test_particles_and_seed_reach_the_posterior() -> None:

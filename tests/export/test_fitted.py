@@ -94,11 +94,11 @@ def test_groups_of_point_estimates(point: lr.FitResult, container: str) -> None:
     for group in ("posterior_predictive", "prior_predictive"):
         assert exported[group]["spikes"].dims == ("chain", "draw", "sequence", "time", "spikes_channel")
         assert exported[group]["choice"].dtype.kind == "i"
-    assert dict(exported["log_likelihood"].sizes) == {"chain": 1, "draw": 1, "sequence": 6}
+    assert dict(exported["log_evidence"].sizes) == {"sequence": 6}
     np.testing.assert_allclose(exported["observed_data"]["time"], np.arange(8) * 0.01)
 
 
-def test_log_likelihood_belongs_to_the_exported_parameters(bayesian: lr.FitResult) -> None:
+def test_log_evidence_belongs_to_the_exported_parameters(bayesian: lr.FitResult) -> None:
     """Draw by draw: log p(y_n | theta_s) of the theta_s that stands in the posterior group."""
     posterior, data = bayesian.posterior(make_data(), device="cpu"), make_data()
     exported = posterior.to_arviz(num_samples=DRAWS, num_particles=4, container="datatree")
@@ -110,7 +110,7 @@ def test_log_likelihood_belongs_to_the_exported_parameters(bayesian: lr.FitResul
             trace = poutine.trace(poutine.condition(bayesian.model, theta)).get_trace(data)
             trace.compute_log_prob()
         expected = sum(trace.nodes[head]["log_prob"] for head in ("spikes", "choice"))
-        found = exported["log_likelihood"]["log_likelihood"].values[0, draw]
+        found = exported["log_evidence"]["log_evidence_by_draw"].values[0, draw]
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
