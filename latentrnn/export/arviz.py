@@ -7,11 +7,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from latentrnn.inference.ensemble_posterior import EnsemblePosterior
     from latentrnn.inference.posterior import Posterior
 
 
 def to_arviz(
-    posterior: Posterior,
+    posterior: Posterior | EnsemblePosterior,
     *,
     num_samples: int | None = None,
     num_particles: int = 64,
@@ -33,7 +34,8 @@ def to_arviz(
     - constant_data: covariates (sequence, time, `{name}_feature`), `{head}_mask` (True where observed),
       `{head}_total`, `num_steps`, `context_steps`, `seconds` where steps are irregular, `dt`.
 
-    - sample_stats: for draws of `latentrnn.sample`, all of them exported, `diverging`.
+    - sample_stats: for draws of `latentrnn.sample`, all of them exported, `diverging`; for an ensemble, whose draws are
+      pooled, `member`.
 
     Drawn groups have leading dims (chain, draw), with one chain where the posterior is variational, whose draws are
     independent. Where NUTS has drawn local latents, there is neither log_likelihood nor log_evidence:
@@ -58,7 +60,8 @@ def to_arviz(
         num_samples: draws per variable; 100 by default, all draws of Markov chains. A multiple of the chains.
         num_particles: importance samples per sequence (and draw of the global sites) for the log-likelihood.
         prior_predictive: whether to include that group.
-        latents: whether to include the latent trajectories, the largest part by far for long sequences.
+        latents: whether to include the latent trajectories, the largest part by far for long sequences; of an ensemble
+            there are none, since its members have coordinates of their own.
         seed: seed of all the draws; None for the posterior's own.
         container: "inferencedata" (ArviZ 0.x), "datatree" (ArviZ 1.x and arviz-base), or "auto" for what the installed
             ArviZ takes.

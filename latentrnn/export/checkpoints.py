@@ -72,7 +72,7 @@ def save(result: FitResult, path: str | os.PathLike[str]) -> None:
         ValueError: `path` is a file, or a parameter is NaN or infinite.
         TypeError: a setting, or an argument of a component of your own, has no JSON form; the message says which.
     """
-    directory = Path(path)
+    directory = Path(path).expanduser()
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory}: expected a directory to save to; found a file")
     manifest = _describe(result)
@@ -113,7 +113,7 @@ def load(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> FitRe
     from latentrnn.inference.result import FitResult
     from latentrnn.models.state_space import LatentRNN
 
-    directory = Path(path)
+    directory = Path(path).expanduser()
     manifest = _read_manifest(directory)
     where = directory / MANIFEST
     saved_spec = _rebuild(where, "spec", lambda: DataSpec.from_json(manifest["spec"]))
@@ -193,6 +193,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         under_way = "; it holds a fit that is under way: go on with fit(checkpoint=..., resume=True)"
         hint = under_way if unfinished_files(directory) else ""
+        hint = "; it holds an ensemble: Ensemble.load" if (directory / "ensemble.json").is_file() else hint
         raise ValueError(f"{directory}: not a latentrnn checkpoint; expected a directory with a {MANIFEST}{hint}")
     try:
         manifest = loads(path.read_bytes().decode())

@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from latentrnn.inference.ensemble_posterior import EnsemblePosterior
 from latentrnn.inference.evidence import log_mean
 from latentrnn.inference.stored import Chains, StoredDraws
 from latentrnn.models.sites import parameter_site
@@ -27,7 +28,7 @@ _Variable = tuple[tuple[Hashable, ...], np.ndarray]  # dims and values
 
 
 def posterior_groups(
-    posterior: Posterior,
+    posterior: Posterior | EnsemblePosterior,
     *,
     num_samples: int | None,
     num_particles: int,
@@ -42,6 +43,7 @@ def posterior_groups(
     data = posterior.data.to("cpu")
     labelled = data.to_xarray()
     sites = posterior.parameters(num_samples)
+    latents = latents and not isinstance(posterior, EnsemblePosterior)  # whose members have coordinates of their own
     replicates = {"posterior_predictive": posterior.predictive(num_samples)}
     if prior_predictive:
         replicates["prior_predictive"] = posterior.prior_predictive(num_samples)
@@ -52,11 +54,11 @@ def posterior_groups(
     groups = {}
     drawn = _sites(posterior.model, sites)
     if latents:
-        drawn |= _latents(posterior.latents(num_samples))
+        drawn |= _latents(cast("Posterior", posterior).latents(num_samples))
     if drawn:
         groups["posterior"] = _drawn(drawn, labelled, chains)
-    if chains is not None and num_samples == chains.num_chains * chains.num_draws:
-        groups["sample_stats"] = _drawn({"diverging": ((), chains.diverging.flatten().numpy())}, labelled, chains)
+    if stats := _stats(posterior, num_samples):
+        groups["sample_stats"] = _drawn(stats, labelled, chains)
     for group, values in replicates.items():
         groups[group] = _drawn(_replicated(data, values, whole, labelled), labelled, chains)
     groups |= _integrated(posterior, labelled, num_particles, num_samples, bool(sites))
@@ -86,7 +88,12 @@ class SmallGroups(NamedTuple):
 
 
 def small_groups(
-    posterior: Posterior, *, num_samples: int | None, num_particles: int, latents: bool, drawn: Sequence[str]
+    posterior: Posterior | EnsemblePosterior,
+    *,
+    num_samples: int | None,
+    num_particles: int,
+    latents: bool,
+    drawn: Sequence[str],
 ) -> SmallGroups:
     """Return all groups without the draws of latents and replicates, of which `drawn` names the groups."""
     num_samples, chains = _number(posterior, num_samples), posterior.chains
@@ -94,14 +101,15 @@ def small_groups(
     labelled, heads = data.to_xarray(), list(posterior.model.observations)
     sites = posterior.parameters(num_samples)
     whole = {head for head in heads if posterior.model.observations[head].discrete and _is_whole(data, head, {})}
+    latents = latents and not isinstance(posterior, EnsemblePosterior)
     groups = {}
     if sites or latents:
         groups["posterior"] = _drawn(_sites(posterior.model, sites), labelled, chains)
         if latents:
             shared = {dim: labelled[dim].variable for dim in ("sequence", "time")}
             groups["posterior"] = groups["posterior"].assign_coords(shared)
-    if chains is not None and num_samples == chains.num_chains * chains.num_draws:
-        groups["sample_stats"] = _drawn({"diverging": ((), chains.diverging.flatten().numpy())}, labelled, chains)
+    if stats := _stats(posterior, num_samples):
+        groups["sample_stats"] = _drawn(stats, labelled, chains)
     for group in drawn:
         dims = {dim for head in heads for dim in labelled[head].dims}
         groups[group] = xr.Dataset(coords={dim: labelled[dim].variable for dim in sorted(map(str, dims))})
@@ -113,7 +121,7 @@ def small_groups(
     return SmallGroups(found, labelled, num_samples, 1 if chains is None else chains.num_chains, whole, _source())
 
 
-def _number(posterior: Posterior, num_samples: int | None) -> int:
+def _number(posterior: Posterior | EnsemblePosterior, num_samples: int | None) -> int:
     chains = posterior.chains
     if num_samples is None:
         num_samples = 100 if chains is None else chains.num_chains * chains.num_draws
@@ -122,8 +130,18 @@ def _number(posterior: Posterior, num_samples: int | None) -> int:
     return num_samples
 
 
+def _stats(posterior: Posterior | EnsemblePosterior, num_samples: int) -> dict[str, _Variable]:
+    """Return what is known of each draw: whether it diverged, or which member of an ensemble it is of."""
+    if isinstance(posterior, EnsemblePosterior):
+        return {"member": ((), posterior.members_of_draws(num_samples).numpy())}
+    chains = posterior.chains
+    if chains is None or num_samples != chains.num_chains * chains.num_draws:
+        return {}
+    return {"diverging": ((), chains.diverging.flatten().numpy())}
+
+
 def _integrated(
-    posterior: Posterior, labelled: xr.Dataset, num_particles: int, num_samples: int, sites: bool
+    posterior: Posterior | EnsemblePosterior, labelled: xr.Dataset, num_particles: int, num_samples: int, sites: bool
 ) -> dict[str, xr.Dataset]:
     """Return the log-likelihoods: by the name that ArviZ reads only where what ArviZ does with them means something."""
     chains = posterior.chains
@@ -142,6 +160,11 @@ def _integrated(
         return {"log_likelihood": group.assign_attrs(about | {"parameters": "one draw of the global sites per draw"})}
     by_draw = {"log_evidence_by_draw": (("sequence",), found.numpy())}
     value, error = log_mean(found.double())
+    if isinstance(
+        posterior, EnsemblePosterior
+    ):  # draws are as many of each member as the weights say, but for rounding
+        mixture = posterior.evidence("iwae", num_particles)
+        value, error, sites = mixture.values, mixture.standard_error, True
     averaged = {"log_evidence": (("sequence",), value.numpy())}
     if sites:
         averaged["standard_error"] = (("sequence",), error.numpy())

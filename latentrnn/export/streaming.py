@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from latentrnn.inference.ensemble_posterior import EnsemblePosterior
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -23,7 +25,7 @@ _SAMPLE = ("chain", "draw")
 
 
 def to_netcdf(
-    posterior: Posterior,
+    posterior: Posterior | EnsemblePosterior,
     path: str | os.PathLike[str],
     *,
     num_samples: int | None = None,
@@ -35,7 +37,7 @@ def to_netcdf(
     """Write the groups of `to_arviz` to a netCDF file, draws part by part; `arviz.from_netcdf` reads it.
 
     The numbers are those of `to_arviz`. Memory is that of the data and of one part of the draws, which the
-    posterior's `max_elements` and `window` bound. Needs h5netcdf.
+    posterior's `max_elements` and `window` bound.
 
     Args:
         posterior: what `FitResult.posterior(data)` returned.
@@ -46,19 +48,22 @@ def to_netcdf(
         The path.
 
     Raises:
-        ModuleNotFoundError: h5netcdf is not installed.
+        FileNotFoundError: there is no such folder; nothing was drawn yet.
+        IsADirectoryError: the path is a folder.
         ValueError: a count below one.
     """
     for name, value in (("num_samples", num_samples), ("num_particles", num_particles)):
         if value is not None and value < 1:
             raise ValueError(f"{name}: expected at least 1; found {value}")
-    try:
-        import h5netcdf
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("to_netcdf: needs h5netcdf; pip install h5netcdf") from error
+    import h5netcdf  # only those who export should wait for it
+
     from latentrnn.export.groups import small_groups
 
-    path = Path(path)
+    path = Path(path).expanduser()
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write to; make it first")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: expected a file to write; found a folder")
     posterior = posterior if seed is None else posterior.reseeded(seed)
     replicates = ["posterior_predictive", *(["prior_predictive"] if prior_predictive else [])]
     small = small_groups(
@@ -67,7 +72,9 @@ def to_netcdf(
     path.unlink(missing_ok=True)
     for name, dataset in small.groups.items():
         dataset.to_netcdf(path, mode="a", group=name, engine="h5netcdf")
-    drawn: dict[str, Iterable[Part]] = {"posterior": posterior.latent_parts(small.num_samples)} if latents else {}
+    drawn: dict[str, Iterable[Part]] = {}
+    if latents and not isinstance(posterior, EnsemblePosterior):
+        drawn["posterior"] = posterior.latent_parts(small.num_samples)
     for name in replicates:
         drawn[name] = posterior.replicate_parts(small.num_samples, prior=name == "prior_predictive")
     for group, parts in drawn.items():
@@ -77,7 +84,9 @@ def to_netcdf(
     return path
 
 
-def _write_part(where: Any, posterior: Posterior, small: SmallGroups, group: str, part: Part) -> None:
+def _write_part(
+    where: Any, posterior: Posterior | EnsemblePosterior, small: SmallGroups, group: str, part: Part
+) -> None:
     name, value, place, clock = part
     steps = [] if clock is None else [posterior.data.num_steps // clock]
     first = 0 if clock is None else place.steps.start // clock

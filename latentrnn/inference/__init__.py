@@ -9,8 +9,8 @@ from latentrnn.inference.encoders import Encoder as Encoder
 from latentrnn.inference.encoders import RNNEncoder as RNNEncoder
 from latentrnn.inference.encoders import StepEncoder as StepEncoder
 from latentrnn.inference.ensemble import Ensemble as Ensemble
-from latentrnn.inference.ensemble import EnsemblePosterior as EnsemblePosterior
 from latentrnn.inference.ensemble import fit_ensemble as fit_ensemble
+from latentrnn.inference.ensemble_posterior import EnsemblePosterior as EnsemblePosterior
 from latentrnn.inference.evidence import AIS as AIS
 from latentrnn.inference.evidence import SMC as SMC
 from latentrnn.inference.evidence import Evidence as Evidence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentrnn.data import SequenceData, SequenceKey
-from latentrnn.inference.evidence import Evidence
+from latentrnn.data import DataSpec, SequenceData, SequenceKey
+from latentrnn.inference.ensemble_posterior import EnsemblePosterior
 from latentrnn.inference.guides import Guide
-from latentrnn.inference.posterior import Posterior
 from latentrnn.inference.result import FitResult
 from latentrnn.inference.schedules import AdamW
 from latentrnn.inference.svi import fit
@@ -45,70 +45,32 @@ class Ensemble:
     log_evidence: Tensor | None
     used: frozenset[SequenceKey]
 
-    def posterior(self, data: SequenceData, *, device: str = "auto", seed: int = 0) -> EnsemblePosterior:
-        """Return what the mixture believes about sequences; arguments as of `FitResult.posterior`."""
-        return EnsemblePosterior(
-            tuple(member.posterior(data, device=device, seed=seed) for member in self.members), self.weights
-        )
+    def posterior(self, data: SequenceData, **settings: Any) -> EnsemblePosterior:
+        """Return what the mixture believes about sequences; settings as of `FitResult.posterior`."""
+        members = [member.posterior(data, **settings) for member in self.members]
+        return EnsemblePosterior(members, self.weights, self)
+
+    @property
+    def spec(self) -> DataSpec:
+        """The spec of the data that the members were built for."""
+        return self.members[0].spec
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write every member and what weighs them into the folder `path`; `Ensemble.load` reads it."""
+        from latentrnn.export.ensembles import save_ensemble
+
+        save_ensemble(self, path)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> Ensemble:
+        """Read what `save` wrote, on the CPU; `spec` is compared with the saved one, as by `latentrnn.load`."""
+        from latentrnn.export.ensembles import load_ensemble
+
+        return load_ensemble(path, spec=spec)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"seed {m.seed}: {w:.3f}" for m, w in zip(self.members, self.weights.tolist(), strict=True))
         return f"Ensemble({shown})"
-
-
-class EnsemblePosterior:
-    """What a mixture of fits believes about sequences.
-
-    Members are weighed as given, whatever each sequence says of them: `evidence` is that of the mixture, and `mean`,
-    `rates` and `predictive` mix predictions. Latents of different members have coordinates of their own and cannot be
-    mixed; `posteriors[k].latents()` has them.
-
-    Args:
-        posteriors: one per member, of the same sequences.
-        weights: (member,).
-    """
-
-    def __init__(self, posteriors: tuple[Posterior, ...], weights: Tensor) -> None:
-        self.posteriors, self.weights, self.data = posteriors, weights, posteriors[0].data
-
-    def mean(self, head: str, num_samples: int = 100) -> Tensor:
-        """Return sum_k w_k E_k[y | data], (sequence, time, channel), `num_samples` draws per member; padding is NaN."""
-        parts = [posterior.mean(head, num_samples) for posterior in self.posteriors]
-        return sum((w * part for w, part in zip(self.weights.to(parts[0]), parts, strict=True)), torch.zeros(()))
-
-    def rates(self, head: str, num_samples: int = 100) -> Tensor:
-        """Return draws of E[y | latents], (sample, sequence, time, channel), of each member as many as its weight says.
-
-        The counts are the nearest to `num_samples * weights` that add up.
-        """
-        return torch.cat([p.rates(head, n) for p, n in self._shared(num_samples)])
-
-    def predictive(self, num_samples: int = 100, **settings: Any) -> dict[str, Tensor]:
-        """Draw replicated data, of each member as many as its weight says; settings as of `Posterior.predictive`."""
-        parts = [p.predictive(n, **settings) for p, n in self._shared(num_samples)]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    def evidence(self, kind: str = "iwae", num_particles: int = 64) -> Evidence:
-        """Return log sum_k w_k p_k(y_n) of every sequence; of kind "elbo", the bound that the members' bounds imply."""
-        found = [posterior.evidence(kind, num_particles) for posterior in self.posteriors]
-        values = torch.stack([part.values for part in found])
-        joint = values + self.weights.log().unsqueeze(-1).to(values)
-        share = torch.softmax(joint, 0)
-        errors = torch.stack([part.standard_error for part in found])
-        # a member without weight has no share, whatever its error
-        error = torch.where(share > 0, share * errors, 0.0).square().sum(0).sqrt()
-        return Evidence(kind, torch.logsumexp(joint, 0), error, num_particles)
-
-    def _shared(self, num_samples: int) -> list[tuple[Posterior, int]]:
-        check_size("EnsemblePosterior", "number of draws", num_samples)
-        exact = self.weights.double() * num_samples
-        counts = exact.floor().long()
-        rest = (exact - counts).argsort(descending=True, stable=True)[: num_samples - int(counts.sum())]
-        counts[rest] += 1
-        return [(p, n) for p, n in zip(self.posteriors, counts.tolist(), strict=True) if n]
-
-    def __repr__(self) -> str:
-        return f"EnsemblePosterior of {len(self.posteriors)} members and {self.data!r}"
 
 
 def fit_ensemble(

@@ -1,0 +1,304 @@
+"""What a mixture of fits believes about given sequences."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from latentrnn.data import SequenceKey
+from latentrnn.inference.draws import Place
+from latentrnn.inference.evidence import AIS, SMC, Evidence
+from latentrnn.inference.filtering import OneStepAhead
+from latentrnn.inference.forecasting import Forecast
+from latentrnn.inference.gain_samples import GainSamples
+from latentrnn.inference.posterior import Posterior
+from latentrnn.models.state_space import LatentRNN
+from latentrnn.models.transitions.transition import check_size
+
+if TYPE_CHECKING:
+    from latentrnn.inference.ensemble import Ensemble
+
+TOLD_BY = 0.01  # a member with less of a sequence's density does not decide how far to trust it
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What members that come from fits have seen together.
+
+    Attributes:
+        used: identity of every sequence that a member was fitted to, or that decided when to stop.
+    """
+
+    used: frozenset[SequenceKey]
+
+
+class EnsemblePosterior:
+    """What a mixture of fits believes about sequences, p(y) = sum_k w_k p_k(y).
+
+    It has the methods of a `Posterior`. Members are weighed as given, whatever a sequence says of them, with one
+    exception that follows from the formula: one step ahead, what a sequence said so far weighs them anew. Draws are
+    pooled, of each member as many as its weight says (the counts nearest to `num_samples * weights` that add up).
+    Latents of different members have coordinates of their own and cannot be mixed: `posteriors[k].latents()` has them,
+    and so with whatever else is asked of a member alone.
+
+    Args:
+        posteriors: one per member, of the same sequences.
+        weights: (member,).
+        result: the ensemble that they come from; by default the members' results say what they have seen.
+
+    Attributes:
+        model: the first member's, for what members share: heads, spec, shapes.
+
+    Raises:
+        ValueError: no member, another number of weights, or members of different sequences.
+    """
+
+    chains = None
+
+    def __init__(self, posteriors: Sequence[Posterior], weights: Tensor, result: Ensemble | Seen | None = None) -> None:
+        self.posteriors, self.weights = tuple(posteriors), weights
+        if not self.posteriors or weights.shape != (len(self.posteriors),):
+            raise ValueError(
+                f"EnsemblePosterior: expected one weight for each of {len(self.posteriors)} members, at least one; "
+                f"found weights of shape {tuple(weights.shape)}"
+            )
+        self.data = self.posteriors[0].data
+        if any(posterior.data.keys != self.data.keys for posterior in self.posteriors):
+            raise ValueError("EnsemblePosterior: members are of different sequences")
+        used = [posterior.result.used for posterior in self.posteriors if posterior.result is not None]
+        if result is None and len(used) == len(self.posteriors):
+            result = Seen(frozenset().union(*used))
+        self.result = result
+
+    @property
+    def model(self) -> LatentRNN:
+        return self.posteriors[0].model
+
+    @property
+    def seed(self) -> int:
+        """The seed from which the first member's methods start."""
+        return self.posteriors[0].seed
+
+    def reseeded(self, seed: int) -> EnsemblePosterior:
+        """Return the same mixture with another seed."""
+        return self._of(lambda posterior: posterior.reseeded(seed))
+
+    def restricted(self, count: int) -> EnsemblePosterior:
+        """Return the mixture of the first sequences alone."""
+        return self._of(lambda posterior: posterior.restricted(count))
+
+    # -- draws -----------------------------------------------------------------------------------------------------
+
+    def mean(self, head: str, num_samples: int = 100) -> Tensor:
+        """Return sum_k w_k E_k[y | data], (sequence, time, channel), `num_samples` draws per member; padding is NaN."""
+        parts = [posterior.mean(head, num_samples) for posterior in self.posteriors]
+        return sum((w * part for w, part in zip(self.weights.to(parts[0]), parts, strict=True)), torch.zeros(()))
+
+    def rates(self, head: str, num_samples: int = 100) -> Tensor:
+        """Return pooled draws of E[y | latents, parameters], (sample, sequence, time, channel)."""
+        return torch.cat([p.rates(head, n) for p, n in self._shared(num_samples)])
+
+    def parameters(self, num_samples: int = 100) -> dict[str, Tensor]:
+        """Return pooled draws of the parameters that have priors: site name to (sample, *shape)."""
+        return self._pooled(num_samples, lambda p, n: p.parameters(n))
+
+    def predictive(self, num_samples: int = 100, **settings: Any) -> dict[str, Tensor]:
+        """Return pooled replicated data; settings as of `Posterior.predictive`."""
+        return self._pooled(num_samples, lambda p, n: p.predictive(n, **settings))
+
+    def prior_predictive(self, num_samples: int = 100, *, heads: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Return data drawn from the members' models alone, pooled; see `Posterior.prior_predictive`."""
+        return self._pooled(num_samples, lambda p, n: p.prior_predictive(n, heads=heads))
+
+    def gain(self, head: str, num_samples: int = 100) -> GainSamples:
+        """Return pooled draws of a head's stimulus gain and gate; see `Posterior.gain`."""
+        parts = [p.gain(head, n) for p, n in self._shared(num_samples)]
+        return GainSamples(torch.cat([part.beta for part in parts]), torch.cat([part.gate for part in parts]))
+
+    def impute(self, head: str, num_samples: int = 100) -> Tensor:
+        """Return pooled draws of a head's missing entries; see `Posterior.impute`."""
+        return torch.cat([p.impute(head, n) for p, n in self._shared(num_samples)])
+
+    def forecast(
+        self,
+        horizon: int,
+        covariates: Mapping[str, Any] | None = None,
+        *,
+        num_samples: int = 200,
+        **settings: Any,
+    ) -> Forecast:
+        """Return pooled paths after every sequence's end, whose log score is that of the mixture of the members' own.
+
+        Arguments as of `Posterior.forecast`.
+        """
+        shared = self._shared(num_samples)
+        parts = [p.forecast(horizon, covariates, num_samples=n, **settings) for p, n in shared]
+        share = torch.tensor([n / num_samples for _, n in shared], dtype=torch.float64).log()
+
+        def density(head: str, values: Tensor, mask: Tensor) -> Tensor:
+            found = torch.stack([_density(part)(head, values, mask) for part in parts])
+            return torch.logsumexp(found + share.to(found).reshape(-1, *[1] * (found.dim() - 1)), 0)
+
+        samples = {name: torch.cat([part.samples[name] for part in parts]) for name in parts[0].samples}
+        return dataclasses.replace(parts[0], samples=samples, density=density)
+
+    # -- densities -------------------------------------------------------------------------------------------------
+
+    def evidence(self, kind: str | SMC | AIS = "iwae", num_particles: int = 64) -> Evidence:
+        """Return log sum_k w_k p_k(y_n) of every sequence; of kind "elbo", the bound that the members' bounds imply.
+
+        Effective sample size and k-hat are the worst of the members that matter to a sequence.
+        """
+        found = [posterior.evidence(kind, num_particles) for posterior in self.posteriors]
+        values = torch.stack([part.values for part in found])
+        joint = values + self.weights.log().unsqueeze(-1).to(values)
+        share = torch.softmax(joint, 0)
+        errors = torch.stack([part.standard_error for part in found])
+        # a member without weight has no share, whatever its error
+        error = torch.where(share > 0, share * errors, 0.0).square().sum(0).sqrt()
+        sizes = [part.effective_sample_size for part in found]
+        tails = [part.pareto_k for part in found]
+        return dataclasses.replace(
+            found[0],
+            values=torch.logsumexp(joint, 0),
+            standard_error=error,
+            effective_sample_size=_worst(sizes, share, least=True),
+            pareto_k=_worst(tails, share, least=False),
+        )
+
+    def log_likelihood(self, num_particles: int = 64, num_draws: int = 50) -> Tensor:
+        """Return log p_k(y_n | theta), (draw, sequence), of pooled draws; of members without priors one row as often.
+
+        See `Posterior.log_likelihood`; the draws are those of `parameters(num_draws)`.
+        """
+        rows = [(p.log_likelihood(num_particles, n), n) for p, n in self._shared(num_draws)]
+        return torch.cat([row if len(row) == n else row.expand(n, -1) for row, n in rows])
+
+    def reason_against_loo(self, *, fully_known: bool = False) -> str:
+        """Return why PSIS-LOO of the pooled draws would mean nothing: see `Posterior.reason_against_loo`."""
+        return "a mixture of fits, whose members and weights are no draws of one posterior"
+
+    def one_step_ahead(self, head: str, **settings: Any) -> OneStepAhead:
+        """Return log p(y_t | y_{<t}) and E[y_t | y_{<t}] of the mixture, for settings see `Posterior.one_step_ahead`.
+
+            p(y_t | y_{<t}) = sum_k w_{k,t} p_k(y_t | y_{<t}),   w_{k,t} = w_k prod_{s<t} p_k(y_s | y_{<s}) / const
+
+        so that for one channel the sum over a sequence's steps is its `evidence`. All per-step heads count for w, their
+        channels as independent given the past, as in the sums of `OneStepAhead`; steps that are not scored do not.
+        """
+        heads = [name for name, part in self.model.observations.items() if part.head.per_step]
+        ahead = {name: [p.one_step_ahead(name, **settings) for p in self.posteriors] for name in {head, *heads}}
+        by_member = [{name: parts[k] for name, parts in ahead.items()} for k in range(len(self.posteriors))]
+        told = torch.stack([_told(parts, self.data) for parts in by_member])
+        noise = torch.stack([_told(parts, self.data, error=True) for parts in by_member])
+        own = ahead[head]
+        clock = self.data.spec.heads[head].clock
+        steps = slice(clock - 1, None, clock)  # a frame is seen at its last step; before it counts what came earlier
+        prior = self.weights.double().log()[:, None, None] + (told.cumsum(-1) - told)[..., steps]
+        weights = torch.softmax(prior, 0).unsqueeze(-1)  # (member, sequence, frame, 1)
+        density = torch.stack([part.log_prob for part in own]).double()
+        joint = weights.log() + density
+        value = torch.where(own[0].scored, torch.logsumexp(joint, 0), 0.0)
+        share = torch.softmax(joint, 0)
+        error = None
+        if any(part.standard_error is not None for part in own) or bool(noise.any()):
+            errors = torch.stack([_error(part) for part in own])
+            before = (noise.cumsum(-1) - noise)[..., steps].unsqueeze(-1)  # variance of what was told before
+            error = ((share * errors).square() + (share - weights).square() * before).sum(0).sqrt()
+            error = torch.where(own[0].scored, error, 0.0).to(own[0].log_prob)
+        means = torch.stack([part.mean for part in own])
+        mean = (weights.to(means) * means).sum(0)
+        used = None if self.result is None else self.result.used
+        return dataclasses.replace(
+            own[0], log_prob=value.to(own[0].log_prob), mean=mean, standard_error=error, used=used
+        )
+
+    # -- out -------------------------------------------------------------------------------------------------------
+
+    def to_arviz(self, **settings: Any) -> Any:
+        """Return pooled draws as ArviZ groups, without latents; see `latentrnn.export.to_arviz`."""
+        from latentrnn.export.arviz import to_arviz
+
+        return to_arviz(self, **settings)
+
+    def to_netcdf(self, path: str | os.PathLike[str], **settings: Any) -> Path:
+        """Write the groups of `to_arviz` to a file."""
+        from latentrnn.export.streaming import to_netcdf
+
+        return to_netcdf(self, path, **settings)
+
+    def replicate_parts(
+        self, num_samples: int = 100, *, prior: bool = False
+    ) -> Iterator[tuple[str, Tensor, Place, int | None]]:
+        """Draw the replicates of `predictive`, or of `prior_predictive`, part by part; see `Posterior.latent_parts`."""
+        first = 0
+        for posterior, count in self._shared(num_samples):
+            for name, value, place, clock in posterior.replicate_parts(count, prior=prior):
+                samples = slice(first + place.samples.start, first + place.samples.stop)
+                yield name, value, place._replace(samples=samples), clock
+            first += count
+
+    def members_of_draws(self, num_samples: int) -> Tensor:
+        """Return which member each of so many pooled draws is of, (sample,)."""
+        counts = [n for _, n in self._shared(num_samples, empty=True)]
+        return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+
+    def _of(self, change: Callable[[Posterior], Posterior]) -> EnsemblePosterior:
+        return EnsemblePosterior([change(p) for p in self.posteriors], self.weights, self.result)
+
+    def _pooled(self, num_samples: int, draw: Callable[[Posterior, int], dict[str, Tensor]]) -> dict[str, Tensor]:
+        parts = [draw(p, n) for p, n in self._shared(num_samples)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _shared(self, num_samples: int, *, empty: bool = False) -> list[tuple[Posterior, int]]:
+        check_size("EnsemblePosterior", "number of draws", num_samples)
+        exact = self.weights.double() * num_samples
+        counts = exact.floor().long()
+        rest = (exact - counts).argsort(descending=True, stable=True)[: num_samples - int(counts.sum())]
+        counts[rest] += 1
+        return [(p, n) for p, n in zip(self.posteriors, counts.tolist(), strict=True) if n or empty]
+
+    def __getattr__(self, name: str) -> NoReturn:
+        of_members = not name.startswith("_") and hasattr(Posterior, name)
+        hint = f"; members have it: posteriors[k].{name}" if of_members else ""
+        raise AttributeError(f"EnsemblePosterior has no {name!r}{hint}")
+
+    def __repr__(self) -> str:
+        return f"EnsemblePosterior of {len(self.posteriors)} members and {self.data!r}"
+
+
+def _density(part: Forecast) -> Callable[[str, Tensor, Tensor], Tensor]:
+    assert part.density is not None
+    return part.density
+
+
+def _worst(found: Sequence[Tensor | None], share: Tensor, *, least: bool) -> Tensor | None:
+    """Return the smallest (or largest) of the members' numbers of each sequence that has a share in; NaN counts."""
+    known = [value for value in found if value is not None]
+    if len(known) < len(found):
+        return None
+    values = torch.stack(known)
+    aside = values.new_tensor(torch.inf if least else -torch.inf)
+    kept = torch.where(share > TOLD_BY, values, aside)
+    return kept.amin(0) if least else kept.amax(0)
+
+
+def _error(part: OneStepAhead) -> Tensor:
+    return (torch.zeros_like(part.log_prob) if part.standard_error is None else part.standard_error).double()
+
+
+def _told(ahead: Mapping[str, OneStepAhead], data: Any, *, error: bool = False) -> Tensor:
+    """Return what all heads say at each base step, summed, or the variance of its error, (sequence, time)."""
+    told = torch.zeros(len(data), data.num_steps, dtype=torch.float64)
+    for name, part in ahead.items():
+        clock = data.spec.heads[name].clock
+        values = _error(part).square() if error else part.log_prob.double()
+        values = values.masked_fill(~part.scored, 0.0).sum(-1)
+        told[:, clock - 1 :: clock][:, : values.shape[1]] += values
+    return told
