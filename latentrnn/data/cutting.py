@@ -130,7 +130,7 @@ def _gather(data: SequenceData, pieces: list[_Piece], names: list[str]) -> Seque
         fields["observations"][name], inside = pick(data.observations[name], head.clock)
         fields["masks"][name] = pick(data.masks[name], head.clock)[0] & inside[..., None]
         if name in data.totals:
-            fields["totals"][name] = pick(data.totals[name], head.clock)[0] * inside
+            fields["totals"][name] = torch.where(inside, pick(data.totals[name], head.clock)[0], 0.0)
     for name in data.covariates:
         values, inside = pick(data.covariates[name])
         fields["covariates"][name] = values * inside[..., None]

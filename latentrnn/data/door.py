@@ -287,11 +287,9 @@ def _read_totals(name: str, value: Any, head: _Head) -> list[Array]:
             )
         seen: Array = np.where(mask, values, 0).astype(np.float64).sum(1)
         complete = np.asarray(mask.all(1))
-        # where a channel is missing the total may be unknown: what was seen is then all that is known of it
-        unknown = np.isnan(total) & ~complete
-        total[unknown] = seen[unknown]
+        unknown = np.isnan(total) & ~complete  # it stays NaN, for a total that is known says more
         wrong = np.where(complete, ~np.isclose(total, seen, rtol=1e-6, atol=1e-6), ~(total >= seen - 1e-6))
-        wrong |= ~np.isfinite(total)
+        wrong = (wrong | ~np.isfinite(total)) & ~unknown
         for step in np.flatnonzero(wrong).tolist():
             expected = f"{seen[step]:g}, the sum over channels" if complete[step] else f"at least {seen[step]:g}"
             raise ValueError(f"{where}: expected {expected}, found {total[step]:g} at sequence {index}, step {step}")

@@ -40,7 +40,7 @@ class SequenceData:
             unobserved holds a value inside the family's support.
         masks: per head, in the shape of its observations; True where observed, False when missing or padding.
         covariates: per covariate (sequence, time, feature); 0 in padding.
-        totals: per head that has them (sequence, time).
+        totals: per head that has them (sequence, time); NaN where a channel is missing and the total not known.
         lengths: base steps of each sequence.
         context: leading base steps of each sequence that inform (history, encoder, state) but are not scored.
         times: seconds (sequence, time) in float64 when steps are irregular, else None.
@@ -101,8 +101,8 @@ class SequenceData:
             dt: seconds per base step; None for unit steps.
             times: instead of `dt`, seconds of every step, (sequence, time) or a list of (time_i,), increasing.
             masks: per head booleans in the shape of its observations, True where observed.
-            totals: per head (sequence, time) or a list of (time_i,), the sum over channels of every step; NaN
-                where a channel is missing and the total unknown.
+            totals: per head (sequence, time) or a list of (time_i,), the sum over all channels of every step, the
+                missing ones included; NaN where a channel is missing and the total unknown.
             clocks: per slow head the base steps per frame; it then has floor(steps / clock) frames.
             per_sequence: heads with one value per sequence.
             channel_names: per head one name per channel.

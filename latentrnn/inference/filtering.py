@@ -91,7 +91,9 @@ def exact(course: Course, name: str) -> tuple[Tensor, Tensor]:
     for log_weight, distribution in course.latent.ahead(course, name):
         entry, mean = head.entry_log_prob(distribution, course.data.observations[name]), head.mean(distribution)
         entries.append(log_weight.unsqueeze(-1) + entry)
-        means.append(log_weight.exp().reshape(*log_weight.shape, *[1] * (mean.dim() - log_weight.dim())) * mean)
+        # what follows time in the mean: a prior on one head gives the weights of all a sample axis
+        after = mean.dim() - len(distribution.batch_shape) - 1
+        means.append(log_weight.exp().reshape(*log_weight.shape, *[1] * after) * mean)
     value, mean = torch.logsumexp(torch.stack(entries), 0), torch.stack(means).sum(0)
     return (value, mean) if value.dim() == 3 else (value.squeeze(0), mean.squeeze(0))  # one draw of the parameters
 

@@ -83,18 +83,23 @@ def test_low_rank_samples_have_their_covariance() -> None:
 
 @pytest.mark.parametrize("seen", [[True, True, True, True], [True, True, False, False], [True, False, True, True]])
 def test_over_dispersed_counts_of_the_observed_categories_are_the_others_added_up(seen: list[bool]) -> None:
-    """p(y_seen | their sum) by adding SciPy's joint probability over all that the missing ones could have been."""
+    """p(y_seen | their sum), and p(y_seen | n) where the total is known, by adding up SciPy's joint probability.
+
+    What is added up is everything that the missing categories could have been.
+    """
     alpha, total = np.array([0.7, 2.0, 0.4, 1.1]), 5
     outcomes = [np.array(y) for y in itertools.product(range(total + 1), repeat=4) if sum(y) == total]
     probability = np.array([stats.dirichlet_multinomial.pmf(y, alpha, total) for y in outcomes])
     assert probability.sum() == pytest.approx(1.0, abs=1e-12)
-    counts = DirichletMultinomialCounts(torch.as_tensor(alpha)[None], torch.tensor([5.0]), torch.tensor(seen)[None])
+    arguments = torch.as_tensor(alpha)[None], torch.tensor([5.0]), torch.tensor(seen)[None]
+    counts, known = DirichletMultinomialCounts(*arguments, arguments[2]), DirichletMultinomialCounts(*arguments)
     for y in outcomes:
         same_sum = np.array([o[seen].sum() == y[seen].sum() for o in outcomes])
         same = np.array([(o[seen] == y[seen]).all() for o in outcomes])
         expected = np.log(probability[same].sum() / probability[same_sum].sum())
         value = torch.as_tensor(np.where(seen, y, 9.0))[None]
         assert counts.log_prob(value).item() == pytest.approx(expected, abs=1e-12)
+        assert known.log_prob(value).item() == pytest.approx(np.log(probability[same].sum()), abs=1e-12)
 
 
 def test_over_dispersed_counts_take_a_total_per_step_and_leave_out_empty_ones() -> None:

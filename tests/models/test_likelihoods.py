@@ -238,8 +238,11 @@ def test_counts_can_have_another_total_at_every_step() -> None:
 
 
 @pytest.mark.parametrize("seen", [[True, True, False, False], [True, False, True, True], [False, False, True, False]])
-def test_renormalising_over_the_observed_categories_is_marginalising_the_others(seen: list[bool]) -> None:
-    """p(y_seen | their sum) by adding up the full multinomial over everything that the missing ones could have been."""
+def test_missing_categories_are_marginalised(seen: list[bool]) -> None:
+    """p(y_seen | their sum), and p(y_seen | n) where the total is known, by adding up the full multinomial.
+
+    What is added up is everything that the missing categories could have been.
+    """
     logits = torch.randn(4, dtype=torch.float64)
     total, p = 5, special.softmax(logits.numpy())
     outcomes = [np.array(y) for y in itertools.product(range(total + 1), repeat=4) if sum(y) == total]
@@ -252,8 +255,10 @@ def test_renormalising_over_the_observed_categories_is_marginalising_the_others(
         same = np.array([(o[seen] == y[seen]).all() for o in outcomes])
         expected = np.log(probability[same].sum() / probability[same_sum].sum())
         value = torch.as_tensor(np.where(seen, y, 9.0))[None]
-        found = MultinomialCounts(logits[None], torch.tensor([5.0]), mask[None]).log_prob(value).item()
+        found = MultinomialCounts(logits[None], torch.tensor([5.0]), mask[None], mask[None]).log_prob(value).item()
         assert found == pytest.approx(expected, abs=1e-12)
+        known = MultinomialCounts(logits[None], torch.tensor([5.0]), mask[None]).log_prob(value).item()
+        assert known == pytest.approx(np.log(probability[same].sum()), abs=1e-12)
         checked += expected < -0.01
     assert checked > 0 or sum(seen) == 1  # one category given its own count is certain
 

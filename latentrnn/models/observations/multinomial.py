@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from abc import abstractmethod
+from typing import Any, ClassVar, Self
 
 import pyro.distributions as dist
 import torch
@@ -12,12 +13,16 @@ from torch.distributions import constraints
 
 from latentrnn.data import HeadSpec, SequenceData
 from latentrnn.models.observations.observation import HeadInputs, Observation, channel_means, refuse_outside
+from latentrnn.models.observations.poisson import LARGEST_RATE
 
 
 class SharedTotal(Observation):
-    """A head whose channels share the total n_t of their step.
+    """A head whose channels, the categories, share the total n_t of their step.
 
-    Totals come from `SequenceData.from_arrays(totals=...)`; without them n_t is the sum of what was observed at t.
+    Totals come from `SequenceData.from_arrays(totals=...)`. Where n_t is known and categories are missing, these count
+    as one, into which the rest of n_t fell: the exact marginal of what was observed. Where n_t is not known, it is the
+    sum of what was observed, and the density is that of the observed categories given their sum: the missing ones then
+    say nothing, their mean is n_t p_c / (sum of the observed p), and they are drawn as Poisson counts around it.
     Arguments: see `Observation`.
     """
 
@@ -29,9 +34,13 @@ class SharedTotal(Observation):
 
     def inputs(self, data: SequenceData) -> HeadInputs:
         inputs, name = super().inputs(data), self.head.name
-        seen = torch.where(data.masks[name], data.observations[name], 0.0).sum(-1)
-        totals = seen if inputs.totals is None else torch.where(inputs.totals.isnan(), seen, inputs.totals)
-        return inputs._replace(totals=totals)
+        mask = data.masks[name]
+        seen = torch.where(mask, data.observations[name], 0.0).sum(-1)
+        if inputs.totals is None:
+            return inputs._replace(totals=seen, among=None if inputs.mask is None else mask)
+        unknown = inputs.totals.isnan()
+        among = None if inputs.mask is None else mask | ~unknown.unsqueeze(-1)
+        return inputs._replace(totals=torch.where(unknown, seen, inputs.totals), among=among)
 
     def build_family(self, head: HeadSpec) -> None:
         family = type(self).__name__
@@ -51,83 +60,127 @@ class SharedTotal(Observation):
         refuse_outside(name, type(self).__name__, "non-negative integers", bad, values)
 
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
-        log = channel_means(values, mask).clamp_min(1e-4).log()
-        return log - log.mean()
+        log, seen = channel_means(values, mask).clamp_min(1e-4).log(), mask.flatten(0, -2).any(0)
+        centre = torch.where(seen, log, 0.0).sum() / seen.sum().clamp_min(1)
+        return torch.where(seen, log - centre, 0.0)  # nothing is known of a category that was never observed
 
 
 class Multinomial(SharedTotal):
     """y_t ~ Multinomial(n_t, softmax(eta_t)): the channels of a step share the total n_t.
 
-    Totals come from `SequenceData.from_arrays(totals=...)`; without them n_t is the sum of what was observed at t.
-    Missing categories are integrated out: given how many fell into the observed ones, these are multinomial with
-    renormalised probabilities. Arguments: see `Observation`.
+    Totals and missing categories: see `SharedTotal`. Arguments: see `Observation`.
     """
 
     def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
-        return MultinomialCounts(eta, inputs.totals, inputs.mask)
+        return MultinomialCounts(eta, inputs.totals, inputs.mask, inputs.among)
 
 
-class MultinomialCounts(TorchDistribution):
-    """Multinomial counts at every step, each step with its own total (torch's and Pyro's take one scalar total).
-
-        log p(y | n) = log n! - sum_c log y_c! + sum_c y_c log p_c
+class SharedTotalCounts(TorchDistribution):
+    """Counts of the categories of every step, each step with its own total (torch's and Pyro's take one scalar total).
 
     Args:
-        logits: (..., time, channel).
-        totals: n_t, (sequence, time); used for sampling. The density conditions on the sum of the value itself
-            over observed channels.
-        mask: True = observed, (sequence, time, channel), or None.
+        by_category: the family's parameter of every category, (..., time, channel).
+        totals: n_t, (sequence, time).
+        mask: True = observed, (sequence, time, channel); None where every category was.
+        among: the categories that n_t is the total of, (sequence, time, channel); None for all.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.independent(constraints.nonnegative_integer, 2)
 
-    def __init__(self, logits: Tensor, totals: Tensor, mask: Tensor | None) -> None:
-        self.logits, self.totals, self.mask = logits, totals, mask
-        super().__init__(logits.shape[:-2], logits.shape[-2:], validate_args=False)
+    def __init__(self, by_category: Tensor, totals: Tensor, mask: Tensor | None, among: Tensor | None = None) -> None:
+        self.by_category, self.totals, self.mask, self.among = by_category, totals, mask, among
+        super().__init__(by_category.shape[:-2], by_category.shape[-2:], validate_args=False)
+
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> Self:
+        by_category = self.by_category.expand(torch.Size(batch_shape) + self.event_shape)
+        return type(self)(by_category, self.totals, self.mask, self.among)
+
+    @abstractmethod
+    def shares(self) -> Tensor:
+        """Return E[y_c] / n_t, (..., time, channel): adding up to one over the categories that n_t is the total of."""
+
+    @abstractmethod
+    def draw_shares(self, sample_shape: torch.Size) -> Tensor:
+        """Return the probabilities with which the units of a step fall, up to a factor, (..., time, channel)."""
+
+    @abstractmethod
+    def step_log_prob(self, value: Tensor) -> Tensor:
+        """Return log-probabilities per step, nats, (..., time), zero where nothing is observed."""
 
     @property
     def mean(self) -> Tensor:
-        """n_t p_t, (..., time, channel)."""
-        return self.totals.unsqueeze(-1) * self.logits.softmax(-1)
-
-    def expand(self, batch_shape: torch.Size, _instance: None = None) -> MultinomialCounts:
-        return MultinomialCounts(self.logits.expand(torch.Size(batch_shape) + self.event_shape), self.totals, self.mask)
-
-    def step_log_prob(self, value: Tensor) -> Tensor:
-        """Return log-probabilities per step, nats, (..., time), zero where nothing is observed."""
-        logits = self.logits
-        if self.mask is not None:
-            value = torch.where(self.mask, value, 0.0)
-            # an entirely masked step keeps one category, so that its softmax exists; its counts are all zero
-            usable = self.mask | ~self.mask.any(-1, keepdim=True)
-            logits = logits.masked_fill(~usable, -torch.inf)
-        log_p = logits.log_softmax(-1)
-        if self.mask is not None:
-            log_p = torch.where(self.mask, log_p, 0.0)
-        terms = value * log_p - torch.lgamma(value + 1)
-        return torch.lgamma(value.sum(-1) + 1) + terms.sum(-1)
+        """n_t times the shares, (..., time, channel)."""
+        return self.totals.unsqueeze(-1) * self.shares()
 
     def log_prob(self, value: Tensor) -> Tensor:
         return self.step_log_prob(value).sum(-1)
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        shape = torch.Size(sample_shape) + self.logits.shape
         with torch.no_grad():
-            return draw_multinomial(self.totals, self.logits.softmax(-1).expand(shape))
+            weights = self.draw_shares(torch.Size(sample_shape))
+            if self.among is None:
+                return draw_multinomial(self.totals, normalised(weights))
+            drawn = draw_multinomial(self.totals, normalised(torch.where(self.among, weights, 0.0)))
+            return torch.where(self.among, drawn, torch.poisson(self.mean.clamp(max=LARGEST_RATE).expand(drawn.shape)))
 
     def completed(self, value: Tensor, mask: Tensor) -> Tensor:
         """Return a draw given the observed counts: the rest of the total, over the other categories."""
-        return rest_of_total(self.totals, self.logits.softmax(-1), value, mask)
+        with torch.no_grad():
+            left = (self.totals - torch.where(mask, value, 0.0).sum(-1)).clamp_min(0.0)
+            others = normalised(torch.where(mask, 0.0, self.draw_shares(torch.Size())))
+            return torch.where(mask, value, draw_multinomial(left, others))
+
+    def hidden(self, mask: Tensor) -> Tensor:
+        """Return the categories that share the total and were not observed."""
+        return ~mask if self.among is None else ~mask & self.among
+
+    def rest(self, value: Tensor, hidden: Tensor) -> Tensor:
+        """Return what of the total fell into hidden categories, (..., time), the observed counts being `value`."""
+        return torch.where(hidden.any(-1), self.totals - value.sum(-1), 0.0)
 
 
-def rest_of_total(totals: Tensor, p: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """Return counts, observed ones as they are, what is left of the totals (...) drawn in proportion to p."""
-    with torch.no_grad():
-        left = (totals - torch.where(mask, value, 0.0).sum(-1)).clamp_min(0.0)
-        others = torch.where(mask, 0.0, p)
-        share = others / others.sum(-1, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
-        return torch.where(mask, value, draw_multinomial(left, share))
+class MultinomialCounts(SharedTotalCounts):
+    """Multinomial counts at every step, by logits.
+
+        log p(y | n) = log n! - sum_c log y_c! + sum_c y_c log p_c,
+
+    one of the c being all hidden categories together.
+    """
+
+    def shares(self) -> Tensor:
+        return (self.by_category - self._normaliser()).exp()
+
+    def draw_shares(self, sample_shape: torch.Size) -> Tensor:
+        return self.by_category.softmax(-1).expand(sample_shape + self.by_category.shape)
+
+    def step_log_prob(self, value: Tensor) -> Tensor:
+        if self.mask is None:
+            terms = value * self.by_category.log_softmax(-1) - torch.lgamma(value + 1)
+            return torch.lgamma(value.sum(-1) + 1) + terms.sum(-1)
+        value, hidden, normaliser = torch.where(self.mask, value, 0.0), self.hidden(self.mask), self._normaliser()
+        rest = self.rest(value, hidden)
+        log_p = torch.where(self.mask, self.by_category - normaliser, 0.0)
+        log_p_rest = (log_sum(self.by_category, hidden) - normaliser).squeeze(-1)
+        terms = value * log_p - torch.lgamma(value + 1)
+        constant = torch.lgamma(value.sum(-1) + rest + 1) - torch.lgamma(rest + 1)
+        return constant + terms.sum(-1) + rest * log_p_rest
+
+    def _normaliser(self) -> Tensor:
+        """Return the log of the sum of exp(logits) over the categories that share the total, (..., time, 1)."""
+        if self.among is None:
+            return torch.logsumexp(self.by_category, -1, keepdim=True)
+        return log_sum(self.by_category, self.among)
+
+
+def log_sum(logits: Tensor, chosen: Tensor) -> Tensor:
+    """Return log sum exp of the chosen categories, (..., 1); where there are none of all, to multiply a zero."""
+    return torch.logsumexp(logits.masked_fill(~(chosen | ~chosen.any(-1, keepdim=True)), -torch.inf), -1, keepdim=True)
+
+
+def normalised(weights: Tensor) -> Tensor:
+    """Return weights (..., category) divided by their sum, zero where all of them are."""
+    return weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 def draw_multinomial(totals: Tensor, p: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ class HeadInputs(NamedTuple):
     totals: Any = None
     surroundings: Surroundings = Surroundings()  # what the readout needs
     constant: tuple[Tensor, Tensor] | None = None  # of some values, (sequence,): what no state changes in their density
+    among: Any = None  # the channels that a step's total counts, (sequence, time, channel); None for all
 
     def at(self, t: int, past: Tensor | None = None) -> HeadInputs:
         """Return the inputs of one frame, with a time axis of length one.
@@ -41,10 +42,10 @@ class HeadInputs(NamedTuple):
             t: the frame.
             past: earlier states that the readout remembers, (*sample, sequence, earlier, hidden_size).
         """
-        parts = (self.mask, self.stimulus, self.covariates, self.totals)
-        mask, stimulus, covariates, totals = (None if part is None else part[:, t : t + 1] for part in parts)
+        parts = (self.mask, self.stimulus, self.covariates, self.totals, self.among)
+        mask, stimulus, covariates, totals, among = (None if part is None else part[:, t : t + 1] for part in parts)
         surroundings = self.surroundings.at(t)._replace(past=past)
-        return HeadInputs(mask, self.partial, stimulus, covariates, totals, surroundings)
+        return HeadInputs(mask, self.partial, stimulus, covariates, totals, surroundings, among=among)
 
     def split(self, frames: int, values: Tensor) -> list[HeadInputs]:
         """Return the inputs of consecutive stretches of this many frames; `values` are the head's, split too."""
@@ -54,16 +55,16 @@ class HeadInputs(NamedTuple):
             return [None] * len(pieces) if part is None else part.split(frames, 1)
 
         parts = zip(
-            cut(self.mask), cut(self.stimulus), cut(self.covariates), cut(self.totals),
+            cut(self.mask), cut(self.stimulus), cut(self.covariates), cut(self.totals), cut(self.among),
             cut(self.surroundings.context), pieces, strict=True,
         )  # fmt: skip
         found = []
-        for index, (mask, stimulus, covariates, totals, context, piece) in enumerate(parts):
+        for index, (mask, stimulus, covariates, totals, among, context, piece) in enumerate(parts):
             constant = None
             if self.constant is not None and values is self.constant[0]:  # all of it goes with the first
                 constant = piece, self.constant[1] if index == 0 else torch.zeros_like(self.constant[1])
             surroundings = self.surroundings._replace(context=context)
-            found.append(HeadInputs(mask, self.partial, stimulus, covariates, totals, surroundings, constant))
+            found.append(HeadInputs(mask, self.partial, stimulus, covariates, totals, surroundings, constant, among))
         return found
 
 
@@ -297,7 +298,13 @@ class Observation(Component):
         return self.pooling(states, data)
 
     def predictor(self, states: Tensor, inputs: HeadInputs, history: Tensor | None) -> Tensor:
-        """Return eta, (..., time, outputs), of states at this head's frames, (..., time, hidden_size)."""
+        """Return eta, (..., time, outputs), of states at this head's frames, (..., time, hidden_size).
+
+        A per-sequence head has no time axis, neither in its states nor in eta.
+        """
+        if not self.head.per_step:
+            # draws of weights leave room for a time axis, (*sample, 1, outputs, hidden_size)
+            return self.readout(states.unsqueeze(-2), inputs.surroundings).squeeze(-2)
         eta = self.readout(states, inputs.surroundings)
         if self.gain is not None:
             eta = eta + self.gain(states, inputs.stimulus)
