@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.forecasting import Forecast
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_size
 
 
 def persistence(data: SequenceData, horizon: int) -> Forecast:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from latentrnn.criticism.elpd import arviz_compare, elpd_data
-from latentrnn.criticism.held_out import check_held_out
+from latentrnn.criticism.held_out import check_held_out, check_no_bound, check_posterior
 from latentrnn.criticism.spikes import block_sums
+from latentrnn.inference.evidence import AIS, SMC, Evidence
 
 if TYPE_CHECKING:
     import pandas
@@ -28,6 +29,7 @@ _SCALES = {"log": 1.0, "negative_log": -1.0, "deviance": -2.0}
 class _Pointwise:
     values: Tensor  # log density per unit, nats (unit,)
     monte_carlo: Tensor  # its Monte Carlo standard error (unit,)
+    evidence: Evidence | None = None  # where it comes from
 
 
 def compare(
@@ -36,13 +38,16 @@ def compare(
     block_length: int | None = None,
     scale: Literal["log", "negative_log", "deviance"] = "log",
     method: Literal["stacking", "BB-pseudo-BMA", "pseudo-BMA"] = "stacking",
+    kind: str | SMC | AIS = "auto",
     num_particles: int = 64,
     held_out: bool = False,
 ) -> pandas.DataFrame:
     """Rank models by their log density of held-out data, paired, with `az.compare`.
 
-    For posteriors the unit is the sequence, and its log density the importance-weighted evidence, all heads jointly,
-    local latents integrated out. For `OneStepAhead` results, the way for one long recording, the unit is a block of
+    For posteriors the unit is the sequence, and its log density the evidence, all heads jointly, local latents
+    integrated out: by importance weights where these are good, else by particle filters, as
+    `latentrnn.inference.rungs` has it, so that the order is the models' and not that of their guides. For
+    `OneStepAhead` results, the way for one long recording, the unit is a block of
     steps and its log density the sum of log p(y_t | y_<t). The guide never sees what is scored in the latter; in the
     former it only proposes importance samples. The standard error of a difference, over n units, is
 
@@ -57,20 +62,27 @@ def compare(
             takes each sequence as a unit.
         scale: "log", "negative_log" or "deviance", as in ArviZ.
         method: of the model weights, as in ArviZ.
-        num_particles: importance samples per sequence, for posteriors.
+        kind: of the evidence, for posteriors: "auto", or one for all: "iwae", "smc", "ais", `SMC(...)`, `AIS(...)`.
+        num_particles: importance samples per sequence, or particles per filter, for posteriors.
         held_out: your word that the data are held out, needed where a model does not know what it was fitted on.
 
     Returns:
         ArviZ's frame, best model first, which `az.plot_compare` draws: `rank`, `elpd_loo` (`elpd` in ArviZ 1.x;
         ArviZ's name, here of new data), `p_loo` (NaN: does not apply), `elpd_diff`, `weight`, `se`, `dse`, `warning`,
-        `scale`, and `mc_se`, the Monte Carlo standard error of the total. `warning` is True where Monte Carlo
-        error may decide the order: that of the difference to the best model exceeds both `dse` and half of the
-        difference; use more particles. `frame.attrs` says what the unit is.
+        `scale`, and `mc_se`, the Monte Carlo standard error of the total; of posteriors also `kind`, `ess` (the
+        smallest effective sample size of a sequence, NaN where exact), `pareto_k` (the largest k-hat, NaN where exact)
+        and `doubtful` (sequences whose evidence is not to be believed, see `Evidence.doubtful`). `warning` is True
+        where a number is doubtful, and where Monte Carlo error may decide the order: that of the difference to the
+        best model exceeds both `dse` and half of the difference; use more particles. `frame.attrs` says what the unit
+        is.
 
     Raises:
         ValueError: for fewer than two models, different data, different scored heads or entries, data used in a
             fit or its stopping, fewer than five units, or a density that is not finite.
-        TypeError: for a mixture of posteriors and one-step-ahead results.
+        TypeError: for a mixture of posteriors and one-step-ahead results, or something else.
+
+    Warns:
+        UserWarning: for every model whose evidence is not to be believed, with the number of sequences and a remedy.
 
     References:
         A. Vehtari, A. Gelman, J. Gabry (2017), Practical Bayesian model evaluation using leave-one-out
@@ -78,11 +90,17 @@ def compare(
         Y. Yao, A. Vehtari, D. Simpson, A. Gelman (2018), Using stacking to average Bayesian predictive
         distributions, Bayesian Analysis.
     """
+    if not isinstance(models, Mapping):
+        raise TypeError(f"models: expected a dict of name to posterior; found {type(models).__name__}")
     if len(models) < 2:
         raise ValueError(f"models: a comparison needs at least 2, got {list(models)}")
     if scale not in _SCALES:
         raise ValueError(f"scale: expected one of {list(_SCALES)}, got {scale!r}")
     one_step = {name: hasattr(model, "log_prob") for name, model in models.items()}
+    for name, flag in one_step.items():
+        if not flag:
+            check_posterior("compare", str(name), models[name])
+    check_no_bound("compare", kind)
     if len(set(one_step.values())) > 1:
         raise TypeError(
             "models: a one-step-ahead density and an evidence are different quantities; got both, "
@@ -93,7 +111,7 @@ def compare(
     elif block_length is not None:
         raise ValueError("block_length: only for one-step-ahead results; evidence is per sequence")
     else:
-        pointwise, unit = _evidence(models, num_particles, held_out), "sequence"
+        pointwise, unit = _evidence(models, kind, num_particles, held_out), "sequence"
     for name, item in pointwise.items():
         if not bool(torch.isfinite(item.values).all()):
             where = int((~torch.isfinite(item.values)).nonzero()[0, 0])
@@ -109,7 +127,9 @@ def compare(
     return frame
 
 
-def _evidence(models: Mapping[str, Any], num_particles: int, held_out: bool) -> dict[str, _Pointwise]:
+def _evidence(
+    models: Mapping[str, Any], kind: str | SMC | AIS, num_particles: int, held_out: bool
+) -> dict[str, _Pointwise]:
     reference_name, reference = next(iter(models.items()))
     orders: dict[str, list[int]] = {}
     for name, posterior in models.items():  # every refusal before the first expensive evaluation
@@ -128,10 +148,10 @@ def _evidence(models: Mapping[str, Any], num_particles: int, held_out: bool) -> 
         check_held_out(name, posterior.data.keys, used, held_out=held_out)
     pointwise = {}
     for name, posterior in models.items():
-        evidence = posterior.evidence("iwae", num_particles=num_particles)
-        pointwise[name] = _Pointwise(
-            evidence.values.to(torch.float64)[orders[name]], evidence.standard_error.to(torch.float64)[orders[name]]
-        )
+        evidence = posterior.evidence(kind, num_particles=num_particles)
+        evidence.warn("compare", repr(name), stacklevel=4)
+        values, errors = (part.to(torch.float64)[orders[name]] for part in (evidence.values, evidence.standard_error))
+        pointwise[name] = _Pointwise(values, errors, evidence)
     return pointwise
 
 
@@ -190,6 +210,8 @@ def _frame(pointwise: Mapping[str, _Pointwise], scale: str, method: str) -> pand
     first = values[frame.index[0]]
     factor, number = _SCALES[scale], first.numel()
     columns: dict[str, list[Any]] = {"elpd": [], "elpd_diff": [], "se": [], "dse": [], "mc_se": [], "warning": []}
+    if pointwise[frame.index[0]].evidence is not None:
+        columns |= {"kind": [], "ess": [], "pareto_k": [], "doubtful": []}
     error_of_best = pointwise[frame.index[0]].monte_carlo.square().sum()
     for name in frame.index:
         difference = first - values[name]
@@ -202,10 +224,21 @@ def _frame(pointwise: Mapping[str, _Pointwise], scale: str, method: str) -> pand
         columns["dse"].append(abs(factor) * spread)
         columns["mc_se"].append(abs(factor) * float(monte_carlo.sqrt()))
         # the best model's own row has no difference to be unsure of
-        columns["warning"].append(name != frame.index[0] and error > max(spread, float(difference.sum()) / 2))
+        unsure = name != frame.index[0] and error > max(spread, float(difference.sum()) / 2)
+        evidence = pointwise[name].evidence
+        columns["warning"].append(unsure or (evidence is not None and bool(evidence.doubtful.any())))
+        if evidence is not None:
+            columns["kind"].append(evidence.kind)
+            columns["ess"].append(_extreme(evidence.effective_sample_size, torch.amin))
+            columns["pareto_k"].append(_extreme(evidence.pareto_k, torch.amax))
+            columns["doubtful"].append(int(evidence.doubtful.sum()))
     return frame.assign(**{total if key == "elpd" else key: value for key, value in columns.items()}).assign(
         rank=range(len(frame)), scale=scale
     )
+
+
+def _extreme(values: Tensor | None, pick: Callable[[Tensor], Tensor]) -> float:
+    return float("nan") if values is None or not values.numel() else float(pick(values))
 
 
 def _block_words(block_length: int | None) -> str:

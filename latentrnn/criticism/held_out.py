@@ -8,6 +8,9 @@ from typing import Any
 import torch
 
 from latentrnn.criticism.scores import Score, jackknife
+from latentrnn.inference.evidence import AIS, AUTO, KINDS, SMC
+from latentrnn.inference.result import FitResult
+from latentrnn.support.arguments import check_choice
 
 
 def check_held_out(name: str, keys: Iterable[Any], used: Iterable[Any] | None, *, held_out: bool) -> None:
@@ -42,33 +45,61 @@ def check_held_out(name: str, keys: Iterable[Any], used: Iterable[Any] | None, *
         )
 
 
-def held_out_log_likelihood(posterior: Any, *, num_particles: int = 64, held_out: bool = False) -> Score:
+def held_out_log_likelihood(
+    posterior: Any, *, kind: str | SMC | AIS = "auto", num_particles: int = 64, held_out: bool = False
+) -> Score:
     """Mean log evidence per sequence (nats) of sequences that the fit has not seen.
 
-        log p(y_n) >= E[log (1/K) sum_k p(y_n, z_k) / q(z_k | y_n)],   z_k ~ q,   K particles
+        log p(y_n) = log of the integral of p(y_n, z) over z
 
     All heads jointly, local latents integrated out. The encoder proposes latents from y_n itself: this is importance
-    sampling of an integral, so it scores the model, not the reconstruction. The standard error is over sequences.
+    sampling of an integral, so it scores the model, not the reconstruction. The standard error is over sequences;
+    `Score.evidence` has the Monte Carlo error, effective sample sizes and k-hat, which the score prints along.
 
     Args:
         posterior: a `Posterior` of held-out sequences.
-        num_particles: K; the bound tightens as it grows.
+        kind: of the evidence: "auto" (the rule of `latentrnn.inference.rungs`), "iwae", "smc", "ais", or `SMC(...)` or
+            `AIS(...)`.
+        num_particles: importance samples per sequence, or particles per filter; the estimate tightens as it grows.
         held_out: your word that the data are held out, needed where the posterior does not come from a fit.
 
     Raises:
-        ValueError: for sequences used in the fit or its stopping, or fewer than two sequences.
+        TypeError: something else than a posterior.
+        ValueError: for sequences used in the fit or its stopping, fewer than two sequences, or the kind "elbo".
+
+    Warns:
+        UserWarning: where k-hat exceeds 0.7 or filters disagree, so that the number is not to be believed.
 
     References:
         Y. Burda, R. Grosse, R. Salakhutdinov (2016), Importance weighted autoencoders, ICLR.
     """
+    check_posterior("held_out_log_likelihood", "posterior", posterior)
+    check_no_bound("held_out_log_likelihood", kind)
     used = None if posterior.result is None else posterior.result.used
     check_held_out("posterior", posterior.data.keys, used, held_out=held_out)
-    values = posterior.evidence("iwae", num_particles=num_particles).values.to(torch.float64)
-    if values.numel() < 2:
+    if len(posterior.data) < 2:
         raise ValueError(
-            f"posterior: {values.numel()} sequence gives no standard error; for one long recording use "
+            f"posterior: {len(posterior.data)} sequence gives no standard error; for one long recording use "
             "one_step_ahead_log_likelihood with block_length="
         )
+    evidence = posterior.evidence(kind, num_particles=num_particles)
+    evidence.warn("held_out_log_likelihood", "posterior")
+    values = evidence.values.to(torch.float64)
     value, error = jackknife(values, torch.ones_like(values), "nats/sequence")
     blocks = tuple((key, key.start) for key in posterior.data.keys)
-    return Score(value, error, "nats/sequence", 0, values.numel(), values, torch.ones_like(values), blocks)
+    return Score(value, error, "nats/sequence", 0, values.numel(), values, torch.ones_like(values), blocks, evidence)
+
+
+def check_posterior(owner: str, name: str, value: Any) -> None:
+    """Raise a TypeError for what has no evidence, a fit above all."""
+    if isinstance(value, FitResult):
+        raise TypeError(f"{owner}: {name} must be a posterior; found a FitResult, use result.posterior(held-out data)")
+    if not hasattr(value, "evidence") or not hasattr(value, "data"):
+        raise TypeError(f"{owner}: {name} must be a Posterior; found {type(value).__name__}")
+
+
+def check_no_bound(owner: str, kind: Any) -> None:
+    """Raise unless the kind of evidence comes as close to it as one likes: how far the ELBO is off is the guide's."""
+    if isinstance(kind, SMC | AIS):
+        return
+    check_choice(owner, "kind", kind, [AUTO, *(known for known in KINDS if known != "elbo")])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentrnn.criticism.entries import ArrayLike, aligned
 from latentrnn.criticism.spikes import block_sums, check_events, event_family, null_log_prob, poisson_log_prob
+from latentrnn.inference.evidence import Evidence
 
 Unit = Literal["bits/spike", "nats/step", "nats/sequence"]
 
@@ -31,6 +32,7 @@ class Score:
         gains: what is averaged, per block, nats (block,).
         amounts: spikes, scored steps or sequences per block (block,).
         blocks: of each block the sequence (its key, or its position where there are no keys) and the first step.
+        evidence: that the score is the mean of, with its Monte Carlo error; None where there is none.
     """
 
     value: float
@@ -41,12 +43,20 @@ class Score:
     gains: Tensor
     amounts: Tensor
     blocks: tuple[tuple[Any, int], ...]
+    evidence: Evidence | None = None
 
     def __float__(self) -> float:
         return self.value
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} +- {self.standard_error:.3f} {self.unit} ({self.num_blocks} blocks)"
+        text = f"{self.value:.3f} +- {self.standard_error:.3f} {self.unit} ({self.num_blocks} blocks)"
+        if self.evidence is None or not (told := self.evidence.diagnosis()):
+            return text
+        error = self.evidence.total_standard_error / max(len(self.evidence.values), 1)
+        return f"{text}; {self.evidence.kind} with a Monte Carlo error of {error:.3f}, {told}"
+
+    def __repr__(self) -> str:
+        return f"Score({self})"
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from torch import Tensor
 from latentrnn.data import SequenceData
 from latentrnn.inference.ais import anneal
 from latentrnn.inference.elbo import log_weights, sampled_sites
-from latentrnn.inference.evidence import AIS, SMC
+from latentrnn.inference.evidence import AIS, PRIOR_SHARE, SMC
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.random import random_state
-from latentrnn.inference.smc import ParticleFilter
+from latentrnn.inference.smc import ParticleFilter, of_steps
 from latentrnn.inference.svi import resolve_device
 from latentrnn.inference.windows import Window, reach
 from latentrnn.models import sites
@@ -204,30 +204,37 @@ class Draws:
         course.values = {name: data.observations[name] for name in course.feeding}
         return course
 
-    def filters(self, num_particles: int, settings: SMC) -> tuple[Tensor, Tensor]:
+    def filters(self, num_particles: int, settings: SMC) -> tuple[Tensor, Tensor, Tensor]:
         """Return log Z and the smallest effective sample of independent particle filters, (filter, sequence) each.
 
-        Every filter has its own draw of the parameters with priors.
+        Every filter has its own draw of the parameters with priors. The last is the largest k-hat of all steps, of the
+        weights of all filters together, (sequence,).
         """
+        check_size("evidence", "num_particles", num_particles)
         found = []
         with self.seeded(), torch.no_grad():
             parameters = self.parameter_trace(settings.num_filters)
             for site in parameters.nodes.values():  # (filter, sequences' plate, ...) to (filter, particle, ...)
                 site["value"] = site["value"].unsqueeze(1)
-            for data in self.chunks(num_particles * settings.num_filters):
+            count = num_particles * settings.num_filters
+            if all(map(of_steps, self.model.observations.values())):  # then no more than one step is held at once
+                count = max(1, count // self.data.num_steps)
+            for data in self.chunks(count):
                 course, proposals = self.course(parameters, data), None
-                if settings.proposal == "guide":
+                if settings.proposal != "prior":
                     proposals = self.guide.local.proposals(self.guide.numbers(data), data)
                 run = ParticleFilter(
                     course,
                     num_particles,
                     settings.num_filters,
                     proposals=proposals,
+                    prior_share=PRIOR_SHARE if settings.proposal == "mixture" else 0.0,
                     resample_below=settings.resample_below,
+                    diagnose=True,
                 ).run()
-                found.append((run.log_evidence, run.smallest_sample))
-        log_evidence, smallest = zip(*found, strict=True)
-        return torch.cat(log_evidence, 1).cpu(), torch.cat(smallest, 1).cpu()
+                found.append((run.log_evidence.cpu(), run.smallest_sample.cpu(), run.largest_shape.cpu()))
+        log_evidence, smallest, shapes = zip(*found, strict=True)
+        return torch.cat(log_evidence, 1), torch.cat(smallest, 1), torch.cat(shapes)
 
     def annealed(self, num_particles: int, settings: AIS) -> Tensor:
         """Return log-weights of annealed draws, (particle, sequence)."""

@@ -102,7 +102,7 @@ def fit_ensemble(
             is faster the smaller they are (docs/performance.md); else one fit follows the other, to the bit as it
             would alone. The random numbers are the same, so that results agree up to rounding.
         stacking: the sequences that decide the weights.
-        num_evidence_particles: importance samples behind each p_k(y_n).
+        num_evidence_particles: behind each p_k(y_n), see `Posterior.evidence("auto")`.
         **settings: of every fit.
 
     Raises:
@@ -143,10 +143,10 @@ def fit_ensemble(
     if stacking is None:
         return Ensemble(members, torch.full((len(seeds),), 1 / len(seeds), dtype=torch.float64), None, used)
     device = settings.get("device", "auto")
-    found = [
-        member.posterior(stacking, device=device).evidence("iwae", num_evidence_particles).values for member in members
-    ]
-    values = torch.stack(found).double()
+    found = [member.posterior(stacking, device=device).evidence("auto", num_evidence_particles) for member in members]
+    for member, evidence in zip(members, found, strict=True):
+        evidence.warn("fit_ensemble", f"the member of seed {member.seed}")
+    values = torch.stack([evidence.values for evidence in found]).double()
     return Ensemble(members, stacking_weights(values), values, used | frozenset(stacking.keys))
 
 

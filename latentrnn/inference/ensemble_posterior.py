@@ -170,6 +170,7 @@ class EnsemblePosterior:
             standard_error=error,
             effective_sample_size=_worst(sizes, share, least=True),
             pareto_k=_worst(tails, share, least=False),
+            spread=_worst([part.spread for part in found], share, least=False),
         )
 
     def log_likelihood(self, num_particles: int = 64, num_draws: int = 50) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.inference import evidence as evidence_of
-from latentrnn.inference import filtering
+from latentrnn.inference import filtering, rungs
 from latentrnn.inference.coupling_report import CouplingReport, coupling_reports
 from latentrnn.inference.diagnosis import Diagnosis, diagnose
 from latentrnn.inference.draws import Assembly, Draw, Draws, Place, expanded, padding_to_nan
@@ -356,14 +356,16 @@ class Posterior:
         The kinds are rungs of a ladder: each is below the log evidence on average, "elbo" the furthest. "iwae" weighs
         draws of whole paths, which gives out as sequences get long; "smc" resamples them on the way (`SMC`); "ais"
         anneals every draw into the posterior by Hamiltonian transitions (`AIS`), at many times the cost, and is the
-        one to judge the others by. Give `SMC(...)` or `AIS(...)` itself to change how.
+        one to judge the others by. Give `SMC(...)` or `AIS(...)` itself to change how. "auto" takes the first rung
+        that its own diagnosis lets pass (`latentrnn.inference.rungs` has the rule); printed, the result says what that
+        diagnosis is (k-hat, effective sample size, how far filters are apart).
 
         Parameters with priors are integrated over the guide's q(theta), so that on held-out sequences this is the
         log predictive density. Without local latents and priors it is exact; without local latents all kinds but
         "elbo" are the same.
 
         Args:
-            kind: "elbo", "iwae", "smc" or "ais".
+            kind: "elbo", "iwae", "smc", "ais" or "auto".
             num_particles: draws; the error falls with their square root. For "smc" particles of each filter.
 
         Raises:
@@ -371,18 +373,22 @@ class Posterior:
         """
         name = "smc" if isinstance(kind, SMC) else "ais" if isinstance(kind, AIS) else kind
         evidence_of.check_kind(name)
+        num_particles = check_size("evidence", "num_particles", num_particles)
+        if name == evidence_of.AUTO:
+            return rungs.best(self, num_particles)
         random = bool(self.model.latent_sites())
         if random and name == "smc":
             smc = kind if isinstance(kind, SMC) else SMC()
-            return evidence_of.from_filters(*self._draws.filters(num_particles, smc), num_particles)
+            found = self._draws.filters(num_particles, smc)
+            return evidence_of.from_filters(*found, num_particles, smc.proposal)
         if random and name == "ais":
             ais = kind if isinstance(kind, AIS) else AIS()
             return evidence_of.summarise(name, self._draws.annealed(num_particles, ais))
-        found = evidence_of.summarise(name, self._draws.log_weights(num_particles))
+        weighed = evidence_of.summarise(name, self._draws.log_weights(num_particles))
         if random or self.guide.parameter_sites is not None:
-            return found
-        exact = torch.zeros_like(found.values)
-        return dataclasses.replace(found, standard_error=exact, effective_sample_size=None, pareto_k=None)
+            return weighed
+        exact = torch.zeros_like(weighed.values)
+        return dataclasses.replace(weighed, standard_error=exact, effective_sample_size=None, pareto_k=None)
 
     def diagnose(
         self,

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from latentrnn.inference.families import Proposals
+from latentrnn.inference.families.family import Start
+from latentrnn.inference.pareto import tail_shape
 from latentrnn.models.ancestral import Course
 from latentrnn.models.latents.latent import gaps, join
+from latentrnn.models.observations import Observation
 
 
 class Seen(NamedTuple):
@@ -58,12 +61,16 @@ class ParticleFilter:
         num_particles: particles per filter.
         num_filters: independent filters.
         proposals: a guide's distribution step by step; None for the prior (a bootstrap filter).
+        prior_share: of the particles, on average, that come from the prior all the same. Densities are then those of
+            the mixture, so that p / q is at most one over this share: a guide that is too narrow, or looks elsewhere,
+            costs particles, but cannot hide a part of the posterior (a defensive mixture).
         masks: what counts, by head; by default what is scored.
         resample_below: the effective sample size, as a share of the particles, below which they are resampled; at
             zero they never are, and Z is the mean of importance weights.
         prior_weight: power of p(z) / q(z) in the weights, and
         head_weights: of the named heads' densities, for objectives that are tempered; one where nothing is said.
         keep: whether `paths` will be asked for.
+        diagnose: whether `largest_shape` will be asked for.
 
     Raises:
         ValueError: a head that feeds back and depends on the states of earlier steps; a family that cannot be drawn
@@ -73,6 +80,7 @@ class ParticleFilter:
         Gordon, Salmond, Smith. Novel approach to nonlinear/non-Gaussian Bayesian state estimation. 1993.
         Del Moral. Feynman-Kac formulae: genealogical and interacting particle systems with applications. 2004.
         Chopin, Papaspiliopoulos. An introduction to sequential Monte Carlo. 2020.
+        Hesterberg. Weighted average importance sampling and defensive mixture distributions. 1995.
     """
 
     def __init__(
@@ -82,11 +90,13 @@ class ParticleFilter:
         num_filters: int = 1,
         *,
         proposals: Proposals | None = None,
+        prior_share: float = 0.0,
         masks: Mapping[str, Tensor] | None = None,
         resample_below: float = 0.5,
         prior_weight: float = 1.0,
         head_weights: Mapping[str, float] | None = None,
         keep: bool = False,
+        diagnose: bool = False,
     ) -> None:
         self.course, self.data, self.proposals = course, course.data, proposals
         self.shape = (num_filters, num_particles, course.data.num_sequences)
@@ -106,7 +116,8 @@ class ParticleFilter:
         self.pasts: dict[str, Tensor | None] = dict.fromkeys(self.heads)  # earlier states that readouts remember
         self.gaps = gaps(self.data)
         self.site = next((site.name for site in course.latent.sites() if site.along_time), None)
-        self.resample_below, self.keep = resample_below, keep
+        self.resample_below, self.keep, self.diagnose = resample_below, keep, diagnose
+        self.prior_share = 0.0 if proposals is None else prior_share
         self.prior_weight, self.head_weights = prior_weight, {} if head_weights is None else head_weights
         self._hidden: list[Tensor] = []  # what readouts see, step by step
         self._values: list[Tensor] = []  # what was drawn
@@ -123,8 +134,9 @@ class ParticleFilter:
         """Go through all steps, and show each before its observations count.
 
         Afterwards there are `log_evidence`, log Z, nats, (filter, sequence), `log_weights` of the final particles,
-        (filter, particle, sequence), and `smallest_sample`, the smallest effective number of particles on the way,
-        (filter, sequence).
+        (filter, particle, sequence), `smallest_sample`, the smallest effective number of particles on the way,
+        (filter, sequence), and, if asked for, `largest_shape`, the largest k-hat on the way of the weights of all
+        filters together, (sequence,).
         """
         course, data, latent, transition = self.course, self.data, self.course.latent, self.course.transition
         starts, first, log_weights = self._start()
@@ -132,6 +144,7 @@ class ParticleFilter:
         log_weights = self.prior_weight * log_weights - math.log(self.shape[1])
         self.log_evidence: Tensor = log_weights.new_zeros(self.shape[0], self.shape[2])
         self.smallest_sample = torch.full_like(self.log_evidence, float(self.shape[1]))
+        self.largest_shape = log_weights.new_zeros(self.shape[2], dtype=torch.float64)
         self._starts = starts if self.keep else {}
         steps = course.drive.unbind(-2)
         for t, a_t in enumerate(steps):
@@ -192,9 +205,34 @@ class ParticleFilter:
         if self.proposals is None:
             return {name: prior.rsample() for name, prior in priors.items()}, None, log_weights
         start = self.proposals.begin(self.shape)
+        if self.prior_share:
+            return self._mixed_start(priors, start)
         for name, prior in priors.items():
             log_weights = log_weights + prior.log_prob(start.values[name])
         return start.values, start.first, log_weights - start.log_density
+
+    def _mixed_start(
+        self, priors: dict[str, dist.Distribution], start: Start
+    ) -> tuple[dict[str, Tensor], Tensor | None, Tensor]:
+        """Let a share of the particles start from the prior."""
+        chosen, values = self._from_prior(), {}
+        log_prior = torch.zeros(self.shape, dtype=self.course.drive.dtype, device=self.course.drive.device)
+        for name, prior in priors.items():
+            values[name] = torch.where(chosen.unsqueeze(-1), prior.sample(), start.values[name])
+            log_prior = log_prior + prior.log_prob(values[name])
+        if start.first is not None:  # drawn jointly with the start: the prior of both is known at the first step
+            self._begun = chosen, values, log_prior
+            return values, start.first, torch.zeros_like(log_prior)
+        assert self.proposals is not None
+        return values, None, log_prior - self._mixed(log_prior, self.proposals.density(values, None, self.shape))
+
+    def _from_prior(self) -> Tensor:
+        """Choose the particles that come from the prior, each by a draw of its own, so that Z stays unbiased."""
+        return torch.rand(self.shape, device=self.course.drive.device) < self.prior_share
+
+    def _mixed(self, log_prior: Tensor, log_guide: Tensor) -> Tensor:
+        """Return the log-density of the mixture of prior and guide."""
+        return torch.logaddexp(log_prior + math.log(self.prior_share), log_guide + math.log1p(-self.prior_share))
 
     def _draw(
         self,
@@ -207,11 +245,20 @@ class ParticleFilter:
         """Draw a value; return it with log p - log q, None where the two are the same."""
         if self.proposals is None:
             return prior.rsample(), None
+        if first is not None and self.prior_share:
+            chosen, values, log_prior = self._begun
+            first = torch.where(chosen.unsqueeze(-1), prior.sample(), first)
+            log_prior = log_prior + prior.log_prob(first)
+            return first, log_prior - self._mixed(log_prior, self.proposals.density(values, first, self.shape))
         if first is not None:  # drawn with the start, which counts its density
             return first, prior.log_prob(first)
         law = self.proposals.step(t, before, starts).expand(self.shape)
         value = law.rsample()
-        return value, prior.log_prob(value) - law.log_prob(value)
+        if not self.prior_share:
+            return value, prior.log_prob(value) - law.log_prob(value)
+        value = torch.where(self._from_prior().unsqueeze(-1), prior.sample(), value)
+        log_prior = prior.log_prob(value)
+        return value, log_prior - self._mixed(log_prior, law.log_prob(value))
 
     def _look(self, t: int, h_t: Tensor) -> dict[str, Seen]:
         found = {}
@@ -246,6 +293,9 @@ class ParticleFilter:
         equal = torch.full_like(log_weights, -math.log(self.shape[1]))
         log_weights = torch.where(alive, log_weights - torch.where(alive, mass.unsqueeze(1), 0.0), equal)
         self.smallest_sample = torch.minimum(self.smallest_sample, sample_size(log_weights.detach()))
+        if self.diagnose:
+            shape = tail_shape(log_weights.detach().flatten(0, 1))
+            self.largest_shape = torch.maximum(self.largest_shape, shape)
         return log_weights
 
     def _lineage(self) -> list[Tensor]:
@@ -263,7 +313,11 @@ class ParticleFilter:
 
 def in_steps(course: Course, name: str) -> bool:
     """Return whether a head's density is a product over steps, each of which depends on the present state alone."""
-    head = course.observations[name]
+    return of_steps(course.observations[name])
+
+
+def of_steps(head: Observation) -> bool:
+    """Return the same of a head."""
     return head.head.per_step and head.instantaneous and head.reads is None
 
 

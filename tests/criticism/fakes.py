@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import SequenceData, SequenceKey
+from latentrnn.inference.evidence import Evidence
 
 
 def counts_data(counts, *, dt=0.01, masks=None, head="spikes") -> SequenceData:
@@ -24,13 +25,14 @@ class FakePosterior:
         replicates: dict[str, Tensor] | None = None,
         log_evidence: Tensor | None = None,
         monte_carlo: float = 0.0,
+        pareto_k: Tensor | None = None,
         used: frozenset[SequenceKey] | None = frozenset(),
         heads: list[str] | None = None,
     ) -> None:
         self.data = data
         self.replicates = replicates or {}
         self.log_evidence = log_evidence
-        self.monte_carlo = monte_carlo
+        self.monte_carlo, self.pareto_k = monte_carlo, pareto_k
         self.result = None if used is None else SimpleNamespace(used=used)
         self.model = SimpleNamespace(observations=dict.fromkeys(heads or list(data.observations)))
         self.asked: dict[str, object] = {}
@@ -40,9 +42,12 @@ class FakePosterior:
         return {head: self.replicates[head][:num_samples] for head in heads}
 
     def evidence(self, kind="elbo", num_particles=64):
-        assert kind == "iwae"
+        self.asked = {"kind": kind, "num_particles": num_particles}
         values = self.log_evidence
-        return SimpleNamespace(values=values, standard_error=torch.full_like(values, self.monte_carlo))
+        error = torch.full_like(values, self.monte_carlo)
+        if self.pareto_k is None:
+            return Evidence("iwae", values, error, num_particles)
+        return Evidence("iwae", values, error, num_particles, torch.full_like(values, 9.0), self.pareto_k)
 
 
 def one_step_ahead(

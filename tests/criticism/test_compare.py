@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from latentrnn.criticism import compare, elpd_data
+import latentrnn as lr
+from latentrnn.criticism import compare, elpd_data, held_out_log_likelihood
 from latentrnn.data import SequenceKey
+from latentrnn.inference import rungs
 from tests.criticism.fakes import FakePosterior, counts_data, one_step_ahead, poisson_one_step_ahead
 
 TOTAL = "elpd_loo"
@@ -259,7 +261,7 @@ def test_what_would_mislead_is_refused(case):
 
 def test_nothing_expensive_runs_before_a_refusal():
     class Expensive(FakePosterior):
-        def evidence(self, kind="elbo", num_particles=64):
+        def evidence(self, kind="auto", num_particles=64):
             raise AssertionError("evaluated before it was refused")
 
     with pytest.raises(ValueError, match="were used"):
@@ -282,3 +284,74 @@ def test_the_newer_arviz_takes_the_same_values(models, monkeypatch):
     np.testing.assert_allclose(new["elpd"], old[TOTAL])
     np.testing.assert_allclose(new["dse"], old["dse"])
     np.testing.assert_allclose(new["weight"].astype(float), old["weight"].astype(float), atol=1e-4)
+
+
+# -- numbers that are not to be believed -----------------------------------------------------------------------------
+
+
+def test_a_comparison_does_not_rest_on_a_bad_number_in_silence(models):
+    shape = torch.full((30,), 0.4)
+    shape[:7] = 1.3
+    bad = FakePosterior(models["close"].data, log_evidence=models["close"].log_evidence, pareto_k=shape)
+    good = FakePosterior(models["truth"].data, log_evidence=models["truth"].log_evidence, pareto_k=shape.clamp(max=0.4))
+    with pytest.warns(UserWarning, match="compare: 'bad': .*k-hat up to 1.30; not to be believed for 7 of 30.*try "):
+        frame = compare({"good": good, "bad": bad})
+    assert frame["warning"].to_dict() == {"good": False, "bad": True}
+    assert frame["doubtful"].to_dict() == {"good": 0, "bad": 7}
+    assert frame["pareto_k"].to_dict() == pytest.approx({"good": 0.4, "bad": 1.3})
+    assert frame["ess"].to_dict() == {"good": 9.0, "bad": 9.0}
+    assert good.asked == {"kind": "auto", "num_particles": 64}
+    compare({"good": good, "again": good}, kind="smc", num_particles=np.int64(10))
+    assert good.asked == {"kind": "smc", "num_particles": 10}
+
+
+def test_a_held_out_score_says_what_it_rests_on(models):
+    good = held_out_log_likelihood(models["truth"])
+    assert "k-hat" not in str(good)
+    shape = torch.full((30,), 0.9)
+    bad = FakePosterior(models["truth"].data, log_evidence=models["truth"].log_evidence, pareto_k=shape)
+    with pytest.warns(UserWarning, match="held_out_log_likelihood: .*not to be believed for 30 of 30"):
+        score = held_out_log_likelihood(bad)
+    assert float(score) == float(good)
+    assert "k-hat up to 0.90; not to be believed for 30 of 30" in str(score)
+    assert str(score) in repr(score)
+
+
+@pytest.mark.parametrize(
+    "score", [lambda p: compare({"a": p, "b": p}, kind="elbo"), lambda p: held_out_log_likelihood(p, kind="elbo")]
+)
+def test_a_bound_whose_gap_is_the_guide_s_decides_nothing(score):
+    with pytest.raises(ValueError, match="kind must be one of 'auto', 'iwae', 'smc', 'ais'; found 'elbo'"):
+        score(GOOD)
+
+
+def test_the_guide_does_not_decide_between_a_model_and_itself(monkeypatch):
+    """The same model with a guide that follows the data and one that was never trained: as good as each other."""
+    monkeypatch.setattr(rungs, "SHORT", 20)  # so that what is said of long sequences takes no long test
+    rng = np.random.default_rng(1)
+    data = lr.SequenceData.from_arrays({"s": rng.poisson(1.0, (5, 40, 2)).astype(float)}, dtype=torch.float64)
+    model = lr.LatentRNN(
+        data.spec, transition=lr.Linear(1), latent=lr.Innovations(1), observations={"s": lr.Poisson()}
+    ).double()
+    with torch.no_grad():
+        model.transition.recurrent_weight.fill_(0.9)
+        model.transition.input_weight.fill_(0.3)
+        model.observations["s"].readout.weight.fill_(0.5)
+    posteriors = {}
+    for name, moved in (("good", 0.0), ("bad", 1.5)):
+        guide = lr.Guide(model, encoder=lr.RNNEncoder(2)).double()
+        with torch.no_grad():
+            guide.local.heads["innovations"].map.weight.zero_()
+            guide.local.heads["innovations"].map.bias.copy_(torch.tensor([moved, 0.54], dtype=torch.float64))
+        posteriors[name] = lr.Posterior(model, guide, data, device="cpu")
+    frame = compare(posteriors, held_out=True, num_particles=64)
+    error = np.hypot(*frame["mc_se"])
+    assert frame["elpd_diff"].iloc[1] < 5 * error
+    assert error < 2
+    assert set(frame["kind"]) == {"smc"}
+    # as importance weights alone have it
+    with pytest.warns(UserWarning, match="compare: 'good': "), pytest.warns(UserWarning, match="compare: 'bad': "):
+        wrong = compare(posteriors, held_out=True, kind="iwae")
+    assert list(wrong.index) == ["good", "bad"]
+    assert wrong["elpd_diff"].iloc[1] > 5 * np.hypot(*wrong["mc_se"])
+    assert wrong.loc["bad", "warning"]

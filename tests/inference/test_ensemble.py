@@ -12,6 +12,8 @@ from scipy import optimize
 import latentrnn as lr
 from latentrnn.inference.ensemble import stacking_weights
 
+# the fits are short, so that some sequence's importance weights may have a heavy tail, which is said
+pytestmark = pytest.mark.filterwarnings("ignore:fit_ensemble. the member of seed:UserWarning")
 SETTINGS = {"steps": 25, "optimiser": lr.Adam(learning_rate=0.03), "progress": False, "device": "cpu"}
 
 

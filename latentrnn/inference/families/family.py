@@ -131,6 +131,11 @@ class Proposals:
         log_density = sum((law.log_prob(values[name]) for name, law in laws.items()), torch.zeros(()))
         return Start(values, None, log_density)
 
+    def density(self, values: dict[str, Tensor], first: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+        """Return the log-density of given values of what `begin` draws, leading axes `shape`."""
+        laws = self.start(shape)
+        return sum((law.log_prob(values[name]) for name, law in laws.items()), torch.zeros(()))
+
     def start(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
         """Return the distributions of the sites that lie before the first step, batch shape `shape`."""
         raise NotImplementedError

@@ -214,6 +214,15 @@ class _Conditionals(Proposals):
             log_density = log_density + head.log_prob(values[site.name])
         return Start(values, first, log_density)
 
+    def density(self, values: dict[str, Tensor], first: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+        if first is None:
+            return super().density(values, first, shape)
+        log_density = self.step(0, None, {}).expand(shape).log_prob(first)
+        for site in self.family.starts:
+            head = self.family.heads[site.name].distribution(self.numbers[site.name], first)
+            log_density = log_density + head.log_prob(values[site.name])
+        return log_density
+
     def step(self, t: int, before: Tensor | None, starts: dict[str, Tensor]) -> dist.Distribution:
         gain, offset, root = (part[t] for part in self.parts)
         loc = offset if before is None else offset + (gain @ before.unsqueeze(-1)).squeeze(-1)
