@@ -1,17 +1,15 @@
-"""What users hold (numpy, torch, ragged lists) read as one numpy array per sequence, with every surprise named."""
+"""What users hold (arrays of any kind, ragged lists) as one numpy array per sequence, with every surprise named."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from latentrnn.data.plain_numbers import Array, is_frame, to_numpy
+from latentrnn.data.seconds import EXACT, Seconds, to_seconds
 
 
 def read_steps(where: str, value: Any, last: str) -> list[Array]:
@@ -28,14 +26,17 @@ def read_steps(where: str, value: Any, last: str) -> list[Array]:
             if array.ndim != 2:
                 raise ValueError(
                     f"{where}: expected a (time, {last}) array for each sequence, found shape {array.shape} at "
-                    f"sequence {index}" + (f"; write x[:, None] for one {last}" if array.ndim == 1 else "")
+                    f"sequence {index}"
+                    + (f"; write {_as_column(value[index])} for one {last}" if array.ndim == 1 else "")
                 )
     else:
         array = to_numpy(where, value)
         if array.ndim != 3:
             hint = f"; write x[..., None] for one {last}, or x[None] for one sequence" if array.ndim == 2 else ""
-            if array.ndim == 2 and last == "channel":
-                hint += ", or name it in per_sequence= when it holds one value per sequence"
+            if array.ndim == 2:
+                what = "one value" if last == "channel" else "values that stay as they are all along, one row"
+                hint = "; write [x] for one sequence" if is_frame(value) else hint
+                hint += f", or name it in per_sequence= when it holds {what} per sequence"
             raise ValueError(
                 f"{where}: expected an array {shape} or a list of (time, {last}), found shape {array.shape}{hint}"
             )
@@ -53,13 +54,13 @@ def read_steps(where: str, value: Any, last: str) -> list[Array]:
     return arrays
 
 
-def read_rows(where: str, value: Any) -> Array:
-    """One (channel,) row per sequence, from a (sequence, channel) array."""
+def read_rows(where: str, value: Any, last: str = "channel") -> Array:
+    """One (`last`,) row per sequence, from a (sequence, `last`) array."""
     array = to_numpy(where, value)
     if array.ndim != 2:
-        hint = "; write x[:, None] for one channel" if array.ndim == 1 else ""
-        raise ValueError(f"{where}: expected an array (sequence, channel), found shape {array.shape}{hint}")
-    for axis, size in zip(("sequence", "channel"), array.shape, strict=True):
+        hint = f"; write x[:, None] for one {last}" if array.ndim == 1 else ""
+        raise ValueError(f"{where}: expected an array (sequence, {last}), found shape {array.shape}{hint}")
+    for axis, size in zip(("sequence", last), array.shape, strict=True):
         if size == 0:
             raise ValueError(f"{where}: expected at least one {axis}, found shape {array.shape}")
     return array
@@ -82,27 +83,29 @@ def read_vectors(where: str, value: Any) -> list[Array]:
     return arrays
 
 
-def to_numpy(where: str, value: Any) -> Array:
-    """A numpy array of booleans, integers or floats; entries that a masked array hides become NaN."""
-    if isinstance(value, torch.Tensor):
-        tensor = value.detach().cpu()
-        # numpy has no bfloat16, and float32 holds it exactly
-        array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    elif isinstance(value, np.ma.MaskedArray):
-        array = np.ma.filled(value.astype(np.float64), np.nan)
+def read_times(where: str, value: Any) -> list[Seconds]:
+    """Seconds (time,) of every sequence, from (sequence, time) or a list of (time_i,) of any unit of time."""
+    if isinstance(value, list | tuple):
+        read = [to_seconds(f"{where}, sequence {index}", item) for index, item in enumerate(value)]
     else:
-        try:
-            array = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"{where}: expected a rectangular array, found rows of different lengths") from error
-    if array.dtype.kind not in "biuf":
-        hint = "; pass sequences of different lengths as a list of arrays" if array.dtype == object else ""
-        raise TypeError(f"{where}: expected real numbers, found {_kind(array)}{hint}")
-    return array
+        found = to_seconds(where, value)
+        if found.values.ndim != 2:
+            shape = found.values.shape
+            raise ValueError(
+                f"{where}: expected an array (sequence, time) or a list of (time,), found shape {shape}"
+                + ("; write [x] for one sequence" if len(shape) == 1 else "")
+            )
+        read = [found._replace(values=row) for row in found.values]
+    for index, times in enumerate(read):
+        if times.values.ndim != 1:
+            raise ValueError(
+                f"{where}: expected (time,) for each sequence, found {times.values.shape} at sequence {index}"
+            )
+    return read
 
 
 def read_dt(dt: Any) -> float | None:
-    """Seconds per base step, or None for unit steps.
+    """Seconds per base step, or None for unit steps; a duration with a unit of time is converted.
 
     Raises:
         TypeError: not a number.
@@ -110,12 +113,20 @@ def read_dt(dt: Any) -> float | None:
     """
     if dt is None:
         return None
-    if isinstance(dt, bool) or not isinstance(dt, Real):
+    if isinstance(dt, bool | np.bool_ | str | bytes | list | tuple | dict):
         raise TypeError(f"dt: expected a number of seconds, found {dt!r}")
-    seconds = float(dt)
+    found = to_seconds("dt", dt)
+    if found.values.shape != () or found.dates:
+        raise TypeError(f"dt: expected a number of seconds, found {'a date' if found.dates else repr(dt)}")
+    seconds = float(found.values)
     if not (math.isfinite(seconds) and seconds > 0):
         raise ValueError(f"dt: expected a positive, finite number of seconds, found {dt!r}")
-    return seconds
+    # a decimal in single precision is that decimal: 0.001 in float32 is off by 5e-8, half a bin in ten million
+    return float(str(np.float32(seconds))) if found.rounding > EXACT and np.float32(seconds) == seconds else seconds
+
+
+def _as_column(value: Any) -> str:
+    return "x.to_frame()" if hasattr(value, "to_frame") else "x[:, None]"
 
 
 def refuse(where: str, bad: Array, expected: str, values: Array, sequence: int | None = None) -> None:
@@ -127,15 +138,3 @@ def refuse(where: str, bad: Array, expected: str, values: Array, sequence: int |
     place = [] if sequence is None else [f"sequence {sequence}"]
     place += [f"{axis} {index}" for axis, index in zip(axes, first, strict=False)]
     raise ValueError(f"{where}: expected {expected}, found {values[first]} at {', '.join(place)}")
-
-
-def _kind(array: Array) -> str:
-    kinds = {
-        "c": "complex numbers",
-        "U": "strings",
-        "S": "bytes",
-        "O": "Python objects",
-        "M": "dates",
-        "m": "durations",
-    }
-    return kinds.get(array.dtype.kind, f"dtype {array.dtype}")

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from latentrnn.support.arguments import is_integer
+
 if TYPE_CHECKING:
     from latentrnn.data.sequence_data import SequenceData
 
@@ -64,27 +66,33 @@ def plan(
     lengths: NDArray[np.int64], batch_size: int, bucket: bool, generator: torch.Generator | None
 ) -> Iterator[Tensor]:
     """Positions of the sequences of each batch; with `bucket`, shuffled batches hold similar lengths."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
+    if not is_integer(batch_size) or batch_size < 1:
         raise ValueError(f"batch_size: expected a positive whole number, found {batch_size!r}")
-    batch_size = int(batch_size)
+    batch_size = min(int(batch_size), max(len(lengths), 1))  # torch cuts by 64-bit sizes
     if generator is None:
-        return iter(torch.arange(len(lengths)).split(batch_size))
-    order = torch.randperm(len(lengths), generator=generator)
+        return iter(torch.arange(len(lengths), device="cpu").split(batch_size))
+    order = torch.randperm(len(lengths), generator=generator, device="cpu")
     if not bucket:
         return iter(order.split(batch_size))
-    by_length = torch.as_tensor(lengths)
+    by_length = torch.from_numpy(lengths)
     batches: list[Tensor] = []
     for pool in order.split(POOL * batch_size):
         batches += pool[torch.argsort(by_length[pool], stable=True)].split(batch_size)
-    return iter([batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()])
+    return iter([batches[i] for i in torch.randperm(len(batches), generator=generator, device="cpu").tolist()])
 
 
 def read_index(item: Any, size: int) -> NDArray[np.int64]:
     """Positions of the chosen sequences, all from 0 to `size` - 1."""
     if isinstance(item, slice):
+        for end in (item.start, item.stop, item.step):
+            if end is not None and not is_integer(end):
+                raise TypeError(f"index: expected whole numbers in a slice, found {item}")
         chosen = np.arange(size)[item]
     else:
-        array = np.asarray(item.cpu() if isinstance(item, Tensor) else item)
+        try:
+            array = np.asarray(item.cpu() if isinstance(item, Tensor) else item)
+        except ValueError:
+            raise TypeError(f"index: expected an integer, a slice, integers or booleans, found {item!r:.80}") from None
         if array.size == 0:
             array = array.astype(np.int64)
         if array.dtype == bool and array.shape != (size,):

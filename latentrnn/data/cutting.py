@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentrnn.data.spec import SequenceKey
+from latentrnn.data.spec import DataSpec, SequenceKey
 from latentrnn.data.splitting import PARTS, Fractions
+from latentrnn.support.arguments import is_integer
 
 if TYPE_CHECKING:
     from latentrnn.data.sequence_data import SequenceData
@@ -29,11 +30,13 @@ class _Piece:
 
 
 def time_slice(data: SequenceData, start: int, stop: int) -> SequenceData:
-    """Base steps `start` to `stop - 1` of every sequence, without copying and without waiting for the device."""
-    stop = max(start, min(stop, data.num_steps))
-    for head in data.spec.heads.values():
-        if start % head.clock:
-            raise ValueError(f"start: expected a multiple of {head.clock}, the clock of {head.name!r}, found {start}")
+    """Base steps `start` to `stop - 1` of every sequence, without copying and without waiting for the device.
+
+    Raises:
+        ValueError: a stretch without steps, or a start at which not all clocks tick.
+    """
+    stop = min(stop, data.num_steps)
+    check_clocks(data.spec, start)
 
     def cut(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         out = {}
@@ -66,6 +69,36 @@ def time_slice(data: SequenceData, start: int, stop: int) -> SequenceData:
     # part of what is complete is complete
     sliced.facts.complete.update({name: True for name, complete in data.facts.complete.items() if complete})
     return sliced
+
+
+def check_clocks(spec: DataSpec, start: int) -> None:
+    """Raise a ValueError unless all clocks tick at a step."""
+    for head in spec.heads.values():
+        if start % head.clock:
+            raise ValueError(f"start: expected a multiple of {head.clock}, the clock of {head.name!r}, found {start}")
+
+
+def check_stretch(start: Any, stop: Any, num_steps: int) -> tuple[int, int]:
+    """Return the ends of a stretch of so many steps, which are counted from the first step of every sequence.
+
+    Raises:
+        TypeError: an end is no whole number.
+        ValueError: it is negative, or there is no step in between.
+    """
+    for name, value in (("start", start), ("stop", stop)):
+        if not is_integer(value):
+            raise TypeError(f"time_slice: expected a whole number of base steps as {name}, found {value!r}")
+        if value < 0:
+            raise ValueError(
+                f"time_slice: expected {name} of at least 0, found {value}: sequences end at different steps, so that "
+                "none is counted from the end"
+            )
+    if start >= min(stop, num_steps):
+        raise ValueError(
+            f"time_slice: expected start < stop, and start < {num_steps}, the steps of the longest sequence, found "
+            f"({start}, {stop})"
+        )
+    return int(start), int(stop)
 
 
 def windows(data: SequenceData, length: int, context: int) -> SequenceData:
@@ -117,7 +150,7 @@ def _gather(data: SequenceData, pieces: list[_Piece], names: list[str]) -> Seque
     num_steps = max(int(lengths.max()), data.spec.slowest)
     rows = torch.tensor([piece.row for piece in pieces], device=data.device)[:, None]
     begins = torch.tensor([piece.begin for piece in pieces], device=data.device)[:, None]
-    on_device = torch.as_tensor(lengths).to(data.device)
+    on_device = torch.from_numpy(lengths).to(data.device)
 
     def pick(tensor: Tensor, clock: int = 1) -> tuple[Tensor, Tensor]:
         """Frames of each piece and whether they are inside it; what is outside repeats the last frame of the row."""
@@ -139,7 +172,7 @@ def _gather(data: SequenceData, pieces: list[_Piece], names: list[str]) -> Seque
         data,
         **fields,
         lengths=on_device,
-        context=torch.as_tensor(context).to(data.device),
+        context=torch.from_numpy(context).to(data.device),
         times=None if data.times is None else _continued_times(data.times, rows, begins, num_steps),
         keys=tuple(
             SequenceKey(data.keys[piece.row].key, offset + piece.start, offset + piece.stop)
@@ -178,7 +211,7 @@ def _floor(steps: float, unit: int) -> int:
 
 
 def _check_steps(data: SequenceData, name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+    if not is_integer(value):
         raise TypeError(f"{name}: expected a whole number of base steps, found {value!r}")
     unit = _unit(data)
     if value < least or value % unit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,18 @@ import numpy as np
 import torch
 
 from latentrnn.data.arrays import Array, read_dt, read_rows, read_steps, read_vectors, refuse
+from latentrnn.data.arrays import read_times as read_seconds
+from latentrnn.data.axes import Named, by_name, check_same, same_sequences, same_times
 from latentrnn.data.keys import content_keys
 from latentrnn.data.names import check_known, check_mapping, check_names, read_labels
+from latentrnn.data.narrowing import losses
 from latentrnn.data.padding import continued, fill, padded
+from latentrnn.data.placing import check_dtype
 from latentrnn.data.spec import CovariateSpec, DataSpec, HeadSpec
 from latentrnn.data.standardisation import standardisation
+from latentrnn.support.arguments import is_integer
+
+STEPS, ROWS = ("sequence", "time", "channel"), ("sequence", "channel")  # axes
 
 
 @dataclass
@@ -26,6 +34,17 @@ class _Head:
     masks: list[Array]
     per_step: bool
     clock: int
+    named: Named
+
+
+@dataclass
+class _Covariate:
+    """A covariate on its way through the door: per sequence a (time, feature) array, one row where it never changes."""
+
+    where: str
+    values: list[Array]
+    per_step: bool
+    named: Named
 
 
 def read_arrays(
@@ -51,15 +70,14 @@ def read_arrays(
     """
     covariates = {} if covariates is None else covariates
     check_names(observations, covariates)
-    check_known("per_sequence", per_sequence, observations, "an observation head")
+    check_known("per_sequence", per_sequence, [*observations, *covariates], "a head or covariate")
     masks = check_mapping("masks", masks, observations, "an observation head")
     totals = check_mapping("totals", totals, observations, "an observation head")
     clocks = check_mapping("clocks", clocks, observations, "an observation head")
     channel_names = check_mapping("channel_names", channel_names, observations, "an observation head")
     feature_names = check_mapping("feature_names", feature_names, covariates, "a covariate")
     check_known("standardise", standardise, [*observations, *covariates], "a head or covariate")
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"dtype: expected torch.float32 or torch.float64, found {dtype}")
+    check_dtype(dtype)
     dt = read_dt(dt)
     if dt is not None and times is not None:
         raise ValueError(f"dt: expected either dt or times, found both (dt={dt:g})")
@@ -68,9 +86,13 @@ def read_arrays(
         name: _read_head(name, value, masks.get(name), name in per_sequence, clocks.get(name, 1), dtype)
         for name, value in observations.items()
     }
-    inputs = {name: _read_covariate(name, value, dtype) for name, value in covariates.items()}
+    given = {name: _read_covariate(name, value, name in per_sequence, dtype) for name, value in covariates.items()}
     stamps = None if times is None else read_times(times)
-    lengths = _common_lengths(heads, inputs, stamps)
+    parts: list[_Head | _Covariate] = [*heads.values(), *given.values()]
+    labels = same_sequences([(item.where, item.named) for item in parts])
+    same_times([(item.where, item.named) for item in parts if not isinstance(item, _Head) or item.clock == 1])
+    lengths = _common_lengths(heads, given, stamps)
+    inputs = {name: _along(item, lengths) for name, item in given.items()}
     clocks = {name: head.clock for name, head in heads.items()}
     if not part:
         refuse_without_frames(clocks, int(lengths.max()))
@@ -80,15 +102,17 @@ def read_arrays(
     spec = DataSpec({}, {}, dt, stamps is not None)
     for name, head in heads.items():
         channels = head.values[0].shape[1]
-        names = read_labels(f"channel_names[{name!r}]", channel_names.get(name), channels)
+        names = read_labels(f"channel_names[{name!r}]", channel_names.get(name, head.named.channels), channels)
         location, scale = standardisation(head.where, name, standardise, names, head.values, head.masks)
         missing = not all(mask.all() for mask in head.masks)
+        _warn(losses(head.where, names, head.values, head.masks) if dtype == torch.float32 else None)
         spec.heads[name] = HeadSpec(name, channels, names, head.per_step, head.clock, missing, location, scale)
     for name, arrays in inputs.items():
         where, features = f"covariates[{name!r}]", arrays[0].shape[1]
-        names = read_labels(f"feature_names[{name!r}]", feature_names.get(name), features)
+        names = read_labels(f"feature_names[{name!r}]", feature_names.get(name, given[name].named.channels), features)
         everything = [np.ones(array.shape, bool) for array in arrays]
         location, scale = standardisation(where, name, standardise, names, arrays, everything)
+        _warn(losses(where, names, arrays, None) if dtype == torch.float32 else None)
         spec.covariates[name] = CovariateSpec(name, features, names, location, scale)
 
     tensors: dict[str, dict[str, torch.Tensor]] = {"observations": {}, "masks": {}, "covariates": {}, "totals": {}}
@@ -111,11 +135,11 @@ def read_arrays(
     contents |= {} if stamps is None else {"times": stamps}
     return {
         **tensors,
-        "lengths": torch.as_tensor(lengths),
-        "context": torch.zeros(count, dtype=torch.long),
-        "times": None if stamps is None else torch.as_tensor(continued(stamps, num_steps)),
+        "lengths": torch.from_numpy(lengths),  # on the host, whatever torch's default device
+        "context": torch.zeros(count, dtype=torch.long, device="cpu"),
+        "times": None if stamps is None else torch.from_numpy(continued(stamps, num_steps)),
         "keys": content_keys(contents, lengths),
-        "names": read_labels("sequence_names", sequence_names, count),
+        "names": read_labels("sequence_names", labels if sequence_names is None else sequence_names, count),
         "spec": spec,
         "total": count,
         "indices": None,
@@ -154,22 +178,31 @@ def read_stretch(
         tensors["observations"][name] = filled if head.per_step else filled[:, 0]
         tensors["masks"][name] = mask if head.per_step else mask[:, 0]
         if name in arrays["totals"]:
-            read = _Head(f"observations[{name!r}]", values, seen, True, head.clock)
+            read = _Head(f"observations[{name!r}]", values, seen, True, head.clock, Named(values))
             tensors["totals"][name] = padded(_read_totals(name, arrays["totals"][name], read), frames, dtype)
     for name in spec.covariates:
         tensors["covariates"][name] = padded(arrays["covariates"][name], num_steps, dtype)
     return dict(tensors)
 
 
+def _warn(words: str | None) -> None:
+    if words is not None:
+        warnings.warn(words, UserWarning, stacklevel=4)  # whoever called `SequenceData.from_arrays`
+
+
 def _read_head(name: str, value: Any, mask: Any, per_sequence: bool, clock: Any, dtype: torch.dtype) -> _Head:
     where = f"observations[{name!r}]"
-    if isinstance(clock, bool) or not isinstance(clock, int | np.integer):
+    if not is_integer(clock):
         raise TypeError(f"clocks[{name!r}]: expected a whole number of base steps per frame, found {clock!r}")
     if clock < 1 or (per_sequence and clock != 1):
         expected = "no clock, since the head is named in per_sequence" if per_sequence else "at least 1"
         raise ValueError(f"clocks[{name!r}]: expected {expected}, found {clock}")
-    values = [row[None] for row in read_rows(where, value)] if per_sequence else read_steps(where, value, "channel")
-    given = None if mask is None else _read_mask(name, mask, values, per_sequence)
+    named = by_name(where, name, value, ROWS if per_sequence else STEPS)
+    if per_sequence:
+        values = [row[None] for row in read_rows(where, named.values)]
+    else:
+        values = read_steps(where, named.values, "channel")
+    given = None if mask is None else _read_mask(name, mask, values, named, per_sequence)
     seen = []
     for index, array in enumerate(values):
         observed = ~np.isnan(array) if array.dtype.kind == "f" else np.ones(array.shape, bool)
@@ -177,12 +210,17 @@ def _read_head(name: str, value: Any, mask: Any, per_sequence: bool, clock: Any,
             observed &= given[index]
         seen.append(observed)
         _refuse_unrepresentable(where, array, observed, index, dtype)
-    return _Head(where, values, seen, not per_sequence, int(clock))
+    return _Head(where, values, seen, not per_sequence, int(clock), named)
 
 
-def _read_mask(name: str, mask: Any, values: list[Array], per_sequence: bool) -> list[Array]:
+def _read_mask(name: str, mask: Any, values: list[Array], head: Named, per_sequence: bool) -> list[Array]:
     where = f"masks[{name!r}]"
-    read = [row[None] for row in read_rows(where, mask)] if per_sequence else read_steps(where, mask, "channel")
+    named = by_name(where, name, mask, ROWS if per_sequence else STEPS)
+    check_same(where, named, f"observations[{name!r}]", head)
+    if per_sequence:
+        read = [row[None] for row in read_rows(where, named.values)]
+    else:
+        read = read_steps(where, named.values, "channel")
     if len(read) != len(values):
         raise ValueError(f"{where}: expected {len(values)} sequences, found {len(read)}")
     for index, (array, value) in enumerate(zip(read, values, strict=True)):
@@ -193,14 +231,25 @@ def _read_mask(name: str, mask: Any, values: list[Array], per_sequence: bool) ->
     return read
 
 
-def _read_covariate(name: str, value: Any, dtype: torch.dtype) -> list[Array]:
+def _read_covariate(name: str, value: Any, per_sequence: bool, dtype: torch.dtype) -> _Covariate:
     where = f"covariates[{name!r}]"
-    arrays = read_steps(where, value, "feature")
+    named = by_name(where, name, value, ROWS if per_sequence else STEPS)
+    if per_sequence:
+        arrays = [row[None] for row in read_rows(where, named.values, "feature")]
+    else:
+        arrays = read_steps(where, named.values, "feature")
     for index, array in enumerate(arrays):
         if array.dtype.kind == "f":
             refuse(where, np.isnan(array), "a value at every step, since covariates cannot be missing", array, index)
         _refuse_unrepresentable(where, array, np.ones(array.shape, bool), index, dtype)
-    return arrays
+    return _Covariate(where, arrays, not per_sequence, named)
+
+
+def _along(covariate: _Covariate, lengths: Array) -> list[Array]:
+    """A row for every step."""
+    if covariate.per_step:
+        return covariate.values
+    return [np.repeat(row, length, 0) for row, length in zip(covariate.values, lengths.tolist(), strict=True)]
 
 
 def _refuse_unrepresentable(where: str, array: Array, observed: Array, index: int, dtype: torch.dtype) -> None:
@@ -224,7 +273,7 @@ def refuse_without_frames(clocks: Mapping[str, int], longest: int) -> None:
 
 def read_times(times: Any) -> list[Array]:
     """Seconds of every step of every sequence, increasing."""
-    stamps = [stamp.astype(np.float64) for stamp in read_vectors("times", times)]
+    stamps = [stamp.values for stamp in read_seconds("times", by_name("times", "", times, STEPS[:2]).values)]
     for index, stamp in enumerate(stamps):
         refuse("times", ~np.isfinite(stamp), "finite seconds", stamp, index)
         not_later = np.concatenate([[False], np.diff(stamp) <= 0]) if len(stamp) else np.zeros(0, bool)
@@ -232,10 +281,10 @@ def read_times(times: Any) -> list[Array]:
     return stamps
 
 
-def _common_lengths(heads: dict[str, _Head], inputs: dict[str, list[Array]], stamps: list[Array] | None) -> Array:
+def _common_lengths(heads: dict[str, _Head], inputs: dict[str, _Covariate], stamps: list[Array] | None) -> Array:
     """Base steps per sequence, on which every head, covariate and time agrees."""
-    counts = {head.where: len(head.values) for head in heads.values()}
-    counts |= {f"covariates[{name!r}]": len(arrays) for name, arrays in inputs.items()}
+    parts: list[_Head | _Covariate] = [*heads.values(), *inputs.values()]
+    counts = {item.where: len(item.values) for item in parts}
     counts |= {} if stamps is None else {"times": len(stamps)}
     leader, count = next(iter(counts.items()))
     for where, found in counts.items():
@@ -243,7 +292,7 @@ def _common_lengths(heads: dict[str, _Head], inputs: dict[str, list[Array]], sta
             raise ValueError(f"{where}: expected {count} sequences as in {leader}, found {found}")
 
     base = {head.where: head.values for head in heads.values() if head.per_step and head.clock == 1}
-    base |= {f"covariates[{name!r}]": arrays for name, arrays in inputs.items()}
+    base |= {item.where: item.values for item in inputs.values() if item.per_step}
     base |= {} if stamps is None else {"times": stamps}
     slower = {head.where: head for head in heads.values() if head.per_step and head.clock > 1}
     if base:
@@ -277,7 +326,9 @@ def _read_totals(name: str, value: Any, head: _Head) -> list[Array]:
     where = f"totals[{name!r}]"
     if not head.per_step:
         raise ValueError(f"{where}: expected a per-step head, found one that is named in per_sequence")
-    read = [array.astype(np.float64) for array in read_vectors(where, value)]
+    named = by_name(where, name, value, STEPS[:2])
+    check_same(where, named, head.where, head.named)
+    read = [array.astype(np.float64) for array in read_vectors(where, named.values)]
     if len(read) != len(head.values):
         raise ValueError(f"{where}: expected {len(head.values)} sequences as in {head.where}, found {len(read)}")
     for index, (total, values, mask) in enumerate(zip(read, head.values, head.masks, strict=True)):

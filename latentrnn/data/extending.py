@@ -67,12 +67,12 @@ def extend(
             heads[name] = dataclasses.replace(head, missing=True)
         if name in data.totals or name in sums:
             recorded = data.totals.get(name, torch.full_like(data.observations[name][..., 0], torch.nan))
-            future = torch.full((len(data), 1), torch.nan)
+            future = torch.full((len(data), 1), torch.nan, device="cpu")
             if name in sums:
                 future = _read_totals(name, sums[name], len(data))
             fields["totals"][name] = go_on(recorded, future, head.clock)
     for name, spec in data.spec.covariates.items():
-        future = torch.zeros(len(data), 1, spec.features)
+        future = torch.zeros(len(data), 1, spec.features, device="cpu")
         if name in inputs:
             future = _read_covariate(name, inputs[name], (len(data), steps, spec.features))
         fields["covariates"][name] = go_on(data.covariates[name], future)
@@ -115,7 +115,7 @@ def _read_covariate(name: str, value: Any, shape: tuple[int, int, int]) -> Tenso
             f"{where}: expected (sequence, step, feature) = {shape}, one row for every step of the future; found "
             f"{len(arrays)} sequences of {lengths} steps with {arrays[0].shape[1]} features"
         )
-    values = torch.as_tensor(np.stack(arrays).astype(np.float64))
+    values = torch.from_numpy(np.stack(arrays).astype(np.float64))
     if not bool(values.isfinite().all()):
         raise ValueError(f"{where}: expected numbers at every step of the future, found NaN or infinity")
     return values
@@ -125,7 +125,7 @@ def _read_totals(name: str, value: Any, sequences: int) -> Tensor:
     arrays = read_vectors(f"totals[{name!r}]", value)
     if len(arrays) != sequences or len({len(array) for array in arrays}) > 1:
         raise ValueError(f"totals[{name!r}]: expected ({sequences}, frame), found {[len(array) for array in arrays]}")
-    return torch.as_tensor(np.stack(arrays).astype(np.float64))
+    return torch.from_numpy(np.stack(arrays).astype(np.float64))
 
 
 def _read_times(data: SequenceData, value: Any, steps: int) -> Tensor:
@@ -136,7 +136,7 @@ def _read_times(data: SequenceData, value: Any, steps: int) -> Tensor:
     arrays = read_vectors("times", value)
     if len(arrays) != len(data) or any(len(array) != steps for array in arrays):
         raise ValueError(f"times: expected shape {(len(data), steps)}, found {[len(array) for array in arrays]}")
-    found = torch.as_tensor(np.stack(arrays).astype(np.float64))
+    found = torch.from_numpy(np.stack(arrays).astype(np.float64))
     assert data.times is not None
     last = data.times.gather(1, (data.lengths - 1).clamp_min(0)[:, None]).to(found)
     if not bool((torch.cat([last, found], 1).diff(dim=1) > 0).all()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,12 @@ def content_keys(contents: Mapping[str, list[Array]], lengths: Array) -> tuple[S
         seen[key] += 1
         keys.append(SequenceKey(key if seen[key] == 1 else f"{key}#{seen[key]}", 0, length))
     return tuple(keys)
+
+
+def check_data(owner: str, other: Any) -> None:
+    """Raise a TypeError unless something knows which sequences it holds."""
+    if not hasattr(other, "keys") or not isinstance(other.keys, tuple):
+        raise TypeError(f"{owner}: expected SequenceData or StoredSequences, found {type(other).__name__}")
 
 
 def overlapping(keys: Iterable[SequenceKey], others: Iterable[SequenceKey]) -> NDArray[np.bool_]:

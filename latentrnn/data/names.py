@@ -39,11 +39,11 @@ def check_names(observations: Any, covariates: Any) -> None:
 
 def check_known(option: str, names: Any, known: Iterable[str], what: str) -> None:
     """Raise when `names`, the value or keys of `option=`, has a name that is not in `known`."""
-    if isinstance(names, str) or not isinstance(names, Iterable):
+    if isinstance(names, str) or not isinstance(names, Iterable) or getattr(names, "ndim", 1) == 0:
         raise TypeError(f"{option}: expected names, found {names!r}; write {option}=({names!r},)")
     listed = list(names)
     for name in listed:
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise ValueError(f"{option}: expected {what} among {list(known)}, found {name!r}")
         if listed.count(name) > 1:
             raise ValueError(f"{option}: expected every name once, found {name!r} twice")
@@ -63,8 +63,9 @@ def read_labels(where: str, labels: Sequence[str] | None, size: int) -> tuple[st
     """`labels` as distinct strings, one for each of `size`; by default "0", "1", ..."""
     if labels is None:
         return tuple(str(index) for index in range(size))
-    if isinstance(labels, str):
-        raise TypeError(f"{where}: expected a list of {size} names, found the string {labels!r}")
+    if isinstance(labels, str | Mapping) or not isinstance(labels, Iterable) or getattr(labels, "ndim", 1) == 0:
+        found = f"the string {labels!r}" if isinstance(labels, str) else repr(labels)
+        raise TypeError(f"{where}: expected a list of {size} names, found {found}")
     read = tuple(str(label) for label in labels)
     if len(read) != size:
         raise ValueError(f"{where}: expected {size} names, found {len(read)}")

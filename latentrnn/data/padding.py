@@ -10,7 +10,7 @@ from latentrnn.data.arrays import Array
 
 def padded(arrays: list[Array], num_steps: int, dtype: torch.dtype) -> torch.Tensor:
     """Arrays (time_i, channel) as one tensor (sequence, time, channel), 0 in padding."""
-    out = torch.zeros((len(arrays), num_steps, *arrays[0].shape[1:]), dtype=dtype)
+    out = torch.zeros((len(arrays), num_steps, *arrays[0].shape[1:]), dtype=dtype, device="cpu")
     view = out.numpy()
     for index, array in enumerate(arrays):
         # values beyond float32 were refused where observed; what is masked may overflow, and is replaced

@@ -16,10 +16,11 @@ from torch import Tensor
 from latentrnn.data import batching, cutting, selecting, splitting
 from latentrnn.data.door import read_arrays
 from latentrnn.data.facts import Facts
-from latentrnn.data.keys import overlapping
+from latentrnn.data.keys import check_data, overlapping
 from latentrnn.data.labelled import to_xarray
+from latentrnn.data.placing import check_dtype, read_device
 from latentrnn.data.sessions import join
-from latentrnn.data.spec import DataSpec, SequenceKey
+from latentrnn.data.spec import DataSpec, HeadSpec, SequenceKey
 from latentrnn.data.spikes import count_spikes
 from latentrnn.data.summary import describe
 from latentrnn.data.windowing import Around
@@ -238,6 +239,10 @@ class SequenceData:
             raise ValueError(f"session: expected a session among {known}, found {name!r}")
         return self[np.array([session == name for session in self.sessions])]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle holds: the data, and nothing that was found out about them since."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     @property
     def num_sequences(self) -> int:
         """Sequences held here, without waiting for the device."""
@@ -281,7 +286,7 @@ class SequenceData:
 
     def complete(self, name: str) -> bool:
         """Whether every entry of a head is known to be observed and scored, without waiting for the device."""
-        head, mask = self.spec.heads[name], self.masks[name]
+        head, mask = self._head("complete", name), self.masks[name]
 
         def look() -> bool:
             partial = head.missing or head.session is not None or (head.per_step and self.padded)
@@ -295,12 +300,19 @@ class SequenceData:
 
         Where nobody knows the sequences' sessions, those in which something of it is seen.
         """
-        session = self.spec.heads[name].session
+        session = self._head("has", name).session
         if session is None:
             return None
         if self.sessions is None:
             return self.masks[name].flatten(1).any(1)
-        return torch.tensor([own == session for own in self.sessions]).to(self.device, non_blocking=True)
+        return torch.from_numpy(np.array([own == session for own in self.sessions])).to(self.device, non_blocking=True)
+
+    def _head(self, method: str, name: Any) -> HeadSpec:
+        try:
+            return self.spec.heads[name]
+        except (KeyError, TypeError):
+            known = list(self.spec.heads)
+            raise ValueError(f"{method}: expected an observation head among {known}, found {name!r}") from None
 
     @property
     def remembered(self) -> Mapping[str, Tensor] | None:
@@ -318,7 +330,8 @@ class SequenceData:
         Frame k of a head with a clock counts as beyond the context when its first base step is; the value of a
         per-sequence head always counts.
         """
-        mask, head = self.masks[name], self.spec.heads[name]
+        head = self._head("scored", name)
+        mask = self.masks[name]
         if not head.per_step or not self.host_context.any():
             return mask
         first_step = torch.arange(mask.shape[1], device=self.device) * head.clock
@@ -333,15 +346,20 @@ class SequenceData:
             ValueError: when booleans do not match the sequences, or nothing is chosen.
         """
         chosen = batching.read_index(item, len(self))
-        return dataclasses.replace(batching.take(self, torch.as_tensor(chosen)), total=len(chosen), indices=None)
+        return dataclasses.replace(batching.take(self, torch.from_numpy(chosen)), total=len(chosen), indices=None)
 
     def batch(self, indices: Tensor, *, padded_as: Tensor | None = None) -> SequenceData:
         """A sub-sample of the plate, padded no further than its longest sequence.
 
         Args:
-            indices: sequences by position, a LongTensor in the host's memory.
+            indices: sequences by position, best as a LongTensor in the host's memory.
             padded_as: pad as far as a batch of these sequences would be, of which `indices` are a part.
+
+        Raises:
+            IndexError, TypeError, ValueError: as for `data[indices]`, where they are not such a tensor.
         """
+        if not isinstance(indices, Tensor) or indices.dtype != torch.int64 or indices.dim() != 1 or indices.is_cuda:
+            indices = torch.from_numpy(batching.read_index(indices, len(self)))
         return batching.take(self, indices, padded_as)
 
     def batches(self, batch_size: int, *, generator: torch.Generator | None = None) -> Iterator[SequenceData]:
@@ -421,15 +439,29 @@ class SequenceData:
         Args:
             start: first base step, a multiple of every clock.
             stop: one past the last base step; clipped to `num_steps`.
+
+        Raises:
+            TypeError: when `start` or `stop` is no whole number.
+            ValueError: when one is negative, nothing is left, or `start` is no multiple of a clock.
         """
-        return cutting.time_slice(self, start, stop)
+        return cutting.time_slice(self, *cutting.check_stretch(start, stop, self.num_steps))
 
     def with_observations(self, observations: dict[str, Tensor]) -> SequenceData:
-        """The same data with the values of the named heads replaced, for replicates: masks stay, nothing is checked.
+        """The same data with the values of the named heads replaced, for replicates: masks stay, no value is checked.
 
         Args:
             observations: per head a tensor in the shape of its observations.
+
+        Raises:
+            TypeError: when it is no dict.
+            ValueError: when the data have no such head.
         """
+        if not isinstance(observations, Mapping):
+            raise TypeError(
+                f"with_observations: expected a dict of head to tensor, found {type(observations).__name__}"
+            )
+        for name in observations:
+            self._head("with_observations", name)
         return dataclasses.replace(self, observations={**self.observations, **observations})
 
     def mask_entries(self, name: str, hide: Tensor) -> SequenceData:
@@ -454,25 +486,40 @@ class SequenceData:
         return selecting.select(self, heads, covariates)
 
     def overlaps(self, other: SequenceData) -> int:
-        """How many sequences score a step that `other` scores too, in the same sequence by content."""
+        """How many sequences score a step that `other` scores too, in the same sequence by content.
+
+        Raises:
+            TypeError: when `other` is no data.
+        """
+        check_data("overlaps", other)
         return int(overlapping(self.keys, other.keys).sum())
 
     def without(self, other: SequenceData) -> SequenceData:
         """The sequences that do not score a step that `other` scores.
 
         Raises:
+            TypeError: when `other` is no data.
             ValueError: when no sequence is left.
         """
+        check_data("without", other)
         keep = ~overlapping(self.keys, other.keys)
         if not keep.any():
             raise ValueError(f"without: expected sequences that are not in the other data, found all {len(self)} there")
         return self[keep]
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> SequenceData:
-        """The same data on another device or in another floating type; times stay float64."""
+        """The same data on another device or in another floating type; times stay float64.
+
+        Raises:
+            TypeError: when `dtype` is no type of torch.
+            ValueError: when there is no such device, or `dtype` is neither torch.float32 nor torch.float64.
+        """
+        device = None if device is None else read_device("to", device)
+        if dtype is not None:
+            check_dtype(dtype)
 
         # a copy to the host that does not block would be read before it is there
-        background = device is not None and torch.device(device).type != "cpu"
+        background = device is not None and device.type != "cpu"
 
         def place(tensor: Tensor | None, dtype: torch.dtype | None = None) -> Any:
             return None if tensor is None else tensor.to(device=device, dtype=dtype, non_blocking=background)

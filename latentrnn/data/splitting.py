@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from latentrnn.data.names import check_known
+from latentrnn.support.arguments import is_integer, is_number
 
 if TYPE_CHECKING:
     from latentrnn.data.sequence_data import SequenceData
@@ -26,7 +27,7 @@ def read_fractions(train: float, valid: float, test: float) -> Fractions:
         ValueError: they are out of range, or do not add up.
     """
     for name, fraction in zip(PARTS, (train, valid, test), strict=True):
-        if isinstance(fraction, bool) or not isinstance(fraction, int | float | np.number):
+        if not is_number(fraction):
             raise TypeError(f"{name}: expected a fraction, found {fraction!r}")
         if not fraction > 0 or not math.isfinite(fraction):
             raise ValueError(f"{name}: expected a fraction above 0, so that no part is empty, found {fraction!r}")
@@ -45,11 +46,37 @@ def read_strata(data: SequenceData, stratify: Any) -> NDArray[np.int64]:
             raise ValueError(f"stratify: expected a per-sequence head with one channel, found {stratify!r} ({found})")
         values = data.observations[stratify][:, 0].cpu().numpy().astype(np.float64)
         labels = np.where(data.masks[stratify][:, 0].cpu().numpy(), values, np.nan)
-    else:
+        return strata_of(labels, len(data))
+    return strata_of(stratify, len(data))
+
+
+def strata_of(stratify: Any, count: int) -> NDArray[np.int64]:
+    """One whole number per sequence, equal for equal labels; missing ones (NaN, None, NaT, pd.NA) are equal.
+
+    Raises:
+        TypeError: labels that cannot be told apart from each other, such as lists.
+        ValueError: not one label per sequence.
+    """
+    try:
         labels = np.asarray(stratify.cpu() if isinstance(stratify, torch.Tensor) else stratify)
-        if labels.shape != (len(data),):
-            raise ValueError(f"stratify: expected {len(data)} labels, one per sequence, found shape {labels.shape}")
+    except ValueError as error:
+        raise ValueError(f"stratify: expected {count} labels, one per sequence, found lists of them") from error
+    if labels.shape != (count,):
+        raise ValueError(f"stratify: expected {count} labels, one per sequence, found shape {labels.shape}")
+    if labels.dtype == object:
+        labels = _comparable(labels.tolist())
     return np.asarray(np.unique(labels, return_inverse=True)[1], dtype=np.int64)
+
+
+def _comparable(items: list[Any]) -> NDArray[Any]:
+    """Python objects as labels that can be sorted: as what they print, where some are missing or of another type."""
+    if any(isinstance(item, list | dict | set | np.ndarray) for item in items):
+        raise TypeError(f"stratify: expected numbers or strings as labels, found {items!r:.80}")
+    missing = [item is None or type(item).__name__ in ("NAType", "NaTType") or item != item for item in items]
+    if not any(missing) and len({type(item) for item in items}) == 1 and not isinstance(items[0], tuple):
+        return np.array(items)
+    texts = [f"{type(item).__name__} {item}" for item in items]
+    return np.array(["" if none else text for text, none in zip(texts, missing, strict=True)])
 
 
 def assign(
@@ -58,7 +85,7 @@ def assign(
     """Positions of the sequences of each part, in ascending order, at random by `seed`."""
     if count < 3:
         raise ValueError(f'split: expected at least 3 sequences, found {count}; along="time" cuts them in stretches')
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0):
+    if seed is not None and (not is_integer(seed) or seed < 0):
         raise ValueError(f"seed: expected a whole number from 0 up, found {seed!r}")
     random = np.random.default_rng(seed)
     order = random.permutation(count)

@@ -29,7 +29,7 @@ def from_everywhere(stored: StoredSequences) -> SequenceData:
     if count >= STRETCHES:
         found = stored[np.linspace(0, len(stored) - 1, count).astype(np.int64)].load()
     else:
-        found = _joined([stored[row].time_slice(start, stop) for row, start, stop in _spread(stored)])
+        found = _joined([stored[row].read_stretch(start, stop) for row, start, stop in _spread(stored)])
     if all(head.per_step for head in stored.spec.heads.values()):
         return found
     rows = _per_sequence(stored)
@@ -64,7 +64,7 @@ def _per_sequence(stored: StoredSequences) -> SequenceData:
     for kind in ("observations", "masks"):
         sources[kind] = {name: source for name, source in stored.sources[kind].items() if name in heads}
     spec = dataclasses.replace(stored.spec, heads=heads, covariates={})
-    return dataclasses.replace(part, sources=sources, spec=spec).time_slice(0, 0)
+    return dataclasses.replace(part, sources=sources, spec=spec).read_stretch(0, 0)
 
 
 def _joined(parts: list[SequenceData]) -> SequenceData:

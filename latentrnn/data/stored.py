@@ -15,10 +15,13 @@ from torch import Tensor
 
 from latentrnn.data import batching, splitting, starting, stored_arrays
 from latentrnn.data.arrays import Array
+from latentrnn.data.axes import check_same, same_sequences, same_times
+from latentrnn.data.cutting import check_clocks, check_stretch
 from latentrnn.data.door import read_stretch
-from latentrnn.data.keys import overlapping
-from latentrnn.data.names import read_labels
+from latentrnn.data.keys import check_data, overlapping
+from latentrnn.data.names import check_known, check_mapping, check_names, read_labels
 from latentrnn.data.padding import continued
+from latentrnn.data.placing import read_device
 from latentrnn.data.sequence_data import SequenceData
 from latentrnn.data.spec import DataSpec, SequenceKey
 from latentrnn.data.stored_arrays import Source
@@ -113,11 +116,19 @@ class StoredSequences:
                 f"standardise: stored data need numbers, {{name: (location, scale)}}, e.g. those of some sequences; "
                 f"found {standardise!r}"
             )
-        given = {"observations": observations, "covariates": covariates, "masks": masks, "totals": totals}
-        given["times"] = None if times is None else {"times": times}
-        sources = {kind: {n: Source(v) for n, v in (named or {}).items()} for kind, named in given.items()}
-        if not sources["observations"]:
-            raise ValueError("observations: expected at least one head, found none")
+        check_names(observations, {} if covariates is None else covariates)
+        what = "an observation head, since stored covariates have a value per step,"
+        check_known("per_sequence", per_sequence, observations, what)
+        sources = _sources(
+            {
+                "observations": observations,
+                "covariates": check_mapping("covariates", covariates, covariates or (), "a covariate"),
+                "masks": check_mapping("masks", masks, observations, "an observation head"),
+                "totals": check_mapping("totals", totals, observations, "an observation head"),
+                "times": {} if times is None else {"times": times},
+            },
+            per_sequence,
+        )
         leader, first = next(iter(sources["observations"].items()))
         count = len(first)
         if not count:
@@ -126,13 +137,24 @@ class StoredSequences:
             for name, source in named.items():
                 if len(source) != count:
                     raise ValueError(f"{kind}[{name!r}]: expected {count} sequences, found {len(source)}")
-        names = read_labels("sequence_names", sequence_names, count)
+        told = _sequence_names(sources, clocks or {})
+        names = read_labels("sequence_names", told if sequence_names is None else sequence_names, count)
         settings = {
-            "dt": dt, "clocks": clocks, "per_sequence": per_sequence, "channel_names": channel_names,
-            "feature_names": feature_names, "standardise": standardise or {}, "dtype": dtype,
-        }  # fmt: skip
+            "dt": dt,
+            "clocks": clocks,
+            "per_sequence": per_sequence,
+            "channel_names": _names_of(sources["observations"]) | dict(channel_names or {}),
+            "feature_names": _names_of(sources["covariates"]) | dict(feature_names or {}),
+            "standardise": standardise or {},
+            "dtype": dtype,
+        }
         spec, lengths, keys, fillers = look_through(sources, count, settings)
         return cls(sources, spec, np.arange(count), lengths, keys, names, fillers, dtype, count)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle holds: what can be read, and nothing that is being read."""
+        state = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return state | {"_coming": {}, "_reader": []}
 
     # -- what a fit asks of data ---------------------------------------------------------------------------------------
 
@@ -152,7 +174,7 @@ class StoredSequences:
     @property
     def lengths(self) -> Tensor:
         """Base steps of each sequence."""
-        return torch.as_tensor(self.host_lengths).to(self.device)
+        return torch.from_numpy(self.host_lengths).to(self.device)
 
     @property
     def host_context(self) -> NDArray[np.int64]:
@@ -171,7 +193,7 @@ class StoredSequences:
 
     def batch(self, indices: Tensor, *, padded_as: Tensor | None = None) -> Any:
         """A sub-sample of the plate, read (or not, where windows of it are read later); see `SequenceData.batch`."""
-        part = self._taken(indices.numpy())
+        part = self._taken(batching.read_index(indices, len(self)))
         if self.unread:
             return part
         steps = part.num_steps
@@ -180,7 +202,18 @@ class StoredSequences:
         return self._fetch(part, 0, steps)
 
     def time_slice(self, start: int, stop: int) -> SequenceData:
-        """Read base steps `start` to `stop - 1` of every sequence; those that ended before have length 0."""
+        """Read base steps `start` to `stop - 1` of every sequence; those that ended before have length 0.
+
+        Raises:
+            TypeError: when `start` or `stop` is no whole number.
+            ValueError: when one is negative, nothing is left, or `start` is no multiple of a clock.
+        """
+        start, stop = check_stretch(start, stop, self.num_steps)
+        check_clocks(self.spec, start)
+        return self._fetch(self, start, min(stop, self.num_steps))
+
+    def read_stretch(self, start: int, stop: int) -> SequenceData:
+        """Read a stretch that may have no steps (for per-sequence heads alone) or go on beyond the longest sequence."""
         return self._fetch(self, start, stop)
 
     def expect(self, indices: Tensor | None = None, start: int = 0, stop: int | None = None) -> None:
@@ -255,17 +288,26 @@ class StoredSequences:
         Raises:
             ValueError: when fractions do not add up to 1 or a part would be empty.
         """
-        labels = None if stratify is None else np.unique(np.asarray(stratify), return_inverse=True)[1]
+        labels = None if stratify is None else splitting.strata_of(stratify, len(self))
         parts = splitting.assign(len(self), splitting.read_fractions(train, valid, test), seed, labels)
         return self[parts[0]], self[parts[1]], self[parts[2]]
 
     def overlaps(self, other: SequenceData | StoredSequences) -> int:
-        """How many sequences score a step that `other` scores too, in the same sequence by content."""
+        """How many sequences score a step that `other` scores too, in the same sequence by content.
+
+        Raises:
+            TypeError: when `other` is no data.
+        """
+        check_data("overlaps", other)
         return int(overlapping(self.keys, other.keys).sum())
 
     def to(self, device: torch.device | str) -> StoredSequences:
-        """The same sequences, whose batches go to another device."""
-        return dataclasses.replace(self, device=torch.device(device), _coming={}, _reader=[])
+        """The same sequences, whose batches go to another device.
+
+        Raises:
+            ValueError: when there is no such device.
+        """
+        return dataclasses.replace(self, device=read_device("to", device), _coming={}, _reader=[])
 
     def in_windows(self) -> StoredSequences:
         """The same sequences, whose batches are read window by window."""
@@ -308,17 +350,17 @@ class StoredSequences:
         times = None
         if stamps is not None:
             seconds = continued([np.asarray(stamp, np.float64) for stamp in stamps], max(self.num_steps, stop))
-            times = torch.as_tensor(seconds)[:, start:stop]
+            times = torch.from_numpy(seconds)[:, start:stop]
         return SequenceData(
             **fields,
-            lengths=torch.as_tensor(lengths),
-            context=torch.zeros(len(self), dtype=torch.long),
+            lengths=torch.from_numpy(lengths),  # on the host, whatever torch's default device
+            context=torch.zeros(len(self), dtype=torch.long, device="cpu"),
             times=times,
             keys=tuple(SequenceKey(key.key, start, max(start, min(key.stop, stop))) for key in self.keys),
             names=self.names,
             spec=self.spec,
             total=self.total,
-            indices=None if positions is None else torch.as_tensor(positions),
+            indices=None if positions is None else torch.from_numpy(positions),
             num_steps=stop - start,
             host_lengths=lengths,
             host_context=self.host_context,
@@ -339,3 +381,32 @@ class StoredSequences:
             return found
 
         return {kind: stretches(kind) for kind in ("observations", "masks", "covariates", "totals")}
+
+
+def _sources(given: dict[str, Mapping[str, Any]], per_sequence: Sequence[str]) -> dict[str, dict[str, Source]]:
+    """Return the sources of all arguments by kind and name."""
+    axes = {"totals": ("sequence", "time"), "times": ("sequence", "time")}
+    steps, rows = ("sequence", "time", "channel"), ("sequence", "channel")
+    return {
+        kind: {
+            name: Source.of(kind, name, value, axes.get(kind, rows if name in per_sequence else steps))
+            for name, value in named.items()
+        }
+        for kind, named in given.items()
+    }
+
+
+def _sequence_names(sources: dict[str, dict[str, Source]], clocks: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return what the arrays call the sequences, on which they must agree, as they must on steps and channels."""
+    heads, covariates = sources["observations"], sources["covariates"]
+    for kind in ("masks", "totals"):
+        for name, source in sources[kind].items():
+            check_same(source.where, source.named, heads[name].where, heads[name].named)
+    at_base = [source for name, source in heads.items() if clocks.get(name, 1) == 1]
+    same_times([(source.where, source.named) for source in [*at_base, *covariates.values()]])
+    return same_sequences([(source.where, source.named) for source in [*heads.values(), *covariates.values()]])
+
+
+def _names_of(sources: Mapping[str, Source]) -> dict[str, Sequence[str]]:
+    """Return what arrays call their channels or features, where they say it."""
+    return {name: source.named.channels for name, source in sources.items() if source.named.channels is not None}

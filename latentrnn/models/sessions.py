@@ -22,6 +22,7 @@ def per_session(spec: DataSpec, observations: Mapping[str, Observation]) -> dict
         observations: head name as it was before joining, to what describes it.
 
     Raises:
+        TypeError: no spec, or no heads by name.
         ValueError: a name that no session has.
 
     Example:
@@ -31,6 +32,12 @@ def per_session(spec: DataSpec, observations: Mapping[str, Observation]) -> dict
         >>> lr.per_session(data.spec, {"spikes": lr.Poisson()})
         {'spikes_a': Poisson(), 'spikes_b': Poisson()}
     """
+    if not isinstance(spec, DataSpec):
+        raise TypeError(f"per_session: expected a DataSpec (data.spec) first, found {type(spec).__name__}")
+    if not isinstance(observations, Mapping):
+        raise TypeError(
+            f"per_session: expected a dict of head name to Observation, found {type(observations).__name__}"
+        )
     heads: dict[str, Observation] = {}
     for name, observation in observations.items():
         names = [name] if name in spec.heads else list(spec.session_heads(name).values())

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from latentrnn.data import DataSpec, HeadSpec, SequenceData
+from latentrnn.data import DataSpec, HeadSpec, SequenceData, StoredSequences
 
 COUNTS = np.arange(24.0).reshape(2, 4, 3)
 STIMULUS = np.linspace(0, 1, 8).reshape(2, 4, 1)
@@ -141,7 +143,7 @@ DOOR: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "per_sequence is unknown": (
         door(per_sequence=["label"]),
         ValueError,
-        "per_sequence: expected an observation head among ['y'], found 'label'",
+        "per_sequence: expected a head or covariate among ['y'], found 'label'",
     ),
     "per_sequence is a string": (door(per_sequence="y"), TypeError, "per_sequence: expected names, found 'y'"),
     "per_sequence twice": (
@@ -435,6 +437,64 @@ METHODS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "batches of zero": (lambda: DATA.batches(0), ValueError, "batch_size: expected a positive whole number, found 0"),
 }
 
+SLICES: dict[str, tuple[tuple[Any, Any], type[Exception], str]] = {
+    "negative start": ((-2, 5), ValueError, "time_slice: expected start of at least 0, found -2: sequences end"),
+    "negative stop": ((0, -1), ValueError, "time_slice: expected stop of at least 0, found -1"),
+    "backwards": ((3, 1), ValueError, "time_slice: expected start < stop, and start < 4, the steps of the longest"),
+    "empty": ((2, 2), ValueError, "time_slice: expected start < stop"),
+    "behind the end": ((4, 6), ValueError, "time_slice: expected start < stop, and start < 4"),
+    "by a word": (("a", 2), TypeError, "time_slice: expected a whole number of base steps as start, found 'a'"),
+    "by a float": ((0, 2.5), TypeError, "time_slice: expected a whole number of base steps as stop, found 2.5"),
+    "by a flag": ((False, True), TypeError, "time_slice: expected a whole number of base steps as start, found False"),
+}
+STORED = StoredSequences.from_arrays({"y": np.arange(40.0).reshape(5, 4, 2)})
+METHODS |= {
+    f"time slice, {kind}: {name}": (partial(data.time_slice, *ends), error, message)
+    for name, (ends, error, message) in SLICES.items()
+    for kind, data in (("in memory", STEPS), ("stored", STORED))
+}
+LABELS: dict[str, tuple[Any, type[Exception], str]] = {
+    "ragged": ([[1], [1, 2], [3], [4], [5]], ValueError, "stratify: expected 5 labels, one per sequence, found lists"),
+    "too many axes": (np.ones((5, 2)), ValueError, "stratify: expected 5 labels, one per sequence, found shape (5, 2)"),
+    "dicts": ([{}] * 5, TypeError, "stratify: expected numbers or strings as labels, found [{}"),
+}
+METHODS |= {
+    f"labels, {kind}: {name}": (partial(data.split, 0.6, 0.2, 0.2, stratify=labels), error, message)
+    for name, (labels, error, message) in LABELS.items()
+    for kind, data in (("in memory", STEPS), ("stored", STORED))
+}
+METHODS |= {
+    "complete of an unknown head": (lambda: DATA.complete("z"), ValueError, "complete: expected an observation head"),
+    "has of an unknown head": (
+        lambda: DATA.has("z"),
+        ValueError,
+        "has: expected an observation head among ['y', 'label']",
+    ),
+    "scored of an unknown head": (lambda: DATA.scored("z"), ValueError, "scored: expected an observation head among"),
+    "scored of no name": (lambda: DATA.scored(["y"]), ValueError, "scored: expected an observation head among"),  # type: ignore[arg-type]
+    "replacing nothing": (lambda: DATA.with_observations(None), TypeError, "with_observations: expected a dict"),  # type: ignore[arg-type]
+    "replacing an unknown head": (
+        lambda: DATA.with_observations({"z": DATA.observations["y"]}),
+        ValueError,
+        "with_observations: expected an observation head among ['y', 'label'], found 'z'",
+    ),
+    "overlap with None": (lambda: DATA.overlaps(None), TypeError, "overlaps: expected SequenceData or Stored"),  # type: ignore[arg-type]
+    "overlap with a dict": (lambda: DATA.overlaps({}), TypeError, "overlaps: expected SequenceData or Stored"),  # type: ignore[arg-type]
+    "overlap of stored": (lambda: STORED.overlaps(None), TypeError, "overlaps: expected SequenceData"),  # type: ignore[arg-type]
+    "without None": (lambda: DATA.without(None), TypeError, "without: expected SequenceData or Stored"),  # type: ignore[arg-type]
+    "unknown device": (lambda: DATA.to("gpu"), ValueError, "to: expected a device of this machine, found 'gpu'"),
+    "no device": (lambda: DATA.to(1.5), TypeError, "to: expected a device or its name, such as 'cpu'"),  # type: ignore[arg-type]
+    "unknown device of stored": (lambda: STORED.to("gpu"), ValueError, "to: expected a device of this machine"),
+    "dtype by name": (lambda: DATA.to(dtype="float32"), TypeError, "dtype: expected torch.float32 or torch.float64"),  # type: ignore[arg-type]
+    "dtype of whole numbers": (lambda: DATA.to(dtype=torch.int64), ValueError, "dtype: expected torch.float32 or"),
+    "slice by floats": (lambda: DATA[0.5:2], TypeError, "index: expected whole numbers in a slice"),  # type: ignore[misc]
+    "ragged index": (lambda: DATA[[[1], [1, 2]]], TypeError, "index: expected an integer, a slice"),
+    "batch out of range": (lambda: DATA.batch([7]), IndexError, "index: expected sequences from 0 to 4, found [7]"),  # type: ignore[arg-type]
+    "select by an array without axes": (lambda: DATA.select(heads=np.array("y")), TypeError, "heads: expected names"),
+    "select by numbers": (lambda: DATA.select(heads=[1]), ValueError, "heads: expected an observation head among"),  # type: ignore[list-item]
+}
+
+
 HEAD = HeadSpec("y", 2, ("a", "b"))
 SPEC = DataSpec({"y": HEAD}, {}, dt=0.001)
 SPECS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
@@ -487,6 +547,26 @@ CASES = {
     for room, cases in (("door", DOOR), ("methods", METHODS), ("spec", SPECS))
     for name, case in cases.items()
 }
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    parts = DATA.split(np.float32(0.6), np.float64(0.2), np.float32(0.2), seed=np.int64(3))
+    assert [len(part) for part in parts] == [len(part) for part in DATA.split(0.6, 0.2, 0.2, seed=3)]
+    assert STEPS.time_slice(np.int64(1), np.uint8(3)).num_steps == 2
+    assert STEPS.windows(np.int32(2), context=np.int64(1)).num_sequences == 10
+    assert [len(batch) for batch in DATA.batches(np.int64(2))] == [2, 2, 1]
+    assert [len(batch) for batch in DATA.batches(10**20)] == [5]
+    assert DATA.batch([1, 3]).names == DATA.batch(torch.tensor([1, 3])).names == ("1", "3")
+    clocked = SequenceData.from_arrays({"y": np.ones((1, 2, 1))}, dt=np.float64(0.1), clocks={"y": np.int64(2)})
+    assert clocked.spec.heads["y"].clock == 2
+
+
+def test_labels_of_any_kind() -> None:
+    data = SequenceData.from_arrays({"y": np.ones((10, 3, 1))})
+    for labels in (["a", None] * 5, [1, np.nan] * 5, pd.Series([1, 2] * 5), pd.array([1, None] * 5), [1, "a"] * 5):
+        for part in data.split(0.4, 0.4, 0.2, seed=0, stratify=labels):
+            first = sum(int(name) % 2 == 0 for name in part.names)
+            assert first == len(part) - first
 
 
 @pytest.mark.parametrize("name", CASES)

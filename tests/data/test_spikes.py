@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from latentrnn.data import SequenceData
 
@@ -53,3 +54,72 @@ def test_a_silent_channel_and_a_stimulus_with_names() -> None:
     assert data.observations["units"].sum((0, 1)).tolist() == [0, 1]
     assert data.spec.heads["units"].channel_names == ("u", "v")
     assert list(data.covariates) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("times", "dt", "start"),
+    [
+        (np.arange(20_000) * 0.001, 0.001, 0.0),
+        (1.7e9 + np.arange(20_000) * 0.001, 0.001, 1.7e9),  # seconds since 1970 are rounded to 2.4e-7 s
+        ((3000 + np.arange(20_000) * 0.01).astype(np.float32), 0.01, 3000.0),  # near an hour: to 2.4e-4 s
+        ((3000 + np.arange(20_000) * 0.01).astype(np.float32), np.float32(0.01), np.float32(3000.0)),
+        (torch.arange(20_000) * 0.01, 0.01, 0.0),
+    ],
+    ids=["float64", "since 1970", "float32", "all in float32", "torch"],
+)
+def test_spikes_on_a_grid_fill_every_bin(times: object, dt: float, start: float) -> None:
+    data = SequenceData.from_spike_times([[times]], dt=dt, duration=20_000 * float(str(dt)), start=start)
+    assert (data.observations["spikes"] == 1).all()
+
+
+def test_single_precision_moves_no_spike_by_more_than_its_rounding() -> None:
+    exact = np.sort(np.random.default_rng(0).uniform(3000, 3100, 5000))
+    times = exact.astype(np.float32)
+    data = SequenceData.from_spike_times([[times]], dt=0.01, duration=100.0, start=3000.0)
+    bins = np.repeat(np.arange(10_000), data.observations["spikes"][0, :, 0].numpy().astype(int))
+    beyond = np.maximum(3000 + bins * 0.01 - exact, exact - (3000 + (bins + 1) * 0.01))
+    assert beyond.max() < np.spacing(np.float32(3100)) * 2  # outside its own bin by the rounding, at most
+
+
+def test_a_spike_just_before_the_end_is_in_the_last_bin() -> None:
+    last = np.nextafter(np.float32(3600), np.float32(0))
+    data = SequenceData.from_spike_times([[np.array([last])]], dt=0.01, duration=10.0, start=3590.0)
+    assert data.observations["spikes"][0, -1, 0] == 1
+
+
+def test_times_that_cannot_tell_bins_apart_are_refused() -> None:
+    times = np.array([1.7e9], dtype=np.float32)
+    with pytest.raises(ValueError, match="found times that are rounded to 2e\\+02 s at sequence 0, channel 0"):
+        SequenceData.from_spike_times([[times]], dt=0.001, duration=1.0, start=1.7e9)
+
+
+def test_milliseconds_taken_for_seconds() -> None:
+    with pytest.raises(ValueError, match="are dt, duration and start all in seconds"):
+        SequenceData.from_spike_times([[[0.1]]], dt=1e-15, duration=1000.0)
+
+
+class Units(dict[int, object]):
+    """The units of one recording, as pynapple holds them."""
+
+    time_support = None
+
+
+class Times:
+    """Times beside values, as pynapple holds them."""
+
+    time_support = None
+
+    def __init__(self, t: list[float]) -> None:
+        self.t = np.array(t)
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        return np.full(len(self.t), 99.0)
+
+
+def test_pynapple_keeps_times_beside_values() -> None:
+    units = Units({0: Times([0.1, 0.2]), 7: Times([0.25])})
+    data = SequenceData.from_spike_times([units], dt=0.1, duration=0.4)
+    assert data.observations["spikes"][0].tolist() == [[0, 0], [1, 0], [1, 1], [0, 0]]
+    assert data.spec.heads["spikes"].channel_names == ("0", "7")
+    with pytest.raises(TypeError, match=r"expected a list over sequences, found one Units; write \[x\]"):
+        SequenceData.from_spike_times(units, dt=0.1, duration=0.4)
