@@ -93,6 +93,7 @@ from latentrnn.models import Convolution as Convolution
 from latentrnn.models import CoupledGateLSTM as CoupledGateLSTM
 from latentrnn.models import Coupling as Coupling
 from latentrnn.models import CrossAttention as CrossAttention
+from latentrnn.models import Decay as Decay
 from latentrnn.models import Deterministic as Deterministic
 from latentrnn.models import DiagonalLinear as DiagonalLinear
 from latentrnn.models import DirichletMultinomial as DirichletMultinomial
@@ -102,6 +103,7 @@ from latentrnn.models import Embedding as Embedding
 from latentrnn.models import FactorReadout as FactorReadout
 from latentrnn.models import Feature as Feature
 from latentrnn.models import Gamma as Gamma
+from latentrnn.models import Gap as Gap
 from latentrnn.models import GatedTransition as GatedTransition
 from latentrnn.models import Gaussian as Gaussian
 from latentrnn.models import History as History

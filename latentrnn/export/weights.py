@@ -61,6 +61,7 @@ def read_weights(module: nn.Module, directory: Path, entry: dict[str, Any]) -> N
     """
     path = directory / entry["file"]
     tensors = _read(path, entry)
+    _fill_in(module, tensors)
     dtype = getattr(torch, entry["dtype"], None)
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"{path}: expected the name of a torch dtype; found {entry['dtype']!r}")
@@ -101,6 +102,14 @@ def _read(path: Path, entry: dict[str, Any]) -> dict[str, Tensor]:
         return safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file ({error})") from error
+
+
+def _fill_in(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Add the buffers that fits of earlier versions did not have yet, as `build` left them."""
+    for path, part in module.named_modules():
+        for name in getattr(part, "added_later", ()):
+            full = f"{path}.{name}" if path else name
+            tensors.setdefault(full, part.get_buffer(name))
 
 
 def _check_match(path: Path, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:

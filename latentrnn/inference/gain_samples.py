@@ -16,7 +16,7 @@ class GainSamples(NamedTuple):
     """Draws of a head's stimulus gain, in the convention that the largest gate over the data is one.
 
     Attributes:
-        beta: gain of a fully open gate, (sample, channel, feature).
+        beta: gain of a fully open gate, (sample, channel, feature), in the data's units (per unit of the stimulus).
         gate: (sample, sequence, time, feature).
     """
 
@@ -37,7 +37,9 @@ def gain_samples(draws: Draws, observation: Observation, num_samples: int) -> Ga
         scored = course.data.scored(head).any(-1)
         gates.append(torch.where(scored.unsqueeze(-1), gate, torch.nan))
         site = sites.parameter_site(head, "gain.beta")
-        beta = draw.parameters[site].squeeze(1) if site in draw.parameters else observation.gain.beta
+        beta = observation.from_units("gain.beta", observation.gain.beta)
+        if site in draw.parameters:
+            beta = draw.parameters[site].squeeze(1)
         betas = beta.detach().expand(num_samples, *beta.shape[-2:]).cpu()
     gate = assemble(gates, draws.data.observations[head].shape[1])
     largest = gate.nan_to_num(0.0).amax((1, 2)).clamp_min(1e-12)

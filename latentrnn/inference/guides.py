@@ -107,7 +107,8 @@ class Guide(nn.Module):
         if self.sites:
             self.local.initialise(data)
         if self.parameter_sites is not None:
-            self.parameter_sites.start_at({name: start for name, (_, start) in model.parameter_sites().items()})
+            starts = {name: start for name, (_, start) in model.parameter_sites().items()}
+            self.parameter_sites.start_at(starts, model.parameter_units())
 
     def config(self) -> dict[str, Any]:
         """Return the JSON form: all hyper-parameters, without the weights."""

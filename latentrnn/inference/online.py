@@ -115,7 +115,8 @@ class OnlineFilter:
         for name, head in self.model.observations.items():
             for path in head.prior_sites():
                 buffer = head.get_buffer(path)
-                buffer.copy_(values[parameter_site(name, path)].mean(0).reshape(buffer.shape))
+                mean = values[parameter_site(name, path)].mean(0).reshape(buffer.shape)
+                buffer.copy_(head.to_units(path, mean))
 
     def _check_guide(self) -> None:
         family = self.guide.local

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -23,9 +23,14 @@ START_SCALE = 0.05
 class ParameterFamily(nn.Module):
     """q(theta) over all sites with priors, in unconstrained space.
 
+    Numbers of sites on the real line are kept in units of their own, by which they are multiplied: a step of the
+    optimiser is then as large for a weight in volts as for one in microvolts.
+
     Args:
         parameters: prior and starting value of every site, by name.
     """
+
+    added_later: tuple[str, ...] = ()  # as of a `Component`
 
     def __init__(self, parameters: Mapping[str, tuple[dist.Distribution, Tensor]]) -> None:
         super().__init__()
@@ -33,12 +38,27 @@ class ParameterFamily(nn.Module):
         self.transforms = {name: biject_to(prior.support) for name, (prior, _) in parameters.items()}
 
     @abstractmethod
-    def start_at(self, starts: Mapping[str, Tensor]) -> None:
-        """Put the location at `starts`, with a small spread."""
+    def start_at(self, starts: Mapping[str, Tensor], units: Mapping[str, Tensor] | None = None) -> None:
+        """Put the location at `starts`, with a small spread, from now on in these `units` (one, by default)."""
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        for name in self.added_later:
+            state_dict.setdefault(prefix + name, self.get_buffer(name))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @abstractmethod
     def forward(self) -> dict[str, Tensor]:
         """Sample every site."""
+
+    def _on_the_line(self, name: str) -> bool:
+        transform = self.transforms[name]
+        return getattr(transform, "base_transform", transform) == identity_transform
+
+    def _units(self, units: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        """Return the units of the unconstrained numbers of every site; others than those on the line have none."""
+        ones = {name: torch.ones(shape) for name, shape in self.shapes.items()}
+        known = {name: unit for name, unit in (units or {}).items() if self._on_the_line(name)}
+        return {name: known[name].expand(one.shape) if name in known else one for name, one in ones.items()}
 
     def _unconstrained(self, name: str, start: Tensor) -> Tensor:
         free = self.transforms[name].inv(start)
@@ -52,11 +72,22 @@ class _Separate(ParameterFamily):
         super().__init__(parameters)
         self._keys = {name: name.replace(".", "_") for name in self.shapes}
         self.loc = nn.ParameterDict({self._keys[name]: torch.zeros(shape) for name, shape in self.shapes.items()})
+        for name, shape in self.shapes.items():
+            self.register_buffer(self._unit(name), torch.ones(shape))
+        self.added_later = tuple(self._unit(name) for name in self.shapes)
 
-    def start_at(self, starts: Mapping[str, Tensor]) -> None:
+    def _unit(self, name: str) -> str:
+        return f"unit_{self._keys[name]}"
+
+    def start_at(self, starts: Mapping[str, Tensor], units: Mapping[str, Tensor] | None = None) -> None:
         with torch.no_grad():
-            for name, start in starts.items():
-                self.loc[self._keys[name]].copy_(self._unconstrained(name, start))
+            for name, unit in self._units(units).items():
+                self.get_buffer(self._unit(name)).copy_(unit)
+                self.loc[self._keys[name]].copy_(self._unconstrained(name, starts[name]) / unit.to(starts[name]))
+
+    def _location(self, name: str) -> Tensor:
+        """Return the location of a site's unconstrained numbers."""
+        return self.loc[self._keys[name]] * self.get_buffer(self._unit(name))
 
 
 class PointParameters(_Separate):
@@ -72,7 +103,7 @@ class PointParameters(_Separate):
 
     def forward(self) -> dict[str, Tensor]:
         return {
-            name: pyro.sample(name, dist.Delta(self.transforms[name](self.loc[self._keys[name]]), event_dim=len(shape)))
+            name: pyro.sample(name, dist.Delta(self.transforms[name](self._location(name)), event_dim=len(shape)))
             for name, shape in self.shapes.items()
         }
 
@@ -86,8 +117,8 @@ class NormalParameters(_Separate):
         self.log_scale = nn.ParameterDict({keys[name]: torch.zeros(shape) for name, shape in self.shapes.items()})
         self.start_at({name: start for name, (_, start) in parameters.items()})
 
-    def start_at(self, starts: Mapping[str, Tensor]) -> None:
-        super().start_at(starts)
+    def start_at(self, starts: Mapping[str, Tensor], units: Mapping[str, Tensor] | None = None) -> None:
+        super().start_at(starts, units)
         with torch.no_grad():
             for name in starts:
                 self.log_scale[self._keys[name]].fill_(math.log(START_SCALE))
@@ -95,32 +126,39 @@ class NormalParameters(_Separate):
     def forward(self) -> dict[str, Tensor]:
         values = {}
         for name, shape in self.shapes.items():
-            loc, scale = self.loc[self._keys[name]], self.log_scale[self._keys[name]].exp()
+            loc = self._location(name)
+            scale = self.log_scale[self._keys[name]].exp() * self.get_buffer(self._unit(name))
             base = dist.Normal(loc, scale, validate_args=False).to_event(len(shape))
             transform = self.transforms[name]
             # a plain Normal where the support is the real line, so that its divergence has a closed form
-            free = getattr(transform, "base_transform", transform) == identity_transform
-            values[name] = pyro.sample(name, base if free else dist.TransformedDistribution(base, [transform]))
+            values[name] = pyro.sample(
+                name, base if self._on_the_line(name) else dist.TransformedDistribution(base, [transform])
+            )
         return values
 
 
 class JointParameters(ParameterFamily):
     """What families share that draw all sites at once, at an auxiliary site, and hand out the parts."""
 
+    added_later = ("unit",)
+    unit: Tensor
+
     def __init__(self, parameters: Mapping[str, tuple[dist.Distribution, Tensor]]) -> None:
         super().__init__(parameters)
         self.size = sum(shape.numel() for shape in self.shapes.values())
         self.loc = nn.Parameter(torch.zeros(self.size))
         self.log_scale = nn.Parameter(torch.zeros(self.size))
+        self.register_buffer("unit", torch.ones(self.size))
         self._build()
         self.start_at({name: start for name, (_, start) in parameters.items()})
 
     def _build(self) -> None:
         """Create the further parameters of the family."""
 
-    def start_at(self, starts: Mapping[str, Tensor]) -> None:
+    def start_at(self, starts: Mapping[str, Tensor], units: Mapping[str, Tensor] | None = None) -> None:
         with torch.no_grad():
-            self.loc.copy_(self.pack(starts))
+            self.unit.copy_(torch.cat([unit.flatten() for unit in self._units(units).values()]))
+            self.loc.copy_(self.pack(starts) / self.unit)
             self.log_scale.fill_(math.log(START_SCALE))
 
     @abstractmethod
@@ -157,8 +195,8 @@ class MultivariateParameters(JointParameters):
     def _build(self) -> None:
         self.mixing = nn.Parameter(torch.zeros(self.size, self.size))
 
-    def start_at(self, starts: Mapping[str, Tensor]) -> None:
-        super().start_at(starts)
+    def start_at(self, starts: Mapping[str, Tensor], units: Mapping[str, Tensor] | None = None) -> None:
+        super().start_at(starts, units)
         with torch.no_grad():
             self.mixing.zero_()
 
@@ -166,13 +204,13 @@ class MultivariateParameters(JointParameters):
         """Become Normal(loc, L L^T) for a lower triangular L with a positive diagonal, (size, size)."""
         scale = scale_tril.diagonal()
         with torch.no_grad():
-            self.loc.copy_(loc), self.log_scale.copy_(scale.log())
+            self.unit.fill_(1.0), self.loc.copy_(loc), self.log_scale.copy_(scale.log())
             self.mixing.copy_(torch.tril(scale_tril, -1) / scale.unsqueeze(-1))
 
     def joint(self) -> dist.Distribution:
-        scale = self.log_scale.exp()
+        scale = self.log_scale.exp() * self.unit
         tril = scale.unsqueeze(-1) * (torch.tril(self.mixing, -1) + torch.eye(len(scale)).to(scale))
-        return dist.MultivariateNormal(self.loc, scale_tril=tril, validate_args=False)
+        return dist.MultivariateNormal(self.loc * self.unit, scale_tril=tril, validate_args=False)
 
 
 class LowRankParameters(JointParameters):
@@ -185,15 +223,19 @@ class LowRankParameters(JointParameters):
     def _build(self) -> None:
         self.factor = nn.Parameter(torch.zeros(self.size, max(1, math.isqrt(self.size))))
 
-    def start_at(self, starts: Mapping[str, Tensor]) -> None:
-        super().start_at(starts)
+    def start_at(self, starts: Mapping[str, Tensor], units: Mapping[str, Tensor] | None = None) -> None:
+        super().start_at(starts, units)
         with torch.no_grad():
             # columns that differ, or their gradients would never
             self.factor.normal_(0.0, 0.1 * START_SCALE / self.factor.shape[1] ** 0.5)
 
     def joint(self) -> dist.Distribution:
-        scale = self.log_scale.exp()
-        return dist.LowRankMultivariateNormal(self.loc, self.factor, scale.square(), validate_args=False)
+        loc, factor, scale = (
+            self.loc * self.unit,
+            self.factor * self.unit.unsqueeze(-1),
+            self.log_scale.exp() * self.unit,
+        )
+        return dist.LowRankMultivariateNormal(loc, factor, scale.square(), validate_args=False)
 
 
 class FlowParameters(JointParameters):
@@ -209,7 +251,8 @@ class FlowParameters(JointParameters):
 
     def joint(self) -> dist.Distribution:
         base = dist.Normal(torch.zeros_like(self.loc), 1.0, validate_args=False).to_event(1)
-        return Bent(base, _Placed(self.flow, self.loc, self.log_scale), None)
+        placed = _Placed(self.flow, self.loc * self.unit, self.log_scale + self.unit.log())
+        return Bent(base, placed, None)
 
 
 class _Placed(NamedTuple):

@@ -24,7 +24,6 @@ from latentrnn.inference.training import Run
 from latentrnn.inference.windows import Window, reach
 from latentrnn.models.observations import Observation
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.models.transitions import Transition
 
 
 def fit(
@@ -197,11 +196,7 @@ def starting_point(model: LatentRNN, guide: Guide, train: Any, start_from: FitRe
     for module in [*reversed(list(model.modules())), *reversed(list(guide.modules()))]:  # children before parents
         if callable(reset := getattr(module, "reset_parameters", None)):
             reset()
-    for part in model.transition.modules():
-        if isinstance(part, Transition):
-            part.initialise(train)
-    for name, head in model.observations.items():
-        head.initialise(train.observations[name], train.masks[name])
+    model.initialise(train)
     guide.initialise(model, train)
     return model, guide
 

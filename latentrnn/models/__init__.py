@@ -9,6 +9,7 @@ from latentrnn.models.features import BidirectionalRNN as BidirectionalRNN
 from latentrnn.models.features import Convolution as Convolution
 from latentrnn.models.features import Embedding as Embedding
 from latentrnn.models.features import Feature as Feature
+from latentrnn.models.features import Gap as Gap
 from latentrnn.models.features import Lags as Lags
 from latentrnn.models.features import OneHot as OneHot
 from latentrnn.models.feedback import History as History
@@ -62,6 +63,7 @@ from latentrnn.models.state_space import LatentRNN as LatentRNN
 from latentrnn.models.transitions import GRU as GRU
 from latentrnn.models.transitions import LSTM as LSTM
 from latentrnn.models.transitions import CoupledGateLSTM as CoupledGateLSTM
+from latentrnn.models.transitions import Decay as Decay
 from latentrnn.models.transitions import DiagonalLinear as DiagonalLinear
 from latentrnn.models.transitions import GatedTransition as GatedTransition
 from latentrnn.models.transitions import LeakyIntegrator as LeakyIntegrator

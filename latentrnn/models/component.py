@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ class Component(nn.Module):
         False  # whether it is evaluated apart from the head that it is in, where no draws are in its parameters' place
     )
     _sampled: Mapping[str, Any] = MappingProxyType({})  # priors of its own parameters, once built
+    added_later: tuple[str, ...] = ()  # buffers that fits saved by earlier versions lack: they keep what `build` gave
+    arguments_added_later: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # what their absence from a file means
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -47,6 +49,11 @@ class Component(nn.Module):
         if name == cls.__name__ and name in _REGISTRY and _REGISTRY[name].__module__ != cls.__module__:
             raise TypeError(f"{name}: the package has a component of that name, in {_REGISTRY[name].__module__}")
         _REGISTRY[name] = cls
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        for name in self.added_later:
+            state_dict.setdefault(prefix + name, self.get_buffer(name))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `__init__` that would make this component again, unbuilt."""
@@ -82,7 +89,9 @@ class Component(nn.Module):
     @classmethod
     def _from_arguments(cls, arguments: dict[str, Any]) -> Self:
         """Return the component that a file describes by these arguments, which are not to be trusted."""
-        return cls(**arguments)
+        known = cls._signature()
+        absent = {name: value for name, value in cls.arguments_added_later.items() if name in known}
+        return cls(**{**absent, **arguments})
 
     def __repr__(self) -> str:
         defaults = {k: p.default for k, p in self._signature().items()}

@@ -15,7 +15,7 @@ from latentrnn.models.component import Component
 from latentrnn.models.scalar_distributions import distribution_arguments, pyro_class
 from latentrnn.models.sites import parameter_site
 
-LEAST_SPREAD = 0.05  # where the members start alike, their scale starts here
+LEAST_SPREAD = 0.05  # where the members start alike, their scale starts here, in their own units
 
 
 class Population(Component):
@@ -76,10 +76,10 @@ class Population(Component):
         # pyro's Predictive(parallel=True) drops the axis of the plate where a guide has no local latents
         return {part: value.unsqueeze(1) if value.dim() == 1 else value for part, value in drawn.items()}
 
-    def start(self, members: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return location and scale of the members' starting values."""
+    def start(self, members: Sequence[Tensor], unit: Tensor) -> dict[str, Tensor]:
+        """Return location and scale of the members' starting values; `unit` is how large the data's units make them."""
         entries = torch.cat([member.flatten() for member in members])
-        return {"location": entries.mean(), "scale": entries.std(correction=0).clamp_min(LEAST_SPREAD)}
+        return {"location": entries.mean(), "scale": torch.maximum(entries.std(correction=0), LEAST_SPREAD * unit)}
 
 
 Prior: TypeAlias = torch.distributions.Distribution | Population  # what may be put on a parameter

@@ -233,7 +233,8 @@ class LatentRNN(nn.Module):
         """
         found, shared = {}, {}
         for name, (population, members) in self.populations.items():
-            shared[name] = population.start([self._start(*member) for member in members])
+            starts, units = zip(*((self._start(*member), self._unit(*member)) for member in members), strict=True)
+            shared[name] = population.start(starts, torch.cat([unit.flatten() for unit in units]).mean())
             for part, prior in population.priors_of(shared[name]["location"]).items():
                 found[sites.parameter_site(name, part)] = (prior, shared[name][part])
         for name, head in self.observations.items():
@@ -241,6 +242,33 @@ class LatentRNN(nn.Module):
                 start = self._start(name, path)
                 found[sites.parameter_site(name, path)] = (expanded_prior(prior, start, shared), start)
         return found
+
+    def parameter_units(self) -> dict[str, Tensor]:
+        """Return, for every parameter that is a Pyro site, how large it is by the units of its data, by site name.
+
+        One for what has no units, such as log-rates; positive for all others: what scales with the data.
+        """
+        found: dict[str, Tensor] = {}
+        for name, (_, members) in self.populations.items():
+            unit = torch.cat([self._unit(*member).flatten() for member in members]).mean()
+            found |= {sites.parameter_site(name, part): unit for part in ("location", "scale")}
+        for name, head in self.observations.items():
+            found |= {sites.parameter_site(name, path): self._unit(name, path) for path in head.prior_sites()}
+        return found
+
+    def _unit(self, head: str, path: str) -> Tensor:
+        return self.observations[head].unit_of(path, self.observations[head].get_buffer(path))
+
+    def initialise(self, data: SequenceData) -> None:
+        """Take from the training data what does not come from a generator: units, clocks, baselines, scales."""
+        self.features.take_units(data, self.transition.input_units)
+        for part in self.transition.modules():
+            if isinstance(part, Transition):
+                part.initialise(data)
+        self.latent.initialise(data)
+        for name, head in self.observations.items():
+            head.take_units(data)
+            head.initialise(data.observations[name], data.masks[name])
 
     def _sample_parameters(self) -> dict[str, Head]:
         shared = {name: population.sample(self._start(*of[0])) for name, (population, of) in self.populations.items()}
@@ -251,12 +279,13 @@ class LatentRNN(nn.Module):
                 start = self._start(name, path)
                 value = pyro.sample(sites.parameter_site(name, path), expanded_prior(prior, start, shared))
                 # pyro's Predictive(parallel=True) drops the axis of the plate where a guide has no local latents
-                values[path] = value.unsqueeze(1) if value.dim() == start.dim() + 1 else value
+                value = value.unsqueeze(1) if value.dim() == start.dim() + 1 else value
+                values[path] = head.to_units(path, value)
             heads[name] = partial(_call_with, head, values) if values else head
         return heads
 
     def _start(self, head: str, path: str) -> Tensor:
-        return self.observations[head].get_buffer(path)
+        return self.observations[head].from_units(path, self.observations[head].get_buffer(path))
 
     def check(self, data: SequenceData) -> None:
         """Check a data set against this model: its spec, and every observed entry against its family's support.

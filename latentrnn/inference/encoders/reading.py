@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from latentrnn.data import DataSpec, HeadSpec, SequenceData
 from latentrnn.inference.encoders.encoder import Encoder
 from latentrnn.inference.read_in import ReadIn
-from latentrnn.models.features import CovariateReader
+from latentrnn.models.features import CovariateReader, Gap
 from latentrnn.models.observations import View
 from latentrnn.models.transitions.transition import check_size
 
@@ -23,16 +24,21 @@ class ReadingEncoder(Encoder):
 
     Where entries can be missing, the encoder is told which, by the mask as further input. Numbers are shown in
     standard units, missing ones as average; symbols (`Categorical`) as one indicator each, a missing one as none. A
-    slow head's frame is seen at its last base step, where it is first known.
+    slow head's frame is seen at its last base step, where it is first known. Where steps have times of their own, the
+    time since the step before is a further input, as `Gap` has it.
     """
 
+    arguments_added_later = MappingProxyType({"gap_input": False})
     mask_input: bool | None
+    gap_input: bool | None
     read_in: int | None
 
-    def _set(self, observes: Sequence[str] | None, mask_input: bool | None, read_in: int | None) -> None:
+    def _set(
+        self, observes: Sequence[str] | None, mask_input: bool | None, gap_input: bool | None, read_in: int | None
+    ) -> None:
         owner = type(self).__name__
         self.read_in = None if read_in is None else check_size(owner, "read_in", read_in)
-        self.mask_input = mask_input
+        self.mask_input, self.gap_input = mask_input, gap_input
         self.observes = None if observes is None else [observes] if isinstance(observes, str) else list(observes)
 
     def _read(self, spec: DataSpec, heads: Mapping[str, View]) -> int:
@@ -47,7 +53,8 @@ class ReadingEncoder(Encoder):
             or (self.mask_input is None and self._unseen(spec.heads[name]))
             for name in self.visible
         }
-        self.covariates = CovariateReader(owner, list(spec.covariates), spec)
+        timed = spec.irregular if self.gap_input is None else self.gap_input
+        self.covariates = CovariateReader(owner, [*spec.covariates, *([Gap()] if timed else [])], spec)
         self._views = {name: heads[name] for name in self.visible}
         widths = {}
         for name, view in self._views.items():
@@ -87,7 +94,8 @@ class ReadingEncoder(Encoder):
         return head.missing or (head.session is not None and self.read_in is None)
 
     def initialise(self, data: SequenceData) -> None:
-        """Take centre and scale of every visible head from the training data."""
+        """Take centre and scale of every visible head, and of the covariates, from the training data."""
+        self.covariates.take_units(data, "standard")
         for name, view in self._views.items():
             centre, scale = view.scales(data.observations[name], data.masks[name])
             getattr(self, f"{name}_centre").copy_(centre)

@@ -33,6 +33,8 @@ class RNNEncoder(ReadingEncoder):
             held-out head out.
         layers: stacked layers per direction.
         mask_input: whether masks are an input; None decides by the data's spec (True where entries are missing).
+        gap_input: whether the time since the step before is an input; None decides by the data's spec (True where steps
+            have times of their own).
         read_in: size to which an affine map of its own brings each head, the results being added up; None lays all
             heads side by side. For many channels, and for sessions whose channels differ (`SequenceData.join`), of
             which another session's then contribute nothing.
@@ -53,6 +55,7 @@ class RNNEncoder(ReadingEncoder):
         observes: Sequence[str] | None = None,
         layers: int = 1,
         mask_input: bool | None = None,
+        gap_input: bool | None = None,
         read_in: int | None = None,
         lag: int = 0,
         cell: str = "gru",
@@ -70,7 +73,7 @@ class RNNEncoder(ReadingEncoder):
         self.layers = check_size("RNNEncoder", "layers", layers)
         self.direction, self.lag, self.cell = direction, lag, cell
         self.lookahead = lag
-        self._set(observes, mask_input, read_in)
+        self._set(observes, mask_input, gap_input, read_in)
 
     def build(self, spec: DataSpec, heads: Mapping[str, View]) -> None:
         size = self._read(spec, heads)

@@ -25,6 +25,8 @@ class StepEncoder(ReadingEncoder):
         hidden_sizes: widths of hidden layers with tanh; none passes the inputs on as they are.
         observes: heads that it is shown; by default every per-step head of the model.
         mask_input: whether masks are an input; None decides by the data's spec (True where entries are missing).
+        gap_input: whether the time since the step before is an input; None decides by the data's spec (True where steps
+            have times of their own).
         read_in: see `RNNEncoder`.
 
     Raises:
@@ -43,11 +45,12 @@ class StepEncoder(ReadingEncoder):
         *,
         observes: Sequence[str] | None = None,
         mask_input: bool | None = None,
+        gap_input: bool | None = None,
         read_in: int | None = None,
     ) -> None:
         super().__init__()
         self.hidden_sizes = [check_size("StepEncoder", "hidden_sizes", size) for size in hidden_sizes]
-        self._set(observes, mask_input, read_in)
+        self._set(observes, mask_input, gap_input, read_in)
 
     def build(self, spec: DataSpec, heads: Mapping[str, View]) -> None:
         sizes = [self._read(spec, heads), *self.hidden_sizes]

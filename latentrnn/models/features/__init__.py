@@ -7,6 +7,7 @@ from latentrnn.models.features.feature import Feature as Feature
 from latentrnn.models.features.feature import Identity as Identity
 from latentrnn.models.features.feature import listed as listed
 from latentrnn.models.features.feature import standardisation as standardisation
+from latentrnn.models.features.gap import Gap as Gap
 from latentrnn.models.features.lags import Lags as Lags
 from latentrnn.models.features.lags import lagged as lagged
 from latentrnn.models.features.symbols import Embedding as Embedding

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from latentrnn.data import CovariateSpec, DataSpec, HeadSpec, SequenceData
 from latentrnn.models.component import Component
+from latentrnn.models.units import channel_size, channel_units
 
 
 class Feature(Component):
@@ -32,6 +33,23 @@ class Feature(Component):
     def forward(self, data: SequenceData) -> Tensor:
         """Return (sequence, time, size)."""
 
+    def take_units(self, data: SequenceData, units: str) -> None:
+        """Take from the training data what the feature divides by and subtracts.
+
+        Args:
+            data: the training data.
+            units: what the reader wants: "data", values as they are; "scaled", divided by their size; "standard",
+                centred and divided by their spread.
+        """
+
+    def channel_units(self) -> tuple[Tensor, Tensor] | None:
+        """Return what is subtracted from each channel and then divided by, (size,); None where neither is."""
+        return None
+
+    def given_units(self) -> tuple[Tensor, Tensor] | None:
+        """Return location and scale of each channel, (size,), as the data's door recorded them; None for none."""
+        return None
+
     def check(self, data: SequenceData) -> None:
         """Raise a ValueError that names the first value that the feature cannot take in."""
 
@@ -39,10 +57,13 @@ class Feature(Component):
 class Identity(Feature):
     """A covariate as it is, standardised if the data's door recorded how. Its name alone means the same.
 
+    Where the door did not, a fit takes units from its training data, as far as the reader wants them: see `take_units`.
+
     Args:
         covariate: the covariate's name.
     """
 
+    added_later = ("location", "scale")
     location: Tensor
     scale: Tensor
 
@@ -53,9 +74,28 @@ class Identity(Feature):
     def build(self, owner: str, spec: DataSpec) -> None:
         found = find(owner, self.covariate, spec)
         self.size = found.features
+        self._found = found
         location, scale = standardisation(found, found.features)
-        self.register_buffer("location", location, persistent=False)
-        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("location", location)
+        self.register_buffer("scale", scale)
+
+    def take_units(self, data: SequenceData, units: str) -> None:
+        if self._found.location is not None or units == "data":
+            return
+        values, inside = data.covariates[self.covariate], data.valid.unsqueeze(-1)
+        if units == "standard":
+            location, scale = channel_units(values, inside)
+        else:
+            scale = channel_size(values, inside)
+            location = torch.zeros_like(scale)
+        self.location.copy_(location)
+        self.scale.copy_(scale)
+
+    def channel_units(self) -> tuple[Tensor, Tensor]:
+        return self.location, self.scale
+
+    def given_units(self) -> tuple[Tensor, Tensor]:
+        return standardisation(self._found, self._found.features)
 
     def forward(self, data: SequenceData) -> Tensor:
         return (data.covariates[self.covariate] - self.location) / self.scale
@@ -87,6 +127,30 @@ class CovariateReader(nn.Module):
         self.size = sum(self.sizes)
         self.lookahead = max((part.lookahead for part in parts), default=0)
         self.memory = max((part.memory for part in parts), default=0)
+
+    def take_units(self, data: SequenceData, units: str) -> None:
+        """Take units from the training data for all parts, those within features included; see `Feature.take_units`."""
+        for part in self.modules():
+            if isinstance(part, Feature):
+                part.take_units(data, units)
+
+    def channel_units(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what was subtracted from each channel and then divided by, (size,), in the type of `like`."""
+        return self._joined([part.channel_units() for part in self._parts()], like)
+
+    def given_units(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return location and scale of each channel, (size,), as the data's door recorded them."""
+        return self._joined([part.given_units() for part in self._parts()], like)
+
+    def _parts(self) -> Iterator[Feature]:
+        yield from self.parts  # type: ignore[misc]
+
+    def _joined(self, found: list[tuple[Tensor, Tensor] | None], like: Tensor) -> tuple[Tensor, Tensor]:
+        pairs = [pair or (like.new_zeros(n), like.new_ones(n)) for pair, n in zip(found, self.sizes, strict=True)]
+        if not pairs:
+            return like.new_zeros(0), like.new_ones(0)
+        location, scale = (torch.cat([pair[i].to(like) for pair in pairs]) for i in (0, 1))
+        return location, scale
 
     def forward(self, data: SequenceData) -> Tensor:
         """Return (sequence, time, size); what a window's features look at before and after it is there."""

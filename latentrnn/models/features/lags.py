@@ -38,6 +38,15 @@ class Lags(Feature):
         self.read.build(owner, spec)
         self.size = self.read.size * (self.steps + self.future)
 
+    def channel_units(self) -> tuple[Tensor, Tensor]:
+        return self._of_each_lag(*self.read.channel_units())
+
+    def given_units(self) -> tuple[Tensor, Tensor]:
+        return self._of_each_lag(*self.read.given_units())
+
+    def _of_each_lag(self, location: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        return location.repeat(self.steps + self.future), scale.repeat(self.steps + self.future)
+
     def forward(self, data: SequenceData) -> Tensor:
         values = self.read(data)
         if self.future:

@@ -21,6 +21,8 @@ class AutoregressiveNormal(TorchDistribution):
         valid: (sequence, time), True where the process runs; None where there is no padding.
         before: u_0, (..., sequence, dim), where the process goes on from there; the first entry of `memory` is then
             used.
+        fresh: sqrt(1 - phi^2), like `memory`, by whoever knows it better than by the difference: of steps that are
+            much shorter than the time constant nothing is left of that in single precision.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -34,12 +36,15 @@ class AutoregressiveNormal(TorchDistribution):
         shape: tuple[int, ...],
         valid: Tensor | None,
         before: Tensor | None = None,
+        fresh: Tensor | None = None,
     ) -> None:
         memory = memory.expand(shape)
+        fresh = (1 - memory**2).sqrt() if fresh is None else fresh.expand(shape)
         if before is None:
             first = torch.zeros_like(memory[..., :1, :])
             memory = torch.cat([first, memory[..., 1:, :]], -2)
-        noise = (1 - memory**2).sqrt() * scale
+            fresh = torch.cat([first + 1, fresh[..., 1:, :]], -2)
+        noise = fresh * scale
         if valid is not None:
             memory = torch.where(valid.unsqueeze(-1), memory, torch.zeros_like(memory))
             noise = torch.where(valid.unsqueeze(-1), noise, torch.ones_like(noise))

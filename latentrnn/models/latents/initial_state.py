@@ -77,6 +77,11 @@ class InitialState(Latent):
     def build(self, transition: Transition, dt: float | None) -> None:
         self.start = NormalStart(self.dim, transition.state_size, learned=self.prior == "learned")
 
+    @property
+    def initial_state(self) -> Tensor:
+        """The mean of s_0 over sequences, (state_size,): that of the prior, mapped to the state."""
+        return self.start.map(self.start.prior().mean).detach()
+
     def sites(self) -> list[LatentSite]:
         return [LatentSite(sites.INITIAL, self.dim, along_time=False)]
 

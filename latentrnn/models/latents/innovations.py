@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
+from latentrnn.models.features.gap import median_gap
 from latentrnn.models.latents.autoregressive import AutoregressiveNormal
 from latentrnn.models.latents.gaussian_process import KERNELS, NUGGET, GaussianProcess
 from latentrnn.models.latents.initial_state import NormalStart
@@ -96,6 +97,13 @@ class Innovations(Latent):
             if self.initial is None:
                 self.initial_state.zero_()
 
+    def initialise(self, data: SequenceData) -> None:
+        """Start from a time constant of ten median gaps where steps are irregular."""
+        gap = median_gap(data)
+        if gap is not None and self.prior in ("ar1", *KERNELS):
+            with torch.no_grad():
+                self.log_time_constant.fill_(math.log(10 * gap))
+
     @property
     def continues(self) -> bool:  # type: ignore[override]
         """Whether a window goes on from the one before: not of a process that remembers more than its last value."""
@@ -104,17 +112,20 @@ class Innovations(Latent):
     @property
     def scale(self) -> Tensor:
         """The prior's standard deviation (of a Student-t, its scale), (dim,)."""
-        return self.log_scale.exp()
+        return self.log_scale.exp().detach()
 
     @property
     def degrees(self) -> Tensor:
         """Degrees of freedom of the Student-t prior, above 2, (dim,)."""
+        return self._degrees().detach()
+
+    def _degrees(self) -> Tensor:
         return 2 + self.log_excess_degrees.exp()
 
     @property
     def time_constant(self) -> Tensor:
         """Tau of the AR(1) prior, or the length scale of a Gaussian process, (dim,), in seconds or steps."""
-        return self.log_time_constant.exp()
+        return self.log_time_constant.exp().detach()
 
     def sites(self) -> list[LatentSite]:
         initial = [] if self.initial is None else [LatentSite(sites.INITIAL, self.initial, along_time=False)]
@@ -130,24 +141,28 @@ class Innovations(Latent):
     def _prior(self, data: SequenceData) -> dist.Distribution:
         shape = (data.num_sequences, data.num_steps, self.dim)
         if self.prior == "white":
-            scale = where_valid(self.scale, data, 1.0).expand(shape)
+            scale = where_valid(self.log_scale.exp(), data, 1.0).expand(shape)
             return dist.Normal(torch.zeros_like(scale), scale, validate_args=False).to_event(2)
         valid = data.valid if data.padded else None
         if self.prior == "ar1":
             before = None if data.remembered is None else data.remembered[DRAWN]
-            return AutoregressiveNormal(self._memory(gaps(data)), self.scale, shape, valid, before)
+            memory, fresh = self._memory(gaps(data))
+            return AutoregressiveNormal(memory, self.log_scale.exp(), shape, valid, before, fresh)
         if self.prior == "student_t":
-            return StudentTTrajectory(self.degrees, self.scale, shape, valid)
+            return StudentTTrajectory(self._degrees(), self.log_scale.exp(), shape, valid)
         times = data.times
         if times is None:
             times = self.dt * torch.arange(data.num_steps, dtype=data.dtype, device=data.device)
-        return GaussianProcess(self.prior, self.scale, self.time_constant, times, valid, data.num_sequences)
+        scale, length = self.log_scale.exp(), self.log_time_constant.exp()
+        return GaussianProcess(self.prior, scale, length, times, valid, data.num_sequences)
 
-    def _memory(self, gap: Tensor | None) -> Tensor:
-        """phi, (..., dim), for gaps (...) in the clock's unit; None stands for one step."""
-        if gap is None:
-            return torch.exp(-self.dt / self.time_constant)
-        return torch.exp(-gap.unsqueeze(-1).to(self.log_scale) / self.time_constant)
+    def _memory(self, gap: Tensor | None) -> tuple[Tensor, Tensor]:
+        """phi and sqrt(1 - phi^2), (..., dim), for gaps (...) in the clock's unit; None stands for one step."""
+        passed = self.dt if gap is None else gap.unsqueeze(-1).to(self.log_scale)
+        rate = passed / self.log_time_constant.exp()
+        # where a step has no length, the first of a sequence, the root has no gradient either
+        fresh = -torch.expm1(-2 * rate)
+        return torch.exp(-rate), fresh.clamp_min(torch.finfo(fresh.dtype).tiny).sqrt()
 
     def start_prior(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
         return {} if self.initial is None else {sites.INITIAL: self.start.prior(shape)}
@@ -169,12 +184,13 @@ class Innovations(Latent):
         shape = (*carry.state.shape[:-1], self.dim)
         prior: dist.Distribution
         if self.prior == "student_t":
-            prior = dist.StudentT(self.degrees, 0.0, self.scale, validate_args=False).expand(shape)
+            prior = dist.StudentT(self._degrees(), 0.0, self.log_scale.exp(), validate_args=False).expand(shape)
         elif self.prior == "white" or u is None:
-            prior = dist.Normal(self.scale.new_zeros(shape), self.scale.expand(shape), validate_args=False)
+            scale = self.log_scale.exp()
+            prior = dist.Normal(scale.new_zeros(shape), scale.expand(shape), validate_args=False)
         else:
-            phi = self._memory(gap)
-            prior = dist.Normal(phi * u, (1 - phi**2).sqrt() * self.scale, validate_args=False)
+            phi, fresh = self._memory(gap)
+            prior = dist.Normal(phi * u, fresh * self.log_scale.exp(), validate_args=False)
 
         def move(u_t: Tensor | None) -> Carry:
             assert u_t is not None
@@ -194,7 +210,9 @@ class Innovations(Latent):
         else:
             _, f, slope, v_ff, v_fs, v_ss = carry.innovation.chunk(6, -1)
             seconds = self.dt if gap is None else gap.unsqueeze(-1).double()
-            x = math.sqrt(3) * seconds / self.time_constant.double()  # differences of nearly equal numbers follow
+            x = (
+                math.sqrt(3) * seconds / self.log_time_constant.exp().double()
+            )  # differences of nearly equal numbers follow
             e, e2 = torch.exp(-x), torch.exp(-2 * x)
             ff, fs, sf, ss = e * (1 + x), e * x, -e * x, e * (1 - x)
             f, slope, v_ff, v_fs, v_ss = (
@@ -205,7 +223,7 @@ class Innovations(Latent):
                 ff * sf * v_ff + (ff * ss + fs * sf) * v_fs + fs * ss * v_ss + 2 * e2 * x**2,
                 sf**2 * v_ff + 2 * sf * ss * v_fs + ss**2 * v_ss + 1 - e2 * (1 - 2 * x + 2 * x**2),
             )
-        share, scale = (1 - NUGGET) ** 0.5, self.scale.double()
+        share, scale = (1 - NUGGET) ** 0.5, self.log_scale.exp().double()
         variance = (1 - NUGGET) * v_ff + NUGGET
         loc, spread = (scale * share * f).to(a_t), (scale * variance.sqrt()).to(a_t)
 

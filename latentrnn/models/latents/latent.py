@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
 from latentrnn.models.component import Component
+from latentrnn.models.features.gap import elapsed as elapsed
+from latentrnn.models.features.gap import gaps as gaps
 from latentrnn.models.transitions import Transition
 
 if TYPE_CHECKING:
@@ -82,6 +84,9 @@ class Latent(Component):
     @abstractmethod
     def build(self, transition: Transition, dt: float | None) -> None:
         """Create the parameters for this transition; `dt` is in seconds, None for unit steps."""
+
+    def initialise(self, data: SequenceData) -> None:
+        """Take what start there is to take from the training data; `fit` calls it after `reset_parameters`."""
 
     def check_heads(self, heads: Mapping[str, Observation]) -> None:
         """Raise a ValueError where a head cannot go with this latent."""
@@ -193,24 +198,3 @@ def where_valid(value: Tensor, data: SequenceData, otherwise: float) -> Tensor:
     if not data.padded:
         return value
     return torch.where(data.valid.unsqueeze(-1), value, value.new_full((), otherwise))
-
-
-def gaps(data: SequenceData) -> Tensor | None:
-    """Return the seconds since the step before, (sequence, time), where the clock is irregular; the first is zero."""
-    if data.times is None:
-        return None
-    if data.around is not None:
-        before = data.around.before
-        return gaps(data.around.whole)[:, before : before + data.num_steps]  # type: ignore[index]
-    return torch.diff(data.times, dim=-1, prepend=data.times[:, :1])
-
-
-def elapsed(data: SequenceData) -> Tensor:
-    """Return the time since the step before, (sequence, time), in seconds or unit steps, zero in padding.
-
-    On a regular clock every step, the first one too, takes `dt`; on an irregular one the first takes no time.
-    """
-    gap = gaps(data)
-    if gap is None:
-        gap = torch.tensor(1.0 if data.spec.dt is None else data.spec.dt, dtype=torch.float64, device=data.device)
-    return torch.where(data.valid, gap, 0.0).to(data.dtype)

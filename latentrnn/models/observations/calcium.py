@@ -113,6 +113,11 @@ class Calcium(Observation):
         if self.events is not None:
             self.readout = NoReadout()
 
+    @property
+    def in_units(self) -> bool:  # type: ignore[override]
+        """Whether fluorescence comes in units: what a response compresses does not."""
+        return isinstance(as_link(self.response), IdentityLink)
+
     def connect(self, source: Observation) -> None:
         owner = f"observations[{self.head.name!r}]: Calcium(events={self.events!r})"
         spec = source.head

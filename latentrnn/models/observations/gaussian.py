@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from latentrnn.data import HeadSpec
-from latentrnn.models.observations.links import Link, RealLink, as_link, check_link
+from latentrnn.models.observations.links import IdentityLink, Link, RealLink, as_link, check_link
 from latentrnn.models.observations.low_rank_normal import StepwiseLowRankNormal
 from latentrnn.models.observations.observation import HeadInputs, Observation, channel_means
 from latentrnn.models.transitions.transition import check_size
@@ -35,6 +35,8 @@ class Gaussian(Observation):
         ValueError: an unknown covariance, a rank without "low_rank" or the reverse, a covariance between channels on
             a per-sequence head, an unknown link, or one that does not map onto the real line.
     """
+
+    in_units = True
 
     def __init__(
         self, covariance: str = "diagonal", rank: int | None = None, link: str | Link = "identity", **shared: Any
@@ -120,6 +122,10 @@ class Gaussian(Observation):
             return super().complete(distribution, values, mask)
         tril = torch.linalg.cholesky(self.noise_covariance)
         return StepwiseMultivariateNormal(distribution.mean, tril, None, True).completed(values, mask)
+
+    @property
+    def link_is_identity(self) -> bool:
+        return isinstance(as_link(self.link), IdentityLink)
 
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
         return as_link(self.link).inverse((channel_means(values, mask) - self.location) / self.scale)

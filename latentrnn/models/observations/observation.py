@@ -16,11 +16,11 @@ from latentrnn.models.features import CovariateReader, Feature, listed, standard
 from latentrnn.models.feedback import History
 from latentrnn.models.gain import StimulusGain
 from latentrnn.models.observations.entries import channel_means as channel_means
-from latentrnn.models.observations.entries import channel_moments
 from latentrnn.models.observations.view import View
 from latentrnn.models.pooling import POOLINGS, Pooling
 from latentrnn.models.priors import Prior, check_priors
-from latentrnn.models.readouts import LinearReadout, Readout, Surroundings, linear
+from latentrnn.models.readouts import FactorReadout, LinearReadout, Readout, Surroundings, linear
+from latentrnn.models.units import channel_units
 
 
 class HeadInputs(NamedTuple):
@@ -90,6 +90,8 @@ class Observation(Component):
     discrete = False
     instantaneous = True  # False where a step's density depends on the states of earlier steps
     reads: str | None = None  # name of another head, whose mean takes the place of the states
+    in_units = False  # whether the family maps `location` and `scale` of its channels to what it is observed in
+    added_later: tuple[str, ...] = ("location", "scale")
 
     gain: StimulusGain | None
     feedback: Any  # History | None: only heads for which it is not None ever use it
@@ -162,9 +164,7 @@ class Observation(Component):
                 raise ValueError(f"{owner}: feedback needs a head on the base clock; this one's clock is {head.clock}")
             self.feedback.build(head.channels, self.history_channels, self.outputs)
         self._register("location", "scale", standardisation(head, head.channels))
-        self._register(
-            "history_centre", "history_scale", (torch.zeros(head.channels), torch.ones(head.channels)), keep=True
-        )
+        self._register("history_centre", "history_scale", (torch.zeros(head.channels), torch.ones(head.channels)))
         self.build_family(head)
 
     def build_family(self, head: HeadSpec) -> None:
@@ -173,9 +173,9 @@ class Observation(Component):
     def connect(self, source: Observation) -> None:
         """Check the head that this one reads; called once, when all heads are built."""
 
-    def _register(self, first: str, second: str, values: tuple[Tensor, Tensor], keep: bool = False) -> None:
-        self.register_buffer(first, values[0], persistent=keep)
-        self.register_buffer(second, values[1], persistent=keep)
+    def _register(self, first: str, second: str, values: tuple[Tensor, Tensor]) -> None:
+        self.register_buffer(first, values[0])
+        self.register_buffer(second, values[1])
 
     def reset_parameters(self) -> None:
         """Return what this class itself owns to its start; sub-modules do so themselves."""
@@ -259,12 +259,107 @@ class Observation(Component):
         return encoded if mask is None else torch.where(mask, encoded, torch.zeros_like(encoded))
 
     def initialise(self, values: Tensor, mask: Tensor) -> None:
-        """Set baseline and scales from the training data, (sequence, [time,] channel) with their mask."""
-        centre, spread = channel_moments(values, mask)
+        """Set units, baseline and scales from the training data, (sequence, [time,] channel) with their mask."""
+        centre, spread = channel_units(values, mask)
         with torch.no_grad():
             self.history_centre.copy_(centre)
-            self.history_scale.copy_(torch.where(spread > 0, spread, 1.0).sqrt())
-            self.readout.baseline.copy_(self.starting_baseline(values, mask))
+            self.history_scale.copy_(spread)
+            if self.in_units and self.head.location is None and (self._linear or not self.prior_sites()):
+                self.location.copy_(centre)
+                self.scale.copy_(spread)
+            start = self.starting_baseline(values, mask)
+            self.readout.baseline.copy_(torch.where(start.isfinite(), start, 0.0))  # no link starts out of reach
+
+    def take_units(self, data: SequenceData) -> None:
+        """Take the units of what drives the head from the training data.
+
+        A gain's stimulus keeps its zero, at which there is no gain. So do covariates beside a baseline with a prior,
+        which would otherwise be one on the level at their mean.
+        """
+        if self.gain is not None:
+            self.gain.reader.take_units(data, "scaled")
+        if self.covariates:
+            self.reader.take_units(data, "scaled" if "readout.baseline" in self.prior_sites() else "standard")
+        for part in self.readout.modules():
+            if isinstance(part, CovariateReader):
+                part.take_units(data, "standard")
+
+    # -- units: the head's parameters are in its own, sites and `coefficients` in those of the data ------------------
+
+    @property
+    def link_is_identity(self) -> bool:
+        """Whether eta is what is observed, up to noise: then parameters can be converted from one unit to another."""
+        return False
+
+    @property
+    def _linear(self) -> bool:
+        return self.link_is_identity and isinstance(self.readout, LinearReadout | FactorReadout)
+
+    def to_units(self, path: str, value: Tensor) -> Tensor:
+        """Return a site's value, in the data's units (standard ones where the door standardised), in the head's own.
+
+        Args:
+            path: e.g. "readout.weight".
+            value: (..., *shape), with any leading axes.
+        """
+        conversion = self._conversion(path)
+        return value if conversion is None else (value - conversion[0]) / conversion[1]
+
+    def from_units(self, path: str, value: Tensor) -> Tensor:
+        """Return a parameter of the head in the units of its site; the inverse of `to_units`."""
+        conversion = self._conversion(path)
+        return value if conversion is None else conversion[0] + conversion[1] * value
+
+    def unit_of(self, path: str, like: Tensor) -> Tensor:
+        """Return how much of a site's unit is one of the head's own, in the shape of `like`."""
+        conversion = self._conversion(path)
+        return torch.ones_like(like) if conversion is None else conversion[1].expand_as(like)
+
+    def _conversion(self, path: str) -> tuple[Tensor, Tensor] | None:
+        """Return shift and factor from the head's own units to the data's, which broadcast to the parameter."""
+        zero = self.scale.new_zeros(())
+        if path == "gain.beta" and self.gain is not None:
+            _, given = self.gain.reader.given_units(self.scale)
+            _, own = self.gain.reader.channel_units(self.scale)
+            factor = given / own
+            return zero, factor * self._output_units()[1].unsqueeze(-1) if self._linear else factor
+        if not self._linear or path not in ("readout.baseline", "readout.weight", "readout.loading"):
+            return None
+        shift, factor = self._output_units()
+        if path == "readout.baseline":
+            return shift, factor
+        return (zero, factor.unsqueeze(-1)) if path.split(".")[1] in self.readout.per_output else None
+
+    def _output_units(self) -> tuple[Tensor, Tensor]:
+        """Return shift and factor, (channel,), from standard units to those in which the door gave the head."""
+        location, scale = (part.to(self.scale) for part in standardisation(self.head, self.head.channels))
+        return (self.location - location) / scale, self.scale / scale
+
+    def coefficients(self) -> dict[str, Tensor]:
+        """Return the linear predictor's coefficients in the data's units (the door's, where it standardised).
+
+        With the identity link, eta = weight h + covariate_weight x + beta (g * s) + baseline is what is observed, in its
+        units; with another, eta has none, and coefficients are per unit of covariate and stimulus.
+
+        Returns:
+            "baseline", (outputs,); "weight", (outputs, hidden_size), or "loading", (outputs, factors), of those two
+            readouts; "covariate_weight", (outputs, feature), where there are covariates; "beta", (outputs, feature),
+            where there is a gain.
+        """
+        found = {"baseline": self.from_units("readout.baseline", self.readout.baseline)}
+        for name in getattr(self.readout, "per_output", ()):
+            found[name] = self.from_units(f"readout.{name}", getattr(self.readout, name))
+        if self.gain is not None:
+            found["beta"] = self.from_units("gain.beta", self.gain.beta)
+        if self.covariates:
+            location, scale = self.reader.channel_units(self.scale)
+            given_location, given_scale = self.reader.given_units(self.scale)
+            slope = self.covariate_weight * (given_scale / scale)
+            if self._linear:
+                slope = slope * self._output_units()[1].unsqueeze(-1)
+            found["covariate_weight"] = slope
+            found["baseline"] = found["baseline"] - slope @ ((location - given_location) / given_scale)
+        return {name: value.detach().clone() for name, value in found.items()}
 
     def prepare(self, data: SequenceData) -> None:
         """Find out once, of a whole data set, what its batches then inherit."""

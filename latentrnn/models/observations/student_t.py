@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.data import HeadSpec
-from latentrnn.models.observations.links import Link, RealLink, as_link, check_link
+from latentrnn.models.observations.links import IdentityLink, Link, RealLink, as_link, check_link
 from latentrnn.models.observations.observation import Observation, channel_means
 
 
@@ -29,6 +29,8 @@ class StudentT(Observation):
     References:
         Lange, Little, Taylor. Robust statistical modeling using the t distribution. 1989.
     """
+
+    in_units = True
 
     def __init__(self, link: str | Link = "identity", **shared: Any) -> None:
         super().__init__(**shared)
@@ -57,6 +59,10 @@ class StudentT(Observation):
     def family(self, eta: Tensor) -> dist.Distribution:
         loc = self.location + self.scale * as_link(self.link)(eta)
         return dist.StudentT(self.degrees_of_freedom, loc, self.noise_scale, validate_args=False)
+
+    @property
+    def link_is_identity(self) -> bool:
+        return isinstance(as_link(self.link), IdentityLink)
 
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
         return as_link(self.link).inverse((channel_means(values, mask) - self.location) / self.scale)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentrnn.models.observations.entries import channel_moments
+from latentrnn.models.units import channel_units
 
 
 @dataclass(frozen=True)
@@ -42,5 +42,4 @@ class View:
         """Return centre and scale of the inputs, (size,), over observed entries; indicators stay 0 and 1."""
         if self.symbols is not None:
             return values.new_zeros(self.size), values.new_ones(self.size)
-        mean, variance = channel_moments(values, mask)
-        return mean, torch.where(variance > 0, variance, 1.0).sqrt()
+        return channel_units(values, mask)

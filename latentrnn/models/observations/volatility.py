@@ -32,6 +32,8 @@ class Volatility(Observation):
         Harvey, Ruiz, Shephard. Multivariate stochastic variance models. 1994.
     """
 
+    in_units = True
+
     def __init__(self, tails: str = "gaussian", **shared: Any) -> None:
         super().__init__(**shared)
         if tails not in ("gaussian", "student"):

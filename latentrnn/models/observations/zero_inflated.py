@@ -57,12 +57,17 @@ class ZeroInflated(Observation):
 
     def split(self, eta: Tensor) -> tuple[Tensor, Tensor]:
         """Return log mu and logit pi, (..., channel) each."""
-        log = as_link(self.link).log
-        return (log(eta), self.zero_logit) if self.zeros == "channel" else (log(eta[..., 0]), eta[..., 1])
+        if self.zeros == "channel":
+            return self.log_mean(eta), self.zero_logit
+        return self.log_mean(eta[..., 0]), eta[..., 1]
+
+    def log_mean(self, eta: Tensor) -> Tensor:
+        """Return log mu of eta, (..., channel)."""
+        return as_link(self.link).log(eta)
 
     @abstractmethod
     def moments(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return starting values of mu and pi, (channel,) each."""
+        """Return starting values of link(eta) and pi, (channel,) each."""
 
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
         mean, zero = self.moments(values, mask)
@@ -107,7 +112,7 @@ class ZeroInflatedGamma(GammaShaped, ZeroInflated):
     """p(0) = pi;  density (1 - pi) Gamma(y; alpha, alpha / mu) for y > 0, the shape alpha learned per channel.
 
     The density is with respect to a point mass at zero plus length: events deconvolved from fluorescence, rainfall.
-    Always in the data's own units. Arguments: see `ZeroInflated`.
+    With another link than "exp" mu = unit * link(eta); see `GammaShaped`. Arguments: see `ZeroInflated`.
 
     References:
         Wei, Zhou, Grosmark, Ajabi, Sparks, Zhou, Brandon, Losonczy, Paninski. A zero-inflated gamma model for
@@ -123,7 +128,8 @@ class ZeroInflatedGamma(GammaShaped, ZeroInflated):
     def moments(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         positive = mask & (values > 0)
         zero = 1 - channel_means(positive.to(values.dtype), mask)
-        return channel_means(values, positive).clamp_min(1e-6), zero.clamp(1e-3, 1 - 1e-3)
+        mean = channel_means(values, positive)
+        return torch.where(mean > 0, mean / self.unit, 1.0), zero.clamp(1e-3, 1 - 1e-3)
 
 
 class ZeroInflatedCounts(Entries):

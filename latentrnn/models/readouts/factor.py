@@ -30,6 +30,7 @@ class FactorReadout(Readout):
     """
 
     interpretable = ("loading", "baseline")
+    per_output = ("loading",)
     loading: Tensor
     baseline: Tensor
 

@@ -22,6 +22,7 @@ class LinearReadout(Readout):
     """
 
     interpretable = ("weight", "baseline")
+    per_output = ("weight",)
     weight: Tensor
     baseline: Tensor
 

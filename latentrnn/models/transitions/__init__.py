@@ -1,6 +1,7 @@
 """Learned transition functions, one concept a file."""
 
 from latentrnn.models.transitions.coupled_gate_lstm import CoupledGateLSTM as CoupledGateLSTM
+from latentrnn.models.transitions.decay import Decay as Decay
 from latentrnn.models.transitions.diagonal import DiagonalLinear as DiagonalLinear
 from latentrnn.models.transitions.gated import GatedTransition as GatedTransition
 from latentrnn.models.transitions.gru import GRU as GRU

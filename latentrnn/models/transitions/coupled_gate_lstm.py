@@ -26,6 +26,8 @@ class CoupledGateLSTM(DrivenTransition):
         Greff, Srivastava, Koutnik, Steunebrink, Schmidhuber. LSTM: a search space odyssey. 2017.
     """
 
+    input_units = "standard"
+
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.hidden_size = check_size("CoupledGateLSTM", "hidden_size", hidden_size)

@@ -28,6 +28,8 @@ class DiagonalLinear(Transition):
         sequences. 2023.
     """
 
+    input_units = "standard"
+
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.hidden_size = self.state_size = check_size("DiagonalLinear", "hidden_size", hidden_size)
@@ -49,18 +51,18 @@ class DiagonalLinear(Transition):
     @property
     def time_constant(self) -> Tensor:
         """tau of each oscillator, (hidden_size / 2,), in steps; `frequency` is omega, in radians per step."""
-        return self.log_time_constant.exp()
+        return self.log_time_constant.exp().detach()
 
     def step(self, state: Tensor, inputs: Tensor) -> Tensor:
         real, imaginary = state.chunk(2, -1)
-        decay = torch.exp(-1 / self.time_constant)
+        decay = torch.exp(-1 / self.log_time_constant.exp())
         cosine, sine = decay * self.frequency.cos(), decay * self.frequency.sin()
         turned = torch.cat([cosine * real - sine * imaginary, sine * real + cosine * imaginary], -1)
         return turned + self.map(inputs)
 
     def scan(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         driven, start = (torch.complex(*part.chunk(2, -1)) for part in (self.map(inputs), state))
-        turn = torch.polar(torch.exp(-1 / self.time_constant), self.frequency)
+        turn = torch.polar(torch.exp(-1 / self.log_time_constant.exp()), self.frequency)
         found = linear_recurrence(turn, driven, start)
         states = torch.cat([found.real, found.imag], -1)
         return states, states[..., -1, :]

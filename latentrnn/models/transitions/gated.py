@@ -27,6 +27,8 @@ class GatedTransition(DrivenTransition):
         Krishnan, Shalit, Sontag. Structured inference networks for nonlinear state space models. 2017.
     """
 
+    input_units = "standard"
+
     def __init__(self, hidden_size: int, width: int = 32) -> None:
         super().__init__()
         self.hidden_size = self.state_size = check_size("GatedTransition", "hidden_size", hidden_size)

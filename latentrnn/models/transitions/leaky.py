@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentrnn.data import SequenceData
+from latentrnn.models.features.gap import median_gap
 from latentrnn.models.transitions.recurrence import linear_recurrence
 from latentrnn.models.transitions.transition import Transition, check_size
 
@@ -33,11 +34,12 @@ class LeakyIntegrator(Transition):
     """
 
     timed = True
+    input_units = "scaled"
 
     def __init__(self, hidden_size: int, tau: float | Sequence[float] | None = None, *, learned: bool = True) -> None:
         super().__init__()
         self.hidden_size = self.state_size = check_size("LeakyIntegrator", "hidden_size", hidden_size)
-        self.tau = _check_times(tau, hidden_size)
+        self.tau = check_times("LeakyIntegrator", tau, hidden_size)
         self.learned = learned
 
     def build(self, input_size: int) -> None:
@@ -61,11 +63,9 @@ class LeakyIntegrator(Transition):
 
     def initialise(self, data: SequenceData) -> None:
         """Spread the time constants over the gaps that irregular steps have."""
-        if self.tau is not None or data.times is None:
-            return
-        gaps = torch.diff(data.times, dim=-1)[data.valid[:, 1:]]
-        if len(gaps):
-            self._spread(float(gaps.median()))
+        gap = median_gap(data)
+        if self.tau is None and gap is not None:
+            self._spread(gap)
 
     def _spread(self, unit: float) -> None:
         with torch.no_grad():
@@ -75,10 +75,10 @@ class LeakyIntegrator(Transition):
     @property
     def time_constant(self) -> Tensor:
         """tau, (hidden_size,), as it is now: in seconds with `dt` or times, otherwise in steps."""
-        return self.log_time_constant.exp()
+        return self.log_time_constant.exp().detach()
 
     def _retention(self, inputs: Tensor) -> Tensor:
-        return torch.exp(-inputs[..., :1] / self.time_constant)
+        return torch.exp(-inputs[..., :1] / self.log_time_constant.exp())
 
     def step(self, state: Tensor, inputs: Tensor) -> Tensor:
         retention = self.gate("retention", self._retention(inputs))
@@ -92,12 +92,15 @@ class LeakyIntegrator(Transition):
         return states, states[..., -1, :]
 
 
-def _check_times(value: float | Sequence[float] | None, hidden_size: int) -> float | list[float] | None:
+def check_times(owner: str, value: float | Sequence[float] | None, size: int) -> float | list[float] | None:
+    """Return time constants as a number or a list of them.
+
+    Raises:
+        ValueError: one is not positive and finite, or they are neither one nor `size`.
+    """
     if value is None:
         return None
     times = torch.as_tensor(value, dtype=torch.float64)
-    if times.shape not in ((), (hidden_size,)) or not bool((times > 0).all()) or not bool(times.isfinite().all()):
-        raise ValueError(
-            f"LeakyIntegrator: tau must be a positive number or {hidden_size} of them, one per unit; found {value!r}"
-        )
+    if times.shape not in ((), (size,)) or not bool((times > 0).all()) or not bool(times.isfinite().all()):
+        raise ValueError(f"{owner}: tau must be a positive number or {size} of them, one per unit; found {value!r}")
     return times.tolist()

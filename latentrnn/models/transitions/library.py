@@ -36,6 +36,8 @@ class LibraryTransition(Transition):
         Zaremba, Sutskever, Vinyals. Recurrent neural network regularization. 2014.
     """
 
+    input_units = "standard"
+
     blocks = 1  # hidden-sized tensors per layer in the state: 1, or 2 where there is a cell state
     num_gates = 1  # hidden-sized pre-activations of each layer
 

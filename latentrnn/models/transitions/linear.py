@@ -18,6 +18,8 @@ class Linear(Transition):
         hidden_size: dimension of the state.
     """
 
+    input_units = "standard"
+
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.hidden_size = self.state_size = check_size("Linear", "hidden_size", hidden_size)

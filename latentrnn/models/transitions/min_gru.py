@@ -22,6 +22,8 @@ class MinGRU(Transition):
         Feng, Tung, Ahmed, Bengio, Hajimirsadeghi. Were RNNs all we needed? 2024.
     """
 
+    input_units = "standard"
+
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.hidden_size = self.state_size = check_size("MinGRU", "hidden_size", hidden_size)

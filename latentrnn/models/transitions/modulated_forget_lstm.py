@@ -29,6 +29,8 @@ class ModulatedForgetLSTM(DrivenTransition):
         Gers, Schmidhuber, Cummins. Learning to forget: continual prediction with LSTM. 2000 (the forget gate).
     """
 
+    input_units = "scaled"  # |a_t| counts from zero
+
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.hidden_size = check_size("ModulatedForgetLSTM", "hidden_size", hidden_size)

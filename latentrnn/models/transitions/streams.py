@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from latentrnn.models.features.feature import Feature, listed
 from latentrnn.models.transitions.transition import Transition, broadcast_batch
+from latentrnn.models.units import UNITS
 
 
 class Streams(Transition):
@@ -71,6 +72,7 @@ class Streams(Transition):
         self.state_size = sum(stream.state_size for stream in streams.values())
         self.hidden_size = sum(stream.hidden_size for stream in streams.values())
         self.timed = any(stream.timed for stream in streams.values())
+        self.input_units = _least({stream.input_units for stream in streams.values()})
         switched = {name: stream.given_weights for name, stream in streams.items() if stream.given_weights}
         if len(set(switched.values())) > 1 or (self.common is not None and not set(switched) <= set(self.common)):
             raise ValueError(f"Streams: a switch drives {list(switched)}, which must be in `common` and of one size")
@@ -163,3 +165,8 @@ class Streams(Transition):
             outputs.append(found[0])
             last.append(found[1])
         return torch.cat(outputs, -1), torch.cat(last, -1)
+
+
+def _least(wanted: set[str]) -> str:
+    """Return the units that suit all streams: what is changed least."""
+    return next(units for units in UNITS if units in wanted)

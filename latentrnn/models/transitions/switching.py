@@ -36,6 +36,8 @@ class SwitchingLinear(DrivenTransition):
         linear dynamical systems. 2017.
     """
 
+    input_units = "standard"
+
     def __init__(self, hidden_size: int, regimes: int, weights: str = "softmax", switch: str = "both") -> None:
         super().__init__()
         self.hidden_size = self.state_size = check_size("SwitchingLinear", "hidden_size", hidden_size)

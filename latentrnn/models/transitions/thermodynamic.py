@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from latentrnn.data import SequenceData
+from latentrnn.models.features.gap import median_gap
 from latentrnn.models.transitions.driven import DrivenTransition
 from latentrnn.models.transitions.transition import check_size
 
@@ -28,7 +30,8 @@ class ThermodynamicCell(DrivenTransition):
     Args:
         hidden_size: number of internal variables.
         width: hidden units of each potential.
-        time_scale: seconds (steps where the data have no `dt`) that the rates are measured in; None is ten steps.
+        time_scale: seconds (steps where the data have no `dt`) that the rates are measured in; None is ten steps (ten
+            median gaps of the training data, where steps are irregular).
 
     Raises:
         ValueError: a size below one or a time scale that is not positive.
@@ -41,6 +44,9 @@ class ThermodynamicCell(DrivenTransition):
     """
 
     timed = True
+    input_units = "scaled"  # without an input, rest
+    added_later = ("gap_unit",)
+    gap_unit: Tensor
 
     def __init__(self, hidden_size: int, width: int = 32, time_scale: float | None = None) -> None:
         super().__init__()
@@ -59,7 +65,18 @@ class ThermodynamicCell(DrivenTransition):
         self.log_dissipation_scale = nn.Parameter(torch.empty(width))  # c
         self.dissipation_weight = nn.Parameter(torch.empty(width, size))  # U
         self.dissipation_bias = nn.Parameter(torch.empty(width))  # b
+        self.register_buffer("gap_unit", torch.ones(()))
         self.reset_parameters()
+
+    def initialise(self, data: SequenceData) -> None:
+        """Take the median gap of irregular steps as the unit of ten of which the time scale is made."""
+        if (gap := median_gap(data)) is not None:
+            self.gap_unit.fill_(gap)
+
+    def _unit(self) -> float | Tensor:
+        if self.time_scale is not None:
+            return self.time_scale
+        return 10.0 * (self.gap_unit if self.dt is None else self.dt)
 
     def reset_parameters(self) -> None:
         """Start as a leaky integrator with weak nonlinear parts, drawn from torch's global generator."""
@@ -104,8 +121,7 @@ class ThermodynamicCell(DrivenTransition):
         return (self.log_mobility.exp() * force**2).sum(-1) + ridges.sum(-1)
 
     def drive(self, inputs: Tensor) -> Tensor:
-        unit = (10.0 * (1.0 if self.dt is None else self.dt)) if self.time_scale is None else self.time_scale
-        gap, rest = inputs[..., :1] / unit, inputs[..., 1:]
+        gap, rest = inputs[..., :1] / self._unit(), inputs[..., 1:]
         return torch.cat([self.energy_map(rest), F.linear(rest, self.drive_weight), gap], -1)
 
     def advance(self, state: Tensor, driven: Tensor) -> Tensor:

@@ -48,12 +48,18 @@ class Transition(Component):
     steps where the data have no clock): `dt` throughout, or, with irregular times, zero at a sequence's first step.
     Where `given_weights` is not zero, so many last channels of a_t are the weights of the latent's switch.
 
+    A fit can take units of the covariates from its training data, so that weights need not be as small as a covariate
+    is large. Where the class says `input_units = "standard"` they come centred and divided by their spread, with
+    "scaled" divided by their size (for a class in which a bias cannot make up for the centre), and with "data", the
+    default, as they are: for equations that know what is meant.
+
     A transition that is put together from others (`Streams`) names what drives them in `own_inputs` and where each
     lies in h_t in `parts`.
     """
 
     state_size: int
     hidden_size: int
+    input_units = "data"  # what covariates are divided by before they come in: see `Feature.take_units`
     timed = False  # whether a_t begins with the time since the last step
     given_weights = 0  # last channels of a_t that must be the weights of a latent's switch
     dt: float | None = None  # seconds per step, None for unit or irregular steps; known before `build`

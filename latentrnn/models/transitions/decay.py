@@ -1,0 +1,125 @@
+"""A state that fades between observations, around any transition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from latentrnn.data import SequenceData
+from latentrnn.models.features.feature import Feature
+from latentrnn.models.features.gap import median_gap
+from latentrnn.models.transitions.leaky import check_times
+from latentrnn.models.transitions.transition import Transition
+
+FASTEST, SLOWEST = 10.0, 100.0  # median gaps: time constants start between them
+
+
+class Decay(Transition):
+    """s_t = transition(r_t * s_{t-1}, a_t), r_t = exp(-gap_t / tau): what was known fades with the time that passes.
+
+    For irregular steps, with any transition: `GRU`, `LSTM` (hidden and cell state fade), `Linear`, `Streams`, ... Before
+    each step every number of the state goes towards zero, the state that knows nothing, by its own time constant; at a
+    sequence's first step no time has passed. On a regular clock the gap is `dt` throughout. `Gap` tells the transition
+    the time too, where it should do more than fade. Recorded: "decay" r_t, besides what the transition records.
+
+    Args:
+        transition: the transition that follows the fading.
+        tau: time constants in seconds (steps where the data have no clock), one number or one for each number of the
+            state; None spreads them evenly in log time from 10 to 100 steps (median gaps of the training data).
+        learned: whether tau is learned, from there, or fixed.
+
+    Raises:
+        ValueError: time constants that are not positive or not one for each number of the state.
+        TypeError: something that is not a `Transition`.
+
+    Example:
+        >>> import latentrnn as lr
+        >>> lr.Decay(lr.LSTM(8)).state_size
+        16
+
+    References:
+        Che, Purushotham, Cho, Sontag, Liu. Recurrent neural networks for multivariate time series with missing values.
+        2018.
+        Mozer, Kazakov, Lindsey. Discrete event, continuous time RNNs. 2017.
+    """
+
+    timed = True
+
+    def __init__(
+        self, transition: Transition, tau: float | Sequence[float] | None = None, *, learned: bool = True
+    ) -> None:
+        super().__init__()
+        if not isinstance(transition, Transition):
+            raise TypeError(f"Decay: transition must be a Transition; found {type(transition).__name__}")
+        self.transition = transition.fresh()
+        self.state_size, self.hidden_size = transition.state_size, transition.hidden_size
+        self.given_weights, self.input_units = transition.given_weights, transition.input_units
+        self.tau, self.learned = check_times("Decay", tau, self.state_size), learned
+
+    def build(self, input_size: int) -> None:
+        inner = self.transition
+        inner.dt, inner.own_sizes = self.dt, self.own_sizes
+        inner.build(input_size - 1 + int(inner.timed))
+        start = torch.empty(self.state_size)
+        if self.learned:
+            self.log_time_constant = nn.Parameter(start)
+        else:
+            self.register_buffer("log_time_constant", start)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Return to the starting time constants; the transition resets itself."""
+        if self.tau is None:
+            self._spread(1.0 if self.dt is None else self.dt)
+        else:
+            with torch.no_grad():
+                tau = torch.as_tensor(self.tau, dtype=torch.float64)
+                self.log_time_constant.copy_(tau.log().expand(self.state_size))
+
+    def initialise(self, data: SequenceData) -> None:
+        """Spread the time constants over multiples of the gaps that irregular steps have."""
+        gap = median_gap(data)
+        if self.tau is None and gap is not None:
+            self._spread(gap)
+
+    def _spread(self, unit: float) -> None:
+        powers = torch.linspace(0, 1, self.state_size, dtype=torch.float64)
+        with torch.no_grad():
+            self.log_time_constant.copy_((unit * FASTEST * (SLOWEST / FASTEST) ** powers).log())
+
+    @property
+    def time_constant(self) -> Tensor:
+        """tau, (state_size,), as it is now: in seconds with `dt` or times, otherwise in steps."""
+        return self.log_time_constant.exp().detach()
+
+    @property
+    def by_rows(self) -> bool:
+        return super().by_rows and self.transition.by_rows
+
+    @property
+    def parts(self) -> dict[str, slice]:
+        return self.transition.parts
+
+    @property
+    def own_inputs(self) -> list[str | Feature]:
+        return self.transition.own_inputs
+
+    def output(self, state: Tensor) -> Tensor:
+        return self.transition.output(state)
+
+    def step(self, state: Tensor, inputs: Tensor) -> Tensor:
+        decay = self.gate("decay", torch.exp(-inputs[..., :1] / self.log_time_constant.exp()))
+        with self._heard():
+            return self.transition.step(decay * state, inputs if self.transition.timed else inputs[..., 1:])
+
+    @contextmanager
+    def _heard(self) -> Iterator[None]:
+        """Pass the transition's gates on, where anybody listens."""
+        if self._handler is None:
+            yield
+            return
+        with self.transition.gates_through(self.gate):
+            yield

@@ -1,0 +1,55 @@
+"""The units of data: location and scale of every channel, which a fit takes from the data that it is trained on.
+
+Parameters live in these units, so that starting values, steps of the optimiser and weight decay mean the same whatever
+units the data came in; values are mapped to and from them where they enter a model and where they leave it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+LARGEST_PART = 2**22  # numbers that are made at once on the way to a mean
+UNITS = ("data", "scaled", "standard")  # as they are; divided by their size; centred and divided by their spread
+
+
+def channel_units(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and spread of each channel over its observed entries, (channel,) each; the spread is positive.
+
+    The spread is the standard deviation; of a channel that does not vary, its distance from zero; of one that is zero
+    or never observed, one. Sums are taken in double precision: in single precision those of values far from zero, or
+    of squares of very small or large values, would say nothing.
+
+    Args:
+        values: (..., channel).
+        mask: True = observed, like `values`.
+    """
+    mean = _mean(values, mask, lambda part: part)
+    deviation = _mean(values, mask, lambda part: (part - mean) ** 2).sqrt()
+    # what a constant differs from its mean by is rounding
+    varies = deviation > 4 * torch.finfo(values.dtype).eps * mean.abs()
+    spread = torch.where(varies, deviation, mean.abs())
+    return mean.to(values.dtype), _positive(spread, values.dtype)
+
+
+def channel_size(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the root mean square of each channel over its observed entries, (channel,); one where that is zero."""
+    return _positive(_mean(values, mask, lambda part: part**2).sqrt(), values.dtype)
+
+
+def _positive(scale: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.where(scale > 0, scale, 1.0).clamp_min(torch.finfo(dtype).tiny).to(dtype)
+
+
+def _mean(values: Tensor, mask: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return means in double precision, some rows at a time, so that nothing as large as the values is made."""
+    flat, seen = values.flatten(0, -2), mask.expand_as(values).flatten(0, -2)
+    total = torch.zeros(flat.shape[-1], dtype=torch.float64, device=flat.device)
+    count = torch.zeros_like(total)
+    rows = max(1, LARGEST_PART // max(flat.shape[-1], 1))
+    for part, there in zip(flat.split(rows), seen.split(rows), strict=True):
+        total = total + torch.where(there, of(part.double()), 0.0).sum(0)
+        count = count + there.sum(0)
+    return total / count.clamp_min(1)
