@@ -20,7 +20,7 @@ FASTEST, SLOWEST = 10.0, 100.0  # median gaps: time constants start between them
 class Decay(Transition):
     """s_t = transition(r_t * s_{t-1}, a_t), r_t = exp(-gap_t / tau): what was known fades with the time that passes.
 
-    For irregular steps, with any transition: `GRU`, `LSTM` (hidden and cell state fade), `Linear`, `Streams`, ... Before
+    For irregular steps, with any transition: `GRU`, `LSTM` (hidden and cell state fade), `Linear`, `Streams`. Before
     each step every number of the state goes towards zero, the state that knows nothing, by its own time constant; at a
     sequence's first step no time has passed. On a regular clock the gap is `dt` throughout. `Gap` tells the transition
     the time too, where it should do more than fade. Recorded: "decay" r_t, besides what the transition records.

@@ -28,15 +28,15 @@ class NeuralODE(Transition):
     field was evaluated since it was last set to zero.
 
     An adaptive solver chooses its steps for the worst of all sequences in a batch: results depend on the batch, within
-    the tolerances. A solver with fixed steps does not, and is faster on a GPU. Within transforms of `torch.func` (`vmap`,
-    `jacrev`, ...), whose control flow cannot depend on the data, an adaptive method is replaced by 32 fixed steps of
-    "rk4": for a field that changes little within a thirtieth of a gap these are exact to about 1e-6.
+    the tolerances. A solver with fixed steps does not, and is faster on a GPU. Within transforms of `torch.func`
+    (`vmap`, `jacrev`), whose control flow cannot depend on the data, an adaptive method is replaced by 32 fixed steps
+    of "rk4": for a field that changes little within a thirtieth of a gap these are exact to about 1e-6.
 
     Args:
         hidden_size: dimension of the state.
         width: hidden units of the field; None for a linear field.
-        time_scale: seconds (steps where the data have no `dt`) in which the state moves by about f; None is ten steps (ten
-            median gaps of the training data, where steps are irregular).
+        time_scale: seconds (steps where the data have no `dt`) in which the state moves by about f; None is ten steps
+            (ten median gaps of the training data, where steps are irregular).
         method: "dopri5", "dopri8", "bosh3" or "adaptive_heun" (adaptive); "euler", "midpoint" or "rk4" (fixed).
         rtol, atol: tolerances of an adaptive method.
         substeps: steps per gap of a fixed method.
