@@ -210,9 +210,8 @@ class Innovations(Latent):
         else:
             _, f, slope, v_ff, v_fs, v_ss = carry.innovation.chunk(6, -1)
             seconds = self.dt if gap is None else gap.unsqueeze(-1).double()
-            x = (
-                math.sqrt(3) * seconds / self.log_time_constant.exp().double()
-            )  # differences of nearly equal numbers follow
+            length = self.log_time_constant.exp().double()  # in double: differences of nearly equal numbers follow
+            x = math.sqrt(3) * seconds / length
             e, e2 = torch.exp(-x), torch.exp(-2 * x)
             ff, fs, sf, ss = e * (1 + x), e * x, -e * x, e * (1 - x)
             f, slope, v_ff, v_fs, v_ss = (

@@ -338,8 +338,8 @@ class Observation(Component):
     def coefficients(self) -> dict[str, Tensor]:
         """Return the linear predictor's coefficients in the data's units (the door's, where it standardised).
 
-        With the identity link, weight h + covariate_weight x + beta (g * s) + baseline is what is observed, in its units;
-        with another, eta has none, and coefficients are per unit of covariate and stimulus.
+        With the identity link, weight h + covariate_weight x + beta (g * s) + baseline is what is observed, in its
+        units; with another, eta has none, and coefficients are per unit of covariate and stimulus.
 
         Returns:
             "baseline", (outputs,); "weight", (outputs, hidden_size), or "loading", (outputs, factors), of those two
