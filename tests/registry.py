@@ -41,6 +41,8 @@ TRANSITIONS: dict[str, Callable[[], lr.Transition]] = {
     "switching sigmoid": lambda: lr.SwitchingLinear(3, 2, weights="sigmoid", switch="state"),
     "switching given": lambda: lr.SwitchingLinear(3, 2, switch="given"),
     "thermodynamic": lambda: lr.ThermodynamicCell(3, width=4),
+    "decay": lambda: lr.Decay(lr.GRU(3, layers=2)),
+    "decay, timed": lambda: lr.Decay(lr.LeakyIntegrator(3), tau=0.1, learned=False),
     "neural ode": lambda: lr.NeuralODE(3, width=4, method="rk4"),
     "streams": lambda: lr.Streams({"first": lr.GRU(3), "second": lr.VanillaRNN(2)}, {"second": ["drive"]}),
     "streams, timed": lambda: lr.Streams(
@@ -173,7 +175,13 @@ OBSERVATIONS: dict[str, Heads] = {
     "gaussian population": Heads(
         lambda: {"y": lr.Gaussian(priors={"weight": lr.Population("weights"), "baseline": normal()})}, {"y": reals(2)}
     ),
-    "gaussian irregular": Heads(lambda: {"y": lr.Gaussian()}, {"y": reals(2)}, missing=("y",), irregular=True),
+    "gaussian irregular": Heads(
+        lambda: {"y": lr.Gaussian()},
+        {"y": reals(2)},
+        missing=("y",),
+        irregular=True,
+        inputs=lambda: ["drive", "stimulus", lr.Gap()],
+    ),
     "gaussian history": Heads(
         lambda: {"y": lr.Gaussian(feedback=lr.History(3, filters=2, into=("transition", "readout")))},
         {"y": reals(2)},

@@ -12,7 +12,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import biject_to
-from torch.distributions.transforms import identity_transform
+from torch.distributions.transforms import AffineTransform, identity_transform
 
 from latentrnn.inference.flows import AutoregressiveFlow, Bent
 
@@ -230,12 +230,10 @@ class LowRankParameters(JointParameters):
             self.factor.normal_(0.0, 0.1 * START_SCALE / self.factor.shape[1] ** 0.5)
 
     def joint(self) -> dist.Distribution:
-        loc, factor, scale = (
-            self.loc * self.unit,
-            self.factor * self.unit.unsqueeze(-1),
-            self.log_scale.exp() * self.unit,
-        )
-        return dist.LowRankMultivariateNormal(loc, factor, scale.square(), validate_args=False)
+        # in units of its own, for the squares of very small ones would underflow
+        scale = self.log_scale.exp()
+        own = dist.LowRankMultivariateNormal(self.loc, self.factor, scale.square(), validate_args=False)
+        return dist.TransformedDistribution(own, [AffineTransform(torch.zeros_like(self.unit), self.unit, event_dim=1)])
 
 
 class FlowParameters(JointParameters):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from latentrnn.models import sites
 from latentrnn.models.ancestral import Course, Head
 from latentrnn.models.component import from_config
 from latentrnn.models.couplings import Coupling
-from latentrnn.models.features import CovariateReader, Feature
+from latentrnn.models.features import CovariateReader, Feature, Gap
 from latentrnn.models.latents import Latent, LatentSite
 from latentrnn.models.latents.latent import elapsed
 from latentrnn.models.observations import Observation
@@ -98,6 +99,7 @@ class LatentRNN(nn.Module):
         self.transition.own_sizes = self.features.sizes[: len(own)]
         self.observations = nn.ModuleDict(heads)  # type: ignore[assignment]
         self._build()
+        self._warn_where_time_is_ignored()
         self.couplings = _checked_couplings(couplings, self.observations)
         self.latent.check_couplings(self.couplings)
         self._refuse_ignored_priors()
@@ -154,6 +156,17 @@ class LatentRNN(nn.Module):
             refuse_ignored_priors(f"LatentRNN: {argument}", part)
         for name, head in self.observations.items():
             refuse_ignored_priors(f"observations[{name!r}]", head, head=True)
+
+    def _warn_where_time_is_ignored(self) -> None:
+        knows = self.transition.timed or self.latent.timed or any(isinstance(part, Gap) for part in self.modules())
+        if self.spec.irregular and not knows:
+            warnings.warn(
+                f"LatentRNN: the data have irregular times, but {self.transition!r} counts steps, whatever time lies "
+                "between them; tell it with inputs=[..., lr.Gap()], let its state fade with lr.Decay(transition), or "
+                "use a transition in continuous time (LeakyIntegrator, NeuralODE)",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def forward(self, data: SequenceData) -> dict[str, Tensor]:
         """Run the Pyro program on a batch.

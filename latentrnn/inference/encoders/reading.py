@@ -34,7 +34,11 @@ class ReadingEncoder(Encoder):
     read_in: int | None
 
     def _set(
-        self, observes: Sequence[str] | None, mask_input: bool | None, gap_input: bool | None, read_in: int | None
+        self,
+        observes: Sequence[str] | None,
+        mask_input: bool | None,
+        read_in: int | None,
+        gap_input: bool | None = None,
     ) -> None:
         owner = type(self).__name__
         self.read_in = None if read_in is None else check_size(owner, "read_in", read_in)

@@ -73,7 +73,7 @@ class RNNEncoder(ReadingEncoder):
         self.layers = check_size("RNNEncoder", "layers", layers)
         self.direction, self.lag, self.cell = direction, lag, cell
         self.lookahead = lag
-        self._set(observes, mask_input, gap_input, read_in)
+        self._set(observes, mask_input, read_in, gap_input)
 
     def build(self, spec: DataSpec, heads: Mapping[str, View]) -> None:
         size = self._read(spec, heads)

@@ -50,7 +50,7 @@ class StepEncoder(ReadingEncoder):
     ) -> None:
         super().__init__()
         self.hidden_sizes = [check_size("StepEncoder", "hidden_sizes", size) for size in hidden_sizes]
-        self._set(observes, mask_input, gap_input, read_in)
+        self._set(observes, mask_input, read_in, gap_input)
 
     def build(self, spec: DataSpec, heads: Mapping[str, View]) -> None:
         sizes = [self._read(spec, heads), *self.hidden_sizes]

@@ -97,6 +97,11 @@ class Innovations(Latent):
             if self.initial is None:
                 self.initial_state.zero_()
 
+    @property
+    def timed(self) -> bool:  # type: ignore[override]
+        """Whether neighbours are the more alike the less time lies between them."""
+        return self.prior in ("ar1", *KERNELS)
+
     def initialise(self, data: SequenceData) -> None:
         """Start from a time constant of ten median gaps where steps are irregular."""
         gap = median_gap(data)

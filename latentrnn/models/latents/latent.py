@@ -78,6 +78,7 @@ class Latent(Component):
 
     input_size = 0  # channels of u_t, appended to the transition's input
     switch_size = 0  # how many of them, the last ones, are weights of a switch, which add up to one
+    timed = False  # whether what is drawn depends on the time between steps
     consumes_feedback = True  # False where z_{1:T} is drawn before any observation could be fed back
     continues = False  # whether `sample` goes on from the window before, where the data are one of longer sequences
 

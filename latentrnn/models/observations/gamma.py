@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.data import HeadSpec
-from latentrnn.models.observations.entries import channel_moments, inside_positive
+from latentrnn.models.observations.entries import inside_positive
 from latentrnn.models.observations.links import ExpLink, Link, PositiveLink, as_link, check_link
-from latentrnn.models.observations.observation import Observation, channel_means, refuse_outside
+from latentrnn.models.observations.observation import Observation, refuse_outside
+from latentrnn.models.units import channel_units
 
 
 class GammaShaped(Observation):
@@ -48,12 +49,12 @@ class GammaShaped(Observation):
 
     def initialise(self, values: Tensor, mask: Tensor) -> None:
         if not isinstance(as_link(self.link), ExpLink) and not self.prior_sites():
-            mean = channel_means(values, mask & (values > 0))
+            mean, _ = channel_units(values, mask & (values > 0))
             self.unit.copy_(torch.where(mean > 0, mean, 1.0))
         super().initialise(values, mask)
-        mean, variance = channel_moments(values, mask & (values > 0))
+        mean, spread = channel_units(values, mask & (values > 0))
         with torch.no_grad():
-            self.log_shape.copy_(torch.where(variance > 0, mean**2 / variance, 1.0).clamp(1e-2, 1e4).log())
+            self.log_shape.copy_((torch.where(mean > 0, mean, spread) / spread).square().clamp(1e-2, 1e4).log())
 
 
 class Gamma(GammaShaped):
@@ -82,7 +83,7 @@ class Gamma(GammaShaped):
         refuse_outside(name, "Gamma", "positive numbers", mask & (values <= 0), values)
 
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
-        mean = channel_means(values, mask)
+        mean, _ = channel_units(values, mask)
         return as_link(self.link).inverse(torch.where(mean > 0, mean / self.unit, 1.0))
 
 

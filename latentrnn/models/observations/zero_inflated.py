@@ -17,6 +17,7 @@ from latentrnn.models.observations.gamma import GammaEntries, GammaShaped
 from latentrnn.models.observations.links import Link, PositiveLink, as_link, check_link
 from latentrnn.models.observations.observation import Observation, channel_means, refuse_outside
 from latentrnn.models.observations.poisson import LARGEST_RATE
+from latentrnn.models.units import channel_units
 
 
 class ZeroInflated(Observation):
@@ -128,7 +129,7 @@ class ZeroInflatedGamma(GammaShaped, ZeroInflated):
     def moments(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         positive = mask & (values > 0)
         zero = 1 - channel_means(positive.to(values.dtype), mask)
-        mean = channel_means(values, positive)
+        mean, _ = channel_units(values, positive)
         return torch.where(mean > 0, mean / self.unit, 1.0), zero.clamp(1e-3, 1 - 1e-3)
 
 
