@@ -521,3 +521,52 @@ def test_a_markov_latent_refuses_a_state_that_readouts_do_not_see(cell: Transiti
     data = make_data(OBSERVATIONS["gaussian"])
     with pytest.raises(ValueError, match="MarkovNormal draws the whole state at every step"):
         lr.LatentRNN(data.spec, transition=cell, latent=lr.MarkovNormal(), observations={"y": lr.Gaussian()})
+
+
+@pytest.mark.parametrize("method", ["dopri5", "bosh3", "rk4", "midpoint", "euler"])
+def test_a_field_can_be_looked_at_by_torch_func(method: str) -> None:
+    cell = built(lr.NeuralODE(HIDDEN, width=5, method=method, rtol=1e-8, atol=1e-9))
+    states, inputs = torch.randn(4, HIDDEN, dtype=torch.float64), torch.rand(4, INPUTS, dtype=torch.float64)
+
+    def one_step(n: int) -> Any:
+        return lambda state: cell.step(state, inputs[n])
+
+    expected = torch.stack([torch.autograd.functional.jacobian(one_step(n), states[n]) for n in range(4)])
+    close = {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(torch.func.vmap(torch.func.jacrev(cell.step))(states, inputs), expected, **close)
+    torch.testing.assert_close(torch.func.vmap(cell.step)(states, inputs), cell.step(states, inputs), **close)
+
+
+def test_fixed_steps_are_those_of_torchdiffeq() -> None:
+    odeint = pytest.importorskip("torchdiffeq").odeint
+    for method in ("rk4", "midpoint", "euler"):
+        cell = built(lr.NeuralODE(HIDDEN, width=5, method=method, time_scale=0.7, substeps=4))
+        state, inputs = torch.randn(3, HIDDEN, dtype=torch.float64), torch.rand(3, INPUTS, dtype=torch.float64)
+        field = lambda _, h, c=cell, x=inputs: x[:, :1] / 0.7 * c.field(h, x[:, 1:])  # noqa: E731
+        ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        expected = odeint(field, state, ends, method=method, options={"step_size": 0.25})[-1]
+        torch.testing.assert_close(cell.step(state, inputs), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_read_off_components_is_detached() -> None:
+    innovations = {prior: lr.Innovations(2, prior=prior) for prior in ("ar1", "matern32", "student_t")}
+    for latent in innovations.values():
+        latent.build(lr.GRU(3), None)
+        assert not latent.scale.requires_grad
+    assert not innovations["ar1"].time_constant.requires_grad
+    assert not innovations["student_t"].degrees.requires_grad
+    for cell in (lr.LeakyIntegrator(2), lr.DiagonalLinear(2), lr.Decay(lr.GRU(2))):
+        assert not built(cell).time_constant.requires_grad
+        cell.build(INPUTS)
+        cell.scan(torch.rand(3, INPUTS), torch.zeros(cell.state_size))[0].square().sum().backward()
+        assert cell.log_time_constant.grad.abs().sum() > 0  # and learned all the same
+
+
+def test_a_random_start_has_a_mean() -> None:
+    latent = lr.InitialState(2, prior="learned")
+    latent.build(lr.GRU(3), None)
+    with torch.no_grad():
+        latent.start.loc.copy_(torch.tensor([1.0, -2.0]))
+    expected = latent.start.map.weight @ torch.tensor([1.0, -2.0]) + latent.start.map.bias
+    torch.testing.assert_close(latent.initial_state, expected.detach())
+    assert not latent.initial_state.requires_grad
