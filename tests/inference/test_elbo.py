@@ -16,6 +16,8 @@ from latentrnn.inference import elbo_terms
 from latentrnn.inference.elbo import has_closed_form, log_weights, paired_traces
 from tests.oracles import ar1_covariance
 
+# what is computed is held to oracles that count steps, whatever time lies between them
+pytestmark = pytest.mark.filterwarnings("ignore:LatentRNN. the data have irregular times")
 LATENTS = {
     "deterministic": lr.Deterministic(),
     "initial state": lr.InitialState(2),

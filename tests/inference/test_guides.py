@@ -73,12 +73,14 @@ def test_the_guide_starts_where_the_model_does(global_family: str) -> None:
     data = make_data(OBSERVATIONS["gaussian priors"])
     model, _ = make_model("gru", "deterministic", "gaussian priors", data)
     guide = lr.Guide(model, global_family=global_family).double()
+    model.initialise(data)
     guide.initialise(model, data)
     with pyro.plate("draws", 4000, dim=-2):
         trace = poutine.trace(guide).get_trace(data)
+    units = model.parameter_units()
     for name, (_, start) in model.parameter_sites().items():
-        draws = trace.nodes[name]["value"].squeeze(1)
-        assert (draws.mean(0) - start).abs().max() < 6 * 0.05 / 4000**0.5
+        draws = (trace.nodes[name]["value"].squeeze(1) - start) / units[name]
+        assert draws.mean(0).abs().max() < 6 * 0.05 / 4000**0.5
         assert (draws.std(0) - 0.05).abs().max() < 0.005
 
 

@@ -15,6 +15,8 @@ from tests import oracles
 from tests.linear_gaussian import Problem, as_data, as_model, random_problem, set_linear
 from tests.oracles import Array
 
+# what is computed is held to oracles that count steps, whatever time lies between them
+pytestmark = pytest.mark.filterwarnings("ignore:LatentRNN. the data have irregular times")
 BUDGET = 6  # Monte Carlo standard errors, of many filters: with few their spread is itself too uncertain
 
 

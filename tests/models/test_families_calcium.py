@@ -175,7 +175,7 @@ def test_a_fit_starts_from_the_data() -> None:
     head.initialise(data.observations["f"], data.masks["f"])
     fn = head(torch.zeros(20, 60, 3).double(), head.inputs(data))
     np.testing.assert_allclose(n(head.mean(fn))[0, 0], values.mean((0, 1)), rtol=0.05)
-    assert (np.abs(n(head.fluorescence_baseline) - 7.0) < 3.0).all()
+    assert (np.abs(n(head.resting_level) - 7.0) < 3.0).all()
 
 
 SPIKES, FLUORESCENCE = np.ones((2, 6, 2)), np.zeros((2, 6, 2))

@@ -185,6 +185,16 @@ class Calcium(Observation):
         return unit if self.events is None else unit * self.log_amplitude.exp()
 
     @property
+    def resting_level(self) -> Tensor:
+        """b, (channel,): the fluorescence without events, in the data's units.
+
+        With a response other than the identity, in the units of the response's argument.
+        """
+        return (
+            self.location + self.scale * self.fluorescence_baseline if self.in_units else self.fluorescence_baseline
+        ).detach()
+
+    @property
     def noise_scale(self) -> Tensor:
         """Standard deviation of the camera's noise, (channel,), in the data's units."""
         return self.scale * self.log_noise_scale.exp()
