@@ -38,6 +38,7 @@ from latentrnn.inference import SMC as SMC
 from latentrnn.inference import Adam as Adam
 from latentrnn.inference import AdamW as AdamW
 from latentrnn.inference import Chains as Chains
+from latentrnn.inference import Clamp as Clamp
 from latentrnn.inference import Combiner as Combiner
 from latentrnn.inference import Constant as Constant
 from latentrnn.inference import Cosine as Cosine
@@ -54,6 +55,7 @@ from latentrnn.inference import FilteredState as FilteredState
 from latentrnn.inference import FitResult as FitResult
 from latentrnn.inference import Flow as Flow
 from latentrnn.inference import Forecast as Forecast
+from latentrnn.inference import GatePlace as GatePlace
 from latentrnn.inference import GaussianChain as GaussianChain
 from latentrnn.inference import Guide as Guide
 from latentrnn.inference import KLWarmUp as KLWarmUp

@@ -1,5 +1,7 @@
 """The variational side."""
 
+from latentrnn.inference.clamps import Clamp as Clamp
+from latentrnn.inference.clamps import GatePlace as GatePlace
 from latentrnn.inference.coupling_report import CouplingReport as CouplingReport
 from latentrnn.inference.diagnosis import Diagnosis as Diagnosis
 from latentrnn.inference.distributed import ProcessLost as ProcessLost

@@ -176,13 +176,14 @@ def _per_dimension(posterior: Posterior) -> tuple[dict[str, Tensor], dict[str, T
 def _moments(posterior: Posterior, source: str) -> dict[str, tuple[Tensor, Tensor]]:
     """Return means and variances of every latent over draws, (sequence and step, dim), by site."""
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    for draw in posterior._draws.courses(MOMENT_DRAWS, latents=source):
-        for name, value in draw.latents.items():
-            mean, variance = value.mean(0), value.var(0)
-            if value.dim() == 4:
-                inside = draw.course.data.valid
-                mean, variance = mean[inside], variance[inside]
-            found.setdefault(name, []).append((mean.cpu(), variance.cpu()))
+    with posterior._draws.drawing():
+        for draw in posterior._draws.courses(MOMENT_DRAWS, latents=source):
+            for name, value in draw.latents.items():
+                mean, variance = value.mean(0), value.var(0)
+                if value.dim() == 4:
+                    inside = draw.course.data.valid
+                    mean, variance = mean[inside], variance[inside]
+                found.setdefault(name, []).append((mean.cpu(), variance.cpu()))
     return {
         name: (torch.cat([mean for mean, _ in parts]), torch.cat([variance for _, variance in parts]))
         for name, parts in found.items()

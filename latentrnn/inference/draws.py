@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple, TypeVar
 
 import pyro
 import torch
@@ -18,7 +18,7 @@ from latentrnn.inference.ais import anneal
 from latentrnn.inference.elbo import log_weights, sampled_sites
 from latentrnn.inference.evidence import AIS, PRIOR_SHARE, SMC
 from latentrnn.inference.guides import Guide
-from latentrnn.inference.random import random_state
+from latentrnn.inference.random import RandomNumbers, random_state
 from latentrnn.inference.smc import ParticleFilter, of_steps
 from latentrnn.inference.svi import resolve_device
 from latentrnn.inference.windows import Window, reach
@@ -27,6 +27,7 @@ from latentrnn.models.ancestral import Course
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.models.transitions.transition import check_size
 
+T = TypeVar("T")
 LARGEST_CHUNK = 2**24  # numbers that one chunk of draws may hold per state or head
 
 
@@ -87,6 +88,16 @@ class Draws:
     def seeded(self) -> Any:
         """Return a context in which torch's generators start from the seed."""
         return random_state(self.seed, self.device)
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Start from the seed within the block, as in `seeded`, without gradients."""
+        with self.seeded(), torch.no_grad():
+            yield
+
+    def in_parts(self, make: Callable[[], Iterator[T]]) -> Iterator[T]:
+        """Yield what an iterator draws from the seed on; between parts torch is the caller's."""
+        yield from RandomNumbers(self.seed, self.device).in_parts(make)
 
     def parameter_trace(self, num_samples: int) -> Trace:
         """Return draws of the parameters with priors as a trace to replay, sample axis at dim -2."""
@@ -153,6 +164,8 @@ class Draws:
     ) -> Iterator[Draw]:
         """Yield, part by part, the course of the data under draws of latents and parameters.
 
+        It draws from torch's generators as they are: go through it within `drawing`, or by `in_parts`.
+
         Args:
             num_samples: number of draws.
             latents, parameters: "posterior" or "prior".
@@ -167,15 +180,14 @@ class Draws:
                 "forget; use feedback='recorded', or no window"
             )
         per_part = self._sizes(num_samples)[0] if parts else num_samples
-        with self.seeded(), torch.no_grad():
-            fixed = self.parameter_trace(num_samples) if parameters == "posterior" else Trace()
-            for rows, data in self._rows(num_samples):
-                for first in range(0, num_samples, per_part):
-                    samples = slice(first, min(first + per_part, num_samples))
-                    given = _rows_of(fixed, samples)
-                    for steps, window in self._windows(data):
-                        place = Place(samples, rows, steps)
-                        yield self._draw(window, given, place, latents=latents, fed=fed)
+        fixed = self.parameter_trace(num_samples) if parameters == "posterior" else Trace()
+        for rows, data in self._rows(num_samples):
+            for first in range(0, num_samples, per_part):
+                samples = slice(first, min(first + per_part, num_samples))
+                given = _rows_of(fixed, samples)
+                for steps, window in self._windows(data):
+                    place = Place(samples, rows, steps)
+                    yield self._draw(window, given, place, latents=latents, fed=fed)
 
     def _draw(self, data: SequenceData, given: Trace, place: Place, *, latents: str, fed: bool) -> Draw:
         count = place.samples.stop - place.samples.start
@@ -212,7 +224,7 @@ class Draws:
         """
         check_size("evidence", "num_particles", num_particles)
         found = []
-        with self.seeded(), torch.no_grad():
+        with self.drawing():
             parameters = self.parameter_trace(settings.num_filters)
             for site in parameters.nodes.values():  # (filter, sequences' plate, ...) to (filter, particle, ...)
                 site["value"] = site["value"].unsqueeze(1)

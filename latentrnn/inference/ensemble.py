@@ -19,6 +19,7 @@ from latentrnn.inference.svi import fit
 from latentrnn.inference.together import fit_together
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.isolation import isolated
 
 OPTIMAL = 1e-9  # nats per sequence that other weights could still gain
 
@@ -73,6 +74,7 @@ class Ensemble:
         return f"Ensemble({shown})"
 
 
+@isolated
 def fit_ensemble(
     model: LatentRNN,
     guide: Guide,

@@ -20,6 +20,7 @@ from latentrnn.models.ancestral import Course
 from latentrnn.models.latents.latent import gaps
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.isolation import isolated
 
 Density = Callable[[str, Tensor, Tensor], Tensor]
 
@@ -59,6 +60,7 @@ class Forecast:
         """Return whether every entry lies in its central interval, 1.0 or 0.0, NaN where missing; see `lr.coverage`."""
         return coverage(self._of(head), observed, mask, level=level)
 
+    @isolated
     def log_score(self, head: str, observed: Any, mask: Any = None) -> Tensor:
         """Return log p(y_{T+k} | y_{<=T}, covariates) of every entry, nats, NaN where missing.
 

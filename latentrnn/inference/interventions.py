@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,14 +15,12 @@ from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.data.names import check_mapping
+from latentrnn.inference.clamps import Clamped, Hold, checked_clamps, of_rows
 from latentrnn.inference.draws import Draw, Draws, assemble, expanded, padding_to_nan
 from latentrnn.models.ancestral import Course
 from latentrnn.models.latents.latent import gaps
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.models.transitions import Transition
-from latentrnn.models.transitions.transition import broadcast_batch
-
-Clamp = float | Tensor | Callable[[Tensor], Tensor]
+from latentrnn.support.arguments import check_size, is_integer
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +28,9 @@ class Counterfactual:
     """The course that sequences would have taken.
 
     Attributes:
-        rates: per per-step head E[y' | latents, parameters], (sample, sequence, time, channel), padding NaN; sample s
-            has the latents and parameters of sample s of `posterior.rates(head, num_samples)`.
+        rates: per head E[y' | latents, parameters], (sample, sequence, time, channel), padding NaN, or (sample,
+            sequence, channel) of a per-sequence head; sample s has the latents and parameters of sample s of
+            `posterior.rates(head, num_samples)`.
         states: what readouts see, (sample, sequence, time, dim).
         from_step: the first step that the intervention touches.
     """
@@ -48,13 +46,13 @@ class Intervention:
 
     Attributes:
         data: the recording with its covariates changed.
-        clamp: gate to what stands in its place.
+        clamp: gate to what stands in its place, of `checked_clamps`.
         from_step: the first step that is touched.
         free: whether heads that feed back do so with their own samples from there on.
     """
 
     data: SequenceData
-    clamp: Mapping[str, Clamp]
+    clamp: Mapping[str, Any]
     from_step: int
     free: bool
 
@@ -62,7 +60,7 @@ class Intervention:
 def counterfactual(
     draws: Draws,
     covariates: Mapping[str, Any] | None,
-    clamp: Mapping[str, Clamp] | None,
+    clamp: Mapping[str, Hold] | None,
     from_step: int,
     feedback: str,
     num_samples: int,
@@ -71,16 +69,19 @@ def counterfactual(
     if feedback not in ("recorded", "free"):
         raise ValueError(f"counterfactual: feedback must be 'recorded' or 'free'; found {feedback!r}")
     last = draws.data.num_steps - 1
-    if isinstance(from_step, bool) or not isinstance(from_step, int) or not 0 <= from_step <= last:
+    if not is_integer(from_step) or not 0 <= from_step <= last:
         raise ValueError(f"counterfactual: from_step must be a step of the data, 0 to {last}; found {from_step!r}")
+    check_size("counterfactual", "num_samples", num_samples)
     changed = _changed(draws.data, covariates, from_step)
-    rates: dict[str, list[Tensor]] = {n: [] for n, head in draws.model.observations.items() if head.head.per_step}
+    clamps = checked_clamps(clamp, draws.data, num_samples, from_step)
+    rates: dict[str, list[Tensor]] = {name: [] for name in draws.model.observations}
     states, start = [], 0
     for draw in draws.courses(num_samples):
         stop = start + draw.course.data.num_sequences
         data = changed[start:stop] if stop - start < len(changed) else changed
+        held = of_rows(clamps, slice(start, stop))
         start = stop
-        course = _course(draws.model, draw, Intervention(data, clamp or {}, from_step, feedback == "free"), num_samples)
+        course = _course(draws.model, draw, Intervention(data, held, from_step, feedback == "free"), num_samples)
         for name, found in rates.items():
             law = course.distribution(name).expand(torch.Size((num_samples, len(data))))
             found.append(padding_to_nan(course.observations[name].mean(law), data, name))
@@ -102,7 +103,7 @@ def _course(model: LatentRNN, draw: Draw, what: Intervention, num_samples: int) 
             f"counterfactual: {type(model.latent).__name__} sums its switch out, so that no path of it can be kept; "
             "use RelaxedDiscrete"
         )
-    clamped = Clamped(model.transition, what.clamp, what.from_step)
+    clamped = Clamped(model.transition, what.clamp, what.from_step, shape)
     if what.clamp:
         model = copy.copy(model)
         model._modules = {**model._modules, "transition": clamped}
@@ -120,77 +121,9 @@ def _course(model: LatentRNN, draw: Draw, what: Intervention, num_samples: int) 
         course.values = {name: course.fed_back(name).expand(shape).sample() for name in course.feeding}
     else:
         course.values = {name: data.observations[name] for name in course.feeding}
+    clamped.rewind()
     course.states()
-    clamped.check()
     return course
-
-
-class Clamped(Transition):
-    """A transition whose gates are held from a step on; it counts the steps that it is asked for one by one.
-
-    Args:
-        cell: the transition, built.
-        clamp: gate to a number, a tensor that broadcasts, or a function of the gate's value.
-        from_step: the first step with the gates held.
-    """
-
-    def __init__(self, cell: Transition, clamp: Mapping[str, Clamp], from_step: int) -> None:
-        super().__init__()
-        self.cell, self.clamp, self.from_step = cell, clamp, from_step
-        self.state_size, self.hidden_size, self.timed, self.dt = cell.state_size, cell.hidden_size, cell.timed, cell.dt
-        self._seen: set[str] = set()
-        self._next = 0
-
-    def build(self, input_size: int) -> None:
-        """Nothing: the cell is built."""
-
-    @property
-    def parts(self) -> dict[str, slice]:
-        return self.cell.parts
-
-    def rewind(self) -> None:
-        """Take the next single step as the first."""
-        self._next = 0
-
-    def check(self) -> None:
-        """Raise a ValueError where a gate to be held was never there."""
-        unknown = sorted(set(self.clamp) - self._seen)
-        if unknown:
-            raise ValueError(f"counterfactual: {self.cell!r} has no gate {unknown[0]!r}; it has {sorted(self._seen)}")
-
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        with self.cell.gates_through(self._hold):
-            yield
-
-    def _hold(self, name: str, value: Tensor) -> Tensor:
-        self._seen.add(name)
-        if name not in self.clamp:
-            return value
-        held = self.clamp[name]
-        return held(value) if callable(held) else torch.as_tensor(held).to(value).expand_as(value)
-
-    def output(self, state: Tensor) -> Tensor:
-        return self.cell.output(state)
-
-    def step(self, state: Tensor, inputs: Tensor) -> Tensor:
-        t, self._next = self._next, self._next + 1
-        if t < self.from_step:
-            return self.cell.step(state, inputs)
-        with self._held():
-            return self.cell.step(state, inputs)
-
-    def scan(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        inputs, state = broadcast_batch(inputs, state)
-        outputs = []
-        if self.from_step:
-            free, state = self.cell.scan(inputs[..., : self.from_step, :], state)
-            outputs.append(free)
-        if self.from_step < inputs.shape[-2]:
-            with self._held():
-                held, state = self.cell.scan(inputs[..., self.from_step :, :], state)
-            outputs.append(held)
-        return torch.cat(outputs, -2), state
 
 
 def _as_surprising(draw: Draw, model: LatentRNN, data: SequenceData, shape: torch.Size) -> dict[str, Tensor]:

@@ -14,10 +14,12 @@ from latentrnn.inference.result import FitResult
 from latentrnn.inference.svi import resolve_device
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.isolation import isolated
 
 CONVERGED = 1e-15  # half the squared Newton step, in posterior standard deviations: a nat's fraction still to be gained
 
 
+@isolated
 def laplace(
     model: LatentRNN,
     data: SequenceData,

@@ -22,8 +22,10 @@ from latentrnn.inference.svi import resolve_device
 from latentrnn.models.sites import LATENTS
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.isolation import isolated
 
 
+@isolated
 def sample(
     model: LatentRNN,
     data: SequenceData,

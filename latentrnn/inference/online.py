@@ -26,6 +26,7 @@ from latentrnn.models.observations import HeadInputs, Observation
 from latentrnn.models.readouts import Readout
 from latentrnn.models.sites import parameter_site
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.isolation import isolated
 
 PARAMETER_DRAWS = 256
 
@@ -55,6 +56,7 @@ class OnlineFilter:
         Gordon, Salmond, Smith. Novel approach to nonlinear/non-Gaussian Bayesian state estimation. 1993.
     """
 
+    @isolated
     def __init__(
         self,
         source: FitResult | Posterior,
@@ -159,6 +161,7 @@ class OnlineFilter:
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
+    @isolated
     def update(self, observation: Any = None, covariates: Any = None, *, time: float | None = None) -> FilteredState:
         """Take in one step.
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from latentrnn.data import SequenceData
 from latentrnn.inference import evidence as evidence_of
 from latentrnn.inference import filtering, rungs
+from latentrnn.inference.clamps import Hold
 from latentrnn.inference.coupling_report import CouplingReport, coupling_reports
 from latentrnn.inference.diagnosis import Diagnosis, diagnose
 from latentrnn.inference.draws import Assembly, Draw, Draws, Place, expanded, padding_to_nan
@@ -26,7 +27,7 @@ from latentrnn.inference.forecasting import Forecast, forecast
 from latentrnn.inference.gain_samples import GainSamples, gain_samples
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.imputation import impute
-from latentrnn.inference.interventions import Clamp, Counterfactual, counterfactual
+from latentrnn.inference.interventions import Counterfactual, counterfactual
 from latentrnn.inference.leaving_out import reason_against_loo
 from latentrnn.inference.parameters import JOINT
 from latentrnn.inference.refinement import refine
@@ -36,6 +37,7 @@ from latentrnn.inference.windows import Window
 from latentrnn.models import sites
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.isolation import isolated
 
 
 class Posterior:
@@ -64,6 +66,7 @@ class Posterior:
     model: LatentRNN
     guide: Guide
 
+    @isolated
     def __init__(
         self,
         model: LatentRNN,
@@ -99,6 +102,7 @@ class Posterior:
         other._draws.seed = seed
         return other
 
+    @isolated
     def restricted(self, count: int) -> Posterior:
         """Return the posterior of the first sequences alone."""
         draws = self._draws
@@ -107,6 +111,7 @@ class Posterior:
             window=draws.window, max_elements=draws.max_elements,
         )  # fmt: skip
 
+    @isolated
     def refined(self, steps: int = 100, *, learning_rate: float = 0.05, num_particles: int = 4) -> Posterior:
         """Return a posterior whose local latents were optimised for each sequence, starting from the encoder's answer.
 
@@ -138,6 +143,7 @@ class Posterior:
 
     # -- draws -----------------------------------------------------------------------------------------------------
 
+    @isolated
     def latents(self, num_samples: int = 100) -> dict[str, Tensor]:
         """Draw latents from the guide.
 
@@ -151,12 +157,19 @@ class Posterior:
             `RelaxedDiscrete` one its weights. Padding is NaN.
         """
         whole = Assembly(num_samples, self.data)
-        for name, value, place, clock in self.latent_parts(num_samples):
-            whole.put(name, value, place, clock=clock)
+        with self._draws.drawing():
+            for name, value, place, clock in self._latent_parts(num_samples):
+                whole.put(name, value, place, clock=clock)
         return whole.found
 
     def latent_parts(self, num_samples: int = 100) -> Iterator[tuple[str, Tensor, Place, int | None]]:
-        """Draw the same latents part by part: name, values, their place, and base steps per step of the time axis."""
+        """Draw the same latents part by part: name, values, their place, and base steps per step of the time axis.
+
+        Between parts torch's generators and modes are the caller's; iterators may be read in turns.
+        """
+        return self._draws.in_parts(lambda: self._latent_parts(num_samples))
+
+    def _latent_parts(self, num_samples: int) -> Iterator[tuple[str, Tensor, Place, int | None]]:
         for draw in self._draws.courses(num_samples, parts=True):
             found = {sites.STATES: expanded(draw.course.states(), draw.number)}
             found |= draw.latents
@@ -166,13 +179,15 @@ class Posterior:
                     value = torch.where(draw.course.data.valid.unsqueeze(-1), value, torch.nan)
                 yield name, value, draw.place, 1 if value.dim() == 4 else None
 
+    @isolated
     def parameters(self, num_samples: int = 100) -> dict[str, Tensor]:
         """Draw the parameters that have priors: site name to (sample, *shape); empty if all are point estimates."""
-        with self._draws.seeded():
+        with self._draws.drawing():
             trace = self._draws.parameter_trace(num_samples)
         values = {name: site["value"] for name, site in trace.nodes.items() if name != JOINT}
         return {name: value.detach().squeeze(1).cpu() for name, value in values.items()}
 
+    @isolated
     def rates(self, head: str, num_samples: int = 100) -> Tensor:
         """Return E[y | latents, parameters] for each draw of the posterior.
 
@@ -190,10 +205,12 @@ class Posterior:
         """
         return self._rates(head, num_samples, keep_samples=True)
 
+    @isolated
     def mean(self, head: str, num_samples: int = 100) -> Tensor:
         """Return E[y | data], (sequence, time, channel), the average of `rates` over draws; padding is NaN."""
         return self._rates(head, num_samples, keep_samples=False)
 
+    @isolated
     def predictive(
         self,
         num_samples: int = 100,
@@ -223,6 +240,7 @@ class Posterior:
             raise ValueError(f"predictive: latents must be 'posterior' or 'prior'; found {latents!r}")
         return self._replicates(num_samples, heads, latents=latents, parameters="posterior", fed=feedback == "recorded")
 
+    @isolated
     def prior_predictive(self, num_samples: int = 100, *, heads: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Draw data from the model alone: latents and parameters with priors from their priors. See `predictive`."""
         return self._replicates(num_samples, heads, latents="prior", parameters="prior", fed=False)
@@ -232,8 +250,11 @@ class Posterior:
     ) -> Iterator[tuple[str, Tensor, Place, int | None]]:
         """Draw the replicates of `predictive`, or of `prior_predictive`, part by part; see `latent_parts`."""
         source = "prior" if prior else "posterior"
-        return self._replicate_parts(num_samples, None, latents=source, parameters=source, fed=False)
+        return self._draws.in_parts(
+            lambda: self._replicate_parts(num_samples, None, latents=source, parameters=source, fed=False)
+        )
 
+    @isolated
     def gain(self, head: str, num_samples: int = 100) -> GainSamples:
         """Draw a head's stimulus gain and gate.
 
@@ -250,8 +271,10 @@ class Posterior:
         observation = self._head(head)
         if observation.gain is None:
             raise ValueError(f"gain: head {head!r} has no StimulusGain")
-        return gain_samples(self._draws, observation, num_samples)
+        with self._draws.drawing():
+            return gain_samples(self._draws, observation, num_samples)
 
+    @isolated
     def couplings(self, num_samples: int = 100) -> dict[str, CouplingReport]:
         """Return E_q[penalty] of each of the model's couplings on these data, by name; {} without any.
 
@@ -265,10 +288,12 @@ class Posterior:
         """
         if check_size("couplings", "num_samples", num_samples) < 2:
             raise ValueError(f"couplings: num_samples must be at least 2, for the error; found {num_samples}")
-        return coupling_reports(self._draws, num_samples)
+        with self._draws.drawing():
+            return coupling_reports(self._draws, num_samples)
 
     # -- what is not there -----------------------------------------------------------------------------------------
 
+    @isolated
     def forecast(
         self,
         horizon: int,
@@ -296,8 +321,10 @@ class Posterior:
             ValueError: something that is needed of the future is not given, naming it with its shape; a latent that
                 cannot be drawn step by step (a squared-exponential process).
         """
-        return forecast(self._draws, horizon, covariates, times, totals, num_samples, heads)
+        with self._draws.drawing():
+            return forecast(self._draws, horizon, covariates, times, totals, num_samples, heads)
 
+    @isolated
     def impute(self, head: str, num_samples: int = 100) -> Tensor:
         """Draw the missing entries of a head given what was observed; observed entries stay as they are.
 
@@ -315,12 +342,14 @@ class Posterior:
             ValueError: an unknown head, or one whose totals are not known where channels are missing.
         """
         self._head(head)
-        return impute(self._draws, head, num_samples)
+        with self._draws.drawing():
+            return impute(self._draws, head, num_samples)
 
+    @isolated
     def counterfactual(
         self,
         covariates: Mapping[str, Any] | None = None,
-        clamp: Mapping[str, Clamp] | None = None,
+        clamp: Mapping[str, Hold] | None = None,
         *,
         from_step: int = 0,
         feedback: str = "recorded",
@@ -334,22 +363,30 @@ class Posterior:
 
         Args:
             covariates: covariate to one number or (sequence, time, feature), taken from `from_step` on.
-            clamp: gate (as in `Transition.record`) to a number, a tensor that broadcasts, or a function of its value.
+            clamp: gate, as in `Transition.record`, to what it is held at. "forget" is that of all layers,
+                "layer0.forget" of the first alone (and goes before it); "audio.forget" and "audio.layer0.forget" are
+                those of a stream. The value is one number; numbers with axes (unit,), (time, unit), (sequence, time,
+                unit) or (sample, sequence, time, unit); `Clamp(value, dims=...)`, which names the axes; or a function
+                of the gate's value, (sample, sequence, unit), called once for each step and layer, which is told where
+                it is (`GatePlace`: step, gate, layer, stream) if it must be given a second argument.
             from_step: the first step that is touched.
             feedback: what heads that feed back do: "recorded", what was observed goes in; "free", from `from_step` on
                 their own samples do, with fresh noise.
             num_samples: number of draws.
 
         Raises:
-            ValueError: an unknown covariate or gate, a shape that differs, or a `Discrete` latent.
+            ValueError: an unknown covariate or gate, a shape that differs or could mean two things, or a `Discrete`
+                latent.
 
         References:
             Pearl. Causality: models, reasoning, and inference. 2009.
         """
-        return counterfactual(self._draws, covariates, clamp, from_step, feedback, num_samples)
+        with self._draws.drawing():
+            return counterfactual(self._draws, covariates, clamp, from_step, feedback, num_samples)
 
     # -- densities -------------------------------------------------------------------------------------------------
 
+    @isolated
     def evidence(self, kind: str | SMC | AIS = "iwae", num_particles: int = 64) -> Evidence:
         """Estimate each sequence's log evidence: all heads jointly, local latents integrated out.
 
@@ -390,6 +427,7 @@ class Posterior:
         exact = torch.zeros_like(weighed.values)
         return dataclasses.replace(weighed, standard_error=exact, effective_sample_size=None, pareto_k=None)
 
+    @isolated
     def diagnose(
         self,
         num_particles: int = 256,
@@ -426,6 +464,7 @@ class Posterior:
             refinement_steps=refinement_steps,
         )  # fmt: skip
 
+    @isolated
     def log_likelihood(self, num_particles: int = 64, num_draws: int = 50) -> Tensor:
         """Return log p(y_n | theta) of every sequence, local latents integrated out by importance sampling.
 
@@ -436,7 +475,7 @@ class Posterior:
         Returns:
             (draw, sequence), nats.
         """
-        with self._draws.seeded(), torch.no_grad():
+        with self._draws.drawing():
             if self.guide.parameter_sites is None:
                 return evidence_of.summarise("iwae", self._draws.log_weights(num_particles)).values[None]
             # drawn first and together, so that they are the draws of `parameters(num_draws)`
@@ -459,6 +498,7 @@ class Posterior:
         """
         return reason_against_loo(self, fully_known=fully_known)
 
+    @isolated
     def one_step_ahead(
         self, head: str, num_particles: int = 256, num_filters: int = 4, num_draws: int = 16
     ) -> OneStepAhead:
@@ -493,7 +533,7 @@ class Posterior:
         if num_draws < 2:
             raise ValueError(f"one_step_ahead: num_draws must be at least 2, for the error; found {num_draws}")
         draws = 1 if self.guide.parameter_sites is None else num_draws
-        with self._draws.seeded(), torch.no_grad():
+        with self._draws.drawing():
             courses = (self._draws.course(self._draws.parameter_trace(1)) for _ in range(draws))
             value, mean, spread = filtering.averaged(courses, head, num_particles, num_filters)
         scored = self.data.scored(head)
@@ -505,12 +545,14 @@ class Posterior:
             self.data.spec.dt, self.data.keys, self.data.names, None if self.result is None else self.result.used,
         )  # fmt: skip
 
+    @isolated
     def to_arviz(self, **settings: Any) -> Any:
         """Return the posterior as ArviZ's InferenceData (or DataTree); see `latentrnn.export.to_arviz`."""
         from latentrnn.export.arviz import to_arviz
 
         return to_arviz(self, **settings)
 
+    @isolated
     def to_netcdf(self, path: str | os.PathLike[str], **settings: Any) -> Path:
         """Write the same groups to a file, draws part by part; see `latentrnn.export.to_netcdf`."""
         from latentrnn.export.streaming import to_netcdf
@@ -530,26 +572,28 @@ class Posterior:
     def _rates(self, head: str, num_samples: int, *, keep_samples: bool) -> Tensor:
         observation = self._head(head)
         whole = Assembly(num_samples if keep_samples else 1, self.data)
-        for draw in self._draws.courses(num_samples, parts=True):
-            data, place = draw.course.data, draw.place
-            mean = observation.mean(draw.course.distribution(head).expand((draw.number, data.num_sequences)))
-            mean = padding_to_nan(mean, data, head)
-            add = False
-            if not keep_samples:
-                add, mean = place.samples.start > 0, mean.mean(0, keepdim=True) * (draw.number / num_samples)
-                place = place._replace(samples=slice(0, 1))
-            for value, there, clock in _of_head(head, mean, draw, place):
-                whole.put(head, value, there, clock=clock, add=add)
+        with self._draws.drawing():
+            for draw in self._draws.courses(num_samples, parts=True):
+                data, place = draw.course.data, draw.place
+                mean = observation.mean(draw.course.distribution(head).expand((draw.number, data.num_sequences)))
+                mean = padding_to_nan(mean, data, head)
+                add = False
+                if not keep_samples:
+                    add, mean = place.samples.start > 0, mean.mean(0, keepdim=True) * (draw.number / num_samples)
+                    place = place._replace(samples=slice(0, 1))
+                for value, there, clock in _of_head(head, mean, draw, place):
+                    whole.put(head, value, there, clock=clock, add=add)
         return whole.found[head] if keep_samples else whole.found[head][0]
 
     def _replicates(
         self, num_samples: int, heads: Sequence[str] | None, *, latents: str, parameters: str, fed: bool
     ) -> dict[str, Tensor]:
         whole = Assembly(num_samples, self.data)
-        for name, value, place, clock in self._replicate_parts(
-            num_samples, heads, latents=latents, parameters=parameters, fed=fed
-        ):
-            whole.put(name, value, place, clock=clock)
+        with self._draws.drawing():
+            for name, value, place, clock in self._replicate_parts(
+                num_samples, heads, latents=latents, parameters=parameters, fed=fed
+            ):
+                whole.put(name, value, place, clock=clock)
         return whole.found
 
     def _replicate_parts(

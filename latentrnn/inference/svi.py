@@ -24,8 +24,10 @@ from latentrnn.inference.training import Run
 from latentrnn.inference.windows import Window, reach
 from latentrnn.models.observations import Observation
 from latentrnn.models.state_space import LatentRNN
+from latentrnn.support.isolation import isolated
 
 
+@isolated
 def fit(
     model: LatentRNN,
     guide: Guide,

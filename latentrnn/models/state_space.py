@@ -118,9 +118,11 @@ class LatentRNN(nn.Module):
                     )
                 head.connect(self.observations[head.reads])
         fed_back = 0
+        shares = {"the time since the last step": int(self.transition.timed), "covariates": self.features.size}
         for name, head in self.observations.items():
             if head.feedback is not None and "transition" in head.feedback.into:
                 fed_back += head.feedback.size
+                shares[f"the past of {name!r}"] = head.feedback.size
                 if head.head.session is not None:
                     raise ValueError(
                         f"observations[{name!r}] belongs to session {head.head.session!r} alone: in the sequences of "
@@ -134,6 +136,8 @@ class LatentRNN(nn.Module):
                     )
         # a transition that nothing drives gets a constant, so that library kernels have an input at all
         self._constant = self.features.size + fed_back + self.latent.input_size == 0
+        shares |= {"a constant": int(self._constant), f"what {self.latent!r} draws": self.latent.input_size}
+        self.transition.input_shares = {name: size for name, size in shares.items() if size}
         if self.transition.given_weights not in (0, self.latent.switch_size):
             raise ValueError(
                 f"{self.transition!r} is given the weights of {self.transition.given_weights} regimes, which must be "

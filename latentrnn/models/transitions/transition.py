@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -64,6 +65,9 @@ class Transition(Component):
     given_weights = 0  # last channels of a_t that must be the weights of a latent's switch
     dt: float | None = None  # seconds per step, None for unit or irregular steps; known before `build`
     own_sizes: Sequence[int] = ()  # channels of each of `own_inputs`, which come first (after the time); as `dt`
+    input_shares: Mapping[str, int] = MappingProxyType(
+        {}
+    )  # what a_t is put together from within a model, with channels, in order
     _handler: GateHandler | None = None
 
     @abstractmethod
@@ -129,9 +133,16 @@ class Transition(Component):
             inputs: a_{1:T}, (..., time, input_size).
             state: s_0, (..., state_size); its leading axes broadcast against those of `inputs`.
 
+        Within a model the inputs are `model.drive(data)` and, after them, whatever else drives the transition: the
+        encoded past of heads that feed back, and innovations (`posterior.latents()` has them).
+
         Returns:
             Outputs, last state and gates.
+
+        Raises:
+            ValueError: inputs of another number of channels, naming what the model puts together; another state.
         """
+        self._check_recorded(inputs, state)
         steps: dict[str, list[Tensor]] = {}
         inputs, state = broadcast_batch(inputs, state)
         outputs = []
@@ -144,6 +155,19 @@ class Transition(Component):
                 steps.setdefault(name, []).append(torch.cat(layers, -1))
         gates = {name: torch.stack(values, -2) for name, values in steps.items()}
         return Recording(torch.stack(outputs, -2), state, gates)
+
+    def _check_recorded(self, inputs: Tensor, state: Tensor) -> None:
+        if state.shape[-1] != self.state_size:
+            raise ValueError(
+                f"record: expected a state of (..., {self.state_size}) for {self!r}; found {tuple(state.shape)}"
+            )
+        size = sum(self.input_shares.values())
+        if self.input_shares and inputs.shape[-1] != size:
+            parts = ", ".join(f"{count} of {name}" for name, count in self.input_shares.items())
+            raise ValueError(
+                f"record: expected inputs of (..., time, {size}), whose channels are {parts}, in this order; found "
+                f"{tuple(inputs.shape)}. model.drive(data) has what comes from covariates alone"
+            )
 
     def gate(self, name: str, value: Tensor) -> Tensor:
         """Name a gate within `step`: return `value`, or what a handler puts in its place.

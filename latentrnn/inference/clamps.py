@@ -1,0 +1,292 @@
+"""Gates held at values of one's own, from a step on."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from latentrnn.data import SequenceData
+from latentrnn.models.transitions import Transition
+
+DIMS = ("sample", "sequence", "time", "unit")
+PLAIN = {0: (), 1: ("unit",), 2: ("time", "unit"), 3: DIMS[1:], 4: DIMS}
+
+
+class GatePlace(NamedTuple):
+    """Where a gate is when a function is asked for its value.
+
+    Attributes:
+        step: base step of the recording, counted from zero.
+        gate: its name within the transition, e.g. "forget".
+        layer: counted from zero, the first is nearest to the input.
+        stream: name of the stream that it belongs to (`Streams`), with dots where streams lie in streams; None without.
+    """
+
+    step: int
+    gate: str
+    layer: int
+    stream: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Clamp:
+    """Values that a gate is held at, with the meaning of their axes.
+
+    Args:
+        value: numbers; a trace has a value at every base step of the recording, of which those from `from_step` on
+            count.
+        dims: which of "sample", "sequence", "time" and "unit" each axis is, in any order; along the others the value
+            is the same.
+
+    Raises:
+        ValueError: dims that are unknown, twice there, or not one per axis.
+
+    Example:
+        >>> import torch, latentrnn as lr
+        >>> lr.Clamp(torch.zeros(12, 3), dims=("time", "unit"))
+        Clamp(time=12, unit=3)
+    """
+
+    value: Any
+    dims: Sequence[str]
+
+    def __post_init__(self) -> None:
+        dims = (self.dims,) if isinstance(self.dims, str) else tuple(self.dims)
+        value = _numbers("Clamp", self.value)
+        if len(set(dims)) < len(dims) or not set(dims) <= set(DIMS) or len(dims) != value.dim():
+            raise ValueError(
+                f"Clamp: dims must name each axis of the value, {tuple(value.shape)}, by one of {DIMS}; found {dims!r}"
+            )
+        object.__setattr__(self, "value", value)
+        object.__setattr__(self, "dims", dims)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={size}" for name, size in zip(self.dims, self.value.shape, strict=True))
+        return f"Clamp({shown})"
+
+
+Hold = float | Tensor | Clamp | Callable[[Tensor], Tensor] | Callable[[Tensor, GatePlace], Tensor]
+
+
+def checked_clamps(
+    clamp: Mapping[str, Hold] | None, data: SequenceData, num_samples: int, from_step: int
+) -> dict[str, Any]:
+    """Return what each gate is held at: functions as they are, numbers (sample, sequence, time, unit), sizes 1 or full.
+
+    Raises:
+        ValueError: a shape that does not go with the data, one that could be meant in two ways, or a number that is
+            not finite where it counts.
+        TypeError: neither numbers nor a function.
+    """
+    if clamp is not None and not isinstance(clamp, Mapping):
+        raise TypeError(f"counterfactual: clamp must be a dict of gate to value; found {type(clamp).__name__}")
+    found: dict[str, Any] = {}
+    for gate, value in (clamp or {}).items():
+        if callable(value):
+            found[gate] = value
+            continue
+        owner = f"counterfactual: clamp[{gate!r}]"
+        held = value if isinstance(value, Clamp) else _plain(owner, value, data)
+        spread = _spread(owner, held, data, num_samples)
+        counts = (torch.arange(data.num_steps, device=data.device) >= from_step) & data.valid
+        if not bool((spread.to(data.device).isfinite() | ~counts[None, ..., None]).all()):
+            raise ValueError(f"{owner}: expected numbers from step {from_step} on; found NaN or infinity")
+        found[gate] = spread
+    return found
+
+
+def of_rows(clamps: Mapping[str, Any], rows: slice) -> dict[str, Any]:
+    """Return the same for some of the sequences."""
+    return {
+        gate: held[:, rows] if isinstance(held, Tensor) and held.shape[1] > 1 else held for gate, held in clamps.items()
+    }
+
+
+def _numbers(owner: str, value: Any) -> Tensor:
+    try:
+        found = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{owner}: expected numbers or a function; found {type(value).__name__}") from None
+    if found.is_complex():
+        raise TypeError(f"{owner}: expected real numbers; found {found.dtype}")
+    return found.detach()
+
+
+def _plain(owner: str, value: Any, data: SequenceData) -> Clamp:
+    found = _numbers(owner, value)
+    if found.dim() not in PLAIN:
+        raise ValueError(f"{owner}: expected one number or axes {DIMS}; found {tuple(found.shape)}")
+    if found.dim() == 2 and len(data) == data.num_steps:
+        raise ValueError(
+            f"{owner}: {tuple(found.shape)} could be one value per step or per sequence, of which there are as many; "
+            'say which: Clamp(value, dims=("time", "unit")) or Clamp(value, dims=("sequence", "unit"))'
+        )
+    return Clamp(found, PLAIN[found.dim()])
+
+
+def _spread(owner: str, held: Clamp, data: SequenceData, num_samples: int) -> Tensor:
+    """Return the value with all four axes, (sample, sequence, time, unit), of size one where it is the same."""
+    sizes = {"sample": num_samples, "sequence": len(data), "time": data.num_steps}
+    for name, size in zip(held.dims, held.value.shape, strict=True):
+        if name != "unit" and size != sizes[name]:
+            expected = tuple(sizes.get(each, "unit") for each in held.dims)
+            raise ValueError(
+                f"{owner}: expected ({', '.join(held.dims)}) {expected}; found {tuple(held.value.shape)}. Without "
+                'Clamp(value, dims=...) axes are (unit,), (time, unit), (sequence, time, unit) or with "sample" first'
+            )
+    present = [name for name in DIMS if name in held.dims]
+    value = held.value.permute([held.dims.index(name) for name in present])
+    for axis, name in enumerate(DIMS):
+        if name not in held.dims:
+            value = value.unsqueeze(axis)
+    return value
+
+
+class Clamped(Transition):
+    """A transition whose gates are held from a step on; it counts the steps that it is asked for one by one.
+
+    From that step on every step is asked for once, for all draws and sequences, whatever the latent: where the
+    same course is gone through again (`rewind`), what functions said is remembered.
+
+    Args:
+        cell: the transition, built.
+        clamps: of `checked_clamps`.
+        from_step: the first step with the gates held.
+        shape: numbers of draws and of sequences.
+    """
+
+    def __init__(self, cell: Transition, clamps: Mapping[str, Any], from_step: int, shape: torch.Size) -> None:
+        super().__init__()
+        self.cell, self.clamps, self.from_step, self.shape = cell, clamps, from_step, shape
+        self.state_size, self.hidden_size, self.timed, self.dt = cell.state_size, cell.hidden_size, cell.timed, cell.dt
+        self._known = False
+        self._next = 0
+        self._passed: dict[str, int] = {}  # how many layers of a gate this step has gone through
+        self._said: dict[tuple[int, str, int], Tensor] = {}
+
+    def build(self, input_size: int) -> None:
+        """Nothing: the cell is built."""
+
+    @property
+    def parts(self) -> dict[str, slice]:
+        return self.cell.parts
+
+    @property
+    def by_rows(self) -> bool:
+        return False
+
+    def rewind(self) -> None:
+        """Take the next single step as the first."""
+        self._next = 0
+
+    def output(self, state: Tensor) -> Tensor:
+        return self.cell.output(state)
+
+    def step(self, state: Tensor, inputs: Tensor) -> Tensor:
+        t, self._next = self._next, self._next + 1
+        if t < self.from_step:
+            return self.cell.step(state, inputs)
+        state, inputs = (part.expand(*self.shape, part.shape[-1]) for part in (state, inputs))
+        self._look(state, inputs)
+        with self._held(t):
+            return self.cell.step(state, inputs)
+
+    def scan(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        state = state.expand(*self.shape, state.shape[-1])
+        inputs = inputs.expand(*self.shape, *inputs.shape[-2:])
+        outputs = []
+        if self.from_step:
+            free, state = self.cell.scan(inputs[..., : self.from_step, :], state)
+            outputs.append(free)
+        self._next = self.from_step
+        for a_t in inputs[..., self.from_step :, :].unbind(-2):
+            state = self.step(state, a_t)
+            outputs.append(self.output(state).unsqueeze(-2))
+        return torch.cat(outputs, -2), state
+
+    @contextmanager
+    def _held(self, t: int) -> Iterator[None]:
+        self._passed = {}
+        with self.cell.gates_through(lambda name, value: self._hold(t, name, value)):
+            yield
+
+    def _hold(self, t: int, name: str, value: Tensor) -> Tensor:
+        layer = self._passed.get(name, 0)
+        self._passed[name] = layer + 1
+        key = next((key for key in (_of_layer(name, layer), name) if key in self.clamps), None)
+        if key is None:
+            return value
+        held = self.clamps[key]
+        if isinstance(held, Tensor):
+            step = held[:, :, t if held.shape[2] > 1 else 0]
+            return step.to(value).expand(*self.shape, value.shape[-1])
+        if (t, name, layer) not in self._said:
+            stream, _, gate = name.rpartition(".")
+            place = GatePlace(t, gate, layer, stream or None)
+            self._said[t, name, layer] = self._asked(key, value.expand(*self.shape, value.shape[-1]), place)
+        return self._said[t, name, layer]
+
+    def _asked(self, key: str, value: Tensor, place: GatePlace) -> Tensor:
+        function = self.clamps[key]
+        said = function(value, place) if _takes_place(function) else function(value)
+        found = _numbers(f"counterfactual: clamp[{key!r}]", said).to(value)
+        if found.shape not in ((), value.shape[-1:], value.shape):
+            raise ValueError(
+                f"counterfactual: clamp[{key!r}] must return one number, (unit,) {tuple(value.shape[-1:])} or (sample, "
+                f"sequence, unit) {tuple(value.shape)}; found {tuple(found.shape)} at step {place.step}"
+            )
+        return found.expand(value.shape)
+
+    def _look(self, state: Tensor, inputs: Tensor) -> None:
+        """Check once, on a step of one row, that every clamp is of a gate that is there, and has its size."""
+        if self._known:
+            return
+        self._known = True
+        sizes: dict[str, list[int]] = {}
+
+        def note(name: str, value: Tensor) -> Tensor:
+            sizes.setdefault(name, []).append(value.shape[-1])
+            return value
+
+        with torch.no_grad(), self.cell.gates_through(note):
+            self.cell.step(state[:1, :1], inputs[:1, :1])
+        layers = {_of_layer(name, k): [size] for name, found in sizes.items() for k, size in enumerate(found)}
+        for key, held in self.clamps.items():
+            units = sizes.get(key, layers.get(key))
+            if units is None:
+                several = sorted(key for key in layers if len(sizes[_without_layer(key)]) > 1)
+                further = f", and of single layers {several}" if several else ""
+                raise ValueError(f"counterfactual: {self.cell!r} has no gate {key!r}; it has {sorted(sizes)}{further}")
+            if isinstance(held, Tensor) and held.shape[-1] != 1 and {held.shape[-1]} != set(units):
+                raise ValueError(
+                    f"counterfactual: clamp[{key!r}]: expected {units[0]} units along the last axis (unit,), (time, "
+                    f"unit), ...; found {held.shape[-1]}"
+                )
+
+
+def _of_layer(name: str, layer: int) -> str:
+    """Return the name of a gate of one layer: "layer0.forget", "audio.layer0.forget"."""
+    stream, dot, gate = name.rpartition(".")
+    return f"{stream}{dot}layer{layer}.{gate}"
+
+
+def _without_layer(key: str) -> str:
+    first, _, gate = key.rpartition(".")
+    stream, dot, _ = first.rpartition(".")
+    return f"{stream}{dot}{gate}"
+
+
+def _takes_place(function: Callable[..., Any]) -> bool:
+    """Return whether a function must be given a second argument."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of C
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(each.kind in positional and each.default is inspect.Parameter.empty for each in parameters) > 1
