@@ -1,5 +1,6 @@
 # make demo        fit, check, compare and save models of a real recording; everything lands in demo/
 # make test        the fast tests (doctests and the README's blocks among them); make test-slow: the slow ones
+# make test-versions  a selection of them with the newest and the oldest versions of what the package needs
 # make lint types  ruff and mypy; make format rewrites the files in place
 # make bench       speed and quality against rivals
 # make examples    every example in its smoke mode
@@ -12,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 # one process, so that what it fits once serves all its tests
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
-.PHONY: install demo test test-slow lint format types examples bench clean
+.PHONY: install demo test test-slow test-versions lint format types examples bench clean
 .DEFAULT_GOAL := test
 
 # The stamp is newer than what it was made from, or the environment is brought up to date (never built twice).
@@ -31,6 +32,10 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(PYTEST) -m slow
+
+# with the newest and the oldest versions that pyproject.toml allows, in environments of their own
+test-versions:
+	.ci/versions
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .

@@ -1,5 +1,6 @@
 """Probabilistic state-space models whose transitions are recurrent networks."""
 
+from latentrnn import plotting as plotting  # matplotlib is imported when something is drawn
 from latentrnn.criticism import PIT as PIT
 from latentrnn.criticism import Calibration as Calibration
 from latentrnn.criticism import Coverage as Coverage

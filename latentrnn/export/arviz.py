@@ -1,10 +1,10 @@
-"""A posterior as ArviZ groups: the one file that knows ArviZ 0.x (InferenceData) from 1.x (xarray DataTree)."""
+"""A posterior as ArviZ groups, in the container that the installed ArviZ takes."""
 
 from __future__ import annotations
 
-import warnings
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal
+
+from latentrnn.support import arviz_generations
 
 if TYPE_CHECKING:
     from latentrnn.inference.ensemble_posterior import EnsemblePosterior
@@ -23,7 +23,8 @@ def to_arviz(
 ) -> Any:
     """Return a posterior as the groups that `az.plot_*`, `az.summary` and netCDF understand.
 
-    - posterior: global sites under their site names (first dim `{head}_channel` for a head's readout and gain), and
+    - posterior: global sites under their site names (first dim `{head}_channel` for a head's readout and gain,
+      last dim `{head}_stimulus` for a gain: the features of its stimulus, from the present on back), and
       where the model has them the latents `states`, `innovations`, `switch` (sequence, time, `{name}_dim`) and
       `initial` (sequence, `initial_dim`); without either there is no such group.
     - posterior_predictive, prior_predictive: free-running replicates per head (sequence, time, `{head}_channel`), in
@@ -79,7 +80,7 @@ def to_arviz(
     # xarray takes most of a second to import, which only those who export should wait for
     from latentrnn.export.groups import posterior_groups
 
-    make = _container(container)
+    make = arviz_generations.container(container)
     groups = posterior_groups(
         posterior,
         num_samples=num_samples,
@@ -89,29 +90,3 @@ def to_arviz(
         seed=seed,
     )
     return make(groups)
-
-
-def _container(kind: str) -> Any:
-    """Return the function from {group: Dataset} to what the installed ArviZ takes."""
-    if kind not in ("auto", "inferencedata", "datatree"):
-        raise ValueError(f'container: expected "auto", "inferencedata" or "datatree"; found {kind!r}')
-    installed = _arviz_version()
-    is_zero = installed is not None and installed.split(".")[0] == "0"
-    if kind == "inferencedata" and not is_zero:
-        raise ValueError(f'container: "inferencedata" needs arviz below 1.0; found {installed or "no arviz"}')
-    if kind == "datatree" or not is_zero:
-        from xarray import DataTree
-
-        return DataTree.from_dict
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # 0.23 announces 1.x when it is imported, once a day
-        import arviz
-
-    return lambda groups: arviz.InferenceData(**groups)
-
-
-def _arviz_version() -> str | None:
-    try:
-        return version("arviz")
-    except PackageNotFoundError:  # the 1.x stack can be installed as arviz-base alone
-        return None

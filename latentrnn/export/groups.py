@@ -56,7 +56,8 @@ def posterior_groups(
     if latents:
         drawn |= _latents(cast("Posterior", posterior).latents(num_samples))
     if drawn:
-        groups["posterior"] = _drawn(drawn, labelled, chains)
+        found = _drawn(drawn, labelled, chains)
+        groups["posterior"] = found.assign_coords(_stimuli(posterior.model, found))
     if stats := _stats(posterior, num_samples):
         groups["sample_stats"] = _drawn(stats, labelled, chains)
     for group, values in replicates.items():
@@ -104,7 +105,8 @@ def small_groups(
     latents = latents and not isinstance(posterior, EnsemblePosterior)
     groups = {}
     if sites or latents:
-        groups["posterior"] = _drawn(_sites(posterior.model, sites), labelled, chains)
+        named = _drawn(_sites(posterior.model, sites), labelled, chains)
+        groups["posterior"] = named.assign_coords(_stimuli(posterior.model, named))
         if latents:
             shared = {dim: labelled[dim].variable for dim in ("sequence", "time")}
             groups["posterior"] = groups["posterior"].assign_coords(shared)
@@ -205,13 +207,32 @@ def _sites(model: Any, sites: Mapping[str, Tensor]) -> dict[str, _Variable]:
         for path in _PER_OUTPUT
         if observation.outputs_per_channel == 1
     }
+    gains = {
+        parameter_site(head, "gain.beta"): f"{head}_stimulus"
+        for head, observation in model.observations.items()
+        if observation.gain is not None
+    }
     variables: dict[str, _Variable] = {}
     for name, values in sites.items():
         dims = [f"{name}_dim_{axis}" for axis in range(values.dim() - 1)]
         if name in channels:
             dims[0] = channels[name]
+        if name in gains:
+            dims[-1] = gains[name]
         variables[name] = (tuple(dims), values.numpy())
     return variables
+
+
+def _stimuli(model: Any, drawn: xr.Dataset) -> dict[str, list[str]]:
+    """Name what each head's gain listens to: the features of its stimulus, and with several lags how old they are."""
+    named = {}
+    for head, observation in model.observations.items():
+        if observation.gain is None or f"{head}_stimulus" not in drawn.dims:
+            continue
+        features = model.spec.covariates[observation.gain.stimulus].feature_names
+        lags = [f", {lag} ago" if lag else "" for lag in range(observation.gain.lags)]
+        named[f"{head}_stimulus"] = [f"{feature}{lag}" for lag in lags for feature in features]
+    return named
 
 
 def _latents(latents: Mapping[str, Tensor]) -> dict[str, _Variable]:

@@ -10,9 +10,10 @@ import latentrnn as lr
 from latentrnn.criticism import compare, elpd_data, held_out_log_likelihood
 from latentrnn.data import SequenceKey
 from latentrnn.inference import rungs
+from latentrnn.support import arviz_generations
 from tests.criticism.fakes import FakePosterior, counts_data, one_step_ahead, poisson_one_step_ahead
 
-TOTAL = "elpd_loo"
+TOTAL = "elpd_loo" if arviz_generations.generation() == 0 else "elpd"
 
 
 def sequences(number=30, steps=20, seed=0):
@@ -54,7 +55,6 @@ def test_the_planted_truth_ranks_first_with_true_numbers(models):
 
 @pytest.mark.parametrize("method", ["stacking", "BB-pseudo-BMA", "pseudo-BMA"])
 def test_weights_are_those_of_arviz_where_it_does_not_underflow(method):
-    arviz = pytest.importorskip("arviz")
     generator = torch.Generator().manual_seed(0)
     data = sequences()
     evidence = {name: -20 + torch.randn(30, generator=generator) for name in "abc"}
@@ -62,10 +62,12 @@ def test_weights_are_those_of_arviz_where_it_does_not_underflow(method):
         {name: FakePosterior(data, log_evidence=values) for name, values in evidence.items()}, method=method
     )
     elpds = {name: elpd_data(values) for name, values in evidence.items()}
-    expected = arviz.compare(elpds, method=method, seed=0)
+    expected = arviz_generations.compare(elpds, method)
     for column in ("rank", TOTAL, "elpd_diff", "dse"):
+        theirs = expected.loc[frame.index, column].astype(float)
+        # ArviZ 1.3 turned the sign of the difference; ours is what a model lies behind the best, in both generations
         np.testing.assert_allclose(
-            frame[column].astype(float), expected.loc[frame.index, column].astype(float), rtol=1e-6
+            frame[column].astype(float), theirs.abs() if column == "elpd_diff" else theirs, rtol=1e-6
         )
     np.testing.assert_allclose(frame["weight"], expected.loc[frame.index, "weight"].astype(float), atol=2e-3)
     if method == "stacking":
@@ -73,7 +75,7 @@ def test_weights_are_those_of_arviz_where_it_does_not_underflow(method):
 
 
 def test_arviz_draws_the_frame(models):
-    arviz = pytest.importorskip("arviz")
+    arviz = arviz_generations.library()  # of either generation
     assert arviz.plot_compare(compare(models)) is not None
 
 
@@ -270,15 +272,8 @@ def test_nothing_expensive_runs_before_a_refusal():
 
 @pytest.mark.skipif(importlib.util.find_spec("arviz_stats") is None, reason="the ArviZ 1.x stack is not installed")
 def test_the_newer_arviz_takes_the_same_values(models, monkeypatch):
-    from importlib.metadata import PackageNotFoundError
-
-    from latentrnn.criticism import elpd
-
-    def missing(name):
-        raise PackageNotFoundError(name)
-
     old = compare(models)
-    monkeypatch.setattr(elpd, "version", missing)
+    monkeypatch.setattr(arviz_generations, "installed_version", lambda: None)
     new = compare(models)
     assert list(new.index) == list(old.index)
     np.testing.assert_allclose(new["elpd"], old[TOTAL])

@@ -45,7 +45,12 @@ class FakePosterior:
 
     @property
     def model(self) -> SimpleNamespace:
-        return SimpleNamespace(observations={name: SimpleNamespace(outputs_per_channel=1) for name in self._modelled()})
+        gain = SimpleNamespace(stimulus="stimulus", lags=1)
+        heads = {
+            name: SimpleNamespace(outputs_per_channel=1, gain=gain if name == "spikes" else None)
+            for name in self._modelled()
+        }
+        return SimpleNamespace(observations=heads, spec=self.data.spec)
 
     def reseeded(self, seed: int) -> FakePosterior:
         return replace(self, seed=seed)

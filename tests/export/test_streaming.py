@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import xarray as xr
 
 import latentrnn as lr
 from latentrnn.export import to_netcdf
+from latentrnn.support import arviz_generations
 from tests.registry import OBSERVATIONS, make_data, make_model
 
 SETTINGS = {"num_samples": 4, "num_particles": 2}
@@ -58,9 +58,8 @@ def test_a_file_holds_what_the_groups_in_memory_do(tmp_path: Path, heads: str, b
 
 def test_arviz_reads_the_file(tmp_path: Path) -> None:
     fitted = posterior("poisson")
-    fitted.to_arviz(num_samples=2, container="inferencedata")  # which silences what ArviZ announces when imported
     path = to_netcdf(fitted, tmp_path / "posterior.nc", **SETTINGS)
-    idata = sys.modules["arviz"].from_netcdf(str(path))
+    idata = arviz_generations.library().from_netcdf(str(path))  # of either generation
     assert idata.posterior.sizes["draw"] == 4
     assert idata.posterior_predictive["y"].shape == (1, 4, 3, 11, 3)
     assert not hasattr(read(to_netcdf(fitted, path, latents=False, **SETTINGS)).get("posterior"), "states")

@@ -16,6 +16,10 @@ from scipy import special
 import latentrnn as lr
 from tests.inference.test_ensemble import ensemble, setting
 
+# the fits are short, so that some sequence's importance weights may have a heavy tail, which is said
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:fit_ensemble. the member of seed:UserWarning", "ignore:held_out_log_likelihood. posterior:UserWarning"
+)
 SETTINGS = {"steps": 2, "progress": False, "device": "cpu"}
 WEIGHTS = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
 

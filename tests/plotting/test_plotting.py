@@ -129,3 +129,11 @@ def test_importing_the_rooms_imports_no_plotting_library():
         "assert not {'matplotlib', 'arviz', 'pandas', 'scipy'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_plotting_is_an_attribute_of_the_package_that_costs_nothing():
+    code = (
+        "import sys, latentrnn as lr; assert callable(lr.plotting.raster);"
+        "assert not {'matplotlib', 'arviz', 'pandas', 'scipy'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,11 @@
+"""Which tests need which generation of ArviZ: 0.x is in `constraints.txt`, 1.x is what Python 3.12 and newer get."""
+
+from __future__ import annotations
+
+import pytest
+
+from latentrnn.support.arviz_generations import generation
+
+NEEDS_ZERO = pytest.mark.skipif(generation() != 0, reason="needs ArviZ 0.x; another generation is installed")
+CONTAINERS = [pytest.param("inferencedata", marks=NEEDS_ZERO), "datatree"]
+GENERATIONS = [pytest.param(0, marks=NEEDS_ZERO), 1]  # the 1.x stack stands beside ArviZ 0.x under names of its own
