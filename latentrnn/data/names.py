@@ -7,6 +7,8 @@ from typing import Any
 
 # names of the model's own Pyro sites and plate
 SITES = ("initial", "innovations", "switch_logits", "states", "sequences")
+# nodes that every trace of Pyro has
+TRACES = ("_INPUT", "_RETURN")
 # names of axes and coordinates in what is exported
 AXES = ("sequence", "time", "channel", "feature", "sample", "chain", "draw", "num_steps", "context_steps", "seconds")
 # what an export appends to a name
@@ -23,13 +25,15 @@ def check_names(observations: Any, covariates: Any) -> None:
                 raise TypeError(f"{where}[{name!r}]: expected a string as name, found {type(name).__name__}")
             if not name.isidentifier():
                 raise ValueError(f"{where}[{name!r}]: expected a name like a Python identifier, found {name!r}")
-            if name in AXES or (where == "observations" and name in SITES):
+            if name in AXES or (where == "observations" and name in (*SITES, *TRACES)):
                 raise ValueError(f"{where}[{name!r}]: expected another name, since {name!r} is reserved")
     if not observations:
         raise ValueError("observations: expected at least one head, found none")
     for name in covariates:
         if name in observations:
             raise ValueError(f"covariates[{name!r}]: expected another name, found the name of an observation head")
+        if name == "dt" or name.removesuffix("_mask") in observations:
+            raise ValueError(f"covariates[{name!r}]: expected another name, since exports have a variable {name!r}")
     names = {*observations, *covariates}
     for name in names:
         for taken in (name + suffix for suffix in SUFFIXES if name + suffix in names):

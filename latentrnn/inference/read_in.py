@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from latentrnn.models.named_modules import NamedModules
+
 
 class ReadIn(nn.Module):
     """x_t = sum over the heads k that a sequence has of (W_k y^k_t + b_k).
@@ -25,7 +27,7 @@ class ReadIn(nn.Module):
     def __init__(self, widths: Mapping[str, int], size: int) -> None:
         super().__init__()
         self.size = size
-        self.maps = nn.ModuleDict({name: nn.Linear(width, size) for name, width in widths.items()})
+        self.maps = NamedModules({name: nn.Linear(width, size) for name, width in widths.items()})
 
     def forward(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor | None]) -> Tensor:
         """Return x, (sequence, time, size).

@@ -22,6 +22,7 @@ from latentrnn.models.couplings import Coupling
 from latentrnn.models.features import CovariateReader, Feature, Gap
 from latentrnn.models.latents import Latent, LatentSite
 from latentrnn.models.latents.latent import elapsed
+from latentrnn.models.named_modules import NamedModules
 from latentrnn.models.observations import Observation
 from latentrnn.models.priors import Population, expanded_prior, populations, refuse_ignored_priors
 from latentrnn.models.readouts import Readout
@@ -70,7 +71,7 @@ class LatentRNN(nn.Module):
     transition: Transition
     latent: Latent
     features: CovariateReader
-    observations: Mapping[str, Observation]  # an nn.ModuleDict
+    observations: Mapping[str, Observation]  # a `NamedModules`
     populations: dict[str, tuple[Population, list[tuple[str, str]]]]  # by name, with head and path of every member
 
     def __init__(
@@ -97,7 +98,7 @@ class LatentRNN(nn.Module):
         self.inputs = [inputs] if isinstance(inputs, str | Feature) else list(inputs)
         self.features = CovariateReader("inputs", [*own, *self.inputs], spec)
         self.transition.own_sizes = self.features.sizes[: len(own)]
-        self.observations = nn.ModuleDict(heads)  # type: ignore[assignment]
+        self.observations = NamedModules(heads)  # type: ignore[assignment]
         self._build()
         self._warn_where_time_is_ignored()
         self.couplings = _checked_couplings(couplings, self.observations)
