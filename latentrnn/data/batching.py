@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +19,11 @@ if TYPE_CHECKING:
 POOL = 8
 
 
-def take(data: SequenceData, indices: Tensor, longest: Tensor | None = None) -> SequenceData:
+def take(data: SequenceData, indices: Tensor, longest: Tensor | None = None, total: int | None = None) -> SequenceData:
     """The sequences at `indices` (in the host's memory) as a sub-sample of the same plate, trimmed to the longest.
 
-    The longest of the sequences at `longest`, where these are given.
+    The longest of the sequences at `longest`, where these are given. They stand for `total` sequences, by default for
+    all that `data` stand for.
     """
     chosen = indices.numpy()
     lengths = data.host_lengths[chosen]
@@ -53,6 +53,7 @@ def take(data: SequenceData, indices: Tensor, longest: Tensor | None = None) -> 
         names=tuple(data.names[i] for i in chosen),
         sessions=None if data.sessions is None else tuple(data.sessions[i] for i in chosen),
         indices=on_device if data.indices is None else data.indices.index_select(0, on_device),
+        total=data.total if total is None else total,
         num_steps=num_steps,
         host_lengths=lengths,
         host_context=data.host_context[chosen],
@@ -62,23 +63,27 @@ def take(data: SequenceData, indices: Tensor, longest: Tensor | None = None) -> 
     return taken
 
 
-def plan(
-    lengths: NDArray[np.int64], batch_size: int, bucket: bool, generator: torch.Generator | None
-) -> Iterator[Tensor]:
-    """Positions of the sequences of each batch; with `bucket`, shuffled batches hold similar lengths."""
+def plan(lengths: NDArray[np.int64], batch_size: int, bucket: bool, generator: torch.Generator | None) -> list[Tensor]:
+    """Positions of the sequences of each batch of a pass; with `bucket`, shuffled batches hold similar lengths.
+
+    There are as few batches as `batch_size` allows, of sizes that differ by one at most: where a sequence counts the
+    same in every batch, a small last one would be a step of little but noise.
+    """
     if not is_integer(batch_size) or batch_size < 1:
         raise ValueError(f"batch_size: expected a positive whole number, found {batch_size!r}")
-    batch_size = min(int(batch_size), max(len(lengths), 1))  # torch cuts by 64-bit sizes
+    count = -(-len(lengths) // int(batch_size))
     if generator is None:
-        return iter(torch.arange(len(lengths), device="cpu").split(batch_size))
-    order = torch.randperm(len(lengths), generator=generator, device="cpu")
+        return list(torch.arange(len(lengths), device="cpu").tensor_split(count))
+    batches = torch.randperm(len(lengths), generator=generator, device="cpu").tensor_split(count)
     if not bucket:
-        return iter(order.split(batch_size))
+        return list(batches)
     by_length = torch.from_numpy(lengths)
-    batches: list[Tensor] = []
-    for pool in order.split(POOL * batch_size):
-        batches += pool[torch.argsort(by_length[pool], stable=True)].split(batch_size)
-    return iter([batches[i] for i in torch.randperm(len(batches), generator=generator, device="cpu").tolist()])
+    alike: list[Tensor] = []
+    for first in range(0, count, POOL):
+        together = torch.cat(batches[first : first + POOL])
+        together = together[torch.argsort(by_length[together], stable=True)]
+        alike += together.split([len(batch) for batch in batches[first : first + POOL]])
+    return [alike[i] for i in torch.randperm(count, generator=generator, device="cpu").tolist()]
 
 
 def read_index(item: Any, size: int) -> NDArray[np.int64]:

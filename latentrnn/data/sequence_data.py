@@ -48,7 +48,7 @@ class SequenceData:
         keys: identity of each sequence by content, with its scored base steps.
         names: name of each sequence.
         spec: heads, covariates, units.
-        total: sequences in the plate, of which these may be a sub-sample.
+        total: sequences that these stand for: all of the plate, of which these may be a sub-sample.
         indices: which sequences of the plate these are; None for all of them.
         num_steps: base steps of the longest sequence, to which all are padded.
         host_lengths: `lengths` as numpy, so that no decision on the host waits for the device.
@@ -348,32 +348,37 @@ class SequenceData:
         chosen = batching.read_index(item, len(self))
         return dataclasses.replace(batching.take(self, torch.from_numpy(chosen)), total=len(chosen), indices=None)
 
-    def batch(self, indices: Tensor, *, padded_as: Tensor | None = None) -> SequenceData:
+    def batch(self, indices: Tensor, *, padded_as: Tensor | None = None, total: int | None = None) -> SequenceData:
         """A sub-sample of the plate, padded no further than its longest sequence.
 
         Args:
             indices: sequences by position, best as a LongTensor in the host's memory.
             padded_as: pad as far as a batch of these sequences would be, of which `indices` are a part.
+            total: how many sequences the batch stands for, by default all of the plate. Over a pass in batches of
+                several sizes the number of batches times the batch's size lets every sequence count the same.
 
         Raises:
             IndexError, TypeError, ValueError: as for `data[indices]`, where they are not such a tensor.
         """
         if not isinstance(indices, Tensor) or indices.dtype != torch.int64 or indices.dim() != 1 or indices.is_cuda:
             indices = torch.from_numpy(batching.read_index(indices, len(self)))
-        return batching.take(self, indices, padded_as)
+        return batching.take(self, indices, padded_as, total)
 
     def batches(self, batch_size: int, *, generator: torch.Generator | None = None) -> Iterator[SequenceData]:
         """Batches that visit every sequence once, sequences of similar length together.
 
+        Each is a sub-sample of the plate, and all of them weigh its sequences alike: the average over the batches of an
+        ELBO, or of its gradient, is that of all sequences.
+
         Args:
-            batch_size: sequences per batch; the last may be smaller.
+            batch_size: sequences per batch at most; sizes differ by one at most.
             generator: source of the shuffling; None to go through the sequences in order.
 
         Raises:
             ValueError: when `batch_size` is not a positive whole number.
         """
         plan = batching.plan(self.host_lengths, batch_size, self.padded, generator)
-        return (self.batch(indices) for indices in plan)
+        return (self.batch(at, total=len(plan) * len(at) * self.total // len(self)) for at in plan)
 
     def split(
         self,

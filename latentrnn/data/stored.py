@@ -52,7 +52,7 @@ class StoredSequences:
         names: name of each.
         fillers: per head (channel,), what stands where nothing was observed.
         dtype: floating type in which they are read.
-        total: sequences in the plate.
+        total: sequences that these stand for, all of the plate.
         positions: which sequences of the plate these are, where they are a batch of it.
         device: where batches go.
     """
@@ -191,9 +191,9 @@ class StoredSequences:
         chosen = batching.read_index(item, len(self))
         return dataclasses.replace(self._taken(chosen), total=len(chosen), positions=None)
 
-    def batch(self, indices: Tensor, *, padded_as: Tensor | None = None) -> Any:
+    def batch(self, indices: Tensor, *, padded_as: Tensor | None = None, total: int | None = None) -> Any:
         """A sub-sample of the plate, read (or not, where windows of it are read later); see `SequenceData.batch`."""
-        part = self._taken(batching.read_index(indices, len(self)))
+        part = self._taken(batching.read_index(indices, len(self)), total)
         if self.unread:
             return part
         steps = part.num_steps
@@ -216,11 +216,18 @@ class StoredSequences:
         """Read a stretch that may have no steps (for per-sequence heads alone) or go on beyond the longest sequence."""
         return self._fetch(self, start, stop)
 
-    def expect(self, indices: Tensor | None = None, start: int = 0, stop: int | None = None) -> None:
+    def expect(
+        self,
+        indices: Tensor | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        total: int | None = None,
+    ) -> None:
         """Read ahead, in the background, what will be asked for next: a batch, or a stretch of all."""
-        part = self if indices is None else self._taken(indices.numpy())
+        part = self if indices is None else self._taken(indices.numpy(), total)
         stop = part.num_steps if stop is None else min(stop, part.num_steps)
-        key = (tuple(part.rows.tolist()), start, stop)
+        key = (tuple(part.rows.tolist()), start, stop, part.total)
         if key in self._coming or start >= stop:
             return
         if not self._reader:
@@ -326,9 +333,10 @@ class StoredSequences:
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    def _taken(self, chosen: NDArray[np.int64]) -> StoredSequences:
+    def _taken(self, chosen: NDArray[np.int64], total: int | None = None) -> StoredSequences:
         return dataclasses.replace(
             self,
+            total=self.total if total is None else total,
             rows=self.rows[chosen],
             host_lengths=self.host_lengths[chosen],
             keys=tuple(self.keys[i] for i in chosen),
@@ -338,7 +346,7 @@ class StoredSequences:
 
     def _fetch(self, part: StoredSequences, start: int, stop: int) -> SequenceData:
         """Return a stretch that was read ahead, or read it now."""
-        coming = self._coming.pop((tuple(part.rows.tolist()), start, stop), None)
+        coming = self._coming.pop((tuple(part.rows.tolist()), start, stop, part.total), None)
         found = part._read(start, stop) if coming is None else coming.result()
         return found if self.device.type == "cpu" else found.to(self.device)
 

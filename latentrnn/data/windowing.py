@@ -71,7 +71,7 @@ def window(
     before: int,
     after: int,
     remembered: Mapping[str, Tensor] | None,
-    times: int = 1,
+    total: int,
 ) -> SequenceData:
     """Return base steps `start` to `stop - 1` as a batch that goes on from the window before.
 
@@ -80,7 +80,7 @@ def window(
         start, stop: of the window, base steps.
         before, after: steps around it that features, filters and encoders may look at.
         remembered: what the window before left.
-        times: by how much the plate is enlarged: one window of each sequence, of so many, is a sub-sample.
+        total: sequences that the window stands for: those of the batch, or more where it stands for other windows too.
     """
     first = max(start - before, 0)
     last = min(stop + after, sequences.num_steps)
@@ -88,7 +88,7 @@ def window(
     ends = (sequences.lengths > start) & (sequences.lengths <= stop)
     around = Around(whole, start - first, last - stop, remembered, ends)
     indices = torch.arange(whole.num_sequences, device=whole.device) if whole.indices is None else whole.indices
-    return _cut(whole, around, stop - start, total=times * whole.total, indices=indices)
+    return _cut(whole, around, stop - start, total=total, indices=indices)
 
 
 def of_whole(data: SequenceData, whole: SequenceData) -> SequenceData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +16,18 @@ from latentrnn.inference.distributed import Alone
 class Batches:
     """Endless batches; each pass visits every sequence once, in an order of its own.
 
+    A sequence counts in the loss of its step as often as there are steps in the pass, whatever the size of its batch.
+    So the average of the steps' gradients is the gradient of the whole, in which every sequence counts once, as
+    parameters with priors do, whose terms are in every step.
+
     Several processes have the same order, and each gets its share of every batch.
+
+    Args:
+        data: what to go through.
+        batch_size: sequences of a batch at most.
+        generator: of the order.
+        processes: that share the batches.
+        steps_of: how many steps a batch of so many base steps takes: one, or as many as it has windows.
     """
 
     def __init__(
@@ -24,33 +36,45 @@ class Batches:
         batch_size: int,
         generator: torch.Generator,
         processes: Alone | None = None,
+        steps_of: Callable[[int], int] = lambda num_steps: 1,
     ) -> None:
         self.data, self.batch_size, self.generator = data, batch_size, generator
-        self.processes = processes or Alone()
+        self.processes, self.steps_of = processes or Alone(), steps_of
         self.order: list[Tensor] = []
         self.position = 0  # batches of this pass that were handed out
         self.start = generator.get_state()  # of the generator, before it made this pass's order
+        self.whole = batch_size >= len(data)  # every pass is one batch
+        self.steps = steps_of(data.num_steps) if self.whole else 0  # optimiser steps of this pass
 
     def next(self) -> SequenceData:
         """Return the next batch."""
-        if self.batch_size >= len(self.data):
+        if self.whole:
             return self.processes.share(self.data, None)  # type: ignore[arg-type]
         if self.position == len(self.order):
             self._begin(self.generator.get_state())
         self.position += 1
-        batch = self.processes.share(self.data, self.order[self.position - 1])  # type: ignore[arg-type]
+        positions = self.order[self.position - 1]
+        batch = self.processes.share(self.data, positions, self._total(positions))  # type: ignore[arg-type]
         self._read_ahead()
         return batch
+
+    def _total(self, positions: Tensor) -> int:
+        """Return how many sequences a batch stands for."""
+        return self.steps * len(positions)
 
     def _read_ahead(self) -> None:
         data, alone = self.data, self.processes.size == 1
         if isinstance(data, StoredSequences) and not data.unread and alone and self.position < len(self.order):
-            data.expect(self.order[self.position])
+            positions = self.order[self.position]
+            data.expect(positions, total=self._total(positions))
 
     def current(self) -> SequenceData:
         """Return the batch that was handed out last."""
         found: Any = self.data
-        return found if self.batch_size >= len(self.data) else found.batch(self.order[self.position - 1])
+        if self.whole:
+            return found
+        positions = self.order[self.position - 1]
+        return found.batch(positions, total=self._total(positions))
 
     def close(self) -> None:
         """Leave nothing behind that reads ahead."""
@@ -64,6 +88,16 @@ class Batches:
             self._begin(start)
         self.position = position
 
+    def begin_anew(self, start: Tensor, position: int) -> None:
+        """Go to the end of the pass in which other batches of these data were, which were cut in another way."""
+        self.generator.set_state(start)
+        if position:
+            self._begin(start)
+        self.position = len(self.order)
+
     def _begin(self, start: Tensor) -> None:
+        data = self.data
         self.start, self.position = start, 0
-        self.order = list(plan(self.data.host_lengths, self.batch_size, self.data.padded, self.generator))
+        self.order = plan(data.host_lengths, self.batch_size, data.padded, self.generator)
+        longest = [max(int(data.host_lengths[batch.numpy()].max()), data.spec.slowest) for batch in self.order]
+        self.steps = sum(map(self.steps_of, longest))

@@ -16,6 +16,7 @@ import torch
 from latentrnn.data import SequenceData, StoredSequences
 from latentrnn.inference.snapshots import Snapshot, part
 from latentrnn.inference.windows import WindowedBatches
+from latentrnn.support.arguments import is_number
 
 if TYPE_CHECKING:
     from latentrnn.inference.training import Run
@@ -39,9 +40,9 @@ class Keeper:
         from latentrnn.export.strict_json import dumps, loads
         from latentrnn.export.unfinished import remove_remnants, unfinished_files
 
-        self.directory, self.every = Path(directory), every
+        self.directory, self.every = Path(directory).expanduser(), every
         self.identity = loads(dumps(identity, "fit"))  # as a file gives it back: tuples are lists
-        if isinstance(every, bool) or not isinstance(every, int | float) or not 0 <= every < math.inf:
+        if not is_number(every) or not 0 <= every < math.inf:
             raise ValueError(f"fit: checkpoint_every must be a number of seconds, at least 0; found {every!r}")
         if self.directory.exists() and not self.directory.is_dir():
             raise ValueError(f"fit: checkpoint: expected a directory; {self.directory} is a file")
@@ -111,6 +112,14 @@ class Keeper:
                 raise ValueError(f"fit: {self.directory} holds a fit with {name} {there!r}; found {here!r}; {remedy}")
 
 
+def seed_begun_with(directory: str | os.PathLike[str], otherwise: int) -> int:
+    """Return the seed of the fit whose checkpoint a folder holds, or another where it holds none."""
+    from latentrnn.export.unfinished import read_unfinished, unfinished_files
+
+    files = unfinished_files(Path(directory).expanduser())
+    return int(read_unfinished(files[-1]).values["identity"]["settings"]["seed"]) if files else otherwise
+
+
 def identity_of(data: SequenceData | StoredSequences | None) -> str | None:
     """Return a hash that is the same for the same sequences in the same order, stored alike."""
     if data is None:
@@ -146,8 +155,12 @@ def _state(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         "position": run.batches.position,
         "watch": run.watch.state(),
         "window": windows.index if windows is not None else 0,
+        "passes": PASSES,
     }
 
+
+# how a pass is cut into batches: 2 is in sizes that differ by one at most; files without it left a small batch over
+PASSES = 2
 
 # the attributes of a run that have a JSON form
 _PLAIN = (
@@ -174,7 +187,10 @@ def _restore(run: Run, tensors: dict[str, torch.Tensor], values: dict[str, Any])
     run.best = part(placed, "best/model"), part(placed, "best/guide")
     run.watch.restore(values["watch"])
     place = (tensors["random/order"].clone(), values["position"])
-    if isinstance(run.batches, WindowedBatches):
+    if values.get("passes") != PASSES:
+        run.batches.begin_anew(*place)
+        run.events.append(f"step {run.step}: the checkpoint is of an older version, so that a new pass begins here")
+    elif isinstance(run.batches, WindowedBatches):
         run.batches.go_to(*place, values["window"], part(placed, "window"))
     else:
         run.batches.go_to(*place)

@@ -50,9 +50,15 @@ class Alone:
         """Return the device of this process."""
         return device
 
-    def share(self, data: SequenceData, positions: Tensor | None) -> SequenceData:
-        """Return this process's part of the sequences at `positions`; None stands for all, as they are."""
-        return data if positions is None else data.batch(positions)
+    def share(self, data: SequenceData, positions: Tensor | None, total: int | None = None) -> SequenceData:
+        """Return this process's part of the sequences at `positions`; None stands for all, as they are.
+
+        Args:
+            data: the sequences.
+            positions: which of them are the batch.
+            total: how many sequences the batch stands for, and with it every process's part; by default all.
+        """
+        return data if positions is None else data.batch(positions, total=total)
 
     def share_of(self, batch: SequenceData) -> Share:
         """Return what part of the whole a batch that `share` returned is."""
@@ -117,7 +123,7 @@ class Group(Alone):
     def place(self, device: torch.device) -> torch.device:
         return self.device
 
-    def share(self, data: SequenceData, positions: Tensor | None) -> SequenceData:
+    def share(self, data: SequenceData, positions: Tensor | None, total: int | None = None) -> SequenceData:
         whole = torch.arange(len(data)) if positions is None else positions
         base, rest = divmod(len(whole), self.size)
         start = self.rank * base + min(self.rank, rest)
@@ -125,7 +131,7 @@ class Group(Alone):
         share = Share(start, stop, len(whole), (stop - start) / len(whole))
         if start == stop:  # fewer sequences than processes: one that somebody else has too, and no weight
             share = Share(len(whole) - 1, len(whole), len(whole), 0.0)
-        batch = data.batch(whole[share.start : share.stop], padded_as=whole)
+        batch = data.batch(whole[share.start : share.stop], padded_as=whole, total=total)
         self._shares[batch] = share
         return batch
 

@@ -29,10 +29,12 @@ class Terms(NamedTuple):
     Attributes:
         log_likelihood: per head, E_q[log p(y | z)], summed over the plate.
         kl: per local latent site (and `parameters`), KL(q || p) or its sample estimate.
+        floored: the same, each sequence's raised to the free bits; None where there are none.
     """
 
     log_likelihood: dict[str, Tensor]
     kl: dict[str, Tensor]
+    floored: dict[str, Tensor] | None = None
 
     def elbo(self, kl_weight: float = 1.0) -> Tensor:
         """Return log-likelihood minus KL; the weight is one for the true ELBO."""
@@ -40,7 +42,9 @@ class Terms(NamedTuple):
 
     def reweighted(self, weights: Mapping[str, float]) -> Terms:
         """Return the terms with the log-likelihoods of the named heads multiplied."""
-        return Terms({name: v * weights.get(name, 1.0) for name, v in self.log_likelihood.items()}, self.kl)
+        return self._replace(
+            log_likelihood={name: v * weights.get(name, 1.0) for name, v in self.log_likelihood.items()}
+        )
 
 
 def elbo_terms(
@@ -51,6 +55,7 @@ def elbo_terms(
     num_particles: int = 1,
     analytic_kl: bool = True,
     guide_data: SequenceData | None = None,
+    free_bits: float = 0.0,
 ) -> Terms:
     """Return the terms of the ELBO of a batch.
 
@@ -63,10 +68,12 @@ def elbo_terms(
         num_particles: draws of the guide, vectorised.
         analytic_kl: whether to use closed forms.
         guide_data: what the guide is shown instead of `data` (coordinated dropout).
+        free_bits: KL of a sequence and local site to which a lower one is raised in `Terms.floored`, nats.
     """
     guide_trace, model_trace = paired_traces(model, guide, data, num_particles, guide_data)
     log_likelihood: dict[str, Tensor] = {}
     kl: dict[str, Tensor] = {}
+    floored: dict[str, Tensor] = {}
     for name, site in sampled_sites(model_trace):
         if site["is_observed"]:
             log_likelihood[name] = _weighted_log_prob(site).sum() / num_particles
@@ -78,9 +85,12 @@ def elbo_terms(
         else:
             value = _weighted_log_prob(other) - _weighted_log_prob(site)
         kl[term] = kl.get(term, 0.0) + value.sum() / num_particles
+        if free_bits and name in LATENTS:
+            by_sequence = value.reshape(-1, value.shape[-1]).sum(0) / num_particles
+            floored[term] = by_sequence.clamp_min(free_bits * site["scale"]).sum()
     if JOINT in guide_trace.nodes:
         kl[PARAMETERS] = kl[PARAMETERS] + _weighted_log_prob(guide_trace.nodes[JOINT]).sum() / num_particles
-    return Terms(log_likelihood, kl)
+    return Terms(log_likelihood, kl, kl | floored if free_bits else None)
 
 
 def log_weights(model: nn.Module, guide: nn.Module, data: SequenceData, num_particles: int) -> Tensor:

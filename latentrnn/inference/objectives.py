@@ -18,6 +18,7 @@ from latentrnn.inference.elbo import PARAMETERS, Terms, elbo_terms, sampled_site
 from latentrnn.inference.parameters import JOINT
 from latentrnn.inference.smc import ParticleFilter
 from latentrnn.models.sites import LATENTS
+from latentrnn.support.arguments import check_flag, check_number, settle
 
 Program = Callable[[SequenceData], Any]
 
@@ -82,8 +83,9 @@ class ELBO(Objective):
         sticking_the_landing: leave out the part of the gradient whose mean is zero, that of log q with respect to
             its own parameters. Its variance vanishes where the guide is exact, so that rich families converge to the
             posterior instead of wandering around it; it uses no closed forms, and runs the guide twice.
-        free_bits: KL per sequence and latent site below which the optimiser gains nothing by lowering it. What is
-            then maximised is no bound any more; the history and the validation show the true ELBO all the same.
+        free_bits: KL of a sequence and latent site, in nats, below which the optimiser gains nothing by lowering it.
+            It is compared sequence by sequence, so that it does not matter which sequences share a batch. What is then
+            maximised is no bound any more; the history and the validation show the true ELBO all the same.
 
     Raises:
         ValueError: negative `free_bits`, or both options at once.
@@ -99,8 +101,11 @@ class ELBO(Objective):
     free_bits: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.free_bits < 0:
-            raise ValueError(f"ELBO: free_bits must not be negative; found {self.free_bits}")
+        settle(
+            self,
+            sticking_the_landing=check_flag("ELBO", "sticking_the_landing", self.sticking_the_landing),
+            free_bits=check_number("ELBO", "free_bits", self.free_bits, least=0),
+        )
         if self.free_bits and self.sticking_the_landing:
             raise ValueError("ELBO: free_bits needs the KL of each site, which sticking_the_landing never forms")
 
@@ -108,13 +113,12 @@ class ELBO(Objective):
         if self.sticking_the_landing:
             draws = WeightedDraws(at, detached=True)
             return Step(draws.total(draws.log_weights().mean(0)), draws.terms.elbo(), draws.terms)
-        terms = elbo_terms(at.model, at.guide, at.data, num_particles=at.num_particles, guide_data=at.guide_data)
+        terms = elbo_terms(
+            at.model, at.guide, at.data,
+            num_particles=at.num_particles, guide_data=at.guide_data, free_bits=self.free_bits,
+        )  # fmt: skip
         terms = terms.reweighted(at.weights) if at.weights else terms
-        floored = terms
-        if self.free_bits:
-            floor = self.free_bits * at.data.total
-            kl = {name: value.clamp_min(floor) if name in LATENTS else value for name, value in terms.kl.items()}
-            floored = Terms(terms.log_likelihood, kl)
+        floored = terms if terms.floored is None else Terms(terms.log_likelihood, terms.floored)
         return Step(floored.elbo(at.kl_weight), terms.elbo().detach(), terms)
 
 
@@ -133,6 +137,9 @@ class IWAE(Objective):
 
     doubly_reparameterised: bool = True
     fewest_particles = 2
+
+    def __post_init__(self) -> None:
+        settle(self, doubly_reparameterised=check_flag("IWAE", "doubly_reparameterised", self.doubly_reparameterised))
 
     def step(self, at: Evaluation) -> Step:
         draws = WeightedDraws(at, detached=self.doubly_reparameterised)
@@ -153,7 +160,7 @@ class Renyi(Objective):
         alpha: order of the divergence, not 1. Below 0 it is no lower bound.
 
     Raises:
-        ValueError: alpha is 1 (that is the ELBO).
+        ValueError: alpha is 1 (that is the ELBO), or no finite number.
 
     References:
         Li, Turner. Rényi divergence variational inference. 2016.
@@ -163,6 +170,7 @@ class Renyi(Objective):
     fewest_particles = 2
 
     def __post_init__(self) -> None:
+        settle(self, alpha=check_number("Renyi", "alpha", self.alpha))
         if self.alpha == 1:
             raise ValueError("Renyi: alpha=1 is the ELBO; use ELBO()")
 
@@ -199,8 +207,7 @@ class FIVO(Objective):
     fewest_particles = 2
 
     def __post_init__(self) -> None:
-        if not 0 <= self.resample_below <= 1:
-            raise ValueError(f"FIVO: resample_below must be in [0, 1]; found {self.resample_below}")
+        settle(self, resample_below=check_number("FIVO", "resample_below", self.resample_below, least=0, most=1))
 
     def step(self, at: Evaluation) -> Step:
         shown = at.data if at.guide_data is None else at.guide_data

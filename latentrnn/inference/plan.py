@@ -9,6 +9,7 @@ from typing import Any
 from latentrnn.inference.objectives import Objective
 from latentrnn.inference.schedules import AdamW, Constant, Cosine, EarlyStopping, KLWarmUp, Plateau, Rollback
 from latentrnn.inference.windows import Window
+from latentrnn.support.arguments import LARGEST_COUNT, check_flag, check_number, check_size, settle
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,14 @@ class Plan:
     window: Window | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "num_particles", "report_every"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"fit: {name} must be a positive integer; found {value!r}")
+        counts = ("steps", "batch_size", "report_every")
+        settle(self, **{name: check_size("fit", name, getattr(self, name), most=LARGEST_COUNT) for name in counts})
+        settle(
+            self,
+            num_particles=check_size("fit", "num_particles", self.num_particles),
+            coordinated_dropout=check_number("fit", "coordinated_dropout", self.coordinated_dropout, least=0, below=1),
+            progress=check_flag("fit", "progress", self.progress),
+        )
         kinds: dict[str, tuple[type, ...]] = {
             "objective": (Objective,),
             "optimiser": (AdamW,),

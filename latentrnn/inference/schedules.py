@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+
+from latentrnn.support.arguments import check_integer, check_number, check_size, is_integer, is_number, settle
 
 
 @dataclass(frozen=True)
@@ -17,8 +21,8 @@ class AdamW:
     Args:
         learning_rate: the largest step size.
         weight_decay: decay per unit of learning rate; 0 is plain Adam.
-        clip_norm: largest norm of the gradient of the ELBO per scored step.
-        betas: decay rates of the moments.
+        clip_norm: largest norm of the gradient of the ELBO per scored step; infinity never clips.
+        betas: decay rates of the moments, two numbers in [0, 1).
         averaging: decay per step of an exponential moving average of the weights, which is then what is evaluated
             and kept, e.g. 0.99; 0 keeps the weights themselves.
 
@@ -37,11 +41,15 @@ class AdamW:
     averaging: float = 0.0
 
     def __post_init__(self) -> None:
-        _positive(self, "learning_rate", "clip_norm")
-        if self.weight_decay < 0:
-            raise ValueError(f"AdamW: weight_decay must not be negative; found {self.weight_decay}")
-        if not 0 <= self.averaging < 1:
-            raise ValueError(f"AdamW: averaging must be in [0, 1); found {self.averaging}")
+        owner = type(self).__name__
+        settle(
+            self,
+            learning_rate=check_number(owner, "learning_rate", self.learning_rate, above=0),
+            weight_decay=check_number(owner, "weight_decay", self.weight_decay, least=0),
+            clip_norm=check_number(owner, "clip_norm", self.clip_norm, above=0, finite=False),
+            betas=_two_rates(owner, self.betas),
+            averaging=check_number(owner, "averaging", self.averaging, least=0, below=1),
+        )
 
     def build(self, weights: Sequence[nn.Parameter], exempt: Sequence[nn.Parameter] = ()) -> torch.optim.Optimizer:
         """Return the torch optimiser over `weights`, of which those in `exempt` never decay."""
@@ -80,11 +88,21 @@ class Cosine:
 
     Args:
         rise: steps of linear rise.
-        final: fraction of the largest rate at the end.
+        final: fraction of the largest rate at the end, in [0, 1].
+
+    Raises:
+        ValueError: a value out of range.
     """
 
     rise: int = 20
     final: float = 0.02
+
+    def __post_init__(self) -> None:
+        settle(
+            self,
+            rise=check_integer("Cosine", "rise", self.rise),
+            final=check_number("Cosine", "final", self.final, least=0, most=1),
+        )
 
     def factor(self, step: int, steps: int, stale: int) -> float:
         """Return the multiple of the largest learning rate at `step` of `steps`; `stale` counts bad evaluations."""
@@ -96,10 +114,25 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Plateau:
-    """A learning rate that falls by `factor_per_fall` after `patience` evaluations without a better validation ELBO."""
+    """A learning rate that falls by `factor_per_fall` after `patience` evaluations without a better validation ELBO.
+
+    Args:
+        patience: evaluations.
+        factor_per_fall: of the learning rate, in (0, 1).
+
+    Raises:
+        ValueError: a value out of range.
+    """
 
     patience: int = 4
     factor_per_fall: float = 0.5
+
+    def __post_init__(self) -> None:
+        settle(
+            self,
+            patience=check_integer("Plateau", "patience", self.patience, least=1),
+            factor_per_fall=check_number("Plateau", "factor_per_fall", self.factor_per_fall, above=0, below=1),
+        )
 
     def factor(self, step: int, steps: int, stale: int) -> float:
         """Return the multiple of the largest learning rate at `step` of `steps`; `stale` counts bad evaluations."""
@@ -112,10 +145,10 @@ class KLWarmUp:
 
     Args:
         fraction: part of the steps, in [0, 1); 0 switches the warm-up off.
-        start: weight at step 0.
+        start: weight at step 0, in [0, 1].
 
     Raises:
-        ValueError: a fraction that would leave no step at the true ELBO.
+        ValueError: a fraction that would leave no step at the true ELBO, or a weight out of range.
 
     References:
         Bowman, Vilnis, Vinyals, Dai, Jozefowicz, Bengio. Generating sentences from a continuous space. 2016.
@@ -125,10 +158,15 @@ class KLWarmUp:
     start: float = 0.01
 
     def __post_init__(self) -> None:
-        if not 0 <= self.fraction < 1:
+        if not is_number(self.fraction) or not 0 <= self.fraction < 1:
             raise ValueError(
-                f"KLWarmUp: fraction must be in [0, 1), so that the fit ends at the ELBO; found {self.fraction}"
+                f"KLWarmUp: fraction must be in [0, 1), so that the fit ends at the ELBO; found {self.fraction!r}"
             )
+        settle(
+            self,
+            fraction=float(self.fraction),
+            start=check_number("KLWarmUp", "start", self.start, least=0, most=1),
+        )
 
     def weight(self, step: int, steps: int) -> float:
         """Return the weight at `step` of `steps`."""
@@ -154,9 +192,14 @@ class EarlyStopping:
     num_particles: int = 4
 
     def __post_init__(self) -> None:
-        _positive(self, "every", "num_particles")
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"EarlyStopping: patience must be at least 1 or None; found {self.patience}")
+        if self.patience is not None and (not is_integer(self.patience) or self.patience < 1):
+            raise ValueError(f"EarlyStopping: patience must be at least 1 or None, and whole; found {self.patience!r}")
+        settle(
+            self,
+            every=_count("EarlyStopping", "every", self.every),
+            patience=None if self.patience is None else int(self.patience),
+            num_particles=_count("EarlyStopping", "num_particles", self.num_particles),
+        )
 
 
 @dataclass(frozen=True)
@@ -182,14 +225,25 @@ class Rollback:
     tolerance: float = 20.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.times, bool) or not isinstance(self.times, int) or self.times < 0:
+        if not is_integer(self.times) or self.times < 0:
             raise ValueError(f"Rollback: times must be a whole number, at least 0; found {self.times!r}")
-        if not 0 < self.factor < 1:
-            raise ValueError(f"Rollback: factor must be between 0 and 1; found {self.factor}")
-        _positive(self, "tolerance")
+        if not is_number(self.factor) or not 0 < self.factor < 1:
+            raise ValueError(f"Rollback: factor must be between 0 and 1; found {self.factor!r}")
+        settle(
+            self,
+            times=int(self.times),
+            factor=float(self.factor),
+            tolerance=check_number("Rollback", "tolerance", self.tolerance, above=0, finite=False),
+        )
 
 
-def _positive(owner: object, *names: str) -> None:
-    for name in names:
-        if not getattr(owner, name) > 0:
-            raise ValueError(f"{type(owner).__name__}: {name} must be positive; found {getattr(owner, name)!r}")
+def _count(owner: str, name: str, value: Any) -> int:
+    check_number(owner, name, value, above=0)
+    return check_size(owner, name, value)
+
+
+def _two_rates(owner: str, betas: Any) -> tuple[float, float]:
+    if not isinstance(betas, Sequence | np.ndarray) or isinstance(betas, str) or len(betas) != 2:
+        raise ValueError(f"{owner}: betas must be two numbers in [0, 1); found {betas!r}")
+    first, second = (check_number(owner, f"betas[{i}]", value, least=0, below=1) for i, value in enumerate(betas))
+    return first, second

@@ -12,7 +12,7 @@ import torch
 
 from latentrnn.data import SequenceData, StoredSequences
 from latentrnn.inference.arithmetic import matrix_products
-from latentrnn.inference.checkpointing import Keeper, identity_of
+from latentrnn.inference.checkpointing import Keeper, identity_of, seed_begun_with
 from latentrnn.inference.distributed import join
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.objectives import ELBO, Objective
@@ -24,6 +24,7 @@ from latentrnn.inference.training import Run
 from latentrnn.inference.windows import Window, reach
 from latentrnn.models.observations import Observation
 from latentrnn.models.state_space import LatentRNN
+from latentrnn.support.arguments import check_flag, check_number, check_seed, is_number
 from latentrnn.support.isolation import isolated
 
 
@@ -34,7 +35,7 @@ def fit(
     train: SequenceData | StoredSequences,
     validation: SequenceData | StoredSequences | None = None,
     *,
-    seed: int = 0,
+    seed: int | None = 0,
     steps: int = 1000,
     batch_size: int = 64,
     num_particles: int = 1,
@@ -68,9 +69,11 @@ def fit(
         model, guide: what to fit. Weights are drawn from `seed`, baselines and scales taken from `train`.
         train: training sequences, in memory or in files (`StoredSequences`).
         validation: sequences that decide when to stop and which weights to keep; without them the last are kept.
-        seed: of weights, batches and draws; torch's global generators are left as they were.
+        seed: of weights, batches and draws, None for a fresh one, which the result tells; torch's global generators are
+            left as they were. `resume=True` with None goes on with the seed that the fit was begun with.
         steps: optimiser steps at most.
-        batch_size: sequences per step.
+        batch_size: sequences per step at most. A pass over the data takes as few steps as that allows, of batches whose
+            sizes differ by one at most, and every sequence weighs the same in it.
         num_particles: draws of the guide per step.
         objective: the bound that is maximised: `ELBO`, `IWAE`, `Renyi` or `FIVO`.
         optimiser: `AdamW` or `Adam`.
@@ -108,8 +111,9 @@ def fit(
         The result, on the CPU.
 
     Raises:
-        ValueError: data that do not fit the model, or a setting out of range; a checkpoint that is damaged, belongs to
-            another fit, or is there without `resume`.
+        ValueError: data that do not fit the model or are of another floating type than the others, a setting out of
+            range, or a loss that is no finite number before anything was learnt, with the input that is extreme; a
+            checkpoint that is damaged, belongs to another fit, or is there without `resume`.
         TypeError: an argument of the wrong kind.
         ProcessLost: another process is gone; with `checkpoint` the state that all had reached is written first.
 
@@ -126,6 +130,10 @@ def fit(
         coordinated_dropout, dict(head_weights or {}), progress, report_every, window,
     )  # fmt: skip
     cut = None if window is None else reach("fit", window, model, guide, objective)
+    resume = check_flag("fit", "resume", resume)
+    if checkpoint is not None and not isinstance(checkpoint, str | os.PathLike):
+        raise TypeError(f"fit: checkpoint must be a folder, a string or a path; found {checkpoint!r}")
+    number = check_seed("fit", seed)
     device = resolve_device(device)
     together = join(device, processes)
     device = together.place(device)
@@ -134,6 +142,9 @@ def fit(
     settings = plan.described() | {"continued": start_from is not None}
     if matmul_precision is not None:
         settings["matmul_precision"] = matmul_precision
+    number = together.from_first(
+        lambda: seed_begun_with(checkpoint, number) if checkpoint and resume and seed is None else number
+    )
     used = frozenset(train.keys) | frozenset(() if validation is None else validation.keys)
     used |= frozenset() if start_from is None else start_from.used
     keeper = None
@@ -142,32 +153,35 @@ def fit(
             "model": model.config(), "guide": guide.config(), "spec": model.spec.to_json(),
             "train": identity_of(train), "validation": identity_of(validation),
             "start_from": None if start_from is None else sorted(map(list, start_from.used)),
-            "settings": settings | {"seed": seed, "report_every": report_every, "device": device.type},
+            "settings": settings | {"seed": number, "report_every": plan.report_every, "device": device.type},
         }  # fmt: skip
         keeper = Keeper(checkpoint, checkpoint_every, resume, identity)
     elif resume:
         raise ValueError("fit: resume=True needs checkpoint=, the folder to go on from")
     if together.size > 1:
         together.agree({
-            "model": repr(model), "guide": repr(guide), "seed": repr(seed), "settings": repr(settings),
+            "model": repr(model), "guide": repr(guide), "settings": repr(settings),
+            "seed": repr(None if seed is None else int(seed)),
             "train": repr(identity_of(train)), "validation": repr(identity_of(validation)),
         })  # fmt: skip
     if isinstance(train, StoredSequences) and window is None and batch_size >= len(train):
         train = train.load()  # it is one batch
-    with random_state(seed, device), matrix_products(matmul_precision):
+    with random_state(number, device), matrix_products(matmul_precision):
         first = train.for_start() if isinstance(train, StoredSequences) and start_from is None else train
         model, guide = starting_point(model, guide, first, start_from)
         del first
         model.to(device), guide.to(device)
         together.alike(model, guide)
         validation = None if validation is None else validation.to(device)
-        run = Run(model, guide, train.to(device), validation, plan, torch.Generator().manual_seed(seed), cut, together)
+        run = Run(
+            model, guide, train.to(device), validation, plan, torch.Generator().manual_seed(number), cut, together
+        )
         if keeper is not None:
             keeper.take_up(run)
         run.loop(keeper)
         run.batches.close()
     model.to("cpu"), guide.to("cpu")
-    return FitResult(model, guide, run.history, run.stop_reason, run.best_step, seed, settings, used, run.events)
+    return FitResult(model, guide, run.history, run.stop_reason, run.best_step, number, settings, used, run.events)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -221,13 +235,11 @@ def check_arguments(
     _check(model, guide, train, validation)
     _check_dropout(model, guide, coordinated_dropout)
     _check_weights(model, head_weights, objective)
-    _check_start(model, guide, start_from)
+    _check_start(model, guide, train, start_from)
 
 
 def _check_dropout(model: LatentRNN, guide: Guide, rate: float) -> None:
-    if not 0 <= rate < 1:
-        raise ValueError(f"fit: coordinated_dropout must be in [0, 1); found {rate}")
-    if rate == 0:
+    if check_number("fit", "coordinated_dropout", rate, least=0, below=1) == 0:
         return
     if guide.encoder is None:
         raise ValueError("fit: coordinated_dropout hides entries from the encoder, but this guide has none")
@@ -240,20 +252,29 @@ def _check_dropout(model: LatentRNN, guide: Guide, rate: float) -> None:
 
 
 def _check_weights(model: LatentRNN, weights: Mapping[str, float] | None, objective: Any) -> None:
+    if weights is not None and not isinstance(weights, Mapping):
+        raise TypeError(f'fit: head_weights must name heads, e.g. {{"spikes": 2.0}}; found {weights!r:.80}')
     if weights and not (isinstance(objective, ELBO) and not objective.sticking_the_landing):
         raise ValueError(f"fit: head_weights needs objective=ELBO(), whose terms they multiply; found {objective!r}")
     for name, value in (weights or {}).items():
         if name not in model.observations:
             raise ValueError(f"fit: head_weights names {name!r}; the model has {sorted(model.observations)}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        if not is_number(value) or not 0 <= value < math.inf:
             raise ValueError(f"fit: head_weights must be finite and not negative; found {value!r} for {name!r}")
 
 
-def _check_start(model: LatentRNN, guide: Guide, start_from: Any) -> None:
+def _check_start(model: LatentRNN, guide: Guide, train: SequenceData | StoredSequences, start_from: Any) -> None:
     if start_from is None:
         return
     if not isinstance(start_from, FitResult):
         raise TypeError(f"fit: start_from must be a FitResult; found {type(start_from).__name__}")
+    for name, weight in start_from.model.state_dict().items():
+        # wider numbers hold narrower ones exactly, and not the other way round
+        if weight.is_floating_point() and torch.promote_types(weight.dtype, train.dtype) != train.dtype:
+            raise ValueError(
+                f"fit: start_from has weights of {_name(weight.dtype)} ({name!r}), train is {_name(train.dtype)}, to "
+                f"which they would be rounded; {_cast('train', train, weight.dtype)}"
+            )
     model.spec.check_compatible(start_from.spec)
     for here, there in ((model.spec.heads, start_from.spec.heads), (model.spec.covariates, start_from.spec.covariates)):
         for name, own in here.items():
@@ -276,6 +297,13 @@ def _check(model: Any, guide: Any, train: Any, validation: Any) -> None:
         raise ValueError(f"fit: {guide.local!r} holds numbers for every sequence, which stored data have too many of")
     _check_data(model, train)
     if validation is not None:
+        if not isinstance(validation, SequenceData | StoredSequences):
+            raise TypeError(f"fit: validation: expected SequenceData; found {type(validation).__name__}")
+        if validation.dtype != train.dtype:
+            raise ValueError(
+                f"fit: validation is {_name(validation.dtype)}, train is {_name(train.dtype)}, which decides what is "
+                f"computed with; {_cast('validation', validation, train.dtype)}"
+            )
         _check_data(model, validation)
         shared = validation.overlaps(train)
         if shared:
@@ -284,6 +312,17 @@ def _check(model: Any, guide: Any, train: Any, validation: Any) -> None:
             )
     if [site.name for site in guide.sites] != [site.name for site in model.latent_sites()]:
         raise ValueError("fit: the guide was made for another model: its latent sites differ from this model's")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _cast(name: str, data: SequenceData | StoredSequences, dtype: torch.dtype) -> str:
+    """Say how data come to be of another floating type."""
+    if isinstance(data, StoredSequences):
+        return f"read it with from_arrays(..., dtype={dtype})"
+    return f"give {name}.to(dtype={dtype})"
 
 
 def _check_data(model: LatentRNN, data: SequenceData | StoredSequences) -> None:

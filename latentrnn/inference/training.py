@@ -19,6 +19,7 @@ from latentrnn.inference.distributed import Alone, ProcessLost, Terminated
 from latentrnn.inference.divergence import Trouble, Watch
 from latentrnn.inference.dropout import coordinated_dropout as split_entries
 from latentrnn.inference.elbo import Terms
+from latentrnn.inference.extremes import farthest_input
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.objectives import Evaluation, Objective
 from latentrnn.inference.plan import Plan
@@ -54,7 +55,8 @@ class Run:
                 head.prepare(train)
         self.train = train
         self.processes = processes or Alone()
-        batches = Batches(train, plan.batch_size, generator, self.processes)
+        steps_of = {} if cut is None else {"steps_of": lambda num_steps: len(cut.windows(num_steps))}
+        batches = Batches(train, plan.batch_size, generator, self.processes, **steps_of)
         self.cut, self.batches = cut, batches if cut is None else WindowedBatches(batches, cut)
         self.parameters = [p for module in (model, guide) for p in module.parameters()]
         posteriors = [] if guide.parameter_sites is None else list(guide.parameter_sites.parameters())
@@ -174,7 +176,7 @@ class Run:
         self.average.update(step)
         bar.update()
         if (step + 1) % plan.report_every == 0 or last:
-            self._report(report, bar)
+            bar.set_postfix(self._report(report), refresh=False)
             pending.clear()
         self.step += 1
         self._mark()
@@ -249,7 +251,11 @@ class Run:
         return trouble
 
     def _go_back(self, trouble: Trouble) -> bool:
-        """Go back to weights at which all was well, to go on from there in smaller steps; return whether to go on."""
+        """Go back to weights at which all was well, to go on from there in smaller steps; return whether to go on.
+
+        Raises:
+            ValueError: there are no such weights, since no step led anywhere from the start.
+        """
         rollback, older = self.plan.rollback, self.good[0]
         self.events.append(f"step {trouble.step}: {trouble.message}")
         # the bound and the gradient stand for all sites
@@ -266,6 +272,11 @@ class Run:
                 kept = older if trouble.kind == "exploding" or self.rollbacks else self.good[-1]
                 self.go_to(kept)
                 self.step = kept.step
+            if self.step == 0:
+                raise ValueError(self._nothing_learnt(trouble, names, tried))
+            sound = [report for report in self.pending if report.step < trouble.step]
+            if not self.history and sound:  # what was learnt is told, too
+                self._report(sound[-1])
             return False
         self.rollbacks += 1
         self.shrink *= rollback.factor
@@ -280,7 +291,15 @@ class Run:
         self.watch.forget()
         return True
 
-    def _report(self, report: Report, bar: tqdm) -> None:
+    def _nothing_learnt(self, trouble: Trouble, names: list[str], tried: str) -> str:
+        train = self.train.for_start() if isinstance(self.train, StoredSequences) else self.train
+        return (
+            f"fit: {trouble.kind} loss at step {trouble.step}, at site {', '.join(map(repr, names))}{tried}, before "
+            f"anything was learnt. {farthest_input(train)}; or try a smaller learning rate or clip_norm"
+        )
+
+    def _report(self, report: Report) -> dict[str, str]:
+        """Write a report into the history, and return what the progress bar shows of it."""
         values = {k: float(v) / len(self.train) for k, v in report.terms.items() if k != "gradient"}
         likelihood = sum(v for k, v in values.items() if k.startswith("log_likelihood/"))
         elbo = likelihood - sum(v for k, v in values.items() if k.startswith("kl/"))
@@ -292,7 +311,7 @@ class Run:
         shown = {"elbo/step": elbo * per_step} | {k.partition("/")[2]: v * per_step for k, v in values.items()}
         if self.validation is not None and math.isfinite(self.best_bound):
             shown["best valid"] = self.best_bound * len(self.validation) / self.validation_steps
-        bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
+        return {name: f"{value:.4f}" for name, value in shown.items()}
 
     def _evaluated(self, step: int) -> bool:
         """Evaluate the weights that a step left, and return whether to go on."""

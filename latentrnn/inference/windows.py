@@ -18,6 +18,7 @@ from latentrnn.models.features import Feature
 from latentrnn.models.observations import Observation
 from latentrnn.models.pooling import LastState
 from latentrnn.models.state_space import LatentRNN
+from latentrnn.support.arguments import LARGEST_SIZE, is_integer, settle
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,11 @@ class Window:
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("overlap", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if not is_integer(value) or not least <= value <= LARGEST_SIZE:
                 raise ValueError(
-                    f"Window: {name} must be a whole number of base steps, at least {least}; found {value}"
+                    f"Window: {name} must be a whole number of base steps, {least} to {LARGEST_SIZE}; found {value!r}"
                 )
+            settle(self, **{name: int(value)})
 
 
 class Reach(NamedTuple):
@@ -73,10 +75,10 @@ class Reach(NamedTuple):
         return bounds(num_steps, self.steps, self.shortest)
 
     def cut(
-        self, sequences: Sliced, place: tuple[int, int], remembered: Mapping[str, Tensor] | None, times: int
+        self, sequences: Sliced, place: tuple[int, int], remembered: Mapping[str, Tensor] | None, total: int
     ) -> SequenceData:
-        """Return one window."""
-        return window(sequences, *place, before=self.before, after=self.after, remembered=remembered, times=times)
+        """Return one window, which stands for `total` sequences."""
+        return window(sequences, *place, before=self.before, after=self.after, remembered=remembered, total=total)
 
     def expect(self, sequences: Sliced, place: tuple[int, int]) -> None:
         """Read a window of stored sequences ahead."""
@@ -89,7 +91,7 @@ class Reach(NamedTuple):
 
         Args:
             sequences: a batch; one that a window holds comes as it is.
-            enlarged: whether a window stands for all windows of its sequences, as in `fit`.
+            enlarged: whether a window stands for all windows of its sequences, so that their average is the whole's.
         """
         places = self.windows(sequences.num_steps)
         if len(places) == 1:
@@ -97,7 +99,7 @@ class Reach(NamedTuple):
             return
         remembered: Mapping[str, Tensor] | None = None
         for place in places:
-            part = self.cut(sequences, place, remembered, len(places) if enlarged else 1)
+            part = self.cut(sequences, place, remembered, sequences.total * (len(places) if enlarged else 1))
             yield part
             assert part.around is not None
             remembered = part.around.left
@@ -206,7 +208,9 @@ class WindowedBatches:
             found, self.batch = self.batch, None
             return found.load_batch() if isinstance(found, StoredSequences) else found
         remembered = self.left if self.index else None
-        self.latest = self.reach.cut(self.batch, places[self.index], remembered, len(places))
+        # every window is a step, and each step of the pass stands for all of its steps
+        total = self.batches.steps * self.batch.num_sequences
+        self.latest = self.reach.cut(self.batch, places[self.index], remembered, total)
         self.index += 1
         if self.index < len(places):
             self.reach.expect(self.batch, places[self.index])
@@ -221,6 +225,11 @@ class WindowedBatches:
     def give_up(self) -> None:
         """Leave the batch, whose state may be what went wrong."""
         self.batch, self.index = None, 0
+
+    def begin_anew(self, start: Tensor, position: int) -> None:
+        """Begin the pass after the one in which other windows were; see `Batches`."""
+        self.batches.begin_anew(start, position)
+        self.batch, self.index, self.latest, self.kept = None, 0, None, None
 
     def go_to(self, start: Tensor, position: int, index: int = 0, left: Mapping[str, Tensor] | None = None) -> None:
         """Go to where other windows of the same data were."""

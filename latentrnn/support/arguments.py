@@ -163,6 +163,12 @@ def check_seed(owner: str, seed: Any, *, name: str = "seed") -> int:
     return int(seed)
 
 
+def settle(owner: object, **values: Any) -> None:
+    """Give the fields of a frozen dataclass the values that checks of it returned."""
+    for name, value in values.items():
+        object.__setattr__(owner, name, value)
+
+
 def _in_words(least: float, most: float, above: float | None, below: float | None) -> str:
     low, high = least if above is None else above, most if below is None else below
     if math.isinf(low) and math.isinf(high):

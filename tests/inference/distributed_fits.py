@@ -30,9 +30,11 @@ def make_data(sequences: int, *, seed: int, ragged: bool = True) -> lr.SequenceD
     return lr.SequenceData.from_arrays({"y": spikes}, {"drive": drive}, dt=0.01)
 
 
-# what differs from the defaults of `fit_here`; batches of 5 are shared 3 to 2, and of 1, the last of a pass, 1 to none
+# what differs from the defaults of `fit_here`; batches of 5 are shared 3 to 2, of 4, the last of a pass, 2 to 2, and of
+# 1 one to none
 KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "defaults": dict,
+    "one by one": lambda: {"batch_size": 1},
     "parameters": lambda: {"head": lr.Poisson(priors={"weight": dist.Normal(0.0, 1.0)})},
     "markov": lambda: {
         "transition": lr.VanillaRNN(4),
@@ -62,7 +64,7 @@ EVENTS = {
 
 
 def fit_here(**settings: Any) -> lr.FitResult:
-    data: Any = make_data(16, seed=0)
+    data: Any = make_data(14, seed=0)
     if settings.pop("stored", False):
         data = lr.StoredSequences.from_arrays(
             {"y": _ragged(data, data.observations["y"])}, {"drive": _ragged(data, data.covariates["drive"])}, dt=0.01
