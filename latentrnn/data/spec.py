@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from latentrnn.support.arguments import is_integer, is_number
 
 
 class SequenceKey(NamedTuple):
@@ -138,9 +141,13 @@ class DataSpec:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"data spec: expected what DataSpec.to_json writes, found {error!r}") from error
         for head in heads:
-            _check_sizes(f"heads[{head.name!r}]", head.channels, head.channel_names)
+            _check_head(head)
         for covariate in covariates:
-            _check_sizes(f"covariates[{covariate.name!r}]", covariate.features, covariate.feature_names)
+            _check_channels("covariates", covariate.name, covariate.features, covariate.feature_names, covariate)
+        for kind, names in (("heads", [head.name for head in heads]), ("covariates", [c.name for c in covariates])):
+            _check_field(f"data spec: {kind}", names, len(set(names)) == len(names), "every name once")
+        _check_field("data spec: dt", dt, dt is None or (_is_finite(dt) and dt > 0), "seconds, or None")
+        _check_field("data spec: irregular", irregular, isinstance(irregular, bool), "true or false")
         return cls({head.name: head for head in heads}, {item.name: item for item in covariates}, dt, irregular)
 
     def check_compatible(self, other: DataSpec) -> None:
@@ -173,9 +180,40 @@ def _from_json(content: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
 
 
-def _check_sizes(where: str, size: Any, names: Any) -> None:
-    if not isinstance(size, int) or not isinstance(names, tuple) or len(names) != size:
-        raise ValueError(f"data spec, {where}: expected one name per channel or feature, found {size!r} and {names!r}")
+def _check_head(head: HeadSpec) -> None:
+    _check_channels("heads", head.name, head.channels, head.channel_names, head)
+    where = f"data spec, heads[{head.name!r}]"
+    for field in ("per_step", "missing"):
+        value = getattr(head, field)
+        _check_field(f"{where}: {field}", value, isinstance(value, bool), "true or false")
+    _check_field(f"{where}: clock", head.clock, is_integer(head.clock) and head.clock >= 1, "a positive integer")
+    named = head.session is None or isinstance(head.session, str)
+    _check_field(f"{where}: session", head.session, named, "a name, or None")
+
+
+def _check_channels(kind: str, name: Any, size: Any, names: Any, item: HeadSpec | CovariateSpec) -> None:
+    _check_field(f"data spec: {kind}", name, isinstance(name, str) and name != "", "a name for each")
+    where = f"data spec, {kind}[{name!r}]"
+    right = is_integer(size) and isinstance(names, tuple) and len(names) == size
+    right = right and all(isinstance(label, str) for label in names)
+    _check_field(where, (size, names), right, "one name per channel or feature")
+    location, scale = item.location, item.scale
+    if location is None and scale is None:
+        return
+    for field, values in (("location", location), ("scale", scale)):
+        right = isinstance(values, tuple) and len(values) == size and all(map(_is_finite, values))
+        _check_field(f"{where}: {field}", values, right, "one number per channel or feature")
+    _check_field(f"{where}: scale", scale, all(value > 0 for value in scale or ()), "positive numbers")
+
+
+def _check_field(where: str, found: Any, right: bool, expected: str) -> None:
+    if not right:
+        shown = repr(found)
+        raise ValueError(f"{where}: expected {expected}; found {shown if len(shown) <= 200 else shown[:197] + '...'}")
+
+
+def _is_finite(value: Any) -> bool:
+    return is_number(value) and abs(value) <= sys.float_info.max
 
 
 def _same_names(where: str, expected: list[str], found: list[str]) -> None:

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from latentrnn.export.strict_json import dumps, loads
+from latentrnn.export.bounded import Bounded
+from latentrnn.export.strict_json import checksum, dumps, loads
 from latentrnn.export.unfinished import unfinished_files
-from latentrnn.export.weights import read_weights, write_atomically, write_weights
+from latentrnn.export.weights import open_weights, read_weights, write_atomically, write_weights
 from latentrnn.models.component import Component, saved_name, with_modules
+from latentrnn.models.scalar_distributions import refuse_unknown_distributions
+from latentrnn.support.arguments import is_number
 
 if TYPE_CHECKING:
     from latentrnn.data import DataSpec
@@ -27,7 +30,7 @@ T = TypeVar("T")
 
 MANIFEST = "latentrnn.json"
 FORMAT = "latentrnn checkpoint"
-FORMAT_VERSION = 2  # 1 named classes without their modules
+FORMAT_VERSION = 2  # 1 named classes without their modules, and had no checksum
 
 # What the manifest must hold, and of what type: the table that `load` checks before it believes anything.
 _SCHEMA: dict[str, type] = {
@@ -69,14 +72,17 @@ def save(result: FitResult, path: str | os.PathLike[str]) -> None:
         path: the directory; it is made, with its parents, if it does not exist.
 
     Raises:
-        ValueError: `path` is a file, or a parameter is NaN or infinite.
+        ValueError: `path` is a file, a parameter is NaN or infinite, or a prior is a distribution that `load` does not
+            know.
         TypeError: a setting, or an argument of a component of your own, has no JSON form; the message says which.
     """
     directory = Path(path).expanduser()
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory}: expected a directory to save to; found a file")
     manifest = _describe(result)
-    dumps(manifest, "result")  # what JSON refuses is refused before anything is written
+    # what JSON refuses, or `load` would, is refused before anything is written
+    dumps(manifest, "result")
+    refuse_unknown_distributions({"model": manifest["model"], "guide": manifest["guide"]})
     directory.mkdir(parents=True, exist_ok=True)
     before = _weights_files(directory)
     written: set[str] = set()
@@ -85,6 +91,7 @@ def save(result: FitResult, path: str | os.PathLike[str]) -> None:
         for part, module in (("model", result.model), ("guide", result.guide)):
             manifest["weights"][part] = write_weights(module, directory, part)
             written.add(manifest["weights"][part]["file"])
+        manifest["checksum"] = checksum(manifest)
         write_atomically(directory / MANIFEST, dumps(manifest, "result").encode())
     finally:
         # what the JSON file names stays, be it the new checkpoint or, after a failure, the old one
@@ -94,6 +101,10 @@ def save(result: FitResult, path: str | os.PathLike[str]) -> None:
 
 def load(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> FitResult:
     """Load a fit that `save` wrote, on CPU, checking everything that can be wrong with the files.
+
+    Files are not trusted: nothing in them names code other than the package's components, classes of your own that are
+    known already, distributions of a list, and functions that were registered (`PhysicalPenalty.register`). The JSON
+    file and the weights are held against their checksums, and nothing larger than the weights is built.
 
     Args:
         path: the directory given to `save`.
@@ -116,17 +127,25 @@ def load(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> FitRe
     directory = Path(path).expanduser()
     manifest = _read_manifest(directory)
     where = directory / MANIFEST
+    weights = {part: open_weights(directory, manifest["weights"][part]) for part in ("model", "guide")}
     saved_spec = _rebuild(where, "spec", lambda: DataSpec.from_json(manifest["spec"]))
     if spec is not None:
         try:
             saved_spec.check_compatible(spec)
         except ValueError as error:
             raise ValueError(f"{directory}: the saved model does not fit this data: {error}") from error
-    with torch.random.fork_rng(devices=[]):  # building draws weights; loading leaves the user's generator alone
-        model = _rebuild(where, "model", lambda: LatentRNN.from_config(manifest["model"], saved_spec), manifest)
-        guide = _rebuild(where, "guide", lambda: Guide.from_config(manifest["guide"], model), manifest)
-    read_weights(model, directory, manifest["weights"]["model"])
-    read_weights(guide, directory, manifest["weights"]["guide"])
+
+    def built(part: str, build: Callable[[], T]) -> T:
+        # building draws weights; loading leaves the user's generator alone, and is the same wherever tensors are made
+        file = weights[part]
+        bound = Bounded(file.numbers, len(file.shapes))
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.enable_grad(), bound:
+            return _rebuild(where, part, build, manifest)
+
+    model = built("model", lambda: LatentRNN.from_config(manifest["model"], saved_spec))
+    guide = built("guide", lambda: Guide.from_config(manifest["guide"], model))
+    for part, module in (("model", model), ("guide", guide)):
+        _rebuild(where, part, partial(read_weights, module, weights[part]), manifest)
     return FitResult(
         model=model,
         guide=guide,
@@ -134,9 +153,7 @@ def load(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> FitRe
         stop_reason=manifest["stop_reason"],
         best_step=manifest["best_step"],
         seed=manifest["seed"],
-        used=_rebuild(
-            where, "list of used sequences", lambda: frozenset(SequenceKey(*key) for key in manifest["used"])
-        ),
+        used=frozenset(SequenceKey(*key) for key in manifest["used"]),
         settings=manifest["settings"],
         events=manifest["events"],
     )
@@ -197,21 +214,33 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         raise ValueError(f"{directory}: not a latentrnn checkpoint; expected a directory with a {MANIFEST}{hint}")
     try:
         manifest = loads(path.read_bytes().decode())
+        found = checksum({k: v for k, v in manifest.items() if k != "checksum"}) if isinstance(manifest, dict) else ""
+    except RecursionError:
+        raise ValueError(f"{path}: damaged; nested too deeply") from None
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise ValueError(f"{path}: damaged or truncated; not valid JSON ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ValueError(f'{path}: not a latentrnn checkpoint; expected "format": "{FORMAT}"')
     number = manifest.get("format_version")
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ValueError(f"{path}: format_version: expected a positive integer; found {number!r}")
+        raise ValueError(f"{path}: format_version: expected a positive integer; found {_shown(number)}")
     if number > FORMAT_VERSION:
         writer = manifest.get("versions")
-        writer = writer.get("latentrnn", "unknown") if isinstance(writer, dict) else "unknown"
+        writer = str(writer.get("latentrnn", "unknown"))[:80] if isinstance(writer, dict) else "unknown"
         raise ValueError(
             f"{path}: format_version {number}, written by latentrnn {writer}, is newer than this version reads "
             f"(up to {FORMAT_VERSION}); upgrade latentrnn"
         )
+    if number > 1 or "checksum" in manifest:
+        written = manifest.get("checksum")
+        if written != found:
+            begins = f"{written[:12]}..." if isinstance(written, str) else _shown(written)
+            raise ValueError(
+                f"{path}: damaged, or edited after it was saved; checksum: expected {found[:12]}... for what is there, "
+                f"found {begins}"
+            )
     _check_schema(path, manifest, _SCHEMA)
+    _check_values(path, manifest)
     for part in ("model", "guide"):
         _check_schema(path, manifest["weights"][part], _WEIGHTS_SCHEMA, f"weights.{part}.")
         if not _WEIGHTS_FILE.fullmatch(manifest["weights"][part]["file"]):
@@ -220,9 +249,8 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
                 f"found {manifest['weights'][part]['file']!r}"
             )
     if number == 1:
-        homes = {str(name): str(home) for name, home in manifest["own_classes"].items()}
         for part in ("model", "guide"):
-            manifest[part] = _rebuild(path, part, partial(with_modules, manifest[part], homes))
+            manifest[part] = _rebuild(path, part, partial(with_modules, manifest[part], manifest["own_classes"]))
     return manifest
 
 
@@ -233,19 +261,49 @@ def _check_schema(path: Path, values: dict[str, Any], schema: dict[str, type], p
             if key not in found:
                 raise ValueError(f"{path}: {prefix}{name} is missing; the file was not written by latentrnn, or edited")
             found = found[key]
-        if not isinstance(found, kind):
+        if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
             raise ValueError(f"{path}: {prefix}{name}: expected {kind.__name__}; found {type(found).__name__}")
+
+
+def _check_values(path: Path, manifest: dict[str, Any]) -> None:
+    """Check what the entries hold: nothing later would notice."""
+    for part in ("versions", "own_classes"):
+        for name, value in manifest[part].items():
+            _check_kind(path, f"{part}[{name!r}]", value, isinstance(value, str), "a string")
+    for name, values in manifest["history"].items():
+        numbers = isinstance(values, list) and all(is_number(value) for value in values)
+        _check_kind(path, f"history[{name!r}]", values, numbers, "a list of numbers")
+    for index, event in enumerate(manifest["events"]):
+        _check_kind(path, f"events[{index}]", event, isinstance(event, str), "a string")
+    for index, key in enumerate(manifest["used"]):
+        kinds = isinstance(key, list) and list(map(type, key)) == [str, int, int]
+        expected = "the key of a sequence, its start and its stop"
+        _check_kind(path, f"used[{index}]", key, kinds and 0 <= key[1] <= key[2], expected)
+    _check_kind(path, "best_step", manifest["best_step"], manifest["best_step"] >= 0, "a step")
+
+
+def _check_kind(path: Path, name: str, found: Any, right: bool, expected: str) -> None:
+    if not right:
+        raise ValueError(f"{path}: {name}: expected {expected}; found {_shown(found)}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _rebuild(path: Path, part: str, build: Callable[[], T], manifest: dict[str, Any] | None = None) -> T:
     """Return `build()`; if the saved description makes no sense here, name the file, the part and what to import."""
     try:
         return build()
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith(str(path.parent)):
+            raise  # it names the file already
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        reason = reason if len(reason) < 2000 else f"{reason[:2000]}..."
         for name, home in (manifest or {}).get("own_classes", {}).items():
-            name = str(name).rpartition(":")[2]
-            if not hasattr(sys.modules.get(str(home)), name.partition(".")[0]):
+            local = name.rpartition(":")[2]
+            if not hasattr(sys.modules.get(home), local.partition(".")[0]):
                 remedy = "define it" if home == "__main__" else f"import {home}, which defines it,"
-                reason += f". The fit was saved with a class of your own, {name}: {remedy} before loading"
+                reason += f". The fit was saved with a class of your own, {local}: {remedy} before loading"
         raise ValueError(f"{path}: cannot rebuild the {part} it describes: {reason}") from error

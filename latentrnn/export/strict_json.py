@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from typing import Any
@@ -36,9 +37,30 @@ def loads(text: str) -> Any:
     """Return what `dumps` wrote.
 
     Raises:
-        ValueError: not JSON, or JSON with the bare `NaN` and `Infinity` that the standard does not have.
+        ValueError: not JSON, or JSON with the bare `NaN` and `Infinity` that the standard does not have, with numbers
+            beyond 64 bits, a key twice, or nested so deeply that no parser would follow.
     """
-    return json.loads(text, parse_constant=_refuse_constant, object_hook=_decode)
+    try:
+        return json.loads(
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_within_64_bits,
+            object_pairs_hook=_decode,
+        )
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def checksum(value: Any) -> str:
+    """Return the SHA-256 of the JSON form of `value`, whatever the order of its keys, its spaces and line breaks.
+
+    Example:
+        >>> checksum({"a": 1, "b": [2.0]}) == checksum({"b": [2.0], "a": 1})
+        True
+    """
+    text = json.dumps(_encode(value, "value"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _encode(value: Any, where: str) -> Any:
@@ -63,10 +85,28 @@ def _encode(value: Any, where: str) -> Any:
     )
 
 
-def _decode(mapping: dict[str, Any]) -> Any:
-    if mapping.keys() == {_TAG}:
-        return float(mapping[_TAG])
-    return mapping
+def _decode(pairs: list[tuple[str, Any]]) -> Any:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    if _TAG not in mapping:
+        return mapping
+    if mapping.keys() != {_TAG} or mapping[_TAG] not in ("nan", "inf", "-inf"):
+        raise ValueError(f"{_TAG} must be alone and nan, inf or -inf")
+    return float(mapping[_TAG])
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:80]} is beyond all floats")
+    return number
+
+
+def _within_64_bits(text: str) -> int:
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**64:
+        raise ValueError(f"{text[:80]} is an integer of more than 64 bits")
+    return int(text)
 
 
 def _refuse_constant(name: str) -> float:

@@ -58,9 +58,11 @@ def read_unfinished(path: Path) -> Unfinished:
     """Read what `write_unfinished` wrote.
 
     Raises:
-        ValueError: the file is truncated, changed or of a newer version; the message names the file, and the one to go
-            on from without it.
+        ValueError: the file is truncated, changed, of a newer version, or no state of a fit; the message names the
+            file, and, where it was damaged, the one to go on from without it.
     """
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a file, the checkpoint of a fit; remove what has its name")
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()[:12]
     if digest != _match(path)[2]:
@@ -73,9 +75,14 @@ def read_unfinished(path: Path) -> Unfinished:
     try:
         tensors = safetensors.torch.load(content)
         values = loads(tensors.pop(_VALUES).numpy().tobytes().decode())
-    except (KeyError, safetensors.SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path}: not the state of a fit ({error})") from error
-    if values.get("format") != FORMAT or values.get("format_version", 0) > FORMAT_VERSION:
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ValueError(f"{path}: not the state of a fit; expected 'format' to be {FORMAT!r}")
+    number = values.get("format_version")
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ValueError(f"{path}: not the state of a fit; format_version: expected a positive integer")
+    if number > FORMAT_VERSION:
         raise ValueError(f"{path}: written by a newer version of latentrnn than this one; upgrade, or begin again")
     return Unfinished(tensors, values)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from latentrnn.data import SequenceData, StoredSequences
+from latentrnn.inference.checkpoint_checks import check_tensors, check_values
 from latentrnn.inference.snapshots import Snapshot, part
 from latentrnn.inference.windows import WindowedBatches
 from latentrnn.support.arguments import is_number
@@ -81,7 +82,7 @@ class Keeper:
         """Bring a run that was just begun to where the newest checkpoint left it, if there is one.
 
         Raises:
-            ValueError: the file is damaged, or the fit was begun as another one.
+            ValueError: the file is damaged, or no state of this fit, or the fit was begun as another one.
         """
         from latentrnn.export.unfinished import read_unfinished
 
@@ -90,13 +91,19 @@ class Keeper:
         if found is None:
             return
         tensors, values = found
+        values = check_values(str(newest), values)
         self._check(values["identity"])
-        _restore(run, tensors, values)
+        check_tensors(str(newest), run, tensors, values)
+        try:
+            _restore(run, tensors, values)
+        except Exception as error:  # whatever a file that was not written by a fit may still bring about
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{newest}: not the state of this fit ({reason})") from error
         if run.finished:
             return
         event = f"step {run.step}: resumed"
         then, now = values["surroundings"], _surroundings(run)
-        if changed := [f"{name} {now[name]}, not {then[name]}" for name in then if now[name] != then[name]]:
+        if changed := [f"{name} {now[name]}, not {then.get(name)}" for name in now if now[name] != then.get(name)]:
             event += f" under {', '.join(changed)}, so that the last digits can differ"
         run.events.append(event)
 
@@ -173,7 +180,7 @@ def _restore(run: Run, tensors: dict[str, torch.Tensor], values: dict[str, Any])
     device = run.train.device
     for name in _PLAIN:
         setattr(run, name, values[name])
-    run.unjudged = values.get("unjudged")  # which older files do not have
+    run.unjudged = values["unjudged"]
     run.finished = values["finished"]
     # each to memory of its own, for kernels may add up in another order where it is not aligned; Adam counts its steps
     # in the host's memory
@@ -194,6 +201,9 @@ def _restore(run: Run, tensors: dict[str, torch.Tensor], values: dict[str, Any])
         run.batches.go_to(*place, values["window"], part(placed, "window"))
     else:
         run.batches.go_to(*place)
+    passes = run.batches.batches if isinstance(run.batches, WindowedBatches) else run.batches
+    if passes.position > len(passes.order):
+        raise ValueError(f"position {passes.position} in a pass of {len(passes.order)} batches")
     torch.random.set_rng_state(tensors["random/cpu"].clone())
     if device.type == "cuda":
         torch.cuda.set_rng_state(tensors["random/cuda"].clone(), device)

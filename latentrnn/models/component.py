@@ -120,7 +120,8 @@ class Component(nn.Module):
         given = getattr(self, "priors", None) or {}
         if not isinstance(given, Mapping):
             raise TypeError(f"{type(self).__name__}: priors must be priors by parameter name; found {_shown(given)}")
-        return {**self._sampled, **given}
+        # in the order in which they were given, which is that of the sites, and so of a guide's weights in files
+        return {**given, **{name: prior for name, prior in self._sampled.items() if name not in given}}
 
     def prior_sites(self) -> dict[str, Any]:
         """Return the priors of this component and its sub-components, keyed by parameter path."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from functools import reduce
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from latentrnn.models.ancestral import Course
 from latentrnn.models.couplings import Coupling
 
 Penalty = Callable[[Mapping[str, Tensor], SequenceData], Tensor]
+F = TypeVar("F", bound=Callable[..., Any])
+
+_REGISTERED: set[str] = set()  # "module:name" of the functions that a file may name
 
 
 class PhysicalPenalty(Coupling):
@@ -31,8 +34,13 @@ class PhysicalPenalty(Coupling):
             return torch.nn.functional.pad((change - means["current"][..., 1:, :])[..., 0] ** 2, (1, 0))
 
     A function cannot be written into JSON, only its name. So one that is to be saved (or gone on from, with
-    `fit(start_from=...)`) must be defined at the top level of a module, which must be imported before loading, as with
-    classes of your own; a lambda, a local function or a partial can be fitted but not saved.
+    `fit(start_from=...)`) must be defined at the top level of a module; a lambda, a local function or a partial can be
+    fitted but not saved. A file must not decide what is called, so that before loading the module must be imported, as
+    with classes of your own, and the function be registered: by `PhysicalPenalty.register`, best as a decorator, or by
+    having been given to a `PhysicalPenalty`.
+
+        @lr.PhysicalPenalty.register
+        def charge_is_kept(means, data): ...
 
     Args:
         function: the function, or "module:name" of one in a module that is imported.
@@ -55,6 +63,38 @@ class PhysicalPenalty(Coupling):
         if not isinstance(function, str) and not callable(function):
             raise TypeError(f"PhysicalPenalty: function must be a function; found {type(function).__name__}")
         self.function: Penalty = _found(function) if isinstance(function, str) else function
+        if (address := _address(self.function)) is not None:
+            _REGISTERED.add(address)
+
+    @staticmethod
+    def register(function: F) -> F:
+        """Let files of fits name a function, and return it; usable as a decorator.
+
+        Raises:
+            TypeError: no function.
+            ValueError: a function that has no name by which it can be found: a lambda, a local function or a partial.
+        """
+        if not callable(function):
+            raise TypeError(f"PhysicalPenalty.register: expected a function; found {type(function).__name__}")
+        module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+        if module is None or name is None or "<" in name:
+            raise ValueError(
+                f"PhysicalPenalty.register: {function!r} has no name by which it can be found; define it with def at "
+                "the top level of a module"
+            )
+        _REGISTERED.add(f"{module}:{name}")
+        return function
+
+    @classmethod
+    def _from_arguments(cls, arguments: dict[str, Any]) -> Self:
+        address = arguments.get("function")
+        if not isinstance(address, str) or address not in _REGISTERED:
+            module, _, name = str(address)[:200].partition(":")
+            raise ValueError(
+                f"PhysicalPenalty: the file names the function {name!r} of {module!r}, which is not registered; import "
+                f"(or define) it, and call PhysicalPenalty.register({name.rpartition('.')[2]}) before loading"
+            )
+        return super()._from_arguments(arguments)
 
     @property
     def label(self) -> str:

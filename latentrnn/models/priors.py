@@ -161,8 +161,8 @@ def refuse_ignored_priors(owner: str, part: nn.Module, *, head: bool = False) ->
             raise ValueError(
                 f"{owner}: {type(module).__name__} was given a prior on {name!r}, which would be ignored: "
                 f"{what}. Priors can be put on parameters of a head's readout, gain or link (LinearReadout: 'weight', "
-                "'baseline'; FactorReadout: 'loading', 'baseline'; StimulusGain: 'beta'); leave this one out for a point "
-                "estimate"
+                "'baseline'; FactorReadout: 'loading', 'baseline'; StimulusGain: 'beta'); leave this one out to learn "
+                "a point estimate"
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from typing import Any
 
 import pyro.distributions as dist
@@ -49,12 +49,31 @@ def named_distribution(name: Any, arguments: Any) -> dist.Distribution:
     if not isinstance(name, str) or name not in KNOWN:
         raise ValueError(f"distribution: expected one of {sorted(KNOWN)}; found {str(name)[:80]!r}")
     kind: Any = KNOWN[name]
-    if not isinstance(arguments, dict) or not arguments.keys() <= kind.arg_constraints.keys():
-        raise ValueError(f"distribution {name}: expected arguments among {list(kind.arg_constraints)}")
+    # the bounds of a Uniform depend on each other, so that torch has them by instance
+    known = ("low", "high") if kind is dist.Uniform else tuple(kind.arg_constraints)
+    if not isinstance(arguments, dict) or not arguments.keys() <= set(known):
+        raise ValueError(f"distribution {name}: expected arguments among {list(known)}")
     for argument, value in arguments.items():
-        if not is_number(value) or not math.isfinite(value):
+        if not is_number(value) or not abs(value) <= sys.float_info.max:
             raise ValueError(f"distribution {name}: {argument} must be a finite number; found {value!r}")
     try:
-        return kind(**{k: torch.tensor(float(v)) for k, v in arguments.items()}, validate_args=True)
+        return kind(**{k: torch.tensor(float(v), device="cpu") for k, v in arguments.items()}, validate_args=True)
     except (TypeError, ValueError) as error:
         raise ValueError(f"distribution {name}: {str(error).splitlines()[0]}") from error
+
+
+def refuse_unknown_distributions(config: Any) -> None:
+    """Raise where a JSON form holds a distribution that `named_distribution` would refuse.
+
+    Raises:
+        ValueError: naming the distribution.
+    """
+    if isinstance(config, list):
+        for item in config:
+            refuse_unknown_distributions(item)
+    if not isinstance(config, dict):
+        return
+    if config.keys() == {"distribution", "arguments"}:
+        named_distribution(config["distribution"], config["arguments"])
+    for item in config.values():
+        refuse_unknown_distributions(item)

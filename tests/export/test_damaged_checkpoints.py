@@ -19,14 +19,21 @@ from tests.export.fits import make_data, make_result
 
 
 def edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
-    """Change the JSON file."""
+    """Change the JSON file, and its checksum to match, as a well-meaning script would."""
 
     def damage(path: Path) -> None:
         manifest = json.loads((path / MANIFEST).read_text())
         change(manifest)
+        sign(manifest)
         (path / MANIFEST).write_text(json.dumps(manifest))
 
     return damage
+
+
+def sign(manifest: dict[str, Any]) -> None:
+    manifest.pop("checksum", None)
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    manifest["checksum"] = hashlib.sha256(text.encode()).hexdigest()
 
 
 def tensors(change: Callable[[dict[str, Tensor]], Any]) -> Callable[[Path], None]:
@@ -176,7 +183,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "keys of another form": (
         edit(lambda m: m.update(used=[["abc"]])),
-        r"cannot rebuild the list of used sequences it describes",
+        r"latentrnn.json: used\[0\]: expected the key of a sequence, its start and its stop; found \['abc'\]",
     ),
 }
 

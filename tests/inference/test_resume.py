@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -383,3 +384,96 @@ def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
     done = subprocess.run(script, cwd=root, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert "20 kills" in done.stdout, done.stdout
+
+
+# -- forged --------------------------------------------------------------------------------------------------------
+
+
+def forge(folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], Any]) -> None:
+    """Change the newest checkpoint and name it by its new content, as if a fit had written it."""
+    path = unfinished_files(folder)[-1]
+    tensors, values = unfinished.read_unfinished(path)
+    change(tensors, values)
+    path.unlink()
+    unfinished.write_unfinished(unfinished.Unfinished(tensors, values), folder)
+
+
+def first_weight(tensors: dict[str, Any]) -> str:
+    return next(name for name in tensors if name.startswith("now/model/") and tensors[name].dim() == 2)
+
+
+FORGED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
+    "no identity": (lambda t, v: v.pop("identity"), "not the state of a fit: identity is missing"),
+    "an identity without settings": (lambda t, v: v.update(identity={}), "identity cannot be {}"),
+    "a step in words": (lambda t, v: v.update(step="three"), "not the state of a fit: step cannot be 'three'"),
+    "a negative step": (lambda t, v: v.update(step=-3), "step cannot be -3"),
+    "a true step": (lambda t, v: v.update(best_step=True), "best_step cannot be True"),
+    "history as a list": (lambda t, v: v.update(history=[1, 2]), r"history cannot be \[1, 2\]"),
+    "finished in words": (lambda t, v: v.update(finished="no"), "finished cannot be 'no'"),
+    "no good weights": (lambda t, v: v.update(good=[]), r"good cannot be \[\]"),
+    "a watch without a past": (lambda t, v: v["watch"].pop("past"), "watch cannot be {"),
+    "a place beyond the pass": (lambda t, v: v.update(position=99), "position 99 in a pass of"),
+    "surroundings as a list": (lambda t, v: v.update(surroundings=[]), r"surroundings cannot be \[\]"),
+    "a weight is missing": (lambda t, v: t.pop(first_weight(t)), "tensor 'now/model/[^']+' is missing"),
+    "a weight too many": (lambda t, v: t.update({"best/guide/x": torch.ones(1)}), "tensor 'best/guide/x' is not one"),
+    "a weight of another shape": (
+        lambda t, v: t.update({first_weight(t): torch.ones(7, 7)}),
+        r"'now/model/[^']+': expected torch.float32 of shape \(\d+, \d+\); found torch.float32 of shape \(7, 7\)",
+    ),
+    "a weight of another type": (
+        lambda t, v: t.update({first_weight(t): t[first_weight(t)].double()}),
+        "expected torch.float32 of shape .* found torch.float64",
+    ),
+    "moments of no parameter": (lambda t, v: t.update({"now/optimiser/999/exp_avg": torch.ones(1)}), "does not fit"),
+    "moments without a number": (lambda t, v: t.update({"now/optimiser/a/b": torch.ones(1)}), "does not fit"),
+    "no generator": (lambda t, v: t.pop("random/cpu"), "tensor 'random/cpu' is missing"),
+    "a short generator": (lambda t, v: t.update({"random/order": torch.zeros(3, dtype=torch.uint8)}), "random/order"),
+    "a generator of zeros": (lambda t, v: t.update({"random/cpu": 0 * t["random/cpu"]}), "not the state of this fit"),
+    "another format": (lambda t, v: v.update(format="mine"), "not the state of a fit; expected 'format' to be"),
+    "a format in words": (lambda t, v: v.update(format_version="1"), "format_version: expected a positive integer"),
+    "a newer format": (lambda t, v: v.update(format_version=9), "written by a newer version of latentrnn"),
+}
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("begun")
+    with pytest.MonkeyPatch.context() as patch:
+        kill(patch, 5, checkpoint=folder, resume=True, checkpoint_every=0)
+    return folder
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_a_forged_checkpoint_is_a_clear_error(case: str, begun: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "gru"
+    shutil.copytree(begun, folder)
+    change, message = FORGED[case]
+    forge(folder, change)
+    with pytest.raises(ValueError, match=message) as caught:
+        fit(checkpoint=folder, resume=True)
+    assert str(caught.value).startswith(str(folder))
+
+
+def test_an_honest_copy_goes_on(begun: Path, tmp_path: Path) -> None:
+    """The control for what is forged above: the same procedure without a change."""
+    folder = tmp_path / "gru"
+    shutil.copytree(begun, folder)
+    forge(folder, lambda tensors, values: None)
+    assert_same(fit(checkpoint=folder, resume=True), fit())
+
+
+def test_a_folder_that_is_called_like_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "gru" / "fit-000007-0123456789ab.safetensors").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"fit-000007-0123456789ab.safetensors: expected a file"):
+        fit(checkpoint=tmp_path / "gru", resume=True)
+
+
+def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
+    folder = tmp_path / "gru"
+    for content in (b"", b"\x80\x02}q\x00.", b"\x08\x00\x00\x00\x00\x00\x00\x00[[[[[[[["):
+        folder.mkdir()
+        name = hashlib.sha256(content).hexdigest()[:12]
+        (folder / f"fit-000001-{name}.safetensors").write_bytes(content)
+        with pytest.raises(ValueError, match=r"safetensors: not the state of a fit \("):
+            fit(checkpoint=folder, resume=True)
+        shutil.rmtree(folder)
