@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentrnn.data.arrays import read_steps, read_vectors
+from latentrnn.data.arrays import read_steps, read_times, read_vectors
+from latentrnn.data.axes import by_name
 from latentrnn.data.names import check_mapping
 from latentrnn.data.padding import fill
 
@@ -107,7 +108,7 @@ def _resized(values: Tensor, frames: int) -> Tensor:
 
 def _read_covariate(name: str, value: Any, shape: tuple[int, int, int]) -> Tensor:
     where = f"covariates[{name!r}]"
-    arrays = read_steps(where, value, "feature")
+    arrays = read_steps(where, by_name(where, name, value, ("sequence", "time", "channel")).values, "feature")
     found = (len(arrays), len(arrays[0]), arrays[0].shape[1])
     if any(len(array) != shape[1] for array in arrays) or found != shape:
         lengths = sorted({len(array) for array in arrays})
@@ -122,7 +123,7 @@ def _read_covariate(name: str, value: Any, shape: tuple[int, int, int]) -> Tenso
 
 
 def _read_totals(name: str, value: Any, sequences: int) -> Tensor:
-    arrays = read_vectors(f"totals[{name!r}]", value)
+    arrays = read_vectors(f"totals[{name!r}]", by_name(f"totals[{name!r}]", name, value, ("sequence", "time")).values)
     if len(arrays) != sequences or len({len(array) for array in arrays}) > 1:
         raise ValueError(f"totals[{name!r}]: expected ({sequences}, frame), found {[len(array) for array in arrays]}")
     return torch.from_numpy(np.stack(arrays).astype(np.float64))
@@ -133,7 +134,7 @@ def _read_times(data: SequenceData, value: Any, steps: int) -> Tensor:
         raise ValueError(
             f"times: the steps are irregular; expected the future's, (sequence, step) = {len(data), steps}"
         )
-    arrays = read_vectors("times", value)
+    arrays = [read.values for read in read_times("times", by_name("times", "", value, ("sequence", "time")).values)]
     if len(arrays) != len(data) or any(len(array) != steps for array in arrays):
         raise ValueError(f"times: expected shape {(len(data), steps)}, found {[len(array) for array in arrays]}")
     found = torch.from_numpy(np.stack(arrays).astype(np.float64))

@@ -95,23 +95,27 @@ class SequenceData:
     ) -> SequenceData:
         """Read arrays, tensors or ragged lists of real numbers, checking everything once.
 
+        Axes that have names (xarray, tables with columns) are matched by them, and names of channels, features and
+        sequences are kept. Times may have any unit of time; other numbers with a unit are refused.
+
         Args:
             observations: per head an array (sequence, time, channel) or a list of (time_i, channel); for a head
-                named in `per_sequence` an array (sequence, channel). NaN marks a missing entry.
-            covariates: per covariate an array (sequence, time, feature) or a list of (time_i, feature), complete.
+                named in `per_sequence` an array (sequence, channel). Missing is what is NaN, masked or pandas' NA.
+            covariates: per covariate an array (sequence, time, feature) or a list of (time_i, feature), complete; for
+                one named in `per_sequence` (sequence, feature), which stays as it is all along.
             dt: seconds per base step; None for unit steps.
             times: instead of `dt`, seconds of every step, (sequence, time) or a list of (time_i,), increasing.
             masks: per head booleans in the shape of its observations, True where observed.
             totals: per head (sequence, time) or a list of (time_i,), the sum over all channels of every step, the
                 missing ones included; NaN where a channel is missing and the total unknown.
             clocks: per slow head the base steps per frame; it then has floor(steps / clock) frames.
-            per_sequence: heads with one value per sequence.
+            per_sequence: heads with one value per sequence, and covariates with one row per sequence.
             channel_names: per head one name per channel.
             feature_names: per covariate one name per feature.
             sequence_names: one name per sequence.
             standardise: heads and covariates whose mean and standard deviation over observed entries go to the
                 spec, for the model to apply; or a dict of name to (location, scale), e.g. of training data.
-            dtype: torch.float32 or torch.float64.
+            dtype: torch.float32, with a warning where it changes values by more than rounding, or torch.float64.
 
         Returns:
             The data, all values in the units in which they came.
@@ -161,7 +165,8 @@ class SequenceData:
     ) -> SequenceData:
         """Count spikes in bins of `dt`.
 
-        Bin t counts the spikes in [start + t dt, start + (t + 1) dt).
+        Bin t counts the spikes in [start + t dt, start + (t + 1) dt); a spike that misses an edge by less than its time
+        is rounded counts as at the edge. All times may have any unit of time.
 
         Args:
             spike_times: seconds, as a list over sequences of lists over channels of 1-D arrays; or by channel name,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from latentrnn.data.arrays import Array
+from latentrnn.data.plain_numbers import to_numpy
 
 Pair = tuple[tuple[float, ...] | None, tuple[float, ...] | None]
 
@@ -51,7 +52,7 @@ def _given(name: str, pair: Any, channels: int) -> Pair:
         raise TypeError(f"{where}: expected (location, scale), found {pair!r}")
     read = []
     for label, value in zip(("location", "scale"), pair, strict=True):
-        array = np.asarray(value, dtype=np.float64)
+        array = to_numpy(f"{where}, {label}", value).astype(np.float64)
         if array.shape not in ((), (channels,)):
             raise ValueError(f"{where}: expected a {label} or one for each of {channels} channels, found {value!r}")
         if not np.isfinite(array).all() or (label == "scale" and not (array > 0).all()):

@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 
 import latentrnn as lr
+from latentrnn.data.extending import extend
 from tests.data.examples import ragged
 
 VALUES = np.arange(24.0).reshape(2, 4, 3)  # (sequence, time, channel)
@@ -129,3 +130,14 @@ def test_what_cannot_be_matched_is_refused(name: str, door: Any) -> None:
     given, options, message = MISTAKES[name]
     with pytest.raises(ValueError, match=message):
         door({"y": given}, **options)
+
+
+def test_the_future_is_matched_by_name_too() -> None:
+    data = lr.SequenceData.from_arrays(
+        {"y": VALUES}, {"x": labelled("trial", "time", "unit")}, times=[[0, 1, 2, 3]] * 2
+    )
+    future = labelled("unit", "time", "trial")[:, :2]
+    longer = extend(data, 2, covariates={"x": future}, times=[pd.to_timedelta([4000, 5000], unit="ms")] * 2)
+    assert longer.covariates["x"][:, 4:].tolist() == VALUES[:, :2].tolist()
+    assert longer.times is not None
+    assert longer.times[0].tolist() == [0, 1, 2, 3, 4, 5]

@@ -219,3 +219,8 @@ def test_the_packages_themselves(package: str) -> None:
     assert data.observations["spikes"][0, :, 0].tolist() == [1, 1, 1, 1, 0, 1, 0, 0, 0, 0]
     with pytest.raises(TypeError, match="expected plain numbers"):
         lr.SequenceData.from_arrays({"y": COUNTS * milliseconds})
+
+
+def test_a_scale_with_a_unit_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"standardise\['y'\], scale: expected plain numbers, found Quantity in mV"):
+        lr.SequenceData.from_arrays({"y": COUNTS}, standardise={"y": (0.0, quantity([1.0], "mV"))})
