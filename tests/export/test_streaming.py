@@ -85,3 +85,32 @@ def test_draws_of_chains_are_written_chain_by_chain(tmp_path: Path) -> None:
 def test_counts_below_one_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="num_samples: expected at least 1"):
         posterior("poisson").to_netcdf(tmp_path / "x.nc", num_samples=0)
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = posterior("poisson")
+    monkeypatch.setattr(type(fitted), "parameters", None)  # drawing would fail otherwise
+    with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere to write to; make it first"):
+        fitted.to_netcdf(tmp_path / "nowhere" / "x.nc", **SETTINGS)
+    with pytest.raises(IsADirectoryError, match="expected a file to write; found a folder"):
+        fitted.to_netcdf(tmp_path, **SETTINGS)
+
+
+def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = posterior("poisson").to_netcdf("~/x.nc", prior_predictive=False, latents=False, **SETTINGS)
+    assert path == tmp_path / "x.nc"
+    assert path.is_file()
+
+
+def test_checkpoints_and_fits_go_to_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = make_data(OBSERVATIONS["poisson"], (4, 3))
+    model, guide = make_model("gru", "deterministic", "poisson", data)
+    result = lr.fit(model, guide, data, steps=2, checkpoint="~/under way", progress=False, device="cpu")
+    assert (tmp_path / "under way").is_dir()
+    result.save("~/fit")
+    assert lr.load("~/fit").seed == result.seed
+    assert (tmp_path / "fit" / "latentrnn.json").is_file()
