@@ -92,7 +92,7 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_drawn(
 ) -> None:
     fitted = posterior("poisson")
     monkeypatch.setattr(type(fitted), "parameters", None)  # drawing would fail otherwise
-    with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere to write to; make it first"):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere to write to; make it first"):
         fitted.to_netcdf(tmp_path / "nowhere" / "x.nc", **SETTINGS)
     with pytest.raises(IsADirectoryError, match="expected a file to write; found a folder"):
         fitted.to_netcdf(tmp_path, **SETTINGS)
