@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -95,6 +95,8 @@ class LatentRNN(nn.Module):
         own = self.transition.own_inputs
         if inputs is None:
             inputs = [] if own else [name for name in spec.covariates if name not in claimed]
+        if not isinstance(inputs, str | Feature | Iterable):
+            raise TypeError(f"LatentRNN: inputs must be covariate names or features; found {inputs!r}")
         self.inputs = [inputs] if isinstance(inputs, str | Feature) else list(inputs)
         self.features = CovariateReader("inputs", [*own, *self.inputs], spec)
         self.transition.own_sizes = self.features.sizes[: len(own)]

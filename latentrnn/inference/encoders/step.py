@@ -49,6 +49,8 @@ class StepEncoder(ReadingEncoder):
         read_in: int | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(hidden_sizes, str) or not isinstance(hidden_sizes, Sequence):
+            raise TypeError(f"StepEncoder: hidden_sizes must be a list of sizes; found {hidden_sizes!r}")
         self.hidden_sizes = [check_size("StepEncoder", "hidden_sizes", size) for size in hidden_sizes]
         self._set(observes, mask_input, read_in, gap_input)
 

@@ -35,7 +35,7 @@ class Trials(Observation):
         super().__init__(**shared)
         owner = type(self).__name__
         self.total_count: int | list[int]
-        if isinstance(total_count, Sequence):
+        if isinstance(total_count, Sequence) and not isinstance(total_count, str) and len(total_count):
             self.total_count = [check_size(owner, "total_count", count) for count in total_count]
         else:
             self.total_count = check_size(owner, "total_count", total_count)

@@ -14,6 +14,7 @@ from latentrnn.models.observations.drifting_normal import DriftingNormal
 from latentrnn.models.observations.links import IdentityLink, Link, PositiveLink, RealLink, as_link, check_link
 from latentrnn.models.observations.observation import HeadInputs, Observation
 from latentrnn.models.readouts import LinearReadout
+from latentrnn.support.arguments import check_number
 
 KERNELS = ("ar1", "ar2", "double_exponential")
 
@@ -79,8 +80,8 @@ class Calcium(Observation):
         if kernel not in KERNELS:
             raise ValueError(f"Calcium: kernel must be one of {list(KERNELS)}; found {kernel!r}")
         for name, value in (("decay", decay), ("rise", rise), ("drift", drift)):
-            if value is not None and not value > 0:
-                raise ValueError(f"Calcium: {name} must be positive; found {value!r}")
+            if value is not None:
+                check_number("Calcium", name, value, above=0)
         if (rise is not None) != (kernel != "ar1"):
             raise ValueError(
                 f"Calcium: rise goes with 'ar2' and 'double_exponential'; found {kernel!r} with rise {rise}"
