@@ -60,9 +60,9 @@ class SharedTotal(Observation):
         refuse_outside(name, type(self).__name__, "non-negative integers", bad, values)
 
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
-        log, seen = channel_means(values, mask).clamp_min(1e-4).log(), mask.flatten(0, -2).any(0)
-        centre = torch.where(seen, log, 0.0).sum() / seen.sum().clamp_min(1)
-        return torch.where(seen, log - centre, 0.0)  # nothing is known of a category that was never observed
+        seen = mask.flatten(0, -2).any(0)
+        log = channel_means(values, mask).clamp_min(1e-4).log()
+        return log - torch.where(seen, log, 0.0).sum() / seen.sum().clamp_min(1)
 
 
 class Multinomial(SharedTotal):

@@ -267,7 +267,7 @@ class Observation(Component):
             if self.in_units and self.head.location is None and (self._linear or not self.prior_sites()):
                 self.location.copy_(centre)
                 self.scale.copy_(spread)
-            start = self.starting_baseline(values, mask)
+            start = like_the_others(self.starting_baseline(values, mask), mask)
             self.readout.baseline.copy_(torch.where(start.isfinite(), start, 0.0))  # no link starts out of reach
 
     def take_units(self, data: SequenceData) -> None:
@@ -412,6 +412,17 @@ class Observation(Component):
     def forward(self, states: Tensor, inputs: HeadInputs, history: Tensor | None = None) -> dist.Distribution:
         """Return the distribution of this head given its states and the features of its own past."""
         return self.distribution(self.predictor(states, inputs, history), inputs)
+
+
+def like_the_others(start: Tensor, mask: Tensor) -> Tensor:
+    """Return starting values, (channel * outputs,), those of channels never observed the mean of the observed ones'.
+
+    Where nothing at all was observed they are zero.
+    """
+    seen = mask.flatten(0, -2).any(0).unsqueeze(-1)
+    by_channel = start.reshape(len(seen), -1)
+    others = torch.where(seen, by_channel, 0.0).sum(0) / seen.sum().clamp_min(1)
+    return torch.where(seen, by_channel, others).flatten()
 
 
 def refuse_outside(name: str, family: str, expected: str, bad: Tensor, values: Tensor) -> None:
