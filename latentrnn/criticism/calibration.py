@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from latentrnn.criticism.spikes import EventFamily, check_events, event_family
+from latentrnn.criticism.spikes import EventFamily, check_events, poisson_log_prob
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+SAME = 1e-6  # relative difference of means, or of log-probabilities, that are taken as one
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class TimeRescaling:
         num_intervals: (channel,).
         num_merged: spikes beyond the first of their bin, which the test cannot see, (channel,).
         seed: seed of the randomisation within bins.
+        monte_carlo_error: by how much one Monte Carlo error of the rates moves z, averaged over a channel's intervals,
+            (channel,); to be held against `bound_95`. None where the rates are exact.
     """
 
     head: str
@@ -42,6 +46,7 @@ class TimeRescaling:
     num_intervals: Tensor
     num_merged: Tensor
     seed: int
+    monte_carlo_error: Tensor | None = None
 
     @property
     def within_95(self) -> Tensor:
@@ -72,33 +77,49 @@ class TimeRescaling:
             )
         if merged := int(self.num_merged.sum()):
             lines.append(f"{merged} spikes shared a bin with an earlier one and were not seen: use smaller bins")
+        if self.monte_carlo_error is not None:
+            largest = float(self.monte_carlo_error.nan_to_num(0.0).max())
+            lines.append(f"Monte Carlo error of the rates: it moves z by {largest:.2g} on average at most")
+            if bool((self.monte_carlo_error > self.bound_95 / 2).any()):
+                lines.append("which may decide the test: use one_step_ahead with more particles")
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return (
+            f"TimeRescaling({self.head!r}, {int(self.num_intervals.sum())} intervals of {len(self.rescaled)} channels)"
+        )
 
 
 def time_rescaling(one_step_ahead: Any, *, family: EventFamily | None = None, seed: int = 0) -> TimeRescaling:
-    """Test one-step-ahead spike rates by rescaling time, with the correction for discrete time.
+    """Test one-step-ahead rates of events by rescaling time, with the correction for discrete time.
 
-    With p_k the probability of a spike in bin k given the past and q_k = -log(1 - p_k), the interval
-    between a spike and the next one in bin k + L becomes
+    With p_k the probability of any event in bin k given the past and q_k = -log(1 - p_k), the interval
+    between an event and the next one in bin k + L becomes
 
         xi = q_{k+1} + ... + q_{k+L-1} + delta,   delta = -log(1 - r (1 - exp(-q_{k+L}))),   r ~ Uniform(0, 1)
         z = 1 - exp(-xi)  ~  Uniform(0, 1)   if the p_k are right, whatever the bin width.
 
-    For a Poisson head with expected count m, q = m; for a Bernoulli head with probability m, q = -log(1 - m);
-    in empty bins q is the negative log-probability itself, which is exact for a particle filter too.
-    A bin with several spikes is one event (`num_merged` counts the others): a bin holds the event "at
-    least one spike", and nothing within it is tested. Bins that are not scored are skipped, and sequences
-    are joined end to end, which keeps the intervals exponential and avoids the bias of dropping, in each short
-    sequence, the interval that its end cuts; only the stretch after a channel's last spike is left out.
+    q is -log p(y = 0 | past), whatever the family: not the expected count, which it falls short of where rates are
+    random or counts over-dispersed. `Posterior.one_step_ahead` has it (`log_prob_zero`), from particles with its Monte
+    Carlo error. A bin with several events is one (`num_merged` counts the others): a bin holds "at least one event",
+    and nothing within it is tested. Bins that are not scored are skipped, and sequences are joined end to end, which
+    keeps the intervals exponential and avoids the bias of dropping, in each short sequence, the interval that its end
+    cuts; only the stretch after a channel's last event is left out.
+
+    A result without `log_prob_zero` says it itself in empty bins. In the others it follows where every bin's density is
+    that of a Poisson or Bernoulli variable with this mean, or else from empty bins of the same channel with the same
+    mean, if these agree on it; otherwise the result is refused.
 
     Args:
-        one_step_ahead: a `OneStepAhead` of a Poisson or Bernoulli head: `log_prob`, `mean` (expected
-            count per bin), `observed` and `scored`, all `(sequence, time, channel)`.
-        family: "poisson" or "bernoulli"; default: read off the empty bins.
+        one_step_ahead: a `OneStepAhead` of a head that counts events: `log_prob`, `mean` (expected count per bin),
+            `observed` and `scored`, all `(sequence, time, channel)`.
+        family: "poisson" or "bernoulli": bins with events take q from the mean by this family; default: see above.
         seed: of the randomisation within bins (a generator of its own).
 
     Raises:
-        ValueError: for a head that does not hold counts, or with a density joint over channels.
+        TypeError: something else.
+        ValueError: for a head that does not count events, a density joint over channels, or a result that does not
+            tell how probable it was that nothing happens.
 
     References:
         R. Haslinger, G. Pipa, E. Brown (2010), Discrete time rescaling theorem: determining goodness of fit
@@ -107,25 +128,97 @@ def time_rescaling(one_step_ahead: Any, *, family: EventFamily | None = None, se
         application to neural spike train data analysis, Neural Computation.
     """
     check_events(one_step_ahead)
-    if family is None:
-        family = event_family(one_step_ahead)
-    elif family not in ("poisson", "bernoulli"):
-        raise ValueError(f"family: expected 'poisson' or 'bernoulli', got {family!r}")
     scored, observed = one_step_ahead.scored, one_step_ahead.observed
     event = observed > 0
-    average = one_step_ahead.mean.to(torch.float64)
-    if family == "bernoulli" and bool((average[scored] > 1).any()):
-        raise ValueError(f"family: 'bernoulli' needs probabilities, found {float(average[scored].max()):.3g}")
-    at_event = average if family == "poisson" else -torch.log1p(-average.clamp(max=1.0))
-    hazard = torch.where(event, at_event, -one_step_ahead.log_prob.to(torch.float64))
-    hazard = hazard.clamp(0.0, 50.0)  # exp(-50) is nothing; infinity would be subtracted from itself
+    log_zero = torch.where(event, _log_zero(one_step_ahead, family), one_step_ahead.log_prob.to(torch.float64))
+    hazard = (-log_zero).clamp(0.0, 50.0)  # exp(-50) is nothing; infinity would be subtracted from itself
+    noise = _noise(one_step_ahead, event)
     generator = torch.Generator().manual_seed(seed)
     rescaled = tuple(
         rescaled_intervals(hazard[..., c][scored[..., c]], event[..., c][scored[..., c]], generator)
         for c in range(observed.shape[-1])
     )
     merged = (observed - 1).clamp(min=0).masked_fill(~scored, 0).sum((0, 1)).to(torch.long)
-    return _summary(one_step_ahead.head, rescaled, merged, seed)
+    moved = None if noise is None else torch.tensor(
+        [_moved(hazard[..., c][scored[..., c]], event[..., c][scored[..., c]], noise[..., c][scored[..., c]])
+         for c in range(observed.shape[-1])], dtype=torch.float64
+    )  # fmt: skip
+    return _summary(one_step_ahead.head, rescaled, merged, seed, moved)
+
+
+def _log_zero(item: Any, family: EventFamily | None) -> Tensor:
+    """Return log p(y = 0 | past), nats, where events were observed; elsewhere it is of no account."""
+    average = item.mean.to(torch.float64)
+    event = item.scored & (item.observed > 0)
+    if family not in (None, "poisson", "bernoulli"):
+        raise ValueError(f"family: expected 'poisson' or 'bernoulli', got {family!r}")
+    if family == "bernoulli" and bool((average[item.scored] > 1).any()):
+        raise ValueError(f"family: 'bernoulli' needs probabilities, found {float(average[item.scored].max()):.3g}")
+    given = getattr(item, "log_prob_zero", None)
+    if family is None and given is not None:
+        return given.to(torch.float64)
+    if family is None:
+        family = _family_of(item, average)
+    if family is not None:
+        return -average if family == "poisson" else torch.log1p(-average.clamp(max=1.0))
+    found = torch.zeros_like(average)
+    for channel in range(average.shape[-1]):
+        mean, said = average[..., channel], item.log_prob[..., channel].to(torch.float64)
+        empty = (item.scored & (item.observed == 0))[..., channel]
+        wanted = mean[event[..., channel]]
+        if not wanted.numel():
+            continue
+        known, order = mean[empty].sort()
+        values = said[empty][order]
+        low = torch.searchsorted(known, wanted * (1 - SAME)) if len(known) else torch.zeros_like(wanted).long()
+        high = torch.searchsorted(known, wanted * (1 + SAME), right=True)
+        found_here = torch.full_like(wanted, torch.nan)
+        for index, (first, last) in enumerate(zip(low.tolist(), high.tolist(), strict=True)):
+            same = values[first:last]
+            if len(same) and float(same.max() - same.min()) <= SAME * (1 + float(same.abs().max())):
+                found_here[index] = same[0]
+        if bool(found_here.isnan().any()):
+            raise ValueError(
+                f"one_step_ahead of {item.head!r}: expected log_prob_zero, the log-probability of no event, which "
+                "neither the mean nor empty bins tell here; use Posterior.one_step_ahead, or give it"
+            )
+        here = found[..., channel]
+        here[event[..., channel]] = found_here
+    return found
+
+
+def _family_of(item: Any, average: Tensor) -> EventFamily | None:
+    """Return the family with one number per bin whose density every scored bin has, if any."""
+    counts, said = item.observed.to(torch.float64), item.log_prob.to(torch.float64)
+    poisson = poisson_log_prob(average.clamp(min=0), counts)
+    bernoulli = torch.xlogy(counts, average) + torch.special.xlog1py(1 - counts, -average.clamp(max=1.0))
+    families: tuple[tuple[EventFamily, Tensor], ...] = (("poisson", poisson), ("bernoulli", bernoulli))
+    for name, expected in families:
+        if name == "bernoulli" and bool((counts[item.scored] > 1).any()):
+            continue
+        close = torch.isclose(said, expected, rtol=1e-4, atol=1e-5)  # float32 log-probabilities
+        if bool(close[item.scored].all()):
+            return name
+    return None
+
+
+def _noise(item: Any, event: Tensor) -> Tensor | None:
+    """Return the Monte Carlo error of q in every bin, nats; None where there is none."""
+    error, at_event = item.standard_error, getattr(item, "standard_error_zero", None)
+    if error is None:
+        return None
+    return torch.where(event, error if at_event is None else at_event, error).to(torch.float64)
+
+
+def _moved(hazard: Tensor, event: Tensor, noise: Tensor) -> float:
+    """Return by how much one Monte Carlo error moves z, averaged over intervals; errors within one add up."""
+    position = event.nonzero()[:, 0]
+    if not position.numel():
+        return float("nan")
+    through, errors = hazard.cumsum(0)[position], noise.cumsum(0)[position]
+    before = torch.zeros(1, dtype=torch.float64)
+    surprise, error = through.diff(prepend=before), errors.diff(prepend=before)
+    return float(((-surprise).exp() * error).mean())
 
 
 def rescaled_intervals(hazard: Tensor, event: Tensor, generator: torch.Generator) -> Tensor:
@@ -149,7 +242,7 @@ def rescaled_intervals(hazard: Tensor, event: Tensor, generator: torch.Generator
     return -torch.expm1(-(since + delta))
 
 
-def _summary(head: str, rescaled: tuple[Tensor, ...], merged: Tensor, seed: int) -> TimeRescaling:
+def _summary(head: str, rescaled: tuple[Tensor, ...], merged: Tensor, seed: int, moved: Tensor | None) -> TimeRescaling:
     from scipy.stats import kstwo
 
     rows = []
@@ -175,6 +268,7 @@ def _summary(head: str, rescaled: tuple[Tensor, ...], merged: Tensor, seed: int)
         num_intervals=torch.tensor([z.numel() for z in rescaled]),
         num_merged=merged,
         seed=seed,
+        monte_carlo_error=moved,
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.criticism.statistics import Statistic
+from latentrnn.inference.sample_scores import quantiles
 
 # what a replicate that left the numbers is counted as: large, and its squares and their sums still finite
 EXPLODED = 1e30
@@ -100,11 +101,7 @@ def rows(item: Discrepancy, improbable: bool, level: float) -> list[Row]:
         defined = samples[~samples.isnan()]
         if observed.isnan() and not defined.numel():
             continue  # undefined everywhere: a channel without a scored entry
-        quantiles = (
-            torch.quantile(defined, torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
-            if defined.numel()
-            else [math.nan, math.nan]
-        )
+        ends = quantiles(defined, [0.05, 0.95]).tolist() if defined.numel() else [math.nan, math.nan]
         p_value = float(item.p_value.flatten()[index])
         table.append(
             {
@@ -113,8 +110,8 @@ def rows(item: Discrepancy, improbable: bool, level: float) -> list[Row]:
                 "entry": label,
                 "observed": float(observed),
                 "replicate_mean": float(defined.mean()) if defined.numel() else math.nan,
-                "lower": quantiles[0],
-                "upper": quantiles[1],
+                "lower": ends[0],
+                "upper": ends[1],
                 "undefined": 1 - defined.numel() / samples.numel(),
                 "p_value": p_value,
                 "flagged": improbable and p_value < level,

@@ -24,7 +24,14 @@ def event_family(one_step_ahead: Any) -> EventFamily:
 
 
 def check_events(one_step_ahead: Any) -> None:
-    """Raise unless the head holds counts with one log-probability per channel."""
+    """Raise unless the head counts events, with one log-probability per channel."""
+    if not hasattr(one_step_ahead, "log_prob") or not hasattr(one_step_ahead, "scored"):
+        raise TypeError(f"one_step_ahead: expected a OneStepAhead; found {type(one_step_ahead).__name__}")
+    family = getattr(one_step_ahead, "family", None)
+    if family is not None and getattr(one_step_ahead, "log_prob_zero", None) is None:
+        raise ValueError(
+            f"one_step_ahead of {one_step_ahead.head!r}: {family} does not count events, channel by channel"
+        )
     shape, head = tuple(one_step_ahead.observed.shape), one_step_ahead.head
     if tuple(one_step_ahead.log_prob.shape) != shape:
         raise ValueError(

@@ -216,9 +216,15 @@ class EnsemblePosterior:
         means = torch.stack([part.mean for part in own])
         mean = (weights.to(means) * means).sum(0)
         used = None if self.result is None else self.result.used
+        zeros = [part.log_prob_zero for part in own if part.log_prob_zero is not None]
+        zero = torch.logsumexp(weights.log() + torch.stack(zeros).double(), 0).to(value) if zeros else None
+        misses = [part.standard_error_zero for part in own if part.standard_error_zero is not None]
+        missed = (weights.to(means) * torch.stack(misses)).square().sum(0).sqrt() if misses else None
         return dataclasses.replace(
-            own[0], log_prob=value.to(own[0].log_prob), mean=mean, standard_error=error, used=used
-        )
+            own[0], log_prob=value.to(own[0].log_prob), mean=mean, standard_error=error, used=used,
+            log_prob_zero=None if zero is None else torch.where(own[0].scored, zero, 0.0).to(own[0].log_prob),
+            standard_error_zero=missed,
+        )  # fmt: skip
 
     # -- out -------------------------------------------------------------------------------------------------------
 

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from pyro.distributions import Distribution
 from torch import Tensor
 
 from latentrnn.data import SequenceKey
 from latentrnn.inference.smc import ParticleFilter, in_steps
 from latentrnn.models.ancestral import Course
+from latentrnn.models.observations import Observation
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class OneStepAhead:
         keys: identity of the sequences.
         names: names of the sequences.
         used: identity of the sequences that were fitted or decided when to stop; None where unknown.
+        log_prob_zero: log p(y_t = 0 | y_{<t}, covariates_{<=t}), nats, in the shape of `log_prob`, of heads that count
+            events (`Poisson`, `Bernoulli`, `NegativeBinomial`, `ZeroInflatedPoisson`, `Binomial`, `BetaBinomial`);
+            zero where nothing is scored, None for other heads.
+        standard_error_zero: its Monte Carlo error, nats; None where it is exact.
+        family: class name of the head; None where unknown.
     """
 
     head: str
@@ -42,6 +49,9 @@ class OneStepAhead:
     keys: tuple[SequenceKey, ...]
     names: tuple[str, ...]
     used: frozenset[SequenceKey] | None = None
+    log_prob_zero: Tensor | None = None
+    standard_error_zero: Tensor | None = None
+    family: str | None = None
 
     @property
     def exact(self) -> bool:
@@ -52,6 +62,16 @@ class OneStepAhead:
     def total(self) -> float:
         """Sum over everything scored, nats."""
         return float(self.log_prob.sum())
+
+    def __repr__(self) -> str:
+        shape = " x ".join(f"{size} {name}" for size, name in zip(
+            self.log_prob.shape, ("sequences", "steps", "channels"), strict=False
+        ))  # fmt: skip
+        error = "exact" if self.standard_error is None else (
+            f"Monte Carlo error at most {float(self.standard_error.max()):.2g} nats per entry"
+        )  # fmt: skip
+        family = "" if self.family is None else f" ({self.family})"
+        return f"OneStepAhead({self.head!r}{family}: {self.total:.2f} nats, {shape}, {error})"
 
 
 def averaged(
@@ -65,7 +85,8 @@ def averaged(
         num_particles, num_filters: see `bootstrap_filter`.
 
     Returns:
-        Log-probabilities (nats) and means, (sequence, time, channel), and Monte Carlo errors of the former: the spread
+        Log-probabilities (nats; of a head that counts events, twice as many channels: of what was observed, and of
+        zeros) and means, (sequence, time, channel), and Monte Carlo errors of the former: the spread
         over draws where there are several, else that of the filters; None where it is exact.
     """
     log_prob, means = [], []
@@ -90,6 +111,7 @@ def exact(course: Course, name: str) -> tuple[Tensor, Tensor]:
     entries, means = [], []
     for log_weight, distribution in course.latent.ahead(course, name):
         entry, mean = head.entry_log_prob(distribution, course.data.observations[name]), head.mean(distribution)
+        entry = _with_zeros(head, distribution, entry, course.data.observations[name])
         entries.append(log_weight.unsqueeze(-1) + entry)
         # what follows time in the mean: a prior on one head gives the weights of all a sample axis
         after = mean.dim() - len(distribution.batch_shape) - 1
@@ -128,10 +150,20 @@ def bootstrap_filter(course: Course, name: str, num_particles: int, num_filters:
         if name not in moment.seen:
             continue
         weights, seen = moment.log_weights, moment.seen[name]
-        log_prob.append(torch.logsumexp(weights.unsqueeze(-1) + seen.entries, 1))
+        frame = len(log_prob)
+        observed = course.data.observations[name][:, frame : frame + 1]
+        entries = _with_zeros(head, seen.distribution, seen.entries.unsqueeze(-2), observed).squeeze(-2)
+        log_prob.append(torch.logsumexp(weights.unsqueeze(-1) + entries, 1))
         mean = head.mean(seen.distribution).squeeze(3)  # (filter, particle, sequence, channel, ...)
         means.append((weights.exp().reshape(*weights.shape, *[1] * (mean.dim() - 3)) * mean).sum(1).mean(0))
     estimates = torch.stack(log_prob, -2)  # (filter, sequence, time, channel)
     value = torch.logsumexp(estimates, 0) - math.log(num_filters)
     error = (estimates - value).exp().std(0) / num_filters**0.5
     return value, torch.stack(means, 1), error
+
+
+def _with_zeros(head: Observation, distribution: Distribution, entries: Tensor, observed: Tensor) -> Tensor:
+    """Append to log-probabilities of what was observed those of no event, as further channels."""
+    if not head.counts_events:
+        return entries
+    return torch.cat([entries, head.entry_log_prob(distribution, torch.zeros_like(observed))], -1)

@@ -49,7 +49,7 @@ class Forecast:
         return self._of(head).mean(0)
 
     def quantiles(self, head: str, probabilities: float | Sequence[float] = (0.05, 0.5, 0.95)) -> Tensor:
-        """Return quantiles over samples, (quantile, sequence, frame, channel)."""
+        """Return quantiles over samples, (quantile, sequence, frame, channel) (type 6: order statistic p (S + 1))."""
         return quantiles(self._of(head), probabilities)
 
     def crps(self, head: str, observed: Any, mask: Any = None) -> Tensor:

@@ -536,13 +536,17 @@ class Posterior:
         with self._draws.drawing():
             courses = (self._draws.course(self._draws.parameter_trace(1)) for _ in range(draws))
             value, mean, spread = filtering.averaged(courses, head, num_particles, num_filters)
+        counts = self._head(head).counts_events
+        value, zero = value.cpu().chunk(2, -1) if counts else (value.cpu(), None)
+        error, zero_error = (None, None) if spread is None else (spread.cpu(), None)
+        if counts and error is not None:
+            error, zero_error = error.chunk(2, -1)
         scored = self.data.scored(head)
         scored = scored.any(-1, keepdim=True) if value.shape[-1] != scored.shape[-1] else scored
-        value = torch.where(scored, value.cpu(), 0.0)
         return OneStepAhead(
-            head, value, mean.cpu(), self.data.observations[head], scored,
-            None if spread is None else spread.cpu(),
+            head, torch.where(scored, value, 0.0), mean.cpu(), self.data.observations[head], scored, error,
             self.data.spec.dt, self.data.keys, self.data.names, None if self.result is None else self.result.used,
+            None if zero is None else torch.where(scored, zero, 0.0), zero_error, type(self._head(head)).__name__,
         )  # fmt: skip
 
     @isolated

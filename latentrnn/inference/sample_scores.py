@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from latentrnn.support.arguments import check_number
 
 
 def crps(samples: Any, observed: Any, mask: Any = None, *, fair: bool = True) -> Tensor:
@@ -52,7 +55,12 @@ def crps(samples: Any, observed: Any, mask: Any = None, *, fair: bool = True) ->
 def coverage(samples: Any, observed: Any, mask: Any = None, *, level: float = 0.9) -> Tensor:
     """Whether every entry lies in the central interval of its samples; `.nanmean()` should be `level`.
 
-    The ends belong to the interval, so that of counts it covers at least as much.
+    Of S samples the interval from the k-th to the k-th last holds a new value with probability (S + 1 - 2 k) / (S + 1),
+    exactly, whatever the distribution. Where `level` lies between two of these, what is interpolated is membership, not
+    the end of the interval: an entry that lies in the wider one alone counts with the share that makes the average
+    `level` for any number of samples (beyond the outermost samples it has that of the whole line). Ends interpolated
+    between samples would cover too little: 0.81 of nominal 0.9 at 20 samples. The ends belong to the interval, so that
+    of counts it covers at least as much.
 
     Args:
         samples: (sample, sequence, time, channel).
@@ -61,26 +69,51 @@ def coverage(samples: Any, observed: Any, mask: Any = None, *, level: float = 0.
         level: probability of the interval.
 
     Returns:
-        (sequence, time, channel), 1.0 inside, 0.0 outside, NaN where nothing was observed or predicted.
+        (sequence, time, channel), 1.0 inside, 0.0 outside, between the two where an end lies between samples, NaN where
+        nothing was observed or predicted.
 
     Raises:
         ValueError: shapes that differ, or a level outside (0, 1).
+
+    References:
+        Hyndman, Fan. Sample quantiles in statistical packages. 1996.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"coverage: level must lie between 0 and 1; found {level!r}")
+    level = check_number("coverage", "level", level, above=0, below=1)
     drawn, values = aligned_samples(samples, observed, mask)
-    low, high = quantiles(drawn, [(1 - level) / 2, (1 + level) / 2])
-    inside = ((values >= low) & (values <= high)).to(drawn.dtype)
-    return torch.where(values.isnan() | low.isnan(), torch.nan, inside)
+    count = len(drawn)
+    spare = (count + 1) * (1 - level) / 2  # order statistics to be left out at either end
+    wider = min(math.floor(spare), (count - 1) // 2)
+    narrower = wider + 1
+    ordered = drawn.sort(0).values
+
+    def inside(k: int) -> Tensor:
+        if k == 0:
+            return torch.ones_like(values)
+        if 2 * k > count + 1:  # fewer samples than it would leave out
+            return torch.zeros_like(values)
+        return ((values >= ordered[k - 1]) & (values <= ordered[count - k])).to(values.dtype)
+
+    outer, inner = ((count + 1 - 2 * k) / (count + 1) if 2 * k <= count + 1 else 0.0 for k in (wider, narrower))
+    share = min(max((level - inner) / (outer - inner), 0.0), 1.0)
+    found = share * inside(wider) + (1 - share) * inside(narrower)
+    return torch.where(values.isnan() | ordered[0].isnan() | ordered[-1].isnan(), torch.nan, found)
 
 
 def quantiles(samples: Tensor, probabilities: Any) -> Tensor:
-    """Return quantiles of samples, (quantile, ...), linear between order statistics; `samples` is (sample, ...)."""
+    """Return quantiles of samples, (quantile, ...); `samples` is (sample, ...).
+
+    That of probability p is the order statistic p (S + 1), linear between two: a new value lies below the k-th of S
+    samples with probability k / (S + 1), so that an interval between two quantiles covers what it says. Beyond the
+    outermost samples it is the outermost: fewer than 19 samples cannot give an interval of 90%, nor 39 one of 95%.
+
+    References:
+        Hyndman, Fan. Sample quantiles in statistical packages. 1996 (type 6).
+    """
     p = torch.as_tensor(probabilities, dtype=torch.float64).reshape(-1)
     if not bool(((p >= 0) & (p <= 1)).all()):
         raise ValueError(f"quantiles: probabilities must lie in [0, 1]; found {p.tolist()}")
     ordered = samples.sort(0).values  # torch.quantile takes no more than 2^24 entries
-    place = p * (len(samples) - 1)
+    place = (p * (len(samples) + 1) - 1).clamp(0, len(samples) - 1)
     below = place.floor().long()
     share = (place - below).to(samples.dtype).reshape(-1, *[1] * (samples.dim() - 1))
     return torch.lerp(ordered[below], ordered[(below + 1).clamp(max=len(samples) - 1)], share)

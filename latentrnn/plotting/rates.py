@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from latentrnn.inference.sample_scores import quantiles
 from latentrnn.plotting.axes import axes_or_new
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def rates(
     ax = axes_or_new(ax)
     chosen = samples[..., channel].to(torch.float64) / (1.0 if dt is None else dt)
     time = _time(chosen.shape[1], dt, start).tolist()
-    low, high = chosen.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64), 0)
+    low, high = quantiles(chosen, [(1 - level) / 2, (1 + level) / 2])
     ax.fill_between(time, low.tolist(), high.tolist(), color=color, alpha=0.3, linewidth=0)
     ax.plot(time, chosen.mean(0).tolist(), color=color, linewidth=1, label=label)
     ax.set_xlabel("steps" if dt is None else "time (s)")

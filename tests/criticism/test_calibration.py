@@ -154,3 +154,111 @@ def test_errors_say_what_is_wrong(case):
     item, options, message = ERRORS[case]
     with pytest.raises(ValueError, match=message):
         time_rescaling(item, **options)
+
+
+# -- any family of counts: only the probability of no event matters ---------------------------------------------------
+
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
+
+
+def families(rng):
+    """Counts, exact log-probabilities of them and of zero, and means, (sequence, time, channel), by NumPy alone."""
+    shape = (4, 2500, 1)
+    drive = np.exp(np.sin(np.arange(shape[1]) / 15))[None, :, None] * np.ones(shape)
+    stats = scipy.stats
+    rates = 0.5 * drive * np.exp(rng.normal(size=shape) - 0.5)  # random rates, of log standard deviation one
+    nodes = 0.5 * drive[..., None] * np.exp(NODES - 0.5)
+
+    def mixture(y):
+        return np.log((stats.poisson.pmf(y[..., None], nodes) * WEIGHTS / WEIGHTS.sum()).sum(-1))
+
+    def inflated(y):
+        poisson = np.log(0.5) + stats.poisson.logpmf(y, drive)
+        return np.where(y == 0, np.log(0.5 + 0.5 * np.exp(-drive)), poisson)
+
+    size, chance = 1.0, 1 / (1 + 0.4 * drive)
+    p = 0.2 * drive / drive.max()
+    laws = {
+        "random rates": (rng.poisson(rates), mixture, 0.5 * drive),
+        "negative binomial": (
+            rng.negative_binomial(size, chance), lambda y: stats.nbinom.logpmf(y, size, chance), 0.4 * drive
+        ),
+        "zero-inflated": (rng.poisson(drive) * (rng.random(shape) < 0.5), inflated, 0.5 * drive),
+        "binomial": (rng.binomial(3, p), lambda y: stats.binom.logpmf(y, 3, p), 3 * p),
+        "beta-binomial": (
+            rng.binomial(3, rng.beta(4 * p, 4 * (1 - p))),
+            lambda y: stats.betabinom.logpmf(y, 3, 4 * p, 4 * (1 - p)),
+            3 * p,
+        ),
+        "poisson": (rng.poisson(0.5 * drive), lambda y: stats.poisson.logpmf(y, 0.5 * drive), 0.5 * drive),
+    }  # fmt: skip
+    return laws
+
+
+def ahead_of(y, log_prob, mean, **fields):
+    made = one_step_ahead(*(torch.as_tensor(np.asarray(part, dtype=float)) for part in (log_prob(y), mean, y)))
+    made.log_prob_zero = torch.as_tensor(log_prob(np.zeros(y.shape)))
+    made.standard_error_zero = None
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+@pytest.mark.parametrize("family", list(families(np.random.default_rng(0))))
+def test_every_family_of_counts_is_calibrated(family):
+    """1,500 or more intervals; p < 1e-6 by chance in one of a million. Taking the mean for the hazard fails by far."""
+    y, log_prob, mean = families(np.random.default_rng(3))[family]
+    found = time_rescaling(ahead_of(y, log_prob, mean))
+    assert int(found.num_intervals) > 1000
+    assert found.p_value > 1e-6
+    if family not in ("poisson", "binomial", "beta-binomial"):
+        assert time_rescaling(ahead_of(y, log_prob, mean), family="poisson").p_value < 1e-6
+
+
+def test_a_refractory_train_is_rejected_whatever_the_family():
+    rng = np.random.default_rng(0)
+    y, last = np.zeros((1, 8000, 1)), -9
+    for t in range(8000):
+        if t - last > 3 and rng.random() < 0.3:
+            y[0, t], last = 1, t
+    chance = 1 / (1 + y.mean())
+    flat = ahead_of(y, lambda v: scipy.stats.nbinom.logpmf(v, 1.0, chance), np.full(y.shape, y.mean()))
+    assert time_rescaling(flat).p_value < 1e-6
+
+
+def test_a_result_without_the_probability_of_no_event_is_read_where_it_tells_and_else_refused():
+    rng = np.random.default_rng(1)
+    y = rng.negative_binomial(1.0, 1 / 1.4, (2, 400, 1))
+    flat = ahead_of(y, lambda v: scipy.stats.nbinom.logpmf(v, 1.0, 1 / 1.4), np.full(y.shape, 0.4))
+    known = time_rescaling(flat)
+    flat.log_prob_zero = None
+    torch.testing.assert_close(time_rescaling(flat).rescaled[0], known.rescaled[0])
+    mean = rng.uniform(0.2, 0.6, y.shape)
+    moving = ahead_of(y, lambda v: scipy.stats.nbinom.logpmf(v, 1.0, 1 / (1 + mean)), mean, log_prob_zero=None)
+    with pytest.raises(ValueError, match="expected log_prob_zero, the log-probability of no event"):
+        time_rescaling(moving)
+
+
+@pytest.mark.parametrize("observation", ["Categorical", "Gaussian"])
+def test_a_head_that_counts_no_events_is_refused_by_name(observation):
+    values = torch.randint(0, 3, (2, 6, 1)).double()
+    item = one_step_ahead(torch.zeros(2, 6, 1).double(), values, values)
+    item.family, item.log_prob_zero = observation, None
+    with pytest.raises(ValueError, match=f"{observation} does not count events"):
+        time_rescaling(item)
+    with pytest.raises(TypeError, match="expected a OneStepAhead; found int"):
+        time_rescaling(3)
+
+
+def test_monte_carlo_error_is_told():
+    rates = modulated(num_steps=500)
+    item = poisson_one_step_ahead(rates, spikes(rates))
+    item.standard_error = torch.full_like(item.log_prob, 0.5)
+    found = time_rescaling(item)
+    # by hand: an interval's errors add up, weighed by its survival
+    z, event = found.rescaled[0].numpy(), (item.observed[0, :, 0] > 0).numpy()
+    bins = np.diff(np.flatnonzero(event), prepend=-1)
+    hazard = np.diff(np.cumsum(rates[0, :, 0].numpy())[event], prepend=0.0)
+    assert len(z) == len(bins)
+    assert found.monte_carlo_error[0].item() == pytest.approx(np.mean(np.exp(-hazard) * 0.5 * bins))
+    assert "may decide the test" in str(found)

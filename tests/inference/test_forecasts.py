@@ -301,7 +301,7 @@ def test_the_fair_score_does_not_reward_few_samples() -> None:
 
 
 def test_scores_leave_out_what_is_missing() -> None:
-    samples = torch.arange(8.0).reshape(8, 1, 1, 1).expand(8, 1, 3, 1)
+    samples = torch.arange(40.0).reshape(40, 1, 1, 1).expand(40, 1, 3, 1)  # enough for an interval of 90%
     observed = torch.tensor([3.0, torch.nan, 50.0]).reshape(1, 3, 1)
     mask = torch.tensor([True, True, True]).reshape(1, 3, 1)
     assert lr.coverage(samples, observed, mask).flatten().nan_to_num(-1.0).tolist() == [1.0, -1.0, 0.0]

@@ -292,3 +292,36 @@ def test_densities_averaged_over_parameters_say_so() -> None:
     assert (closer.standard_error < found.standard_error / 3).all()
     difference = np.abs(closer.log_prob[0, :, 0].numpy() - expected)
     assert (difference < 6 * closer.standard_error[0, :, 0].numpy()).all()
+
+
+def test_heads_that_count_events_tell_how_probable_none_is() -> None:
+    """With randomness as on a fine grid, without as by hand; a head that counts nothing has no such number."""
+    y = np.array([0.0, 3.0, 1.0, 0.0, 5.0, 2.0])
+    data = lr.SequenceData.from_arrays({"n": y[None, :, None]}, dtype=torch.float64)
+    model = lr.LatentRNN(
+        data.spec, transition=lr.Linear(1), latent=lr.Innovations(1), observations={"n": lr.Poisson()}
+    ).double()
+    with torch.no_grad():  # the state is u_t alone, standard normal at every step
+        model.transition.recurrent_weight.zero_()
+        model.transition.input_weight.fill_(1.0)
+        model.transition.bias.zero_()
+        model.latent.log_scale.zero_()
+        model.observations["n"].readout.weight.fill_(0.8)
+        model.observations["n"].readout.baseline.fill_(-0.3)
+    found = posterior_of(model, data).one_step_ahead("n", num_particles=500, num_filters=20)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    none = np.log(weights @ np.exp(-np.exp(0.8 * nodes - 0.3)) / weights.sum())
+    difference = (found.log_prob_zero[0, :, 0] - none).abs()
+    assert (difference < BUDGET * found.standard_error_zero[0, :, 0]).all()
+    assert (difference < 0.05).all()
+    torch.testing.assert_close(found.log_prob_zero[0, [0, 3]], found.log_prob[0, [0, 3]])
+    assert found.family == "Poisson"
+    assert "Poisson" in repr(found) and len(repr(found)) < 200  # noqa: PT018
+    exact_model, exact_data = deterministic(None)
+    exact = lr.Posterior(exact_model, lr.Guide(exact_model), exact_data, device="cpu").one_step_ahead("y")
+    expected = torch.where(exact.scored, -exact.mean, 0.0)
+    torch.testing.assert_close(exact.log_prob_zero, expected)
+    assert exact.standard_error_zero is None
+    problem = random_problem(0, [4])
+    gaussian = as_data(problem)
+    assert posterior_of(as_model(problem, gaussian), gaussian).one_step_ahead("y", 10, 2).log_prob_zero is None

@@ -23,6 +23,7 @@ class Bernoulli(Observation):
     """
 
     discrete = True
+    counts_events = True
 
     def __init__(self, link: str | Link = "sigmoid", **shared: Any) -> None:
         super().__init__(**shared)

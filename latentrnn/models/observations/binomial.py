@@ -29,6 +29,7 @@ class Trials(Observation):
     """
 
     discrete = True
+    counts_events = True
     totals: Tensor
 
     def __init__(self, total_count: int | Sequence[int], link: str | Link = "sigmoid", **shared: Any) -> None:

@@ -37,6 +37,7 @@ class NegativeBinomial(Observation):
     """
 
     discrete = True
+    counts_events = True
 
     def __init__(self, link: str | Link = "exp", **shared: Any) -> None:
         super().__init__(**shared)

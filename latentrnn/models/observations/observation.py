@@ -88,6 +88,7 @@ class Observation(Component):
     outputs_per_channel = 1
     joint = False  # True where the channels of one step share one density
     discrete = False
+    counts_events = False  # True where an entry is a number of events, zero being none
     instantaneous = True  # False where a step's density depends on the states of earlier steps
     reads: str | None = None  # name of another head, whose mean takes the place of the states
     in_units = False  # whether the family maps `location` and `scale` of its channels to what it is observed in

@@ -30,6 +30,7 @@ class Poisson(Observation):
     """
 
     discrete = True
+    counts_events = True
 
     def __init__(self, link: str | Link = "exp", **shared: Any) -> None:
         super().__init__(**shared)

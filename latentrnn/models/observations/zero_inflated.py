@@ -92,6 +92,7 @@ class ZeroInflatedPoisson(ZeroInflated):
     """
 
     discrete = True
+    counts_events = True
 
     def family(self, eta: Tensor) -> dist.Distribution:
         return ZeroInflatedCounts(*self.split(eta))
