@@ -145,7 +145,8 @@ def bootstrap_filter(course: Course, name: str, num_particles: int, num_filters:
         if head.head.per_step:
             masks[n] = head.observed(course.data)
     head = course.observations[name]
-    log_prob, means = [], []
+    log_prob: list[Tensor] = []
+    means: list[Tensor] = []
     for moment in ParticleFilter(course, num_particles, num_filters, masks=masks).moments():
         if name not in moment.seen:
             continue

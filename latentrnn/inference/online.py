@@ -19,7 +19,7 @@ from latentrnn.inference.posterior import Posterior
 from latentrnn.inference.random import random_state
 from latentrnn.inference.result import FitResult
 from latentrnn.inference.smc import choose, resampled, sample_size
-from latentrnn.inference.stream import Stream
+from latentrnn.inference.stream import Read, Stream
 from latentrnn.models.features import Feature
 from latentrnn.models.latents.latent import Carry, gaps, join
 from latentrnn.models.observations import HeadInputs, Observation
@@ -67,6 +67,8 @@ class OnlineFilter:
         check: bool = True,
         session: str | None = None,
     ) -> None:
+        if not isinstance(source, FitResult | Posterior):
+            raise TypeError(f"OnlineFilter: source must be a FitResult or a Posterior; found {type(source).__name__}")
         if proposal not in ("prior", "guide"):
             raise ValueError(f"OnlineFilter: proposal must be 'prior' or 'guide'; found {proposal!r}")
         if num_particles is None and proposal == "prior":
@@ -106,6 +108,7 @@ class OnlineFilter:
         self.chain: Tensor | None = None
         with random_state(seed):
             self.random = torch.get_rng_state()
+        self._rehearse()
 
     # -- what is asked at the door -----------------------------------------------------------------------------------
 
@@ -119,6 +122,19 @@ class OnlineFilter:
                 buffer = head.get_buffer(path)
                 mean = values[parameter_site(name, path)].mean(0).reshape(buffer.shape)
                 buffer.copy_(head.to_units(path, mean))
+
+    def _rehearse(self) -> None:
+        """Go through a step with nothing observed and back, so that what cannot be done is refused here."""
+        known = {name: torch.zeros_like(buffer[0]) for name, buffer in self.stream.covariates.items()}
+        before, windows = self._remembered(), dict(self.stream._windows)
+        try:
+            with torch.inference_mode():
+                self._update(Read(dict.fromkeys(self.heads), known, 0.0 if self.model.spec.irregular else None))
+        except (ValueError, NotImplementedError) as error:
+            raise ValueError(f"OnlineFilter: {str(error).removeprefix('OnlineFilter: ')}") from error
+        finally:
+            self._restore(before)
+            self.stream._windows = windows
 
     def _check_guide(self) -> None:
         family = self.guide.local
@@ -171,19 +187,52 @@ class OnlineFilter:
             covariates: covariate to (feature,) values; with one covariate its values alone will do.
             time: seconds, where steps are irregular.
 
+        A step that is refused leaves the filter as it was, so that it can be given again, mended.
+
         Raises:
             TypeError: values that are no numbers, or a dict was needed.
             ValueError: an unknown name, a wrong size, or a value outside its family's support.
         """
         with torch.inference_mode():
-            return self._update(observation, covariates, time)
+            step = self.stream.read(observation, covariates, time)
+            if self.check:
+                self._check_support(step)
+            before = self._remembered()
+            try:
+                return self._update(step)
+            except BaseException:
+                self._restore(before)
+                raise
 
-    def _update(self, observation: Any, covariates: Any, time: float | None) -> FilteredState:
-        step, data = self.stream.steps, self.stream.put(observation, covariates, time)
+    def _check_support(self, step: Read) -> None:
+        """Raise unless what was observed is in its family's support; the error says which step of the stream it was."""
+        for name, head in self.heads.items():
+            pair = step.seen.get(name)
+            if pair is None:
+                continue
+            values, mask, _ = pair
+            try:
+                head.check(name, values[None, None], mask[None, None])
+            except ValueError as error:
+                # a head is shown this step alone, and counts from there
+                raise ValueError(str(error).replace("sequence 0, step 0", f"step {self.stream.steps}")) from None
+
+    def _remembered(self) -> dict[str, Any]:
+        """Return what a step changes; only the stream's own buffers are written over, and copied here."""
+        changed = ("carry", "before", "log_weights", "encoded", "chain", "random")
+        kept: dict[str, Any] = {name: getattr(self, name) for name in changed}
+        return kept | {
+            "stream": self.stream.state_dict(), "pasts": dict(self.pasts), "histories": dict(self.histories)
+        }  # fmt: skip
+
+    def _restore(self, kept: dict[str, Any]) -> None:
+        self.stream.load_state_dict(kept.pop("stream"))
+        for name, value in kept.items():
+            setattr(self, name, value)
+
+    def _update(self, given: Read) -> FilteredState:
+        step, data = self.stream.steps, self.stream.put(given)
         observed = [name for name in self.heads if bool(data.masks[name][0, -1].any())]
-        if self.check:
-            for name in observed:
-                self.heads[name].check(name, data.observations[name][:, -1:], data.masks[name][:, -1:])
         gap = None if data.times is None else gaps(data)
         since = None if gap is None else gap[:, -1]
         past = {n: self.heads[n].feedback.at(window) for n, window in self.histories.items()}

@@ -538,9 +538,10 @@ class Posterior:
             value, mean, spread = filtering.averaged(courses, head, num_particles, num_filters)
         counts = self._head(head).counts_events
         value, zero = value.cpu().chunk(2, -1) if counts else (value.cpu(), None)
-        error, zero_error = (None, None) if spread is None else (spread.cpu(), None)
+        error: Tensor | None = None if spread is None else spread.cpu()
+        zero_error: Tensor | None = None
         if counts and error is not None:
-            error, zero_error = error.chunk(2, -1)
+            error, zero_error = error.tensor_split(2, -1)
         scored = self.data.scored(head)
         scored = scored.any(-1, keepdim=True) if value.shape[-1] != scored.shape[-1] else scored
         return OneStepAhead(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,22 @@ from latentrnn.data import DataSpec, SequenceData
 from latentrnn.data.facts import Facts
 from latentrnn.data.spec import SequenceKey
 
+Seen = dict[str, tuple[Tensor, Tensor, bool] | None]
 FILLER = 1.0  # what stands where nothing was observed: in the support of every family
+
+
+class Read(NamedTuple):
+    """One step that was looked at.
+
+    Attributes:
+        seen: by head values and mask, (channel,), and whether all is there; None where it shows nothing.
+        known: by covariate its values, (feature,).
+        time: seconds, where steps are irregular.
+    """
+
+    seen: Seen
+    known: dict[str, Tensor]
+    time: float | None
 
 
 class Stream:
@@ -43,8 +58,8 @@ class Stream:
         self._windows: dict[int, SequenceData] = {}
         self.steps = 0
 
-    def put(self, observation: Any, covariates: Any, time: float | None) -> SequenceData:
-        """Take in one step, and return it with those before it.
+    def read(self, observation: Any, covariates: Any, time: float | None) -> Read:
+        """Return one step as it was given, checked; nothing is taken in yet.
 
         Raises:
             TypeError: values that are no numbers.
@@ -61,7 +76,11 @@ class Stream:
                 raise ValueError(f"covariates[{name!r}]: expected numbers, found NaN or infinity at step {self.steps}")
         if self.spec.irregular:
             self._check_time(time)
-        # nothing was wrong: from here on the buffers change
+        return Read(seen, known, time)
+
+    def put(self, step: Read) -> SequenceData:
+        """Take in a step that `read` returned, and return it with those before it."""
+        seen, known, time = step
         place = min(self.steps, self.size - 1)
         data = self._windows.get(place + 1) or self._window(place + 1)
         # what was known of the step before is written over
@@ -88,9 +107,9 @@ class Stream:
         self.steps += 1
         return data
 
-    def _observed(self, given: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor, bool] | None]:
+    def _observed(self, given: Mapping[str, Any]) -> Seen:
         """Return values, mask, and whether all is there, of every head; None where it shows nothing at this step."""
-        found: dict[str, tuple[Tensor, Tensor, bool] | None] = {}
+        found: Seen = {}
         for name, head in self.heads.items():
             found[name] = None
             if given.get(name) is None:

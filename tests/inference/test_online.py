@@ -168,9 +168,8 @@ def test_a_stream_belongs_to_a_session_even_while_it_shows_nothing() -> None:
     shake(model)
     shake(guide)
     compare(model, guide, joined.session("one"), "guide", session="one")
-    online = lr.OnlineFilter(lr.Posterior(model, guide, joined), num_particles=2, proposal="guide")
     with pytest.raises(ValueError, match=r"which one a sequence belongs to; use OnlineFilter\(..., session=name\)"):
-        online.update({"y_one": np.zeros(3)})
+        lr.OnlineFilter(lr.Posterior(model, guide, joined), num_particles=2, proposal="guide")
     with pytest.raises(ValueError, match=r"unknown session 'three'; the model has \['one', 'two'\]"):
         lr.OnlineFilter(lr.Posterior(model, guide, joined), session="three")
 
@@ -416,3 +415,80 @@ def test_memory_does_not_grow(particles: int | None, proposal: str) -> None:
     sizes = {name: value.numel() for name, value in online.state_dict().items()}
     run(10)
     assert {name: value.numel() for name, value in online.state_dict().items()} == sizes
+
+
+# -- what is refused, and when -----------------------------------------------------------------------------------------
+
+
+def test_a_refused_step_leaves_the_filter_as_it_was() -> None:
+    """A glitch in the stream, of every kind, and then the same step mended: as if nothing had been."""
+    rng = np.random.default_rng(0)
+    data = lr.SequenceData.from_arrays(
+        {"y": rng.poisson(1.0, (6, 8, 1)).astype(float), "slow": rng.normal(size=(6, 4, 1))},
+        {"s": rng.normal(size=(6, 8, 1))},
+        clocks={"slow": 2},
+    )
+    model = lr.LatentRNN(
+        data.spec,
+        transition=lr.GRU(3),
+        latent=lr.Innovations(1),
+        observations={"y": lr.Poisson(), "slow": lr.Gaussian()},
+        inputs=[lr.Lags("s", 2)],
+    )
+    posterior = lr.Posterior(model, lr.Guide(model, encoder=lr.RNNEncoder(3, direction="causal")), data, device="cpu")
+    smooth, glitched = (lr.OnlineFilter(posterior, num_particles=20) for _ in range(2))
+    glitches = [
+        ({"y": [-1.0], "slow": [0.3]}, [0.5], ValueError, "Poisson needs non-negative integers; found -1.0 at step 1"),
+        ({"y": [1.0, 2.0]}, [0.5], ValueError, "expected 1 channels"),
+        ({"y": [1.0]}, [np.nan], ValueError, "NaN or infinity at step 1"),
+        ({"y": [1.0]}, None, ValueError, "is not there"),
+    ]
+    first = [each.update({"y": [1.0]}, [0.1]) for each in (smooth, glitched)]
+    assert torch.equal(first[0].weights, first[1].weights)
+    for observation, covariates, error, message in glitches:
+        with pytest.raises(error, match=message):
+            glitched.update(observation, covariates)
+    for step in (1, 2, 3):
+        given = {"y": [1.0]} | ({"slow": [0.3]} if step % 2 else {})
+        one, other = (each.update(given, [0.5 * step]) for each in (smooth, glitched))
+        assert (one.step, other.step) == (step, step)
+        assert torch.equal(one.weights, other.weights)
+        assert torch.equal(one.rates["y"], other.rates["y"])
+
+
+def test_an_error_within_a_step_takes_nothing_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, guide, data = setting("poisson", "innovations")
+    whole = lr.OnlineFilter(lr.Posterior(model, guide, data, device="cpu"), num_particles=10)
+    state = whole.state_dict()
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(whole), "_law", broken)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            whole.update([0.0] * data.observations["y"].shape[-1], _covariates_of(data))
+    after = whole.state_dict()
+    assert state.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in state.items())
+
+
+def _covariates_of(data: lr.SequenceData) -> dict[str, list[float]]:
+    return {name: [0.0] * value.shape[-1] for name, value in data.covariates.items()}
+
+
+@pytest.mark.parametrize("direction", ["bidirectional", "backward"])
+def test_what_cannot_be_followed_is_refused_at_construction(direction: str) -> None:
+    data = lr.SequenceData.from_arrays({"y": np.zeros((3, 5, 1))})
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Innovations(1), observations={"y": lr.Poisson()})
+    guide = lr.Guide(model, encoder=lr.RNNEncoder(2, direction=direction))
+    posterior = lr.Posterior(model, guide, data, device="cpu")
+    lr.OnlineFilter(posterior)  # the prior needs no encoder
+    for particles in (10, None):
+        with pytest.raises(ValueError, match="causal"):
+            lr.OnlineFilter(posterior, num_particles=particles, proposal="guide")
+    markov = lr.Guide(model, encoder=lr.RNNEncoder(2, direction="causal"), family=lr.Markov(2))
+    with pytest.raises(ValueError, match="OnlineFilter: Markov has no moments of a step in closed form"):
+        lr.OnlineFilter(lr.Posterior(model, markov, data, device="cpu"), num_particles=None, proposal="guide")
+    with pytest.raises(TypeError, match="source must be a FitResult or a Posterior; found LatentRNN"):
+        lr.OnlineFilter(model)
