@@ -272,7 +272,7 @@ class Run:
                 kept = older if trouble.kind == "exploding" or self.rollbacks else self.good[-1]
                 self.go_to(kept)
                 self.step = kept.step
-            if self.step == 0:
+            if self.step == 0 and not self.rollbacks:  # after rollbacks some steps were taken, and events tell of them
                 raise ValueError(self._nothing_learnt(trouble, names, tried))
             sound = [report for report in self.pending if report.step < trouble.step]
             if not self.history and sound:  # what was learnt is told, too
