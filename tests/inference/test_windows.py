@@ -279,7 +279,7 @@ def test_a_fit_in_windows_finds_what_a_fit_of_the_whole_finds() -> None:
     )
     settings = {"steps": 120, "progress": False, "device": "cpu", "optimiser": lr.Adam(0.1)}
     found = lr.fit(model, lr.Guide(model), data, window=lr.Window(20), **settings)
-    planted = found.model.observations["y"].covariate_weight[:, 0]
+    planted = found.model.observations["y"].coefficients()["covariate_weight"][:, 0]
     assert torch.allclose(planted, torch.tensor([0.9, -0.9]), atol=0.25)
     assert found.settings["window"] == {"steps": 20, "overlap": 0}
     evidence = [
