@@ -532,7 +532,11 @@ class SequenceData:
         background = device is not None and device.type != "cpu"
 
         def place(tensor: Tensor | None, dtype: torch.dtype | None = None) -> Any:
-            return None if tensor is None else tensor.to(device=device, dtype=dtype, non_blocking=background)
+            if tensor is None:
+                return None
+            # what was made in inference mode takes part in no gradient; a copy of it does
+            fresh = tensor.is_inference() and not torch.is_inference_mode_enabled()
+            return tensor.to(device=device, dtype=dtype, non_blocking=background, copy=fresh)
 
         def move(tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
             return {name: place(tensor, dtype) for name, tensor in tensors.items()}

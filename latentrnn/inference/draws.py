@@ -26,6 +26,7 @@ from latentrnn.models import sites
 from latentrnn.models.ancestral import Course
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_seed
 
 T = TypeVar("T")
 LARGEST_CHUNK = 2**24  # numbers that one chunk of draws may hold per state or head
@@ -75,7 +76,7 @@ class Draws:
         window: Window | None = None,
         max_elements: int | None = None,
     ) -> None:
-        self.device, self.seed = resolve_device(device), seed
+        self.device, self.seed = resolve_device(device), check_seed("Posterior", seed)
         self.window, self.max_elements = window, max_elements
         if max_elements is not None:
             check_size("Posterior", "max_elements", max_elements)
@@ -83,7 +84,9 @@ class Draws:
         # dropout and its like belong to training: here they are their averages
         self.model = copy.deepcopy(model).to(self.device).eval()
         self.guide = copy.deepcopy(guide).to(self.device).eval()
-        self.data = data.to(self.device)
+        # the model's own type, whatever the data came in: they meet in every product
+        dtype = next((p.dtype for p in self.model.parameters()), data.dtype)
+        self.data = data.to(self.device, dtype)
 
     def seeded(self) -> Any:
         """Return a context in which torch's generators start from the seed."""

@@ -130,15 +130,24 @@ def forecast(
             parts[name].append(_ahead(value, course.data, name, horizon))
     samples = {name: _joined(found) for name, found in parts.items()}
 
-    def density(name: str, values: Tensor, mask: Tensor) -> Tensor:
-        found, start = [], 0
-        for course in courses:
-            stop = start + course.data.num_sequences
-            found.append(_log_density(course, name, values[start:stop], mask[start:stop], num_samples, horizon))
-            start = stop
-        return _joined([part.unsqueeze(0) for part in found])[0]
+    return Forecast(samples, data.names, data.spec.dt, _PathDensity(courses, num_samples, horizon))
 
-    return Forecast(samples, data.names, data.spec.dt, density)
+
+@dataclass(frozen=True, eq=False)
+class _PathDensity:
+    """The density of what comes, averaged over sampled paths; a class, so that a forecast can be pickled."""
+
+    courses: Sequence[Course]
+    num_samples: int
+    horizon: int
+
+    def __call__(self, name: str, values: Tensor, mask: Tensor) -> Tensor:
+        found, start = [], 0
+        for course in self.courses:
+            rows = slice(start, start + course.data.num_sequences)
+            found.append(_log_density(course, name, values[rows], mask[rows], self.num_samples, self.horizon))
+            start = rows.stop
+        return _joined([part.unsqueeze(0) for part in found])[0]
 
 
 def futures(draws: Draws, later: SequenceData, num_samples: int) -> Iterator[Course]:

@@ -37,6 +37,7 @@ from latentrnn.inference.windows import Window
 from latentrnn.models import sites
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_seed
 from latentrnn.support.isolation import isolated
 
 
@@ -48,7 +49,7 @@ class Posterior:
 
     Args:
         model, guide: fitted.
-        data: the sequences.
+        data: the sequences, which are computed with in the model's own floating type.
         result: the fit that they came from, if any (it knows which sequences were used).
         device: "auto" takes CUDA where there is one.
         seed: of every random number.
@@ -80,6 +81,9 @@ class Posterior:
         window: Window | None = None,
         max_elements: int | None = None,
     ) -> None:
+        for name, value, kind in (("model", model, LatentRNN), ("data", data, SequenceData)):
+            if not isinstance(value, kind):
+                raise TypeError(f"Posterior: {name} must be a {kind.__name__}; found {type(value).__name__}")
         model.check(data)
         self.data, self.result, self.chains = data, result, chains
         self._draws = Draws(model, guide, data, device, seed, window, max_elements)
@@ -95,8 +99,9 @@ class Posterior:
         """Where the posterior computes; its results are on the CPU."""
         return self._draws.device
 
-    def reseeded(self, seed: int) -> Posterior:
+    def reseeded(self, seed: int | None) -> Posterior:
         """Return the same posterior with another seed."""
+        seed = check_seed("reseeded", seed)
         other = copy.copy(self)
         other._draws = copy.copy(self._draws)
         other._draws.seed = seed
@@ -104,7 +109,12 @@ class Posterior:
 
     @isolated
     def restricted(self, count: int) -> Posterior:
-        """Return the posterior of the first sequences alone."""
+        """Return the posterior of the first sequences alone.
+
+        Raises:
+            ValueError: a count that is not positive.
+        """
+        count = check_size("restricted", "count", count)
         draws = self._draws
         return Posterior(
             draws.model, draws.guide, self.data[:count], result=self.result, device=draws.device, seed=self.seed,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from latentrnn.data import SequenceData, SequenceKey
 from latentrnn.inference.encoders import Encoding
@@ -100,7 +101,8 @@ class PerSequence(Family):
         found = {}
         for site in self.sites:
             own = self.table[site.name][rows]
-            own = own[:, : data.num_steps] if site.along_time else own
+            if site.along_time:  # steps after the longest sequence that has numbers have none: what is shared it is
+                own = F.pad(own[:, : data.num_steps], (0, 0, 0, max(0, data.num_steps - own.shape[1])))
             there = known.reshape(-1, *[1] * (own.dim() - 1))
             found[site.name] = shared[site.name] + torch.where(there, own, 0.0)
         return found
