@@ -92,6 +92,7 @@ from latentrnn.models import Binomial as Binomial
 from latentrnn.models import Calcium as Calcium
 from latentrnn.models import Categorical as Categorical
 from latentrnn.models import CausalAttention as CausalAttention
+from latentrnn.models import ConjugateForce as ConjugateForce
 from latentrnn.models import Convolution as Convolution
 from latentrnn.models import CoupledGateLSTM as CoupledGateLSTM
 from latentrnn.models import Coupling as Coupling

@@ -50,6 +50,7 @@ from latentrnn.models.pooling import MeanState as MeanState
 from latentrnn.models.pooling import Pooling as Pooling
 from latentrnn.models.priors import Population as Population
 from latentrnn.models.readouts import CausalAttention as CausalAttention
+from latentrnn.models.readouts import ConjugateForce as ConjugateForce
 from latentrnn.models.readouts import CrossAttention as CrossAttention
 from latentrnn.models.readouts import FactorReadout as FactorReadout
 from latentrnn.models.readouts import LinearReadout as LinearReadout

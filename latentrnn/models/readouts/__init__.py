@@ -3,6 +3,7 @@
 from latentrnn.models.readouts.attention import CausalAttention as CausalAttention
 from latentrnn.models.readouts.attention import ModulatedAttention as ModulatedAttention
 from latentrnn.models.readouts.attention import WindowedAttention as WindowedAttention
+from latentrnn.models.readouts.conjugate_force import ConjugateForce as ConjugateForce
 from latentrnn.models.readouts.cross_attention import CrossAttention as CrossAttention
 from latentrnn.models.readouts.factor import FactorReadout as FactorReadout
 from latentrnn.models.readouts.linear import LinearReadout as LinearReadout

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models.component import Component
+from latentrnn.models.features.feature import CovariateReader
+from latentrnn.models.transitions.transition import Transition
 
 
 class Surroundings(NamedTuple):
@@ -52,6 +54,16 @@ class Readout(Component):
     @abstractmethod
     def build(self, hidden_size: int, outputs: int, spec: DataSpec) -> None:
         """Create the parameters for states of `hidden_size` and this many raw outputs."""
+
+    def attach(self, transition: Transition, inputs: CovariateReader, names: list[str], others: int) -> None:
+        """Take in where the states come from; called once, when all parts of the model are built.
+
+        Args:
+            transition: the model's.
+            inputs: what drives it, as far as that is features of covariates.
+            names: the covariate of each of them, "" for a feature.
+            others: how many further channels drive it: innovations and fed-back heads.
+        """
 
     def check(self, data: SequenceData) -> None:
         """Raise a ValueError that names the first value of a covariate that the readout cannot take in."""

@@ -27,6 +27,9 @@ class ThermodynamicCell(DrivenTransition):
     of one sign: D cannot be negative, trained or not, not even by rounding. The force is taken before the step
     (explicit Euler): D is the rate at which its step dissipates. Recorded: "force" A.
 
+    This says nothing about a head: a stress that is read out linearly is no derivative of psi, and may create energy
+    over a closed cycle of strain (9 of 20 untrained cells). Read it out by `ConjugateForce`.
+
     Args:
         hidden_size: number of internal variables.
         width: hidden units of each potential.
@@ -119,6 +122,11 @@ class ThermodynamicCell(DrivenTransition):
         along = F.linear(force, self.dissipation_weight)
         ridges = self.log_dissipation_scale.exp() * along * self._slope(along)
         return (self.log_mobility.exp() * force**2).sum(-1) + ridges.sum(-1)
+
+    def conjugate_force(self, state: Tensor, inputs: Tensor) -> Tensor:
+        """Return d psi / d a, (..., input), of states (..., hidden_size) and inputs (..., input), less the time gap."""
+        units = F.linear(state, self.energy_weight) + self.energy_map(inputs)
+        return (self.energy_scale * torch.tanh(units)) @ self.energy_map.weight - state @ self.drive_weight
 
     def drive(self, inputs: Tensor) -> Tensor:
         gap, rest = inputs[..., :1] / self._unit(), inputs[..., 1:]
