@@ -2,6 +2,7 @@
 # make test        the fast tests (doctests and the README's blocks among them); make test-slow: the slow ones
 # make test-versions  a selection of them with the newest and the oldest versions of what the package needs
 # make lint types  ruff and mypy; make format rewrites the files in place
+# make fuzz        random cases, many of them: make fuzz FACTOR=20 SEED=0; `make test` runs a few
 # make bench       speed and quality against rivals
 # make examples    every example in its smoke mode
 
@@ -13,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 # one process, so that what it fits once serves all its tests
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
-.PHONY: install demo test test-slow test-versions lint format types examples bench clean
+.PHONY: install demo test test-slow test-versions fuzz lint format types examples bench clean
 .DEFAULT_GOAL := test
 
 # The stamp is newer than what it was made from, or the environment is brought up to date (never built twice).
@@ -36,6 +37,12 @@ test-slow: $(INSTALLED)
 # with the newest and the oldest versions that pyproject.toml allows, in environments of their own
 test-versions:
 	.ci/versions
+
+# Cases are FACTOR times those of `make test`, others for every SEED; hypothesis shrinks what fails.
+FACTOR ?= 20
+SEED ?= 0
+fuzz: $(INSTALLED)
+	OMP_NUM_THREADS=1 FUZZ=$(FACTOR) $(PY) -m pytest tests/fuzz --hypothesis-seed=$(SEED)
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .

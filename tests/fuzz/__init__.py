@@ -1,0 +1,1 @@
+"""Random cases: seeded generators of data, models, guides, fits and calls, held against one rule (see `rule`)."""

@@ -1,0 +1,43 @@
+"""How many random cases there are, and what is said of them.
+
+Few and always the same where nothing is said; `make fuzz` sets the environment's `FUZZ`, the factor by which there are
+more of them, and gives pytest a `--hypothesis-seed`, which makes them others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from tests.fuzz.rule import TALLY
+
+FACTOR = int(os.environ.get("FUZZ", "1"))
+
+settings.register_profile(
+    "fuzz",
+    derandomize="FUZZ" not in os.environ,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many cases there were."""
+    if TALLY:
+        found = ", ".join(f"{number} {what}" for what, number in sorted(TALLY.items()))
+        terminalreporter.write_line(f"fuzz: {found}")

@@ -1,0 +1,541 @@
+"""One argument of a good call is replaced by something else: the package takes it, or says what was expected."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+
+import latentrnn as lr
+from tests.fuzz.conftest import FACTOR
+from tests.fuzz.rule import TALLY, attempt
+
+JUNK: tuple[Any, ...] = (
+    None, True, False, 0, -1, 1, 2, 3, 0.0, -0.5, 0.5, 1.7, float("nan"), float("inf"), -float("inf"), 10**30,
+    1e300, "", "a", "y", "x", b"x", 1j, [], [0], [1, 2], ["a"], ["y"], [None], (), (1, 2), (0.5, 0.5), {}, {"y": 1},
+    {"y": None}, {1: 2}, {"a": "b"}, set(), range(3), object(), int, len, np.int64(2), np.float32(0.5),
+    np.bool_(True), np.array(3), np.array("a"), np.array([]), np.arange(3), np.full((2, 3), np.nan), np.zeros((2, 5,
+    2)), np.array([None, 1]), np.datetime64("2026-01-01"), torch.tensor(2), torch.tensor(0.5), torch.tensor([]),
+    torch.zeros(2, 5, 2), torch.ones(3, dtype=torch.bool), torch.zeros(2, device="meta"), torch.eye(2).to_sparse(),
+    torch.float16, torch.device("cpu"), dist.Normal(0.0, 1.0), dist.Normal(torch.zeros(2), 1.0), dist.Poisson(1.0),
+    lr.GRU(2), lr.Poisson(), lr.AdamW(), lr.MeanField(), lr.ELBO(), lr.SMC(),
+)  # fmt: skip
+
+COMPONENTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    "GRU": (lr.GRU, {"hidden_size": 2, "layers": 1, "dropout": 0.0, "zoneout": 0.0, "layer_norm": False}),
+    "LSTM": (lr.LSTM, {"hidden_size": 2, "layers": 2, "dropout": 0.1, "zoneout": 0.1, "layer_norm": False}),
+    "VanillaRNN": (lr.VanillaRNN, {"hidden_size": 2, "layers": 1, "nonlinearity": "tanh"}),
+    "Linear": (lr.Linear, {"hidden_size": 2}),
+    "LeakyIntegrator": (lr.LeakyIntegrator, {"hidden_size": 2, "tau": 1.0, "learned": True}),
+    "GatedTransition": (lr.GatedTransition, {"hidden_size": 2, "width": 3}),
+    "SwitchingLinear": (lr.SwitchingLinear, {"hidden_size": 2, "regimes": 2, "weights": "softmax", "switch": "both"}),
+    "ThermodynamicCell": (lr.ThermodynamicCell, {"hidden_size": 2, "width": 3, "time_scale": 1.0}),
+    "NeuralODE": (
+        lr.NeuralODE,
+        {"hidden_size": 2, "width": 3, "time_scale": 1.0, "method": "rk4", "rtol": 1e-5, "atol": 1e-6, "substeps": 2},
+    ),
+    "Streams": (lr.Streams, {"streams": {"a": lr.GRU(2)}, "inputs": {"a": "x"}, "common": "a"}),
+    "Innovations": (lr.Innovations, {"dim": 2, "initial": 2, "prior": "white"}),
+    "InitialState": (lr.InitialState, {"dim": 2, "prior": "standard"}),
+    "MarkovNormal": (lr.MarkovNormal, {"scale": "constant"}),
+    "RecurrentNormal": (lr.RecurrentNormal, {"dim": 2, "initial": 2, "reads": "both"}),
+    "RelaxedDiscrete": (lr.RelaxedDiscrete, {"num_states": 2, "temperature": 0.5, "initial": 2}),
+    "Discrete": (lr.Discrete, {"num_states": 2, "weights": "shared", "driven": False, "observes": ["y"]}),
+    "Poisson": (
+        lr.Poisson,
+        {
+            "link": "exp",
+            "gain": None,
+            "feedback": None,
+            "covariates": ["x"],
+            "readout": None,
+            "priors": {"baseline": dist.Normal(0.0, 1.0)},
+            "pooling": "last",
+        },
+    ),
+    "Gaussian": (lr.Gaussian, {"covariance": "low_rank", "rank": 1, "link": "identity", "readout": lr.LinearReadout()}),
+    "Binomial": (lr.Binomial, {"total_count": 3, "link": "sigmoid"}),
+    "BetaBinomial": (lr.BetaBinomial, {"total_count": [3, 2], "link": "sigmoid"}),
+    "Categorical": (lr.Categorical, {"classes": 3}),
+    "OrderedLogistic": (lr.OrderedLogistic, {"levels": 3}),
+    "Volatility": (lr.Volatility, {"tails": "student"}),
+    "ZeroInflatedPoisson": (lr.ZeroInflatedPoisson, {"zeros": "state", "link": "exp"}),
+    "AutoregressiveBernoulli": (lr.AutoregressiveBernoulli, {"units": 3}),
+    "Calcium": (
+        lr.Calcium,
+        {
+            "decay": 0.5,
+            "rise": 0.1,
+            "kernel": "ar2",
+            "learn_kernel": True,
+            "drift": 0.1,
+            "events": None,
+            "link": "softplus",
+            "response": "identity",
+        },
+    ),
+    "StimulusGain": (
+        lr.StimulusGain,
+        {"stimulus": "x", "lags": 2, "gated": True, "priors": {"beta": dist.Normal(0.0, 1.0)}},
+    ),
+    "History": (lr.History, {"steps": 2, "filters": 1, "into": ("transition",)}),
+    "FactorReadout": (lr.FactorReadout, {"factors": 2, "priors": None}),
+    "MLPReadout": (lr.MLPReadout, {"hidden_size": 3, "layers": 1, "activation": "tanh"}),
+    "CausalAttention": (lr.CausalAttention, {"size": 4, "heads": 2}),
+    "WindowedAttention": (lr.WindowedAttention, {"window": 2, "size": 4, "heads": 2}),
+    "ModulatedAttention": (lr.ModulatedAttention, {"by": "x", "size": 4, "heads": 2}),
+    "SourceAttention": (lr.SourceAttention, {"source": "x", "size": 4, "heads": 2, "hidden_size": 2, "valid": "x"}),
+    "CrossAttention": (lr.CrossAttention, {"asking": "a", "asked": "b", "size": 4, "heads": 2}),
+    "AttentionPooling": (lr.AttentionPooling, {"size": 4}),
+    "Population": (lr.Population, {"name": "p", "location": dist.Normal(0.0, 1.0), "scale": dist.HalfNormal(1.0)}),
+    "Lags": (lr.Lags, {"covariate": "x", "steps": 2, "future": 1}),
+    "OneHot": (lr.OneHot, {"covariate": "x", "symbols": 3}),
+    "Embedding": (lr.Embedding, {"covariate": "x", "symbols": 3, "dim": 2}),
+    "Convolution": (
+        lr.Convolution,
+        {"covariates": "x", "filters": 2, "widths": (3,), "dilations": (1,), "causal": True, "activation": "relu"},
+    ),
+    "BidirectionalRNN": (lr.BidirectionalRNN, {"covariates": "x", "hidden_size": 2, "layers": 1}),
+    "RNNEncoder": (
+        lr.RNNEncoder,
+        {
+            "hidden_size": 3,
+            "direction": "causal",
+            "observes": ["y"],
+            "layers": 1,
+            "mask_input": True,
+            "read_in": 2,
+            "lag": 0,
+            "cell": "gru",
+        },
+    ),
+    "StepEncoder": (lr.StepEncoder, {"hidden_sizes": (3,), "observes": ["y"], "mask_input": True, "read_in": 2}),
+    "Markov": (lr.Markov, {"hidden_size": 3, "mixing": "shared"}),
+    "GaussianChain": (lr.GaussianChain, {"readings": 2, "full": True}),
+    "Flow": (lr.Flow, {"base": lr.MeanField(), "layers": 1, "hidden_size": 3}),
+    "PerSequence": (lr.PerSequence, {"base": lr.MeanField()}),
+    "OutcomeCalibration": (lr.OutcomeCalibration, {"steps": "y", "sequence": "z", "weight": 1.0, "name": "n"}),
+    "AdamW": (
+        lr.AdamW,
+        {"learning_rate": 1e-2, "weight_decay": 0.01, "clip_norm": 1.0, "betas": (0.9, 0.99), "averaging": 0.5},
+    ),
+    "Cosine": (lr.Cosine, {"rise": 2, "final": 0.1}),
+    "Plateau": (lr.Plateau, {"patience": 2, "factor_per_fall": 0.5}),
+    "KLWarmUp": (lr.KLWarmUp, {"fraction": 0.2, "start": 0.1}),
+    "EarlyStopping": (lr.EarlyStopping, {"every": 2, "patience": 2, "num_particles": 2}),
+    "Rollback": (lr.Rollback, {"times": 2, "factor": 0.5, "tolerance": 20.0}),
+    "ELBO": (lr.ELBO, {"sticking_the_landing": False, "free_bits": 0.1}),
+    "IWAE": (lr.IWAE, {"doubly_reparameterised": True}),
+    "Renyi": (lr.Renyi, {"alpha": 0.5}),
+    "FIVO": (lr.FIVO, {"resample_below": 0.5}),
+    "SMC": (lr.SMC, {"num_filters": 2, "proposal": "prior", "resample_below": 0.5}),
+    "AIS": (lr.AIS, {"temperatures": 3, "leapfrog": 2, "pilot": 1}),
+    "Window": (lr.Window, {"steps": 3, "overlap": 1}),
+}
+
+
+@cache
+def world() -> dict[str, Any]:
+    """A small fit and what belongs to it."""
+    rng = np.random.default_rng(0)
+    data = lr.SequenceData.from_arrays(
+        {"y": rng.poisson(1.0, (12, 5, 2)), "z": rng.normal(size=(12, 1))},
+        {"x": rng.normal(size=(12, 5, 1))},
+        per_sequence=["z"],
+        dt=0.1,
+    )
+    head = lr.Poisson(gain=lr.StimulusGain("x"), priors={"baseline": dist.Normal(0.0, 1.0)})
+    model = lr.LatentRNN(
+        data.spec,
+        transition=lr.GRU(3),
+        latent=lr.Innovations(1, initial=1),
+        observations={"y": head, "z": lr.Gaussian()},
+        inputs=["x"],
+    )
+    guide = lr.Guide(model, encoder=lr.RNNEncoder(3, direction="causal"))
+    result = lr.fit(model, guide, data[:4], steps=2, progress=False)
+    many = result.posterior(data[6:])
+    data = data[:6]
+    posterior = result.posterior(data[4:])
+    return {
+        "many": many,
+        "data": data,
+        "model": model,
+        "guide": guide,
+        "result": result,
+        "posterior": posterior,
+        "ahead": posterior.one_step_ahead("y", 3, 2, 2),
+        "forecast": posterior.forecast(2, {"x": np.zeros((2, 2, 1))}, num_samples=4),
+        "rates": posterior.mean("y", 2),
+        "counts": data[4:].observations["y"],
+    }
+
+
+def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
+    """Good calls of the world's methods: function and arguments."""
+    of = world()
+    data, posterior, result = of["data"], of["posterior"], of["result"]
+    counts, x = np.ones((3, 4, 2)), np.arange(12.0).reshape(3, 4, 1)
+    fit = {
+        "model": of["model"],
+        "guide": of["guide"],
+        "train": data[:4],
+        "validation": data[4:],
+        "seed": 0,
+        "steps": 1,
+        "batch_size": 2,
+        "num_particles": 1,
+        "objective": lr.ELBO(),
+        "learning_rate_schedule": lr.Cosine(),
+        "kl": lr.KLWarmUp(),
+        "stopping": lr.EarlyStopping(),
+        "rollback": lr.Rollback(),
+        "coordinated_dropout": 0.1,
+        "head_weights": {"y": 1.0},
+        "window": None,
+        "device": "cpu",
+        "start_from": None,
+        "checkpoint_every": 10.0,
+        "resume": False,
+        "processes": "alone",
+        "matmul_precision": "high",
+        "progress": False,
+        "report_every": 1,
+    }
+    forecast, many = of["forecast"], of["many"]
+    return {
+        "from_arrays": (
+            lr.SequenceData.from_arrays,
+            {
+                "observations": {"y": counts},
+                "covariates": {"x": x},
+                "dt": 0.1,
+                "masks": {"y": counts > 0},
+                "totals": None,
+                "clocks": {},
+                "per_sequence": [],
+                "channel_names": {"y": ["a", "b"]},
+                "feature_names": {"x": ["f"]},
+                "sequence_names": ["1", "2", "3"],
+                "standardise": ["x"],
+                "dtype": torch.float64,
+            },
+        ),
+        "stored": (
+            lr.StoredSequences.from_arrays,
+            {
+                "observations": {"y": counts},
+                "covariates": {"x": x},
+                "dt": 0.1,
+                "masks": {"y": counts > 0},
+                "clocks": {},
+                "per_sequence": [],
+                "channel_names": {"y": ["a", "b"]},
+                "standardise": None,
+            },
+        ),
+        "times": (
+            lr.SequenceData.from_arrays,
+            {"observations": {"y": counts}, "times": np.tile(np.arange(4.0), (3, 1))},
+        ),
+        "from_spike_times": (
+            lr.SequenceData.from_spike_times,
+            {
+                "spike_times": [[[0.1, 0.2], []]],
+                "dt": 0.1,
+                "duration": 0.5,
+                "start": 0.0,
+                "name": "s",
+                "channel_names": ["a", "b"],
+            },
+        ),
+        "split": (
+            data.split,
+            {
+                "train": 0.5,
+                "valid": 0.25,
+                "test": 0.25,
+                "seed": 0,
+                "stratify": list("aabbab"),
+                "along": "sequence",
+                "context": 0,
+            },
+        ),
+        "time_slice": (data.select(heads=["y"]).time_slice, {"start": 1, "stop": 3}),
+        "windows": (data.select(heads=["y"]).windows, {"length": 2, "context": 1}),
+        "batches": (lambda **k: list(data.batches(**k)), {"batch_size": 2, "generator": None}),
+        "batch": (data.batch, {"indices": torch.tensor([0, 1])}),
+        "select": (data.select, {"heads": ["y"], "covariates": ["x"]}),
+        "index": (lambda item: data[item], {"item": 1}),
+        "mask_entries": (data.mask_entries, {"name": "y", "hide": torch.zeros(6, 5, 2, dtype=torch.bool)}),
+        "with_observations": (data.with_observations, {"observations": {"y": data.observations["y"]}}),
+        "overlaps": (data.overlaps, {"other": data}),
+        "without": (data.without, {"other": data[:2]}),
+        "to": (data.to, {"device": "cpu", "dtype": torch.float64}),
+        "scored": (data.scored, {"name": "y"}),
+        "complete": (data.complete, {"name": "y"}),
+        "has": (data.has, {"name": "y"}),
+        "session": (data.session, {"name": "a"}),
+        "join": (lr.SequenceData.join, {"sessions": {"a": data[:2], "b": data[2:]}, "shared": []}),
+        "per_session": (lr.per_session, {"spec": data.spec, "observations": {"y": lr.Poisson()}}),
+        "LatentRNN": (
+            lr.LatentRNN,
+            {
+                "spec": data.spec,
+                "transition": lr.GRU(2),
+                "latent": lr.Innovations(1),
+                "observations": {"y": lr.Poisson()},
+                "inputs": ["x"],
+                "couplings": (),
+                "max_elements": None,
+            },
+        ),
+        "Guide": (
+            lr.Guide,
+            {"model": of["model"], "encoder": lr.RNNEncoder(2), "family": lr.MeanField(), "global_family": "normal"},
+        ),
+        "fit": (lr.fit, fit),
+        "fit_ensemble": (
+            lr.fit_ensemble,
+            {
+                "model": of["model"],
+                "guide": of["guide"],
+                "train": data[:4],
+                "seeds": (0, 1),
+                "together": False,
+                "num_evidence_particles": 2,
+                "steps": 1,
+                "progress": False,
+            },
+        ),
+        "laplace": (
+            lr.laplace,
+            {
+                "model": of["model"],
+                "data": data,
+                "given": result,
+                "num_particles": 2,
+                "steps": 100,
+                "device": "cpu",
+                "seed": 0,
+            },
+        ),
+        "Posterior": (
+            lr.Posterior,
+            {
+                "model": of["model"],
+                "guide": of["guide"],
+                "data": data,
+                "result": None,
+                "device": "cpu",
+                "seed": 0,
+                "chains": None,
+                "window": None,
+                "max_elements": 100,
+            },
+        ),
+        "posterior": (
+            result.posterior,
+            {"data": data, "device": "cpu", "seed": 0, "window": None, "max_elements": None},
+        ),
+        "reseeded": (posterior.reseeded, {"seed": 1}),
+        "restricted": (posterior.restricted, {"count": 1}),
+        "refined": (posterior.refined, {"steps": 1, "learning_rate": 0.1, "num_particles": 1}),
+        "latents": (posterior.latents, {"num_samples": 2}),
+        "parameters": (posterior.parameters, {"num_samples": 2}),
+        "rates": (posterior.rates, {"head": "y", "num_samples": 2}),
+        "mean": (posterior.mean, {"head": "y", "num_samples": 2}),
+        "predictive": (
+            posterior.predictive,
+            {"num_samples": 2, "heads": ["y"], "latents": "posterior", "feedback": "free"},
+        ),
+        "prior_predictive": (posterior.prior_predictive, {"num_samples": 2, "heads": ["y"]}),
+        "gain": (posterior.gain, {"head": "y", "num_samples": 2}),
+        "impute": (posterior.impute, {"head": "y", "num_samples": 2}),
+        "couplings": (posterior.couplings, {"num_samples": 2}),
+        "forecast": (
+            posterior.forecast,
+            {
+                "horizon": 2,
+                "covariates": {"x": np.zeros((2, 2, 1))},
+                "times": None,
+                "totals": None,
+                "num_samples": 2,
+                "heads": ["y"],
+            },
+        ),
+        "counterfactual": (
+            posterior.counterfactual,
+            {
+                "covariates": {"x": 1.0},
+                "clamp": {"update": 0.5},
+                "from_step": 1,
+                "feedback": "recorded",
+                "num_samples": 2,
+            },
+        ),
+        "evidence": (posterior.evidence, {"kind": "iwae", "num_particles": 2}),
+        "log_likelihood": (posterior.log_likelihood, {"num_particles": 2, "num_draws": 2}),
+        "one_step_ahead": (
+            posterior.one_step_ahead,
+            {"head": "y", "num_particles": 2, "num_filters": 2, "num_draws": 2},
+        ),
+        "to_arviz": (
+            posterior.to_arviz,
+            {
+                "num_samples": 2,
+                "num_particles": 2,
+                "prior_predictive": True,
+                "latents": True,
+                "seed": 0,
+                "container": "auto",
+            },
+        ),
+        "OnlineFilter": (
+            lr.OnlineFilter,
+            {"source": result, "num_particles": 3, "proposal": "prior", "seed": 0, "check": True, "session": None},
+        ),
+        "update": (
+            lambda **k: lr.OnlineFilter(result, num_particles=3).update(**k),
+            {"observation": {"y": [1.0, 0.0]}, "covariates": {"x": [0.1]}, "time": None},
+        ),
+        "compare": (
+            lr.compare,
+            {
+                "models": {"a": many, "b": many.reseeded(1)},
+                "block_length": None,
+                "scale": "log",
+                "method": "stacking",
+                "num_particles": 2,
+                "held_out": False,
+            },
+        ),
+        "held_out": (lr.held_out_log_likelihood, {"posterior": posterior, "num_particles": 2, "held_out": False}),
+        "check": (
+            lr.posterior_predictive_check,
+            {
+                "posterior": posterior,
+                "heads": ["y"],
+                "kinds": {"y": "count"},
+                "num_samples": 20,
+                "latents": "posterior",
+                "level": 0.01,
+            },
+        ),
+        "teacher_forced": (
+            lr.teacher_forced_check,
+            {"posterior": posterior, "heads": ["y"], "num_samples": 20, "level": 0.01},
+        ),
+        "pit": (
+            lr.predictive_pit,
+            {"posterior": posterior, "head": "y", "num_samples": 20, "leave_one_out": False, "seed": 0},
+        ),
+        "bits_per_spike": (
+            lr.bits_per_spike,
+            {"rates": of["rates"], "counts": of["counts"], "mask": torch.ones_like(of["counts"], dtype=torch.bool)},
+        ),
+        "bits_by_block": (
+            lr.bits_per_spike_by_block,
+            {"rates": of["rates"], "counts": of["counts"], "mask": None, "block_length": 2},
+        ),
+        "r2": (lr.r2, {"prediction": of["rates"], "observed": of["counts"], "mask": None}),
+        "crps": (lr.crps, {"samples": np.zeros((4, 2, 3)), "observed": np.zeros((2, 3)), "mask": None, "fair": True}),
+        "coverage": (
+            lr.coverage,
+            {"samples": np.zeros((40, 2, 3)), "observed": np.zeros((2, 3)), "mask": None, "level": 0.9},
+        ),
+        "ahead bits": (lr.one_step_ahead_bits_per_spike, {"one_step_ahead": of["ahead"], "block_length": 2}),
+        "ahead score": (lr.one_step_ahead_log_likelihood, {"one_step_ahead": of["ahead"], "block_length": None}),
+        "time_rescaling": (lr.time_rescaling, {"one_step_ahead": of["ahead"], "family": None, "seed": 0}),
+        "elpd_data": (lr.elpd_data, {"values": torch.zeros(4), "dim": "sequence"}),
+        "paired": (
+            lr.paired_difference,
+            {
+                "a": lr.held_out_log_likelihood(posterior, num_particles=2),
+                "b": lr.held_out_log_likelihood(posterior, num_particles=2),
+            },
+        ),
+        "climatology": (lr.climatology, {"data": data, "horizon": 2, "num_samples": 3}),
+        "persistence": (lr.persistence, {"data": data, "horizon": 2}),
+        "seasonal": (lr.seasonal_naive, {"data": data, "horizon": 2, "period": 2}),
+        "ranks": (
+            lr.rank_calibration,
+            {"truth": {"a": torch.zeros(30)}, "draws": {"a": torch.randn(9, 30)}, "seed": 0},
+        ),
+        "forecast mean": (forecast.mean, {"head": "y"}),
+        "forecast quantiles": (forecast.quantiles, {"head": "y", "probabilities": (0.1, 0.9)}),
+        "forecast crps": (forecast.crps, {"head": "y", "observed": np.ones((2, 2, 2)), "mask": None}),
+        "forecast coverage": (
+            forecast.coverage,
+            {"head": "y", "observed": np.ones((2, 2, 2)), "level": 0.9, "mask": None},
+        ),
+        "forecast score": (forecast.log_score, {"head": "y", "observed": np.ones((2, 2, 2)), "mask": None}),
+        "load": (lr.load, {"path": "nowhere", "spec": None}),
+        "save": (lambda path: result.save(path), {"path": tempfile.gettempdir() + "/latentrnn-fuzz"}),
+    }
+
+
+COSTLY = (torch.zeros(2, 5, 2),)
+
+
+def shown(arguments: Mapping[str, Any], name: str) -> str:
+    value = arguments[name]
+    return f"{name}={type(value).__name__} {value!r:.80}"
+
+
+def spoiled(random: st.DataObject, call: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments with one or, at times, two of them replaced."""
+    found = dict(arguments)
+    names = st.sampled_from(list(arguments))
+    for name in random.draw(st.lists(names, min_size=1, max_size=2 if len(found) > 1 else 1, unique=True)):
+        found[name] = JUNK[random.draw(st.integers(0, len(JUNK) - 1))]
+        note(f"{call}: {shown(found, name)}")
+    return found
+
+
+@settings(settings.get_profile("fuzz"), max_examples=300 * FACTOR)
+@given(st.data())
+def test_a_component_takes_an_argument_or_says_what_it_expects(random: st.DataObject) -> None:
+    TALLY["cases"] += 1
+    name = random.draw(st.sampled_from(list(COMPONENTS)))
+    make, arguments = COMPONENTS[name]
+    made = attempt(name, lambda: make(**spoiled(random, name, arguments)))
+    if isinstance(made, lr.Transition | lr.Latent | lr.Observation):  # what was taken can be described and made again
+        assert repr(attempt("fresh", made.fresh)) == repr(made)
+    elif dataclasses.is_dataclass(made):
+        assert repr(made)
+
+
+@settings(settings.get_profile("fuzz"), max_examples=200 * FACTOR)
+@given(st.data())
+def test_a_call_takes_an_argument_or_says_what_it_expects(random: st.DataObject) -> None:
+    TALLY["cases"] += 1
+    name = random.draw(st.sampled_from(list(calls())))
+    call, arguments = calls()[name]
+    attempt(name, lambda: call(**spoiled(random, name, arguments)))
+
+
+def test_the_calls_are_good_as_they_stand() -> None:
+    """A negative control: refusals are of what was replaced, not of the call."""
+    wrong = {}
+    for name, (call, arguments) in calls().items():
+        if name in ("load", "session"):
+            continue  # there is nothing to load, and there are no sessions
+        try:
+            call(**arguments)
+        except Exception as error:
+            wrong[name] = f"{type(error).__name__}: {error}"
+    for name, (make, arguments) in COMPONENTS.items():
+        try:
+            make(**arguments)
+        except Exception as error:
+            wrong[name] = f"{type(error).__name__}: {error}"
+    assert not wrong

@@ -1,0 +1,103 @@
+"""Damaged and forged folders of fits: they load as what they were, or are refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+
+import latentrnn as lr
+from tests.fuzz.conftest import FACTOR
+from tests.fuzz.rule import TALLY, Refused, attempt, expect_same
+
+JUNK: tuple[Any, ...] = (
+    None, True, False, 0, -1, 1, 2.5, 1e308, 10**12, 10**30, "", "a", "../../a", "GRU", "enable_validation", [],
+    [1], [[1]], {}, {"class": "GRU"}, {"class": "GRU", "arguments": {}}, {"class": "LSTM", "arguments":
+    {"hidden_size": 10**12}}, {"distribution": "enable_validation", "arguments": {}}, {"distribution": "Normal",
+    "arguments": {"loc": 0.0}}, [None] * 3,
+)  # fmt: skip
+
+
+@cache
+def saved() -> tuple[dict[str, bytes], lr.FitResult, lr.SequenceData]:
+    """The files of a small fit, the fit and its data."""
+    rng = np.random.default_rng(0)
+    data = lr.SequenceData.from_arrays({"y": rng.poisson(1.0, (3, 4, 2))}, {"x": rng.normal(size=(3, 4, 1))}, dt=0.1)
+    model = lr.LatentRNN(
+        data.spec, transition=lr.GRU(2), latent=lr.Innovations(1), observations={"y": lr.Poisson(covariates=["x"])}
+    )
+    result = lr.fit(model, lr.Guide(model, encoder=lr.RNNEncoder(2)), data, steps=2, progress=False)
+    with tempfile.TemporaryDirectory() as folder:
+        result.save(Path(folder) / "fit")
+        files = {path.name: path.read_bytes() for path in (Path(folder) / "fit").iterdir()}
+    return files, result, data
+
+
+def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path of everything in a JSON value."""
+    found = [path] if path else []
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in items:
+        found += paths_of(part, (*path, key))
+    return found
+
+
+def damaged(random: st.DataObject, name: str, content: bytes) -> bytes:
+    """Return a file's content with a bit flipped, a part cut off, moved or doubled, or, of JSON, one value replaced."""
+    ways = ["flip", "cut", "swap", "double", "empty"] + (["value", "value", "drop"] if name.endswith(".json") else [])
+    way = random.draw(st.sampled_from(ways))
+    place = random.draw(st.integers(0, len(content) - 1))
+    note((name, way, place))
+    if way == "flip":
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << random.draw(st.integers(0, 7))
+        return bytes(flipped)
+    if way == "cut":
+        return content[:place]
+    if way == "swap":
+        return content[place:] + content[:place]
+    if way == "double":
+        return content + content[place:]
+    if way == "empty":
+        return b""
+    described = json.loads(content)
+    path = random.draw(st.sampled_from(paths_of(described)))
+    part = described
+    for key in path[:-1]:
+        part = part[key]
+    if way == "drop":
+        del part[path[-1]]
+        note(("drop", path))
+    else:
+        part[path[-1]] = JUNK[random.draw(st.integers(0, len(JUNK) - 1))]
+        note((path, part[path[-1]]))
+    return json.dumps(described).encode()
+
+
+@settings(settings.get_profile("fuzz"), max_examples=100 * FACTOR)
+@given(st.data())
+def test_a_damaged_fit_loads_as_it_was_or_is_refused(random: st.DataObject) -> None:
+    TALLY["cases"] += 1
+    files, result, data = saved()
+    name = random.draw(st.sampled_from(sorted(files)))
+    folder = Path(tempfile.mkdtemp())
+    try:
+        for other, content in files.items():
+            (folder / other).write_bytes(damaged(random, name, content) if other == name else content)
+        loaded = attempt("load", lambda: lr.load(folder))
+        if isinstance(loaded, Refused):
+            return
+        asked = attempt("posterior", lambda: loaded.posterior(data).mean("y", 2))
+        assert not isinstance(asked, Refused), asked
+        expect_same("a damaged fit", asked, result.posterior(data).mean("y", 2))
+        assert loaded.used == result.used, "the guard of held-out data was changed"
+        assert loaded.history == result.history
+    finally:
+        shutil.rmtree(folder)

@@ -1,0 +1,266 @@
+"""From data to answers: random models of random data are fitted, and every method of a posterior is asked."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import latentrnn as lr
+from tests.fuzz.cases import Case, cases, fits, frames, models
+from tests.fuzz.conftest import FACTOR
+from tests.fuzz.rule import TALLY, Refused, attempt, expect, expect_same, repeat
+
+DRAWS = 3
+
+
+class Asked:
+    """A posterior, and a way of asking it for each of the things it knows."""
+
+    def __init__(self, posterior: lr.Posterior, result: lr.FitResult, seed: int) -> None:
+        self.posterior, self.result, self.data, self.seed = posterior, result, posterior.data, seed
+        self.heads = list(posterior.model.observations)
+
+    def _expect(self, what: str, head: str, value: Tensor, *leading: int) -> None:
+        """Look at (*leading, sequence, frame, channel), NaN in padding; the mean of a symbol is its probabilities."""
+        spec, inside = self.data.spec.heads[head], frames(self.data, head)
+        steps = () if inside is None else inside.shape[1:2]
+        shape = (*leading, len(self.data), *steps, spec.channels)
+        if value.dim() == len(shape) + 1 and what != "predictive":
+            assert isinstance(self.posterior.model.observations[head], lr.Categorical | lr.OrderedLogistic)
+            shape, inside = (*shape, value.shape[-1]), None if inside is None else inside[..., None]
+        expect(f"{what}[{head!r}]", value, shape, inside)
+
+    def mean(self) -> None:
+        for head in self.heads:
+            self._expect("mean", head, repeat("mean", lambda head=head: self.posterior.mean(head, DRAWS)))
+
+    def rates(self) -> None:
+        for head in self.heads:
+            found = repeat("rates", lambda head=head: self.posterior.rates(head, DRAWS))
+            self._expect("rates", head, found, DRAWS)
+
+    def latents(self) -> None:
+        inside = self.data.valid[..., None]
+        for name, value in repeat("latents", lambda: self.posterior.latents(DRAWS)).items():
+            along_time = value.dim() == 4
+            expect(
+                f"latents[{name!r}]", value, (DRAWS, len(self.data), *value.shape[2:]), inside if along_time else None
+            )
+
+    def predictive(self) -> None:
+        for head, value in repeat("predictive", lambda: self.posterior.predictive(DRAWS)).items():
+            self._expect("predictive", head, value, DRAWS)
+
+    def prior_predictive(self) -> None:
+        found = repeat("prior_predictive", lambda: self.posterior.prior_predictive(DRAWS))
+        assert set(found) == set(self.heads)
+
+    def impute(self) -> None:
+        for head in self.heads:
+            found = repeat("impute", lambda head=head: self.posterior.impute(head, DRAWS))
+            if isinstance(found, Refused):
+                continue
+            self._expect("impute", head, found, DRAWS)
+            seen = self.data.masks[head].expand(found.shape)
+            assert torch.equal(found[seen], self.data.observations[head].expand(found.shape)[seen])
+
+    def evidence(self, kind: str) -> None:
+        found = repeat(f"evidence({kind})", lambda: self.posterior.evidence(kind, 4))
+        if not isinstance(found, Refused):
+            expect(f"evidence({kind})", found.values, (len(self.data),))
+            assert repr(found)
+
+    def log_likelihood(self) -> None:
+        found = repeat("log_likelihood", lambda: self.posterior.log_likelihood(3, 2))
+        expect("log_likelihood", found, (found.shape[0], len(self.data)))
+
+    def parameters(self) -> None:
+        for name, value in repeat("parameters", lambda: self.posterior.parameters(DRAWS)).items():
+            expect(f"parameters[{name!r}]", value, (DRAWS, *value.shape[1:]))
+
+    def one_step_ahead(self) -> None:
+        for head in self.heads:
+            found = repeat("one_step_ahead", lambda head=head: self.posterior.one_step_ahead(head, 3, 2, 2))
+            if isinstance(found, Refused):
+                continue
+            spec, inside = self.data.spec.heads[head], frames(self.data, head)
+            assert inside is not None
+            shape = (len(self.data), inside.shape[1], spec.channels)
+            assert found.log_prob.shape[:2] == shape[:2]
+            assert found.log_prob.shape[2] in (1, spec.channels), found.log_prob.shape
+            assert found.mean.shape[:3] == shape, found.mean.shape  # a symbol's mean has an axis of its probabilities
+            assert bool(found.log_prob.isfinite().all()), "one step ahead: log p is not finite"
+            assert repr(found)
+
+    def forecast(self) -> None:
+        steps, count = 4, len(self.data)
+        generator = torch.Generator().manual_seed(self.seed)
+        future = {
+            name: torch.randn(count, steps, spec.features, generator=generator)
+            for name, spec in self.data.spec.covariates.items()
+        }
+        times = None
+        if self.data.times is not None:
+            last = self.data.times.gather(1, (self.data.lengths - 1)[:, None])
+            times = last + torch.arange(1, steps + 1) * last.clamp_min(1e-9) * 0.1
+        totals = {name: torch.full((count, steps), 3.0) for name in self.heads if self._counts_total(name)}
+        found = repeat(
+            "forecast",
+            lambda: (
+                self.posterior.forecast(
+                    steps, future or None, times=times, totals=totals or None, num_samples=DRAWS
+                ).samples
+            ),
+        )
+        if isinstance(found, Refused):
+            return
+        for head, value in found.items():
+            assert value.shape[:2] == (DRAWS, count), (head, value.shape)
+            assert bool(value.isfinite().any(-1).any()), f"forecast[{head!r}] holds nothing"
+
+    def _counts_total(self, head: str) -> bool:
+        return isinstance(self.posterior.model.observations[head], lr.Multinomial | lr.DirichletMultinomial)
+
+    def gain(self) -> None:
+        for head in self.heads:
+            found = attempt("gain", lambda head=head: self.posterior.gain(head, DRAWS))
+            if not isinstance(found, Refused):
+                expect("gain", found.beta, tuple(found.beta.shape))
+
+    def counterfactual(self) -> None:
+        if self.data.spec.covariates:
+            found = repeat("counterfactual", lambda: self.posterior.counterfactual({"x": 0.5}, num_samples=DRAWS).rates)
+            if not isinstance(found, Refused):
+                for head, value in found.items():
+                    self._expect("counterfactual", head, value, DRAWS)
+
+    def unchanged(self) -> None:
+        found = attempt("counterfactual", lambda: self.posterior.counterfactual(num_samples=DRAWS).rates)
+        if not isinstance(found, Refused):
+            for head in self.heads:
+                if self.data.spec.heads[head].per_step:
+                    rates = self.posterior.rates(head, DRAWS)
+                    seen = ~rates.isnan()
+                    assert torch.allclose(found[head][seen], rates[seen], rtol=1e-3, atol=1e-5), head
+
+    def refined(self) -> None:
+        found = attempt("refined", lambda: self.posterior.refined(2).evidence("elbo", 3))
+        if not isinstance(found, Refused):
+            expect("refined", found.values, (len(self.data),))
+
+    def export(self) -> None:
+        found = attempt("to_arviz", lambda: self.posterior.to_arviz(num_samples=DRAWS, num_particles=2))
+        if not isinstance(found, Refused):
+            assert found is not None
+
+    def check(self) -> None:
+        found = attempt("check", lambda: lr.posterior_predictive_check(self.posterior, num_samples=20))
+        if not isinstance(found, Refused):
+            assert repr(found)
+            assert found.table is not None
+
+    def held_out(self) -> None:
+        found = attempt("held_out", lambda: lr.held_out_log_likelihood(self.posterior, num_particles=4))
+        assert isinstance(found, Refused) or repr(found)
+
+    def travels(self) -> None:
+        there = attempt("pickle", lambda: pickle.loads(pickle.dumps(self.posterior)))
+        twin = attempt("deepcopy", lambda: copy.deepcopy(self.posterior))
+        for other in (there, twin):
+            for head in self.heads:
+                expect_same("after a trip", self.posterior.mean(head, 2), other.mean(head, 2))
+
+    def saved(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "fit"
+            if isinstance(attempt("save", lambda: self.result.save(path)), Refused):
+                return
+            again = attempt("load", lambda: lr.load(path))
+            assert not isinstance(again, Refused), again
+            before = attempt("evidence", lambda: self.result.posterior(self.data).evidence("elbo", 3))
+            after = attempt("evidence", lambda: again.posterior(self.data).evidence("elbo", 3))
+            if not isinstance(before, Refused):
+                expect_same("a saved fit", before.values, after.values)
+
+    def online(self) -> None:
+        found = attempt("OnlineFilter", lambda: lr.OnlineFilter(self.result, num_particles=5))
+        if isinstance(found, Refused):
+            return
+        data = self.data
+        for step in range(min(3, int(data.lengths[0]))):
+            given = {}
+            for head, spec in data.spec.heads.items():
+                if spec.per_step and (step + 1) % spec.clock == 0:
+                    frame = (step + 1) // spec.clock - 1
+                    seen, values = data.masks[head][0, frame], data.observations[head][0, frame]
+                    given[head] = torch.where(seen, values, torch.nan)
+            covariates = {name: value[0, step] for name, value in data.covariates.items()}
+            time = None if data.times is None else float(data.times[0, step])
+            state = attempt("update", lambda given=given, covariates=covariates, time=time: found.update(
+                given, covariates or None, time=time
+            ))  # fmt: skip
+            if isinstance(state, Refused):
+                return
+            assert state.step == step
+            for head, value in state.rates.items():
+                assert bool(value.isfinite().all()), head
+
+
+ASK: list[Callable[[Asked], Any]] = [
+    Asked.mean, Asked.rates, Asked.latents, Asked.predictive, Asked.prior_predictive, Asked.impute,
+    lambda asked: asked.evidence("elbo"), lambda asked: asked.evidence("iwae"), lambda asked: asked.evidence("smc"),
+    Asked.log_likelihood, Asked.parameters, Asked.one_step_ahead, Asked.forecast, Asked.gain, Asked.counterfactual,
+    Asked.unchanged, Asked.refined, Asked.export, Asked.check, Asked.held_out, Asked.travels, Asked.saved, Asked.online,
+]  # fmt: skip
+
+
+def fitted(random: st.DataObject, case: Case) -> tuple[lr.FitResult, lr.SequenceData] | None:
+    """Return a fit of a random model to the case's data, and data to ask of; None where something is refused."""
+    pair = random.draw(models(case))
+    if pair is None:
+        return None
+    settings_of_fit = random.draw(fits())
+    case.described["fit"] = settings_of_fit
+    train, test = case.data, case.data
+    if len(case.data) > 2 and random.draw(st.booleans()):
+        train, test = case.data[:2], case.data[2:]
+        if random.draw(st.booleans()):
+            settings_of_fit = settings_of_fit | {"validation": test}
+    result = attempt("fit", lambda: lr.fit(*pair, train, **settings_of_fit))
+    if isinstance(result, Refused):
+        case.described["refused"] = result
+        return None
+    assert all(len(values) for values in result.history.values())
+    assert result.history, "a fit that took no step came back"
+    return result, test
+
+
+@settings(settings.get_profile("fuzz"), max_examples=40 * FACTOR)
+@given(st.data())
+def test_every_answer_is_sane_or_refused(random: st.DataObject) -> None:
+    TALLY["cases"] += 1
+    case = random.draw(cases())
+    if case is None:
+        return
+    note(case.described)
+    found = fitted(random, case)
+    note(case.described)
+    if found is None:
+        return
+    TALLY["fitted"] += 1
+    result, data = found
+    posterior = attempt("posterior", lambda: result.posterior(data))
+    if isinstance(posterior, Refused):
+        return
+    asked = Asked(posterior, result, seed=1)
+    for ask in random.draw(st.lists(st.sampled_from(ASK), min_size=2, max_size=5)):
+        ask(asked)
