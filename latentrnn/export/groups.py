@@ -269,11 +269,6 @@ def _constants(data: SequenceData, heads: list[str], labelled: xr.Dataset) -> xr
     ours: dict[str, Any] = {f"{name}_mask": (labelled[name].dims, data.masks[name].numpy()) for name in heads}
     if data.spec.dt is not None:
         ours["dt"] = ((), np.asarray(data.spec.dt), {"units": "s"})
-    for name in ours:
-        if name in constants:
-            raise ValueError(
-                f"covariates[{name!r}]: the export has a variable {name!r} of its own; rename the covariate"
-            )
     return constants.assign(ours).drop_attrs(deep=False)
 
 

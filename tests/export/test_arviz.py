@@ -261,6 +261,3 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arviz_generations, "installed_version", lambda: "1.3.0")
     with pytest.raises(ValueError, match=r'"inferencedata" needs arviz below 1.0; found 1.3.0'):
         to_arviz(posterior, container="inferencedata")
-    clash = SequenceData.from_arrays({"y": torch.zeros(1, 3, 1)}, {"y_mask": torch.zeros(1, 3, 1)})
-    with pytest.raises(ValueError, match=r"covariates\['y_mask'\]: .* rename the covariate"):
-        to_arviz(FakePosterior(clash, sites=False), latents=False)
