@@ -98,7 +98,6 @@ class Heads:
         irregular: steps at times of their own.
         inputs: makes what drives the transition; by default every covariate that no gain claims.
         transition: the one transition that the heads go with, where there is only one.
-        latents: the latents that the heads go with, where others would be refused.
         source: there is a covariate `source_step`, 1 where there is a step of a source sequence.
     """
 
@@ -111,7 +110,6 @@ class Heads:
     irregular: bool = False
     inputs: Callable[[], list[str | lr.Feature] | None] = lambda: None
     transition: str | None = None
-    latents: tuple[str, ...] | None = None
     source: bool = False
 
 
@@ -283,13 +281,6 @@ OBSERVATIONS: dict[str, Heads] = {
         feeds_transition=True,
         transition="streams",
     ),
-    "conjugate force": Heads(
-        lambda: {"y": lr.Gaussian(readout=lr.ConjugateForce("drive"))},
-        {"y": reals(1)},
-        missing=("y",),
-        transition="thermodynamic",
-        latents=("deterministic", "initial state", "initial state, learned"),
-    ),
     "source attention": Heads(
         lambda: {
             "y": lr.Gaussian(readout=lr.SourceAttention("stimulus", 4, heads=2, hidden_size=2, valid="source_step")),
@@ -352,8 +343,6 @@ def fits_together(transition: str, latent: str, observation: str) -> bool:
         return False
     if OBSERVATIONS[observation].transition not in (None, transition):
         return False
-    if latent not in (OBSERVATIONS[observation].latents or LATENTS):
-        return False
     if latent.startswith("recurrent"):
         return not OBSERVATIONS[observation].feeds_transition
     if not latent.startswith("markov"):
@@ -379,7 +368,7 @@ def each_against_defaults() -> list[tuple[str, str, str]]:
     transition, latent, observation = DEFAULTS
     found = [(name, latent_for(name, observation, latent), observation) for name in TRANSITIONS]
     found += [(transition, name, observation) for name in LATENTS]
-    found += [(t := default_transition(name), latent_for(t, name, latent), name) for name in OBSERVATIONS]
+    found += [(default_transition(name), latent, name) for name in OBSERVATIONS]
     return list(dict.fromkeys(found))
 
 

@@ -243,8 +243,9 @@ def check_arguments(
 def _check_dropout(model: LatentRNN, guide: Guide, rate: float) -> None:
     if check_number("fit", "coordinated_dropout", rate, least=0, below=1) == 0:
         return
-    if guide.encoder is None:
-        raise ValueError("fit: coordinated_dropout hides entries from the encoder, but this guide has none")
+    if guide.encoder is None or not guide.sites:
+        lacks = "this guide has none" if guide.encoder is None else "the model has no latents for one to infer"
+        raise ValueError(f"fit: coordinated_dropout hides entries from the encoder, but {lacks}")
     for name in guide.encoder.visible:
         if model.observations[name].feedback is not None:
             raise ValueError(

@@ -138,7 +138,10 @@ class Asked:
 
     def counterfactual(self) -> None:
         if self.data.spec.covariates:
-            found = repeat("counterfactual", lambda: self.posterior.counterfactual({"x": 0.5}, num_samples=DRAWS).rates)
+            size = float(self.data.covariates["x"].std())  # far outside of the data a log link may overflow
+            found = repeat(
+                "counterfactual", lambda: self.posterior.counterfactual({"x": size}, num_samples=DRAWS).rates
+            )
             if not isinstance(found, Refused):
                 for head, value in found.items():
                     self._expect("counterfactual", head, value, DRAWS)

@@ -456,6 +456,9 @@ def test_dropout_is_refused_where_it_cannot_hide() -> None:
     model = lr.LatentRNN(data.spec, transition=lr.GRU(3), latent=lr.Deterministic(), observations={"y": lr.Poisson()})
     with pytest.raises(ValueError, match="hides entries from the encoder, but this guide has none"):
         lr.fit(model, lr.Guide(model), data, coordinated_dropout=0.2, progress=False)
+    idle = lr.Guide(model, encoder=lr.RNNEncoder(3))  # has nothing to infer, and was never built
+    with pytest.raises(ValueError, match="the model has no latents for one to infer"):
+        lr.fit(model, idle, data, coordinated_dropout=0.2, progress=False)
 
 
 # -- batches -------------------------------------------------------------------------------------------------------

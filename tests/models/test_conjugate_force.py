@@ -132,3 +132,42 @@ def test_what_it_does_not_go_with_is_refused(options: dict[str, object], message
     parts = {"transition": lr.ThermodynamicCell(3), "latent": lr.Deterministic()} | options
     with pytest.raises(ValueError, match=message):
         lr.LatentRNN(data.spec, observations={"stress": lr.Gaussian(readout=readout)}, **parts)  # type: ignore[arg-type]
+
+
+def test_every_way_of_asking_gives_the_same_stress() -> None:
+    """Whole, step by step in particle filters, online and in forecasts: the strain that a step sees is its own."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    strain = np.cumsum(rng.normal(size=(4, 9, 1)), 1)
+    data = data_of(strain, rng.normal(size=strain.shape))
+    parts = {"transition": lr.ThermodynamicCell(3, width=4), "latent": lr.Deterministic()}
+    model = lr.LatentRNN(
+        data.spec, observations={"stress": lr.Gaussian(readout=lr.ConjugateForce("strain"))}, **parts
+    ).double()
+    posterior = lr.Posterior(model, lr.Guide(model), data)
+    whole = posterior.mean("stress", 1)
+    assert torch.allclose(posterior.one_step_ahead("stress", 2, 2).mean, whole, atol=1e-12)
+    begun = lr.Posterior(model, lr.Guide(model), data.time_slice(0, 6))
+    ahead = begun.forecast(3, {"strain": strain[:, 6:]}, num_samples=2000).mean("stress")
+    assert torch.allclose(ahead, whole[:, 6:], atol=6 * 2000**-0.5)
+    online = lr.OnlineFilter(posterior, num_particles=2)
+    for step in range(9):
+        state = online.update({"stress": data.observations["stress"][0, step]}, {"strain": strain[0, step]})
+        assert torch.allclose(state.predicted["stress"], whole[0, step], atol=1e-12)
+
+
+def test_a_random_start_goes_with_it() -> None:
+    rng = np.random.default_rng(0)
+    strain = np.cumsum(rng.normal(size=(4, 9, 1)), 1)
+    data = data_of(strain, rng.normal(size=strain.shape)).to(dtype=torch.float32)
+    model = lr.LatentRNN(
+        data.spec,
+        transition=lr.ThermodynamicCell(3, width=4),
+        latent=lr.InitialState(2),
+        observations={"stress": lr.Gaussian(readout=lr.ConjugateForce("strain"))},
+    )
+    result = lr.fit(model, lr.Guide(model, encoder=lr.RNNEncoder(3)), data, steps=2, num_particles=2, progress=False)
+    posterior = result.posterior(data)
+    assert posterior.predictive(3)["stress"].shape == (3, 4, 9, 1)
+    for kind in ("elbo", "iwae", "smc"):
+        assert bool(posterior.evidence(kind, 8).values.isfinite().all())
