@@ -490,36 +490,36 @@ POSTERIORS: dict[str, Case] = {
     "replicates of an unknown head": (
         lambda: posterior().predictive(2, heads=["spikes"]),
         ValueError,
-        "unknown head 'spikes'; the model has ['y']",
+        "predictive: unknown head 'spikes' in heads; there are ['y']",
     ),
     "gain without a gain": (lambda: posterior().gain("y"), ValueError, "gain: head 'y' has no StimulusGain"),
     "latents from nowhere": (
         lambda: posterior().predictive(2, latents="guide"),
         ValueError,
-        "predictive: latents must be 'posterior' or 'prior'; found 'guide'",
+        "predictive: latents must be one of 'posterior', 'prior'; found 'guide'",
     ),
     "unknown feedback": (
         lambda: posterior().predictive(2, feedback="forced"),
         ValueError,
-        "predictive: feedback must be 'free' or 'recorded'; found 'forced'",
+        "predictive: feedback must be one of 'free', 'recorded'; found 'forced'",
     ),
     "unknown evidence": (
         lambda: posterior().evidence("waic"),
         ValueError,
-        "evidence: kind must be one of ['elbo', 'iwae', 'smc', 'ais']; found 'waic'",
+        "evidence: kind must be one of 'auto', 'elbo', 'iwae', 'smc', 'ais'; found 'waic'",
     ),
     "one filter": (
         lambda: posterior().one_step_ahead("y", num_filters=1),
         ValueError,
-        "one_step_ahead: num_filters must be at least 2, for the error; found 1",
+        "one_step_ahead: num_filters must be an integer of at least 2; found 1",
     ),
     "one draw": (
         lambda: posterior().one_step_ahead("y", num_draws=1),
         ValueError,
-        "one_step_ahead: num_draws must be at least 2, for the error; found 1",
+        "one_step_ahead: num_draws must be an integer of at least 2; found 1",
     ),
     "no draws": (lambda: posterior().latents(0), ValueError, "number of draws must be a positive integer; found 0"),
-    "no particles": (lambda: posterior().evidence(num_particles=0), ValueError, "number of draws must be a positive"),
+    "no particles": (lambda: posterior().evidence(num_particles=0), ValueError, "num_particles must be a positive"),
     "rates against counts of another shape": (
         lambda: lr.bits_per_spike(torch.ones(4, 6, 2), COUNTS),
         ValueError,

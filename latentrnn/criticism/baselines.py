@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.forecasting import Forecast
-from latentrnn.support.arguments import check_size
+from latentrnn.support.arguments import check_kind_of, check_size
 
 
 def persistence(data: SequenceData, horizon: int) -> Forecast:
@@ -36,14 +36,15 @@ def seasonal_naive(data: SequenceData, horizon: int, period: int) -> Forecast:
     Raises:
         ValueError: a horizon or period below one.
     """
-    check_size("seasonal_naive", "period", period)
+    period = check_size("seasonal_naive", "period", period)
 
     def one(values: Tensor, frames: int) -> Tensor:
-        rows = []
+        rows: list[Tensor] = []
         for phase in range(period):
             past = values.flip(0)[(period - 1 - phase) :: period]  # the same phase of earlier periods, the last first
             first = (~past.isnan()).to(torch.uint8).argmax(0, keepdim=True) if len(past) else None
-            rows.append(torch.full_like(values[:1], torch.nan) if first is None else past.gather(0, first))
+            nothing = values.new_full((1, values.shape[1]), torch.nan)
+            rows.append(nothing if first is None else past.gather(0, first))
         cycle = torch.cat(rows)
         return cycle[torch.arange(frames) % period].unsqueeze(0)
 
@@ -61,7 +62,7 @@ def climatology(data: SequenceData, horizon: int, num_samples: int = 100) -> For
     Raises:
         ValueError: a number below one.
     """
-    check_size("climatology", "num_samples", num_samples)
+    num_samples = check_size("climatology", "num_samples", num_samples)
     place = (torch.arange(num_samples, dtype=torch.float64) + 0.5) / num_samples
 
     def one(values: Tensor, frames: int) -> Tensor:
@@ -77,7 +78,8 @@ def climatology(data: SequenceData, horizon: int, num_samples: int = 100) -> For
 
 def _each(data: SequenceData, horizon: int, one: Callable[[Tensor, int], Tensor]) -> Forecast:
     """Forecast every sequence and head by `one`: past (frame, channel) and frames to (sample, frame, channel)."""
-    check_size("baseline", "horizon", horizon)
+    check_kind_of("baseline", "data", data, SequenceData)
+    horizon = check_size("baseline", "horizon", horizon)
     data = data.to("cpu")
     samples = {}
     for name, head in data.spec.heads.items():

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from latentrnn.criticism.spikes import EventFamily, check_events, poisson_log_prob
+from latentrnn.inference.random import generator as generator_of
+from latentrnn.support.arguments import check_choice, check_seed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,12 +130,15 @@ def time_rescaling(one_step_ahead: Any, *, family: EventFamily | None = None, se
         application to neural spike train data analysis, Neural Computation.
     """
     check_events(one_step_ahead)
+    seed = check_seed("time_rescaling", seed)
+    if family is not None:
+        check_choice("time_rescaling", "family", family, ("poisson", "bernoulli"))
     scored, observed = one_step_ahead.scored, one_step_ahead.observed
     event = observed > 0
     log_zero = torch.where(event, _log_zero(one_step_ahead, family), one_step_ahead.log_prob.to(torch.float64))
     hazard = (-log_zero).clamp(0.0, 50.0)  # exp(-50) is nothing; infinity would be subtracted from itself
     noise = _noise(one_step_ahead, event)
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     rescaled = tuple(
         rescaled_intervals(hazard[..., c][scored[..., c]], event[..., c][scored[..., c]], generator)
         for c in range(observed.shape[-1])
@@ -150,8 +155,6 @@ def _log_zero(item: Any, family: EventFamily | None) -> Tensor:
     """Return log p(y = 0 | past), nats, where events were observed; elsewhere it is of no account."""
     average = item.mean.to(torch.float64)
     event = item.scored & (item.observed > 0)
-    if family not in (None, "poisson", "bernoulli"):
-        raise ValueError(f"family: expected 'poisson' or 'bernoulli', got {family!r}")
     if family == "bernoulli" and bool((average[item.scored] > 1).any()):
         raise ValueError(f"family: 'bernoulli' needs probabilities, found {float(average[item.scored].max()):.3g}")
     given = getattr(item, "log_prob_zero", None)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from latentrnn.criticism.discrepancies import Discrepancy, Row, discrepancy, global_p_value, rows
-from latentrnn.criticism.statistics import Kind, Statistic, StatisticFunction, default_statistics
+from latentrnn.criticism.statistics import KINDS, Kind, Statistic, StatisticFunction, default_statistics
+from latentrnn.support.arguments import check_choice, check_integer, check_number, check_selection
 
 if TYPE_CHECKING:
     import pandas
@@ -82,6 +83,14 @@ class PredictiveCheck:
         from latentrnn.plotting import predictive_check
 
         return predictive_check(self, head=head, axes=axes)
+
+    def __repr__(self) -> str:
+        heads = ", ".join(map(repr, self.p_values))
+        found = f"{len(self.flagged)} flagged" if self.can_flag else "too few to flag anything"
+        return (
+            f"PredictiveCheck({len(self.discrepancies)} statistics of {heads}; {self.num_samples} replicates, "
+            f"global p-value {self.global_p_value:.3g}, {found} at {self.level:g})"
+        )
 
     def __str__(self) -> str:
         lines = [
@@ -190,16 +199,15 @@ def _check(
     words: str,
     options: Mapping[str, Any],
 ) -> PredictiveCheck:
+    if not hasattr(posterior, "predictive") or not hasattr(posterior, "data"):
+        raise TypeError(f"check: posterior must be a Posterior; found {type(posterior).__name__}")
     data = posterior.data
     modelled = [name for name in data.observations if name in posterior.model.observations]
-    names = modelled if heads is None else list(heads)
-    for name in [*names, *(kinds or {})]:
-        if name not in modelled:
-            raise ValueError(f"heads: no head {name!r} in the model; it has {modelled}")
-    if num_samples < 2:
-        raise ValueError(f"num_samples: expected at least 2 replicates, got {num_samples}")
-    if not 0 < level < 1:
-        raise ValueError(f"level: expected between 0 and 1, got {level}")
+    names = modelled if heads is None else check_selection("check", "heads", heads, modelled, "head")
+    kinds = _checked_kinds(kinds, modelled)
+    _check_statistics(statistics)
+    num_samples = check_integer("check", "num_samples", num_samples, least=2)
+    level = check_number("check", "level", level, above=0, below=1)
     replicates = posterior.predictive(num_samples, heads=names, **options)
     discrepancies: list[Discrepancy] = []
     non_finite: dict[str, float] = {}
@@ -211,7 +219,7 @@ def _check(
             continue
         labels = tuple(data.spec.heads[name].channel_names)
         chosen = (
-            default_statistics(observed, mask, kind=(kinds or {}).get(name), dt=_seconds_per_frame(data.spec, name))
+            default_statistics(observed, mask, kind=kinds.get(name), dt=_seconds_per_frame(data.spec, name))
             if statistics is None
             else tuple(Statistic(label, function) for label, function in statistics.items())
         )
@@ -221,6 +229,24 @@ def _check(
     if not discrepancies:
         raise ValueError(f"heads: nothing to check, no scored entry in {names}")
     return PredictiveCheck(tuple(discrepancies), global_p_value(discrepancies), level, num_samples, words, non_finite)
+
+
+def _checked_kinds(kinds: Any, modelled: Sequence[str]) -> Mapping[str, Kind]:
+    if kinds is None:
+        return {}
+    if not isinstance(kinds, Mapping):
+        raise TypeError(f"check: kinds must be a dict of head to kind; found {type(kinds).__name__}")
+    check_selection("check", "kinds", kinds, modelled, "head")
+    for name, kind in kinds.items():
+        check_choice("check", f"kinds[{name!r}]", kind, KINDS)
+    return kinds
+
+
+def _check_statistics(statistics: Any) -> None:
+    if statistics is None:
+        return
+    if not isinstance(statistics, Mapping) or not all(callable(function) for function in statistics.values()):
+        raise TypeError(f"check: statistics must be a dict of name to function; found {statistics!r:.80}")
 
 
 def _seconds_per_frame(spec: Any, head: str) -> float | None:

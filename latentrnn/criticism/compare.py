@@ -11,8 +11,9 @@ from torch import Tensor
 
 from latentrnn.criticism.elpd import arviz_compare, elpd_data
 from latentrnn.criticism.held_out import check_held_out, check_no_bound, check_posterior
-from latentrnn.criticism.spikes import block_sums
+from latentrnn.criticism.spikes import block_sums, check_block_length, is_one_step_ahead
 from latentrnn.inference.evidence import AIS, SMC, Evidence
+from latentrnn.support.arguments import check_choice, check_flag
 
 if TYPE_CHECKING:
     import pandas
@@ -22,6 +23,7 @@ MINIMUM_UNITS = 5
 # beyond this many nats below the best model of a sequence, a model's share in a mixture is nil there
 NEGLIGIBLE = 50.0
 
+METHODS = ("stacking", "BB-pseudo-BMA", "pseudo-BMA")
 _SCALES = {"log": 1.0, "negative_log": -1.0, "deviance": -2.0}
 
 
@@ -94,9 +96,10 @@ def compare(
         raise TypeError(f"models: expected a dict of name to posterior; found {type(models).__name__}")
     if len(models) < 2:
         raise ValueError(f"models: a comparison needs at least 2, got {list(models)}")
-    if scale not in _SCALES:
-        raise ValueError(f"scale: expected one of {list(_SCALES)}, got {scale!r}")
-    one_step = {name: hasattr(model, "log_prob") for name, model in models.items()}
+    check_choice("compare", "scale", scale, _SCALES)
+    check_choice("compare", "method", method, METHODS)
+    held_out, block_length = check_flag("compare", "held_out", held_out), check_block_length(block_length)
+    one_step = {name: is_one_step_ahead(model) for name, model in models.items()}
     for name, flag in one_step.items():
         if not flag:
             check_posterior("compare", str(name), models[name])
@@ -157,8 +160,6 @@ def _evidence(
 
 def _one_step_ahead(models: Mapping[str, Any], block_length: int | None, held_out: bool) -> dict[str, _Pointwise]:
     reference_name, reference = next(iter(models.items()))
-    if block_length is not None and block_length < 1:
-        raise ValueError(f"block_length: expected at least 1 step, got {block_length}")
     kept = block_sums(reference.scored.to(torch.float64), block_length) > 0
     pointwise = {}
     for name, item in models.items():

@@ -48,9 +48,9 @@ def discrepancy(
     Raises:
         ValueError: if the statistic does not keep the sample axis in front.
     """
-    value = statistic(_tame(observed), mask).to(torch.float64)
+    value = _evaluated(statistic, observed, mask)
     step = max(1, CHUNK // max(1, observed.numel()))
-    parts = [statistic(_tame(part), mask).to(torch.float64) for part in replicated.split(step)]
+    parts = [_evaluated(statistic, part, mask) for part in replicated.split(step)]
     for part, given in zip(parts, replicated.split(step), strict=True):
         if part.shape != (given.shape[0], *value.shape):
             raise ValueError(
@@ -101,7 +101,7 @@ def rows(item: Discrepancy, improbable: bool, level: float) -> list[Row]:
         defined = samples[~samples.isnan()]
         if observed.isnan() and not defined.numel():
             continue  # undefined everywhere: a channel without a scored entry
-        ends = quantiles(defined, [0.05, 0.95]).tolist() if defined.numel() else [math.nan, math.nan]
+        ends = interval(samples)[::2]
         p_value = float(item.p_value.flatten()[index])
         table.append(
             {
@@ -118,6 +118,19 @@ def rows(item: Discrepancy, improbable: bool, level: float) -> list[Row]:
             }
         )
     return table
+
+
+def interval(samples: Tensor) -> list[float]:
+    """Return ends and middle of the central 90% of those samples (sample,) that are defined; NaN if none is."""
+    defined = samples[~samples.isnan()]
+    return quantiles(defined, [0.05, 0.5, 0.95]).tolist() if defined.numel() else [math.nan] * 3
+
+
+def _evaluated(statistic: Statistic, values: Tensor, mask: Tensor) -> Tensor:
+    found = statistic(_tame(values), mask)
+    if not isinstance(found, Tensor):
+        raise TypeError(f"statistics[{statistic.name!r}]: expected a tensor back; found {type(found).__name__}")
+    return found.to(torch.float64)
 
 
 def _columns(samples: Tensor) -> Tensor:

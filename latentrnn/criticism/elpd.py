@@ -9,7 +9,9 @@ import numpy
 import torch
 from torch import Tensor
 
+from latentrnn.data.plain_numbers import to_tensor
 from latentrnn.support import arviz_generations
+from latentrnn.support.arguments import check_text
 
 if TYPE_CHECKING:
     import pandas
@@ -29,7 +31,8 @@ def elpd_data(values: Any, *, dim: str = "sequence") -> Any:
     Raises:
         ValueError: another shape, or values that are not finite.
     """
-    pointwise = torch.as_tensor(numpy.asarray(values) if not isinstance(values, Tensor) else values.detach().cpu())
+    pointwise = to_tensor("elpd_data: values", values)
+    dim = check_text("elpd_data", "dim", dim)
     if pointwise.dim() != 1 or not pointwise.numel() or not bool(pointwise.isfinite().all()):
         raise ValueError(f"elpd_data: expected finite values (unit,); found shape {tuple(pointwise.shape)}")
     return arviz_generations.elpd(pointwise.double().numpy(), dim)

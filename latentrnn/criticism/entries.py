@@ -6,6 +6,8 @@ import numpy
 import torch
 from torch import Tensor
 
+from latentrnn.data.plain_numbers import to_tensor
+
 ArrayLike = Tensor | numpy.ndarray
 
 
@@ -13,7 +15,7 @@ def aligned(
     name: str, prediction: ArrayLike, other: str, observed: ArrayLike, mask: ArrayLike | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Float64 tensors of one shape, zero where not scored, and the boolean mask of what is."""
-    predicted, values = _tensor(prediction).to(torch.float64), _tensor(observed).to(torch.float64)
+    predicted, values = to_tensor(name, prediction).double(), to_tensor(other, observed).double()
     if predicted.shape != values.shape or values.dim() != 3:
         raise ValueError(
             f"{name}: expected (sequence, time, channel) like {other}; got {tuple(predicted.shape)} "
@@ -21,7 +23,7 @@ def aligned(
         )
     scored = ~values.isnan()
     if mask is not None:
-        given = _tensor(mask)
+        given = to_tensor("mask", mask)
         if given.dtype != torch.bool:
             raise TypeError(f"mask: expected booleans (True = scored), got {given.dtype}")
         if given.shape not in (values.shape, values.shape[:2]):
@@ -32,8 +34,3 @@ def aligned(
     if not bool(torch.isfinite(predicted[scored]).all()):
         raise ValueError(f"{name}: expected finite values in the scored entries, found NaN or infinity")
     return predicted.masked_fill(~scored, 0.0), values.masked_fill(~scored, 0.0), scored
-
-
-def _tensor(array: ArrayLike) -> Tensor:
-    # a copy of a numpy array: torch takes no reversed strides and warns of read-only memory
-    return array.detach().cpu() if isinstance(array, Tensor) else torch.as_tensor(numpy.array(array))

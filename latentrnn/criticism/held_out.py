@@ -10,7 +10,7 @@ import torch
 from latentrnn.criticism.scores import Score, jackknife
 from latentrnn.inference.evidence import AIS, AUTO, KINDS, SMC
 from latentrnn.inference.result import FitResult
-from latentrnn.support.arguments import check_choice
+from latentrnn.support.arguments import check_choice, check_flag
 
 
 def check_held_out(name: str, keys: Iterable[Any], used: Iterable[Any] | None, *, held_out: bool) -> None:
@@ -75,6 +75,7 @@ def held_out_log_likelihood(
     """
     check_posterior("held_out_log_likelihood", "posterior", posterior)
     check_no_bound("held_out_log_likelihood", kind)
+    held_out = check_flag("held_out_log_likelihood", "held_out", held_out)
     used = None if posterior.result is None else posterior.result.used
     check_held_out("posterior", posterior.data.keys, used, held_out=held_out)
     if len(posterior.data) < 2:

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from latentrnn.criticism.elpd import psis_weights
+from latentrnn.criticism.held_out import check_posterior
 from latentrnn.inference.posterior import Posterior
+from latentrnn.inference.random import generator as generator_of
+from latentrnn.support.arguments import check_flag, check_seed, check_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +53,7 @@ class PIT:
         """
         from scipy.stats import kstest
 
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = generator_of(self.seed)
         flat = self.values.reshape(len(self.values), -1, self.values.shape[-1])
         lots = torch.rand(flat.shape, generator=generator).masked_fill(flat.isnan(), -1.0)
         chosen = flat.gather(1, lots.argmax(1, keepdim=True)).squeeze(1)
@@ -59,6 +62,13 @@ class PIT:
             seen = channel[~channel.isnan()]
             found.append(float(kstest(seen.double().numpy(), "uniform").pvalue) if len(seen) >= 5 else float("nan"))
         return torch.tensor(found)
+
+    def __repr__(self) -> str:
+        seen = self.values[~self.values.isnan()]
+        how = "each sequence left out" if self.leave_one_out else "new sequences"
+        average = f", mean {float(seen.mean()):.3f}" if seen.numel() else ""
+        shape = tuple(self.values.shape)
+        return f"PIT({self.head!r}: {seen.numel()} values in {shape}{average}, {self.num_samples} replicates, {how})"
 
     def plot(self, *, channel: int | None = None, ax: Axes | None = None) -> Axes:
         """Draw the histogram of the values, see `latentrnn.plotting.pit`."""
@@ -92,7 +102,13 @@ def predictive_pit(
     References:
         Vehtari, Gelman, Gabry. Practical Bayesian model evaluation using leave-one-out cross-validation and WAIC. 2017.
     """
-    if head not in posterior.model.observations:
+    check_posterior("predictive_pit", "posterior", posterior)
+    num_samples = check_size("predictive_pit", "num_samples", num_samples)
+    leave_one_out, seed = (
+        check_flag("predictive_pit", "leave_one_out", leave_one_out),
+        check_seed("predictive_pit", seed),
+    )
+    if not isinstance(head, str) or head not in posterior.model.observations:
         raise ValueError(f"unknown head {head!r}; the model has {sorted(posterior.model.observations)}")
     data, used = posterior.data.to("cpu"), None if posterior.result is None else posterior.result.used
     if leave_one_out and (reason := posterior.reason_against_loo(fully_known=True)) is not None:
@@ -125,6 +141,6 @@ def predictive_pit(
     share = num_samples / (num_samples + 1)
     below = (weights * (replicates < observed)).sum(0) * share
     ties = (weights * (replicates == observed)).sum(0) * share + 1 / (num_samples + 1)
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     values = below + ties * torch.rand(ties.shape, generator=generator, dtype=torch.float64)
     return PIT(head, values.masked_fill(~data.scored(head), torch.nan), num_samples, leave_one_out, pareto_k, seed)

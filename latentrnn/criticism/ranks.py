@@ -13,6 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from latentrnn.data.plain_numbers import to_tensor
+from latentrnn.inference.random import generator as generator_of
+from latentrnn.support.arguments import check_number, check_seed
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -130,8 +134,7 @@ class Calibration:
         Args:
             level: probability with which all of it lies inside.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"bands: level must be between 0 and 1; found {level}")
+        level = check_number("bands", "level", level, above=0, below=1)
         grid, _ = self._counts()
         low, high = _band_counts(self.num_simulations, grid, _critical(self.num_simulations, grid, level))
         low, high = low / self.num_simulations, high / self.num_simulations
@@ -156,10 +159,12 @@ class Calibration:
         """
         from scipy.stats import binom
 
-        if not 0 < error < 1 or not all(0 < level < 1 for level in levels):
-            raise ValueError(f"coverage: levels and error must be between 0 and 1; found {list(levels)} and {error}")
+        error = check_number("coverage", "error", error, above=0, below=1)
+        wanted = to_tensor("coverage: levels", levels).double()
+        if wanted.dim() != 1 or not wanted.numel() or not bool(((wanted > 0) & (wanted < 1)).all()):
+            raise ValueError(f"coverage: levels must be numbers between 0 and 1; found {wanted.tolist()}")
         total = self.num_draws + 1
-        spare = [min(round(total * (1 - level) / 2), (total - 1) // 2) for level in levels]
+        spare = [min(round(total * (1 - level) / 2), (total - 1) // 2) for level in wanted.tolist()]
         nominal = [(total - 2 * k) / total for k in spare]
         covered = torch.stack([((self.ranks >= k) & (self.ranks <= self.num_draws - k)).sum(0) for k in spare])
         bounds = np.array([binom.ppf([error / 2, 1 - error / 2], self.num_simulations, p) for p in nominal])
@@ -206,13 +211,19 @@ def rank_calibration(truth: Mapping[str, Tensor], draws: Mapping[str, Tensor], *
     Raises:
         ValueError: other quantities or shapes in the one than in the other, or a value that is not a number.
     """
+    for argument, given in (("truth", truth), ("draws", draws)):
+        if not isinstance(given, Mapping):
+            found = type(given).__name__
+            raise TypeError(f"rank_calibration: {argument} must be a dict of quantity to values; found {found}")
+    seed = check_seed("rank_calibration", seed)
     if not truth or set(truth) != set(draws):
-        raise ValueError(f"rank_calibration: expected draws of {sorted(truth)}; found {sorted(draws)}")
-    generator = torch.Generator().manual_seed(seed)
+        raise ValueError(f"rank_calibration: expected draws of {list(truth)}; found {list(draws)}")
+    generator = generator_of(seed)
     columns = []
     for name, value in truth.items():
-        value, drawn = value.detach().double().cpu(), draws[name].detach().double().cpu()
-        if value.dim() != 1 or drawn.dim() != 2 or drawn.shape[1:] != value.shape:
+        where = f"rank_calibration: {name!r}"
+        value, drawn = (to_tensor(where, part).double() for part in (value, draws[name]))
+        if value.dim() != 1 or drawn.dim() != 2 or drawn.shape[1:] != value.shape or not drawn.numel():
             raise ValueError(
                 f"rank_calibration: {name!r} must be (simulation,) with draws (draw, simulation); "
                 f"found {tuple(value.shape)} and {tuple(drawn.shape)}"
@@ -222,7 +233,7 @@ def rank_calibration(truth: Mapping[str, Tensor], draws: Mapping[str, Tensor], *
         ties = (drawn == value).sum(0)
         order = (torch.rand(value.shape, generator=generator, dtype=torch.float64) * (ties + 1)).long()
         columns.append((drawn < value).sum(0) + order)
-    lengths = {len(draws[name]) for name in truth}
+    lengths = {len(to_tensor(name, draws[name])) for name in truth}
     if len(lengths) > 1 or len({len(column) for column in columns}) > 1:
         raise ValueError("rank_calibration: all quantities need the same number of draws and of simulations")
     return Calibration(tuple(truth), torch.stack(columns, 1), lengths.pop())

@@ -10,8 +10,17 @@ import torch
 from torch import Tensor
 
 from latentrnn.criticism.entries import ArrayLike, aligned
-from latentrnn.criticism.spikes import block_sums, check_events, event_family, null_log_prob, poisson_log_prob
+from latentrnn.criticism.spikes import (
+    block_sums,
+    check_block_length,
+    check_events,
+    check_one_step_ahead,
+    event_family,
+    null_log_prob,
+    poisson_log_prob,
+)
 from latentrnn.inference.evidence import Evidence
+from latentrnn.support.arguments import check_kind_of
 
 Unit = Literal["bits/spike", "nats/step", "nats/sequence"]
 
@@ -133,6 +142,7 @@ def bits_per_spike_by_block(
     For rates from anywhere, such as a GLM that saw only the past, to be compared by `paired_difference`
     with `one_step_ahead_bits_per_spike` of the same counts. Arguments as there and in `bits_per_spike`.
     """
+    block_length = check_block_length(block_length)
     gain, spikes, scored = _poisson_gain(rates, counts, mask)
     return _block_score(gain, spikes, scored, block_length, tuple(range(gain.shape[0])), "bits/spike")
 
@@ -158,6 +168,7 @@ def one_step_ahead_bits_per_spike(one_step_ahead: Any, *, block_length: int | No
         population, Nature (information per spike against a homogeneous Poisson process).
     """
     check_events(one_step_ahead)
+    block_length = check_block_length(block_length)
     scored = one_step_ahead.scored
     counts = one_step_ahead.observed.to(torch.float64).masked_fill(~scored, 0.0)
     log_prob = one_step_ahead.log_prob.to(torch.float64).masked_fill(~scored, 0.0)
@@ -173,6 +184,8 @@ def one_step_ahead_log_likelihood(one_step_ahead: Any, *, block_length: int | No
     A step is scored when any of its channels is; its log-probability is the sum over channels.
     Arguments and standard error as in `one_step_ahead_bits_per_spike`.
     """
+    check_one_step_ahead(one_step_ahead)
+    block_length = check_block_length(block_length)
     scored = one_step_ahead.scored
     if not scored.any():
         raise ValueError(f"one_step_ahead of {one_step_ahead.head!r}: no scored entry")
@@ -187,8 +200,11 @@ def paired_difference(a: Score, b: Score) -> PairedDifference:
     Blocks are hard or easy for both, so the error of the difference is far below those of the scores.
 
     Raises:
+        TypeError: something else than two scores.
         ValueError: if the two were not scored on the same blocks, with the same events in each.
     """
+    for name, score in (("a", a), ("b", b)):
+        check_kind_of("paired_difference", name, score, Score)
     if a.unit != b.unit:
         raise ValueError(f"paired_difference: units differ, {a.unit!r} and {b.unit!r}")
     starts = [tuple(start for _, start in score.blocks) for score in (a, b)]
@@ -250,8 +266,6 @@ def _block_score(
     sequences: tuple[Any, ...],
     unit: Unit,
 ) -> Score:
-    if block_length is not None and block_length < 1:
-        raise ValueError(f"block_length: expected at least 1 step, got {block_length}")
     length = scored.shape[1] if block_length is None else block_length
     used = block_sums(scored.to(torch.float64), block_length) > 0
     per_sequence = used.numel() // scored.shape[0]

@@ -21,6 +21,7 @@ from latentrnn.inference.posterior import Posterior
 from latentrnn.inference.random import random_state
 from latentrnn.inference.result import FitResult
 from latentrnn.models.sites import LATENTS
+from latentrnn.support.arguments import check_flag, check_kind_of, check_seed, check_size
 
 JOINT_DENSITY = "log density"  # log p(y, z): sees what the data say, which no function of z alone does
 TARP = "distance to a reference"
@@ -78,11 +79,15 @@ def simulation_based_calibration(
         Lemos, Coogan, Hezaveh, Perreault-Levasseur. Sampling-based accuracy testing of posterior estimators for
         general inference (TARP). 2023.
     """
+    owner = "simulation_based_calibration"
+    check_kind_of(owner, "posterior", posterior, Posterior)
+    for name, function in (("refit", refit), ("quantities", quantities)):
+        if function is not None and not callable(function):
+            raise TypeError(f"{owner}: {name} must be a function; found {type(function).__name__}")
     default = len(posterior.data) if refit is None else 50
-    number = default if num_simulations is None else num_simulations
-    for name, value in (("num_simulations", number), ("num_draws", num_draws)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"simulation_based_calibration: {name} must be a positive integer; found {value!r}")
+    number = check_size(owner, "num_simulations", default if num_simulations is None else num_simulations)
+    num_draws, seed = check_size(owner, "num_draws", num_draws), check_seed(owner, seed)
+    progress = check_flag(owner, "progress", progress)
     _check(posterior, refit)
     if refit is None:
         truth, draws = _of_latents(posterior, number, num_draws, quantities, seed)

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from latentrnn.support.arguments import check_size
+
 EventFamily = Literal["poisson", "bernoulli"]
 
 
@@ -23,10 +25,25 @@ def event_family(one_step_ahead: Any) -> EventFamily:
     return "bernoulli" if bool(surprise.sum() > average.sum() + tolerance) else "poisson"
 
 
+def is_one_step_ahead(value: Any) -> bool:
+    """Whether it has what scores read from a `OneStepAhead`."""
+    return all(hasattr(value, name) for name in ("head", "log_prob", "mean", "observed", "scored", "keys"))
+
+
+def check_one_step_ahead(value: Any) -> None:
+    """Raise a TypeError for something else."""
+    if not is_one_step_ahead(value):
+        raise TypeError(f"one_step_ahead: expected a OneStepAhead; found {type(value).__name__}")
+
+
+def check_block_length(value: Any) -> int | None:
+    """Return the number of steps of a block, a positive integer, or None for whole sequences."""
+    return None if value is None else check_size("score", "block_length", value)
+
+
 def check_events(one_step_ahead: Any) -> None:
     """Raise unless the head counts events, with one log-probability per channel."""
-    if not hasattr(one_step_ahead, "log_prob") or not hasattr(one_step_ahead, "scored"):
-        raise TypeError(f"one_step_ahead: expected a OneStepAhead; found {type(one_step_ahead).__name__}")
+    check_one_step_ahead(one_step_ahead)
     family = getattr(one_step_ahead, "family", None)
     if family is not None and getattr(one_step_ahead, "log_prob_zero", None) is None:
         raise ValueError(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 Kind = Literal["count", "continuous", "categorical"]
+KINDS: tuple[Kind, ...] = ("count", "continuous", "categorical")
 StatisticFunction = Callable[[Tensor, Tensor], Tensor]
 
 NAN = float("nan")

@@ -35,6 +35,18 @@ def to_numpy(where: str, value: Any) -> Array:
     return array
 
 
+def to_tensor(where: str, value: Any) -> torch.Tensor:
+    """The same as a tensor on the CPU, which shares memory with none but a tensor.
+
+    Raises:
+        TypeError, ValueError: as `to_numpy`.
+    """
+    if isinstance(value, torch.Tensor) and _is_plain(value):
+        return value.detach().cpu()
+    # a copy: torch takes no reversed strides and warns of read-only memory
+    return torch.as_tensor(np.array(to_numpy(where, value)))
+
+
 def is_simple(values: Iterable[Any]) -> bool:
     """Whether a list, however nested, holds plain numbers and numpy arrays alone, so that numpy can read all of it."""
     kinds = set(map(type, values))
@@ -87,6 +99,11 @@ def _stacked(where: str, arrays: list[Array]) -> Array:
     if any(array.dtype == object for array in arrays):
         arrays = [_from_objects(array) for array in arrays]
     return np.stack(arrays)
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    special = tensor.is_meta or tensor.is_nested or tensor.is_quantized or tensor.is_complex()
+    return tensor.layout == torch.strided and not special
 
 
 def _from_torch(where: str, tensor: torch.Tensor) -> Array:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from latentrnn.export.settings import checked
 from latentrnn.support import arviz_generations
+from latentrnn.support.arguments import check_choice
 
 if TYPE_CHECKING:
     from latentrnn.inference.ensemble_posterior import EnsemblePosterior
@@ -74,19 +76,9 @@ def to_arviz(
         ValueError: a count below one, an unknown container, "inferencedata" without ArviZ 0.x, or two variables of one
             group with the same name.
     """
-    for name, value in (("num_samples", num_samples), ("num_particles", num_particles)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}: expected at least 1; found {value}")
+    settings = checked("to_arviz", num_samples, num_particles, prior_predictive, latents, seed)
+    make = arviz_generations.container(check_choice("to_arviz", "container", container, arviz_generations.CONTAINERS))
     # xarray takes most of a second to import, which only those who export should wait for
     from latentrnn.export.groups import posterior_groups
 
-    make = arviz_generations.container(container)
-    groups = posterior_groups(
-        posterior,
-        num_samples=num_samples,
-        num_particles=num_particles,
-        prior_predictive=prior_predictive,
-        latents=latents,
-        seed=seed,
-    )
-    return make(groups)
+    return make(posterior_groups(posterior, **settings))

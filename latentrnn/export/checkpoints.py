@@ -20,7 +20,7 @@ from latentrnn.export.unfinished import unfinished_files
 from latentrnn.export.weights import open_weights, read_weights, write_atomically, write_weights
 from latentrnn.models.component import Component, saved_name, with_modules
 from latentrnn.models.scalar_distributions import refuse_unknown_distributions
-from latentrnn.support.arguments import is_number
+from latentrnn.support.arguments import check_kind_of, check_path, is_number
 
 if TYPE_CHECKING:
     from latentrnn.data import DataSpec
@@ -76,7 +76,7 @@ def save(result: FitResult, path: str | os.PathLike[str]) -> None:
             know.
         TypeError: a setting, or an argument of a component of your own, has no JSON form; the message says which.
     """
-    directory = Path(path).expanduser()
+    directory = check_path("save", path)
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory}: expected a directory to save to; found a file")
     manifest = _describe(result)
@@ -124,7 +124,9 @@ def load(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> FitRe
     from latentrnn.inference.result import FitResult
     from latentrnn.models.state_space import LatentRNN
 
-    directory = Path(path).expanduser()
+    directory = check_path("load", path)
+    if spec is not None:
+        check_kind_of("load", "spec", spec, DataSpec)
     manifest = _read_manifest(directory)
     where = directory / MANIFEST
     weights = {part: open_weights(directory, manifest["weights"][part]) for part in ("model", "guide")}

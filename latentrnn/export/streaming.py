@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from latentrnn.export.settings import checked
 from latentrnn.inference.ensemble_posterior import EnsemblePosterior
+from latentrnn.support.arguments import check_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,22 +54,25 @@ def to_netcdf(
         IsADirectoryError: the path is a folder.
         ValueError: a count below one.
     """
-    for name, value in (("num_samples", num_samples), ("num_particles", num_particles)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}: expected at least 1; found {value}")
+    settings = checked("to_netcdf", num_samples, num_particles, prior_predictive, latents, seed)
+    path, seed = check_path("to_netcdf", path), settings["seed"]
     import h5netcdf  # only those who export should wait for it
 
     from latentrnn.export.groups import small_groups
 
-    path = Path(path).expanduser()
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write to; make it first")
     if path.is_dir():
         raise IsADirectoryError(f"{path}: expected a file to write; found a folder")
     posterior = posterior if seed is None else posterior.reseeded(seed)
-    replicates = ["posterior_predictive", *(["prior_predictive"] if prior_predictive else [])]
+    latents = settings["latents"]
+    replicates = ["posterior_predictive", *(["prior_predictive"] if settings["prior_predictive"] else [])]
     small = small_groups(
-        posterior, num_samples=num_samples, num_particles=num_particles, latents=latents, drawn=replicates
+        posterior,
+        num_samples=settings["num_samples"],
+        num_particles=settings["num_particles"],
+        latents=latents,
+        drawn=replicates,
     )
     path.unlink(missing_ok=True)
     for name, dataset in small.groups.items():

@@ -19,7 +19,7 @@ from latentrnn.inference.sample_scores import aligned_samples, coverage, crps, q
 from latentrnn.models.ancestral import Course
 from latentrnn.models.latents.latent import gaps
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_selection, check_size
 from latentrnn.support.isolation import isolated
 
 Density = Callable[[str, Tensor, Tensor], Tensor]
@@ -87,7 +87,7 @@ class Forecast:
         return self.density(head, values.nan_to_num(0.0), ~values.isnan())
 
     def _of(self, head: str) -> Tensor:
-        if head not in self.samples:
+        if not isinstance(head, str) or head not in self.samples:
             raise ValueError(f"unknown head {head!r}; the forecast has {sorted(self.samples)}")
         return self.samples[head]
 
@@ -102,12 +102,13 @@ def forecast(
     heads: Sequence[str] | None,
 ) -> Forecast:
     """Forecast every sequence from its own end; see `Posterior.forecast`."""
-    check_size("forecast", "horizon", horizon)
+    horizon, num_samples = (
+        check_size("forecast", name, value) for name, value in (("horizon", horizon), ("num_samples", num_samples))
+    )
     model, data = draws.model, draws.data
-    names = [name for name, head in model.observations.items() if head.head.per_step] if heads is None else list(heads)
+    names = [name for name, head in model.observations.items() if head.head.per_step]
+    names = names if heads is None else check_selection("forecast", "heads", heads, model.observations, "head")
     for name in names:
-        if name not in model.observations:
-            raise ValueError(f"forecast: unknown head {name!r}; the model has {sorted(model.observations)}")
         if not model.observations[name].head.per_step:
             raise ValueError(f"forecast: {name!r} has one value per sequence; see `predictive`")
     _require_covariates(model, data, covariates, horizon)

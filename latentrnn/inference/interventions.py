@@ -15,12 +15,13 @@ from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.data.names import check_mapping
+from latentrnn.data.plain_numbers import to_tensor
 from latentrnn.inference.clamps import Clamped, Hold, checked_clamps, of_rows
 from latentrnn.inference.draws import Draw, Draws, assemble, expanded, padding_to_nan
 from latentrnn.models.ancestral import Course
 from latentrnn.models.latents.latent import gaps
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.support.arguments import check_size, is_integer
+from latentrnn.support.arguments import check_choice, check_size, is_integer
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +67,7 @@ def counterfactual(
     num_samples: int,
 ) -> Counterfactual:
     """Run the same latents under an intervention; see `Posterior.counterfactual`."""
-    if feedback not in ("recorded", "free"):
-        raise ValueError(f"counterfactual: feedback must be 'recorded' or 'free'; found {feedback!r}")
+    check_choice("counterfactual", "feedback", feedback, ("recorded", "free"))
     last = draws.data.num_steps - 1
     if not is_integer(from_step) or not 0 <= from_step <= last:
         raise ValueError(f"counterfactual: from_step must be a step of the data, 0 to {last}; found {from_step!r}")
@@ -161,7 +161,7 @@ def _changed(data: SequenceData, covariates: Mapping[str, Any] | None, from_step
     found = dict(data.covariates)
     later = ((torch.arange(data.num_steps, device=data.device) >= from_step) & data.valid).unsqueeze(-1)
     for name, value in given.items():
-        new = torch.as_tensor(value).to(found[name])
+        new = to_tensor(f"covariates[{name!r}]", value).to(found[name])
         if new.shape not in ((), found[name].shape):
             raise ValueError(
                 f"covariates[{name!r}]: expected one number, or (sequence, time, feature) {tuple(found[name].shape)} "

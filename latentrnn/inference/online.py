@@ -25,7 +25,7 @@ from latentrnn.models.latents.latent import Carry, gaps, join
 from latentrnn.models.observations import HeadInputs, Observation
 from latentrnn.models.readouts import Readout
 from latentrnn.models.sites import parameter_site
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_choice, check_flag, check_seed, check_size
 from latentrnn.support.isolation import isolated
 
 PARAMETER_DRAWS = 256
@@ -69,8 +69,8 @@ class OnlineFilter:
     ) -> None:
         if not isinstance(source, FitResult | Posterior):
             raise TypeError(f"OnlineFilter: source must be a FitResult or a Posterior; found {type(source).__name__}")
-        if proposal not in ("prior", "guide"):
-            raise ValueError(f"OnlineFilter: proposal must be 'prior' or 'guide'; found {proposal!r}")
+        check_choice("OnlineFilter", "proposal", proposal, ("prior", "guide"))
+        check, seed = check_flag("OnlineFilter", "check", check), check_seed("OnlineFilter", seed)
         if num_particles is None and proposal == "prior":
             raise ValueError("OnlineFilter: without particles there is the guide alone; use proposal='guide'")
         self.num_particles, self.proposal, self.check = num_particles, proposal, check
@@ -92,7 +92,7 @@ class OnlineFilter:
         if self.guided and self.guide.encoder is not None:
             missing |= self.guide.encoder.follow()
         sessions = sorted({head.session for head in self.model.spec.heads.values() if head.session is not None})
-        if session is not None and session not in sessions:
+        if session is not None and (not isinstance(session, str) or session not in sessions):
             raise ValueError(f"OnlineFilter: unknown session {session!r}; the model has {sessions}")
         self.stream = Stream(self.model.spec, missing, self._memory(), dtype, session)
         self.feeding = [name for name, head in self.heads.items() if head.feedback is not None]

@@ -36,8 +36,14 @@ from latentrnn.inference.stored import Chains
 from latentrnn.inference.windows import Window
 from latentrnn.models import sites
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_seed
+from latentrnn.support.arguments import (
+    check_choice,
+    check_integer,
+    check_kind_of,
+    check_seed,
+    check_selection,
+    check_size,
+)
 from latentrnn.support.isolation import isolated
 
 
@@ -84,6 +90,8 @@ class Posterior:
         for name, value, kind in (("model", model, LatentRNN), ("data", data, SequenceData)):
             if not isinstance(value, kind):
                 raise TypeError(f"Posterior: {name} must be a {kind.__name__}; found {type(value).__name__}")
+        for argument, given, expected in _optional(result, chains, window):
+            check_kind_of("Posterior", argument, given, expected)
         model.check(data)
         self.data, self.result, self.chains = data, result, chains
         self._draws = Draws(model, guide, data, device, seed, window, max_elements)
@@ -244,10 +252,8 @@ class Posterior:
         Raises:
             ValueError: an unknown head, or `latents` or `feedback` that is neither.
         """
-        if feedback not in ("free", "recorded"):
-            raise ValueError(f"predictive: feedback must be 'free' or 'recorded'; found {feedback!r}")
-        if latents not in ("posterior", "prior"):
-            raise ValueError(f"predictive: latents must be 'posterior' or 'prior'; found {latents!r}")
+        check_choice("predictive", "feedback", feedback, ("free", "recorded"))
+        check_choice("predictive", "latents", latents, ("posterior", "prior"))
         return self._replicates(num_samples, heads, latents=latents, parameters="posterior", fed=feedback == "recorded")
 
     @isolated
@@ -486,6 +492,8 @@ class Posterior:
             (draw, sequence), nats.
         """
         with self._draws.drawing():
+            num_particles = check_size("log_likelihood", "num_particles", num_particles)
+            num_draws = check_size("log_likelihood", "num_draws", num_draws)
             if self.guide.parameter_sites is None:
                 return evidence_of.summarise("iwae", self._draws.log_weights(num_particles)).values[None]
             # drawn first and together, so that they are the draws of `parameters(num_draws)`
@@ -538,10 +546,9 @@ class Posterior:
                 "BidirectionalRNN or SourceAttention, and so cannot predict as time goes on; use causal features "
                 "(Lags, Convolution) and readouts"
             )
-        if num_filters < 2:
-            raise ValueError(f"one_step_ahead: num_filters must be at least 2, for the error; found {num_filters}")
-        if num_draws < 2:
-            raise ValueError(f"one_step_ahead: num_draws must be at least 2, for the error; found {num_draws}")
+        num_particles = check_size("one_step_ahead", "num_particles", num_particles)
+        num_filters = check_integer("one_step_ahead", "num_filters", num_filters, least=2)  # for the error
+        num_draws = check_integer("one_step_ahead", "num_draws", num_draws, least=2)
         draws = 1 if self.guide.parameter_sites is None else num_draws
         with self._draws.drawing():
             courses = (self._draws.course(self._draws.parameter_trace(1)) for _ in range(draws))
@@ -580,7 +587,7 @@ class Posterior:
     # -- how -------------------------------------------------------------------------------------------------------
 
     def _head(self, name: str) -> Any:
-        if name not in self.model.observations:
+        if not isinstance(name, str) or name not in self.model.observations:
             raise ValueError(f"unknown head {name!r}; the model has {sorted(self.model.observations)}")
         return self.model.observations[name]
 
@@ -614,9 +621,8 @@ class Posterior:
     def _replicate_parts(
         self, num_samples: int, heads: Sequence[str] | None, *, latents: str, parameters: str, fed: bool
     ) -> Iterator[tuple[str, Tensor, Place, int | None]]:
-        names = list(self.model.observations) if heads is None else list(heads)
-        for name in names:
-            self._head(name)
+        known = list(self.model.observations)
+        names = known if heads is None else check_selection("predictive", "heads", heads, known, "head")
         for draw in self._draws.courses(num_samples, latents=latents, parameters=parameters, fed=fed, parts=True):
             course = draw.course
             shape = torch.Size((draw.number, course.data.num_sequences))
@@ -626,6 +632,13 @@ class Posterior:
             for name in names:
                 for part in _of_head(name, padding_to_nan(values[name], course.data, name), draw, draw.place):
                     yield name, *part
+
+
+def _optional(result: Any, chains: Any, window: Any) -> Iterator[tuple[str, Any, type]]:
+    """Yield those arguments of a posterior that were given, with their names and classes."""
+    for name, value, kind in (("result", result, FitResult), ("chains", chains, Chains), ("window", window, Window)):
+        if value is not None:
+            yield name, value, kind
 
 
 def _of_head(head: str, value: Tensor, draw: Draw, place: Place) -> Iterator[tuple[Tensor, Place, int | None]]:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from latentrnn.support.arguments import check_seed
 from latentrnn.support.isolation import isolation
 
 T = TypeVar("T")
@@ -26,7 +27,7 @@ class RandomNumbers:
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
-        device = torch.device(device)
+        device, seed = torch.device(device), check_seed("random numbers", seed)
         self.cuda: int | None = None
         if device.type == "cuda":
             self.cuda = torch.cuda.current_device() if device.index is None else device.index
@@ -72,6 +73,11 @@ class RandomNumbers:
                 yield part  # type: ignore[misc]
         finally:
             parts.close()  # type: ignore[attr-defined]
+
+
+def generator(seed: int) -> torch.Generator:
+    """Return a generator of its own on the CPU, from a seed that was checked."""
+    return torch.Generator("cpu").manual_seed(seed)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 
@@ -12,7 +11,7 @@ from latentrnn.inference.families import PerSequence
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.objectives import ELBO, Evaluation
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_number, check_size
 
 
 def refine(
@@ -41,9 +40,8 @@ def refine(
     Raises:
         ValueError: a guide without local latents, or a setting out of range.
     """
-    check_size("refined", "steps", steps), check_size("refined", "num_particles", num_particles)
-    if not (learning_rate > 0 and math.isfinite(learning_rate)):
-        raise ValueError(f"refined: learning_rate must be positive; found {learning_rate}")
+    steps, num_particles = check_size("refined", "steps", steps), check_size("refined", "num_particles", num_particles)
+    learning_rate = check_number("refined", "learning_rate", learning_rate, above=0)
     if not guide.sites:
         raise ValueError("refined: the model has no latents of single sequences, so there is nothing to refine")
     guide = copy.deepcopy(guide)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentrnn.support.arguments import check_number
+from latentrnn.data.plain_numbers import to_tensor
+from latentrnn.support.arguments import check_flag, check_number
 
 
 def crps(samples: Any, observed: Any, mask: Any = None, *, fair: bool = True) -> Tensor:
@@ -40,6 +41,7 @@ def crps(samples: Any, observed: Any, mask: Any = None, *, fair: bool = True) ->
     >>> crps(torch.tensor([3.0]).reshape(1, 1, 1, 1), torch.tensor([[[0.5]]])).item()
     2.5
     """
+    fair = check_flag("crps", "fair", fair)
     drawn, values = aligned_samples(samples, observed, mask)
     count = len(drawn)
     error = (drawn - values).abs().mean(0)
@@ -109,7 +111,7 @@ def quantiles(samples: Tensor, probabilities: Any) -> Tensor:
     References:
         Hyndman, Fan. Sample quantiles in statistical packages. 1996 (type 6).
     """
-    p = torch.as_tensor(probabilities, dtype=torch.float64).reshape(-1)
+    p = to_tensor("quantiles: probabilities", probabilities).double().reshape(-1)
     if not bool(((p >= 0) & (p <= 1)).all()):
         raise ValueError(f"quantiles: probabilities must lie in [0, 1]; found {p.tolist()}")
     ordered = samples.sort(0).values  # torch.quantile takes no more than 2^24 entries
@@ -121,14 +123,14 @@ def quantiles(samples: Tensor, probabilities: Any) -> Tensor:
 
 def aligned_samples(samples: Any, observed: Any, mask: Any) -> tuple[Tensor, Tensor]:
     """Return float64 samples (sample, ...) and observations (...), NaN where nothing is to be scored."""
-    drawn, values = (torch.as_tensor(part).detach().cpu().to(torch.float64) for part in (samples, observed))
+    drawn, values = (to_tensor(*part).double() for part in (("samples", samples), ("observed", observed)))
     if drawn.dim() != values.dim() + 1 or drawn.shape[1:] != values.shape or not len(drawn):
         raise ValueError(
             f"observed: expected (sequence, time, channel) as in the samples, {tuple(drawn.shape[1:])}; found "
             f"{tuple(values.shape)}"
         )
     if mask is not None:
-        seen = torch.as_tensor(mask).cpu()
+        seen = to_tensor("mask", mask)
         if seen.dtype != torch.bool or seen.shape != values.shape:
             raise ValueError(f"mask: expected booleans {tuple(values.shape)}; found {seen.dtype} {tuple(seen.shape)}")
         values = values.masked_fill(~seen, torch.nan)

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.data.facts import Facts
+from latentrnn.data.plain_numbers import to_tensor
 from latentrnn.data.spec import SequenceKey
+from latentrnn.support.arguments import is_number
 
 Seen = dict[str, tuple[Tensor, Tensor, bool] | None]
 FILLER = 1.0  # what stands where nothing was observed: in the support of every family
@@ -130,7 +132,7 @@ class Stream:
         return found
 
     def _check_time(self, time: float | None) -> None:
-        if time is None or not math.isfinite(time):
+        if time is None or not is_number(time) or not math.isfinite(time):
             raise ValueError(f"time: the steps are irregular; expected seconds at every step, found {time!r}")
         last = float(self.times[min(self.steps, self.size) - 1]) if self.steps else -math.inf
         if time <= last:
@@ -144,11 +146,13 @@ class Stream:
                 raise TypeError(f"{where}: expected a dict of name to values, of {list(known)}; found {type(given)}")
             return {next(iter(known)): given}
         if not given.keys() <= known.keys():
-            raise ValueError(f"{where}: unknown {sorted(set(given) - set(known))}; expected {list(known)}")
+            raise ValueError(
+                f"{where}: unknown {[name for name in given if name not in known]}; expected {list(known)}"
+            )
         return given
 
     def _read(self, where: str, value: Any, size: int, what: str) -> Tensor:
-        new = torch.as_tensor(value, dtype=self.dtype)
+        new = to_tensor(where, value).to(self.dtype)
         if new.shape != (size,):
             raise ValueError(f"{where}: expected {size} {what}, one number each; found shape {tuple(new.shape)}")
         return new

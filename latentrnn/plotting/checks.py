@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
+from torch import Tensor
 
+from latentrnn.criticism.discrepancies import interval
 from latentrnn.plotting.axes import grid_of_axes
 
 if TYPE_CHECKING:
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
     from latentrnn.criticism.checks import PredictiveCheck
     from latentrnn.criticism.discrepancies import Discrepancy
+
+
+LEAST_RANGE = 1e-9  # of the values: within less, there is no room for bins in floating point
 
 
 def predictive_check(
@@ -55,7 +60,7 @@ def _histogram(ax: Axes, item: Discrepancy) -> None:
     samples = item.replicated.flatten()
     samples = samples[samples.isfinite()]
     if samples.numel():
-        ax.hist(samples.tolist(), bins=30, color="0.75", label="replicates")
+        ax.hist(samples.tolist(), bins=_edges(samples), color="0.75", label="replicates")
     observed = float(item.observed)
     if observed == observed:
         ax.axvline(observed, color="C3", label="observed")
@@ -63,15 +68,24 @@ def _histogram(ax: Axes, item: Discrepancy) -> None:
     ax.set_yticks([])
 
 
+def _edges(samples: Tensor) -> list[float]:
+    """Return the edges of 30 bins; of one, where rounding alone tells the samples apart."""
+    low, high = float(samples.min()), float(samples.max())
+    if high - low > LEAST_RANGE * max(abs(low), abs(high)):
+        return np.linspace(low, high, 31).tolist()
+    margin = 0.5 * max(abs(low), abs(high)) or 0.5
+    return [low - margin, high + margin]
+
+
 def _intervals(ax: Axes, item: Discrepancy) -> None:
     """One line per entry, in the order of what was observed."""
     observed = item.observed.flatten()
     order = observed.argsort()
-    quantiles = torch.tensor([0.05, 0.5, 0.95], dtype=item.replicated.dtype)
-    low, middle, high = item.replicated.reshape(item.replicated.shape[0], -1)[:, order].nanquantile(quantiles, 0)
+    columns = item.replicated.reshape(item.replicated.shape[0], -1)[:, order].T
+    low, middle, high = zip(*(interval(samples) for samples in columns), strict=True)
     position = range(len(order))
-    ax.vlines(position, low.tolist(), high.tolist(), color="0.75", linewidth=3, label="replicates, 90%")
-    ax.plot(position, middle.tolist(), ".", color="0.45")
+    ax.vlines(position, low, high, color="0.75", linewidth=3, label="replicates, 90%")
+    ax.plot(position, middle, ".", color="0.45")
     ax.plot(position, observed[order].tolist(), "_", color="C3", markersize=8, label="observed")
     ax.set_ylabel(item.statistic)
     if len(order) <= 12:

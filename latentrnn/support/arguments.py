@@ -7,8 +7,10 @@ string is no flag.
 from __future__ import annotations
 
 import math
+import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -163,6 +165,63 @@ def check_seed(owner: str, seed: Any, *, name: str = "seed") -> int:
     return int(seed)
 
 
+def check_kind_of(owner: str, name: str, value: Any, *kinds: type) -> Any:
+    """Return `value`, an instance of one of some classes.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, kinds):
+        expected = " or ".join(f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}" for kind in kinds)
+        raise TypeError(f"{owner}: {name} must be {expected}; found {_shown(value)}")
+    return value
+
+
+def check_selection(owner: str, name: str, value: Any, known: Iterable[str], what: str = "name") -> list[str]:
+    """Return `value`, several of some names, as a list.
+
+    Args:
+        owner: whose argument it is.
+        name: of the argument.
+        value: what was given.
+        known: the names that there are.
+        what: they are names of, for the error, e.g. "head".
+
+    Raises:
+        TypeError: no names, or a single string.
+        ValueError: a name that is not known.
+
+    Example:
+        >>> check_selection("forecast", "heads", "y", ["y", "z"])
+        Traceback (most recent call last):
+        ...
+        TypeError: forecast: heads must be a list of names; found 'y', write ['y']
+    """
+    if isinstance(value, str | bytes) or not isinstance(value, list | tuple | set | frozenset | Mapping):
+        hint = f", write [{value!r}]" if isinstance(value, str) else ""
+        if hint or not _is_iterable(value):
+            raise TypeError(f"{owner}: {name} must be a list of names; found {_shown(value)}{hint}")
+    found, known = list(value), list(known)
+    for each in found:
+        if not isinstance(each, str) or each not in known:
+            raise ValueError(f"{owner}: unknown {what} {_shown(each)} in {name}; there are {known}")
+    return found
+
+
+def check_path(owner: str, value: Any, *, name: str = "path") -> Path:
+    """Return the path of a file or folder, with `~` expanded.
+
+    Raises:
+        TypeError: neither a string nor a path.
+        ValueError: an empty string.
+    """
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise TypeError(f"{owner}: {name} must be a string or a pathlib.Path; found {_shown(value)}")
+    if not os.fspath(value):
+        raise ValueError(f"{owner}: {name} must not be empty")
+    return Path(value).expanduser()
+
+
 def settle(owner: object, **values: Any) -> None:
     """Give the fields of a frozen dataclass the values that checks of it returned."""
     for name, value in values.items():
@@ -178,6 +237,14 @@ def _in_words(least: float, most: float, above: float | None, below: float | Non
     if math.isinf(high):
         return f"be a number {'of at least' if above is None else 'above'} {low:g}"
     return f"be in {'[' if above is None else '('}{low:g}, {high:g}{']' if below is None else ')'}"
+
+
+def _is_iterable(value: Any) -> bool:
+    try:
+        iter(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _as_float(value: Any) -> float:

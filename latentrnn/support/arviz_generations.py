@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+CONTAINERS = ("auto", "inferencedata", "datatree")
+
 
 def installed_version() -> str | None:
     """Return the version of the package `arviz`; None where the 1.x stack was installed without it."""
@@ -49,7 +51,7 @@ def container(kind: str = "auto") -> Callable[[dict[str, Any]], Any]:
     Raises:
         ValueError: neither "auto", "inferencedata" nor "datatree", or "inferencedata" without ArviZ 0.x.
     """
-    if kind not in ("auto", "inferencedata", "datatree"):
+    if kind not in CONTAINERS:
         raise ValueError(f'container: expected "auto", "inferencedata" or "datatree"; found {kind!r}')
     if kind == "inferencedata" and generation() != 0:
         raise ValueError(f'container: "inferencedata" needs arviz below 1.0; found {installed_version() or "no arviz"}')

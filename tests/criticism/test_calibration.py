@@ -144,7 +144,11 @@ ERRORS = {
     "continuous": (one_step_ahead(COUNTS, RATES, COUNTS + 0.5), {}, "expected counts"),
     "nothing": (poisson_one_step_ahead(RATES, COUNTS, scored=torch.zeros(1, 3, 1, dtype=torch.bool)), {}, "no scored"),
     "nan": (one_step_ahead(COUNTS * float("nan"), RATES, COUNTS), {}, "NaN in a scored entry"),
-    "family": (poisson_one_step_ahead(RATES, COUNTS), {"family": "gaussian"}, "family: expected 'poisson'"),
+    "family": (
+        poisson_one_step_ahead(RATES, COUNTS),
+        {"family": "gaussian"},
+        "family must be one of 'poisson', 'bernoulli'; found 'gaussian'",
+    ),
     "probability": (poisson_one_step_ahead(RATES * 4, COUNTS), {"family": "bernoulli"}, "needs probabilities, found 2"),
 }
 

@@ -166,7 +166,7 @@ def test_heads_that_are_not_modelled_are_left_out():
     data = SequenceData.from_arrays({"spikes": poisson(0.3, 4, 100, 3), "other": torch.zeros(4, 100, 1)})
     posterior = FakePosterior(data, replicates={"spikes": poisson(0.3, 200, 4, 100, 3)}, heads=["spikes"])
     assert list(posterior_predictive_check(posterior).p_values) == ["spikes"]
-    with pytest.raises(ValueError, match="no head 'other' in the model"):
+    with pytest.raises(ValueError, match="unknown head 'other' in heads"):
         posterior_predictive_check(posterior, heads=["other"])
 
 
@@ -187,10 +187,10 @@ def test_too_few_replicates_to_flag_are_said_so():
 
 
 ERRORS = {
-    "unknown head": ({"heads": ["spiks"]}, r"heads: no head 'spiks' in the model; it has \['spikes'\]"),
-    "unknown kind": ({"kinds": {"field": "count"}}, "no head 'field'"),
-    "one sample": ({"num_samples": 1}, "num_samples: expected at least 2"),
-    "level": ({"level": 0.0}, "level: expected between 0 and 1"),
+    "unknown head": ({"heads": ["spiks"]}, r"check: unknown head 'spiks' in heads; there are \['spikes'\]"),
+    "unknown kind": ({"kinds": {"field": "count"}}, "unknown head 'field' in kinds"),
+    "one sample": ({"num_samples": 1}, "num_samples must be an integer of at least 2; found 1"),
+    "level": ({"level": 0.0}, "level must be in .0, 1.; found 0.0"),
     "statistic loses the samples": (
         {"statistics": {"sum": lambda v, m: v.sum()}},
         r"statistics\['sum'\]: expected \(\*sample",

@@ -175,7 +175,7 @@ def posterior(data=DATA, **options):
 
 ERRORS = {
     "one model": ({"a": GOOD}, {}, ValueError, "at least 2"),
-    "scale": ({"a": GOOD, "b": GOOD}, {"scale": "bits"}, ValueError, "scale: expected one of"),
+    "scale": ({"a": GOOD, "b": GOOD}, {"scale": "bits"}, ValueError, "scale must be one of 'log'"),
     "other data": (
         {"a": GOOD, "b": posterior(sequences(seed=9))},
         {},
@@ -223,7 +223,12 @@ ERRORS = {
     ),
     "mixture": ({"a": GOOD, "b": ONE}, {}, TypeError, r"got both, one-step-ahead results being \['b'\]"),
     "blocks of evidence": ({"a": GOOD, "b": GOOD}, {"block_length": 5}, ValueError, "only for one-step-ahead"),
-    "block length": ({"a": ONE, "b": ONE}, {"block_length": 0}, ValueError, "at least 1 step"),
+    "block length": (
+        {"a": ONE, "b": ONE},
+        {"block_length": 0},
+        ValueError,
+        "block_length must be a positive integer; found 0",
+    ),
     "other head": (
         {"a": ONE, "b": recording(torch.ones(6, 10, 1), torch.ones(6, 10, 1), head="field")},
         {},

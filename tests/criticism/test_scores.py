@@ -192,7 +192,11 @@ ERRORS = {
     "mask type": (lambda: bits_per_spike(X, Y, Y), TypeError, "mask: expected booleans"),
     "mask shape": (lambda: bits_per_spike(X, Y, Y[:, :2] > 0), ValueError, r"mask: expected shape \(2, 4, 1\)"),
     "one block": (lambda: bits_per_spike_by_block(X[:1], Y[:1]), ValueError, "needs at least 2"),
-    "block length": (lambda: one_step_ahead_bits_per_spike(ONE, block_length=0), ValueError, "at least 1 step"),
+    "block length": (
+        lambda: one_step_ahead_bits_per_spike(ONE, block_length=0),
+        ValueError,
+        "block_length must be a positive integer; found 0",
+    ),
     "silent": (lambda: one_step_ahead_bits_per_spike(SILENT), ValueError, "of 'spikes': no spike"),
     "other blocks": (
         lambda: paired_difference(BLOCKS, bits_per_spike_by_block(X, Y, block_length=2)),

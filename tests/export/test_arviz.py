@@ -252,9 +252,9 @@ def test_the_container_follows_the_installed_arviz(
 
 def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     posterior = FakePosterior(fake_data())
-    with pytest.raises(ValueError, match="num_samples: expected at least 1; found 0"):
+    with pytest.raises(ValueError, match="num_samples must be a positive integer; found 0"):
         to_arviz(posterior, num_samples=0)
-    with pytest.raises(ValueError, match="num_particles: expected at least 1; found -1"):
+    with pytest.raises(ValueError, match="num_particles must be a positive integer; found -1"):
         to_arviz(posterior, num_particles=-1)
     with pytest.raises(ValueError, match=r'container: expected "auto", "inferencedata" or "datatree"; found \'zarr\''):
         to_arviz(posterior, container="zarr")

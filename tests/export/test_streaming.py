@@ -83,7 +83,7 @@ def test_draws_of_chains_are_written_chain_by_chain(tmp_path: Path) -> None:
 
 
 def test_counts_below_one_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="num_samples: expected at least 1"):
+    with pytest.raises(ValueError, match="num_samples must be a positive integer"):
         posterior("poisson").to_netcdf(tmp_path / "x.nc", num_samples=0)
 
 

@@ -8,6 +8,8 @@ import torch
 
 from latentrnn import plotting
 from latentrnn.criticism import posterior_predictive_check, time_rescaling
+from latentrnn.criticism.checks import PredictiveCheck
+from latentrnn.criticism.discrepancies import Discrepancy
 from latentrnn.data import SequenceData
 from tests.criticism.fakes import FakePosterior, poisson_one_step_ahead
 
@@ -137,3 +139,20 @@ def test_plotting_is_an_attribute_of_the_package_that_costs_nothing():
         "assert not {'matplotlib', 'arviz', 'pandas', 'scipy'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_replicates_that_rounding_alone_tells_apart_are_drawn():
+    close = 1e6 + 1e-10 * torch.arange(40, dtype=torch.float64)
+    for samples in (close, torch.full((40,), 1e30, dtype=torch.float64), torch.zeros(40, dtype=torch.float64)):
+        item = Discrepancy("y", "mean", ("all",), samples[0], samples, torch.tensor(1.0))
+        ax = PredictiveCheck((item,), 1.0, 0.01, 40, "").plot()[0]
+        assert sum(bar.get_height() for bar in ax.patches) == 40
+
+
+def test_intervals_of_a_check_are_those_of_its_table():
+    samples = torch.randn(40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    samples[3, 1] = torch.nan
+    item = Discrepancy("y", "mean", ("a", "b"), torch.tensor([-1.0, 1.0]), samples, torch.ones(2))
+    check = PredictiveCheck((item,), 1.0, 0.01, 40, "")
+    drawn = check.plot()[0].collections[0].get_segments()
+    assert [segment[:, 1].tolist() for segment in drawn] == [[row["lower"], row["upper"]] for row in check.table]

@@ -1,0 +1,35 @@
+"""The settings that exports share, checked before anything is drawn."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from latentrnn.support.arguments import check_flag, check_seed, check_size
+
+
+class Settings(TypedDict):
+    """What `to_arviz` and `to_netcdf` take, and hand on."""
+
+    num_samples: int | None
+    num_particles: int
+    prior_predictive: bool
+    latents: bool
+    seed: int | None
+
+
+def checked(
+    owner: str, num_samples: int | None, num_particles: int, prior_predictive: bool, latents: bool, seed: int | None
+) -> Settings:
+    """Return the settings of an export.
+
+    Raises:
+        ValueError: a count below one.
+        TypeError: a flag or a seed of another kind.
+    """
+    return {
+        "num_samples": None if num_samples is None else check_size(owner, "num_samples", num_samples),
+        "num_particles": check_size(owner, "num_particles", num_particles),
+        "prior_predictive": check_flag(owner, "prior_predictive", prior_predictive),
+        "latents": check_flag(owner, "latents", latents),
+        "seed": None if seed is None else check_seed(owner, seed),
+    }
