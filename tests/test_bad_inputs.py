@@ -65,7 +65,7 @@ PARTS: dict[str, Case] = {
     "unknown nonlinearity": (
         lambda: lr.VanillaRNN(3, nonlinearity="selu"),
         ValueError,
-        "VanillaRNN: nonlinearity must be 'tanh' or 'relu'; found 'selu'",
+        "VanillaRNN: nonlinearity must be one of 'tanh', 'relu'; found 'selu'",
     ),
     "innovations of no dimension": (
         lambda: lr.Innovations(0),
@@ -80,18 +80,18 @@ PARTS: dict[str, Case] = {
     "unknown prior of innovations": (
         lambda: lr.Innovations(2, prior="pink"),
         ValueError,
-        "Innovations: prior must be one of ['white', 'student_t', 'ar1',",
+        "Innovations: prior must be one of 'white', 'student_t', 'ar1',",
     ),
     "initial state of no dimension": (lambda: lr.InitialState(-1), ValueError, "InitialState: dim must be a positive"),
     "unknown scale": (
         lambda: lr.MarkovNormal(scale="wide"),
         ValueError,
-        "MarkovNormal: scale must be 'constant' or 'state'; found 'wide'",
+        "MarkovNormal: scale must be one of 'constant', 'state'; found 'wide'",
     ),
     "unknown covariance": (
         lambda: lr.Gaussian(covariance="banded"),
         ValueError,
-        "Gaussian: covariance must be 'diagonal', 'low_rank' or 'full'; found 'banded'",
+        "Gaussian: covariance must be one of 'diagonal', 'low_rank', 'full'; found 'banded'",
     ),
     "unknown link": (
         lambda: lr.Poisson(link="log"),
@@ -129,7 +129,7 @@ PARTS: dict[str, Case] = {
     "stimulus that is no name": (
         lambda: lr.StimulusGain(STIMULUS),
         TypeError,
-        "StimulusGain: stimulus must be a covariate's name; found ndarray",
+        "StimulusGain: stimulus must be a string; found array",
     ),
     "no lags": (lambda: lr.StimulusGain("s", lags=0), ValueError, "StimulusGain: lags must be a positive integer"),
     "lags of no steps": (lambda: lr.Lags("s", 0), ValueError, "Lags: steps must be a positive integer; found 0"),
@@ -157,7 +157,7 @@ PARTS: dict[str, Case] = {
     "unknown class in a file": (
         lambda: from_config({"class": "Transformer", "arguments": {}}),
         ValueError,
-        "unknown component class 'Transformer'; if it is your own, import the module that defines it first",
+        "unknown component class 'Transformer'; if it is your own, import what defines it first",
     ),
 }
 
@@ -287,7 +287,7 @@ GUIDES: dict[str, Case] = {
     "mixing of a Markov guide": (
         lambda: lr.Markov(8, mixing="full"),
         ValueError,
-        "Markov: mixing must be 'shared' or 'step'; found 'full'",
+        "Markov: mixing must be one of 'shared', 'step'; found 'full'",
     ),
     "a guide for data": (lambda: lr.Guide(DATA), TypeError, "Guide: model must be a LatentRNN; found SequenceData"),
     "encoder by number": (
@@ -298,17 +298,17 @@ GUIDES: dict[str, Case] = {
     "unknown family": (
         lambda: guide(model(), global_family="lowrank"),
         ValueError,
-        "Guide: global_family must be one of ['normal', 'multivariate', 'low_rank', 'flow', 'point']; found 'lowrank'",
+        "Guide: global_family must be one of 'normal', 'multivariate', 'low_rank', 'flow', 'point'; found 'lowrank'",
     ),
     "unknown direction": (
         lambda: lr.RNNEncoder(3, direction="forward"),
         ValueError,
-        "RNNEncoder: direction must be one of ['causal', 'backward', 'bidirectional']; found 'forward'",
+        "RNNEncoder: direction must be one of 'causal', 'backward', 'bidirectional'; found 'forward'",
     ),
     "unknown cell": (
         lambda: lr.RNNEncoder(3, cell="rnn"),
         ValueError,
-        "RNNEncoder: cell must be one of ['gru', 'lstm', 'tanh', 'relu']; found 'rnn'",
+        "RNNEncoder: cell must be one of 'gru', 'lstm', 'tanh', 'relu'; found 'rnn'",
     ),
     "encoder of no size": (lambda: lr.RNNEncoder(0), ValueError, "RNNEncoder: hidden_size must be a positive integer"),
     "encoder of no layers": (lambda: lr.RNNEncoder(3, layers=0), ValueError, "RNNEncoder: layers must be a positive"),
@@ -608,5 +608,5 @@ def test_damaged_files(saved: Path, tmp_path: Path) -> None:
     manifest = json.loads((edited / "latentrnn.json").read_text())
     manifest["model"]["transition"]["arguments"]["hidden_size"] = 5
     (edited / "latentrnn.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=r"model-.*: tensor '.*'.* shape"):
+    with pytest.raises(ValueError, match="damaged, or edited after it was saved"):
         lr.load(edited)

@@ -14,6 +14,7 @@ from latentrnn.inference.parameters import FAMILIES, ParameterFamily
 from latentrnn.models.component import from_config
 from latentrnn.models.priors import refuse_ignored_priors
 from latentrnn.models.state_space import LatentRNN, refuse_param_store, sequence_plate
+from latentrnn.support.arguments import check_choice
 
 
 class Guide(nn.Module):
@@ -59,9 +60,8 @@ class Guide(nn.Module):
             raise TypeError(f"Guide: encoder must be an Encoder; found {type(encoder).__name__}")
         if not isinstance(family, Family):
             raise TypeError(f"Guide: family must be a Family, e.g. GaussianChain(); found {type(family).__name__}")
-        if global_family not in FAMILIES:
-            raise ValueError(f"Guide: global_family must be one of {list(FAMILIES)}; found {global_family!r}")
-        self.spec, self.sites, self.global_family = model.spec, model.latent_sites(), global_family
+        self.spec, self.sites = model.spec, model.latent_sites()
+        self.global_family = check_choice("Guide", "global_family", global_family, FAMILIES)
         self.encoder = None if encoder is None else encoder.fresh()
         self.local = family.fresh()
         if self.sites:

@@ -190,7 +190,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Raises:
         ValueError: CUDA is asked for and there is none, or torch knows no such device.
     """
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(device)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -268,4 +269,5 @@ def _same(value: Any, default: Any) -> bool:
         return value is default
     if isinstance(value, dict | list | tuple) and not value and not default:
         return True
-    return bool(value == default)
+    same = value == default
+    return isinstance(same, bool | np.bool_) and bool(same)  # of an array it is one too

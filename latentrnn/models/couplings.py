@@ -11,6 +11,7 @@ from torch import Tensor
 from latentrnn.models.ancestral import Course
 from latentrnn.models.component import Component
 from latentrnn.models.observations import Bernoulli, Categorical, DiscreteHazard, Observation
+from latentrnn.support.arguments import check_number, check_text
 
 FLOOR = 1e-6  # probabilities are kept this far from zero and one
 
@@ -36,11 +37,8 @@ class Coupling(Component):
 
     def __init__(self, weight: float = 1.0, *, name: str | None = None) -> None:
         super().__init__()
-        if name is not None and (not isinstance(name, str) or not name):
-            raise ValueError(f"{type(self).__name__}: name must be a string that is not empty; found {name!r}")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
-            raise ValueError(f"{type(self).__name__}: weight must be a positive number; found {weight!r}")
-        self.weight, self.name = float(weight), name
+        self.name = None if name is None else check_text(type(self).__name__, "name", name)
+        self.weight = check_number(type(self).__name__, "weight", weight, above=0)
 
     @property
     def label(self) -> str:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from latentrnn.models.component import Component
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_names
 
 
 class History(Component):
@@ -38,7 +39,7 @@ class History(Component):
         super().__init__()
         self.steps = check_size("History", "steps", steps)
         self.filters = check_size("History", "filters", filters)
-        self.into = tuple([into] if isinstance(into, str) else into)
+        self.into = tuple(check_names("History", "into", into))
         unknown = set(self.into) - {"transition", "readout"}
         if unknown or not self.into:
             raise ValueError(f"History: into must name 'transition', 'readout' or both; found {list(self.into)}")

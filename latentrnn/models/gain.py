@@ -11,6 +11,7 @@ from latentrnn.models.features import CovariateReader, Lags
 from latentrnn.models.priors import Prior, check_priors
 from latentrnn.models.readouts import linear
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_flag, check_text
 
 
 class StimulusGain(Component):
@@ -47,9 +48,8 @@ class StimulusGain(Component):
         priors: dict[str, Prior] | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(stimulus, str):
-            raise TypeError(f"StimulusGain: stimulus must be a covariate's name; found {type(stimulus).__name__}")
-        self.stimulus, self.gated = stimulus, gated
+        self.stimulus = check_text("StimulusGain", "stimulus", stimulus)
+        self.gated = check_flag("StimulusGain", "gated", gated)
         self.lags = check_size("StimulusGain", "lags", lags)
         self.priors = check_priors("StimulusGain", priors, self.interpretable)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 LARGEST_SIZE = 2**31 - 1  # of an axis; larger ones are a slip, and overflow somewhere below torch
 LARGEST_COUNT = 2**63 - 1  # what torch and NumPy count with
@@ -137,6 +138,45 @@ def check_choice(owner: str, name: str, value: Any, choices: Iterable[str]) -> s
     if not isinstance(value, str) or value not in known:
         raise ValueError(f"{owner}: {name} must be one of {', '.join(map(repr, known))}; found {_shown(value)}")
     return str(value)
+
+
+def check_list(owner: str, name: str, value: Any, of: str) -> list[Any]:
+    """Return `value`, a list, a tuple or anything else that can be gone through, as a list.
+
+    Args:
+        owner: whose argument it is, e.g. "Convolution".
+        name: of the argument.
+        value: what was given; a string is no list of its letters, and of arrays only those of one axis are lists.
+        of: what it holds, in words, e.g. "positive integers".
+
+    Raises:
+        TypeError: it is none.
+    """
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) != 1:
+        raise TypeError(f"{owner}: {name} must be a list of {of}; found {_shown(value)}")
+    return list(value)
+
+
+def check_names(owner: str, name: str, value: Any) -> list[str]:
+    """Return `value`, names, as a list; one name may stand alone.
+
+    Raises:
+        TypeError: these are not names.
+        ValueError: one is empty.
+    """
+    names = [value] if isinstance(value, str) else check_list(owner, name, value, "names")
+    for each in names:
+        if not isinstance(each, str):
+            raise TypeError(f"{owner}: {name} must be a list of names; found {_shown(each)} among them")
+    return [check_text(owner, name, each) for each in names]
+
+
+def as_plain(value: Any) -> Any:
+    """Return an array or a tensor of numbers as a number or nested lists of them, and anything else as it is."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    dense = isinstance(value, torch.Tensor) and value.layout is torch.strided and value.device.type != "meta"
+    return value.tolist() if dense else value
 
 
 def check_seed(owner: str, seed: Any, *, name: str = "seed") -> int:

@@ -358,7 +358,7 @@ REFUSED = {
     "channels": (shaped(lambda q: q), "or per sequence, (3,); found shape (3, 8, 1)"),
     "one step less": (shaped(lambda q: q.diff(dim=-2)[..., 0]), "found shape (3, 7)"),
     "no such function": (lambda: PhysicalPenalty("physics:law"), "there is no function 'physics:law'"),
-    "an empty name": (lambda: PhysicalPenalty(charge_is_kept, 1.0, ""), "name must be a string that is not empty"),
+    "an empty name": (lambda: PhysicalPenalty(charge_is_kept, 1.0, ""), "name must not be empty"),
     "one law twice": (
         lambda: circuit_model(circuit(), *[PhysicalPenalty(charge_is_kept)] * 2),
         "of different classes, or have different names; found ['charge_is_kept', 'charge_is_kept']",
@@ -389,7 +389,7 @@ REFUSED = {
         ),
         "OutcomeCalibration: 'step' must be a Bernoulli or Categorical head of one channel",
     ),
-    "no weight": (lambda: SurvivalConsistency("step", "label", weight=0.0), "weight must be a positive number"),
+    "no weight": (lambda: SurvivalConsistency("step", "label", weight=0.0), "weight must be positive"),
     "an unknown head": (
         lambda: make_model(make_data(), [SurvivalConsistency("hazard", "label")]),
         "unknown head 'hazard'",

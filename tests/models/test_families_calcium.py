@@ -182,7 +182,7 @@ SPIKES, FLUORESCENCE = np.ones((2, 6, 2)), np.zeros((2, 6, 2))
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "kernel": (
         lambda: lr.Calcium(0.3, kernel="alpha"),
-        "Calcium: kernel must be one of ['ar1', 'ar2', 'double_exponential']; found 'alpha'",
+        "Calcium: kernel must be one of 'ar1', 'ar2', 'double_exponential'; found 'alpha'",
     ),
     "no rise": (
         lambda: lr.Calcium(0.3, kernel="ar2"),

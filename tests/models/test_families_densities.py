@@ -365,7 +365,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "zeros": (
         lambda: lr.ZeroInflatedPoisson(zeros="sequence"),
         ValueError,
-        "ZeroInflatedPoisson: zeros must be 'channel' or 'state'; found 'sequence'",
+        "ZeroInflatedPoisson: zeros must be one of 'channel', 'state'; found 'sequence'",
     ),
     "zero trials": (lambda: lr.Binomial(0), ValueError, "Binomial: total_count must be a positive integer; found 0"),
     "half a trial": (lambda: lr.BetaBinomial(2.5), ValueError, "BetaBinomial: total_count must be a positive integer"),
@@ -382,7 +382,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "tails": (
         lambda: lr.Volatility("heavy"),
         ValueError,
-        "Volatility: tails must be 'gaussian' or 'student'; found 'heavy'",
+        "Volatility: tails must be one of 'gaussian', 'student'; found 'heavy'",
     ),
     "link": (
         lambda: lr.Gamma(link="identity"),

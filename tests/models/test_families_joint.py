@@ -334,7 +334,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "covariance": (
         lambda: lr.Gaussian(covariance="banded"),
-        "Gaussian: covariance must be 'diagonal', 'low_rank' or 'full'; found 'banded'",
+        "Gaussian: covariance must be one of 'diagonal', 'low_rank', 'full'; found 'banded'",
     ),
     "rank too high": (
         lambda: built(lr.Gaussian(covariance="low_rank", rank=3), REALS),

@@ -166,18 +166,18 @@ REFUSED = {
     "no symbols": (lambda: lr.OneHot("symbol", 0), ValueError, "OneHot: symbols must be a positive integer"),
     "no vector": (lambda: lr.Embedding("symbol", 3, 0), ValueError, "Embedding: dim must be a positive integer"),
     "no width": (lambda: lr.Convolution("drive", widths=()), ValueError, "Convolution: widths must hold at least one"),
-    "a half width": (lambda: lr.Convolution("drive", widths=2.5), TypeError, "float"),
+    "a half width": (lambda: lr.Convolution("drive", widths=2.5), TypeError, "positive integers; found 2.5"),
     "an unknown activation": (
         lambda: lr.Convolution("drive", activation="exp"),
         ValueError,
-        "Convolution: activation must be one of ['none', 'relu', 'silu', 'tanh']; found 'exp'",
+        "Convolution: activation must be one of 'relu', 'tanh', 'silu', 'none'; found 'exp'",
     ),
     "nothing to convolve": (lambda: lr.Convolution([]), ValueError, "Convolution: covariates must name at least one"),
     "a number": (lambda: lr.BidirectionalRNN([3], 2), TypeError, "expected covariate names or features; found int"),
     "a negative future": (
         lambda: lr.Lags("drive", 2, future=-1),
         ValueError,
-        "Lags: future must be a positive integer; found -1",
+        "Lags: future must be a non-negative integer; found -1",
     ),
 }
 

@@ -184,7 +184,7 @@ def test_too_long_a_process_is_refused() -> None:
 def test_unknown_priors_are_refused() -> None:
     with pytest.raises(ValueError, match=r"Innovations: prior must be one of .* found 'ar2'"):
         lr.Innovations(2, prior="ar2")
-    with pytest.raises(ValueError, match="InitialState: prior must be 'standard' or 'learned'; found 'free'"):
+    with pytest.raises(ValueError, match="InitialState: prior must be one of 'standard', 'learned'; found 'free'"):
         lr.InitialState(2, prior="free")
 
 

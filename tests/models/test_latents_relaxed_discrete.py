@@ -235,8 +235,8 @@ def given(latent: lr.Latent, regimes: int = 2) -> lr.LatentRNN:
     ("make", "message"),
     [
         (lambda: lr.RelaxedDiscrete(1), "num_states must be at least 2; found 1"),
-        (lambda: lr.RelaxedDiscrete(2, 0.0), "temperature must be a positive number; found 0.0"),
-        (lambda: lr.RelaxedDiscrete(2, math.inf), "temperature must be a positive number; found inf"),
+        (lambda: lr.RelaxedDiscrete(2, 0.0), "temperature must be positive; found 0.0"),
+        (lambda: lr.RelaxedDiscrete(2, math.inf), "temperature must be finite; found inf"),
         (lambda: lr.RelaxedDiscrete(2, initial=0), "initial must be a positive integer; found 0"),
         (lambda: lr.SwitchingLinear(3, 2, weights="sigmoid", switch="given"), "computes weights"),
         (lambda: given(lr.Innovations(2)), r"weights of 2 regimes.*RelaxedDiscrete\(2\).*hands no switch"),

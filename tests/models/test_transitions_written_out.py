@@ -494,7 +494,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no units": (lambda: lr.MinGRU(0), r"MinGRU: hidden_size must be a positive integer; found 0"),
     "half an oscillator": (lambda: lr.DiagonalLinear(3), r"hidden_size must be even, two per oscillator; found 3"),
     "no regime": (lambda: lr.SwitchingLinear(2, 0), r"SwitchingLinear: regimes must be a positive integer; found 0"),
-    "unknown weights": (lambda: lr.SwitchingLinear(2, 2, weights="hard"), r"'softmax' or 'sigmoid'; found 'hard'"),
+    "unknown weights": (lambda: lr.SwitchingLinear(2, 2, weights="hard"), r"'softmax', 'sigmoid'; found 'hard'"),
     "unknown switch": (lambda: lr.SwitchingLinear(2, 2, switch="time"), r"switch must be one of .*found 'time'"),
     "negative tau": (lambda: lr.LeakyIntegrator(2, tau=-1.0), r"LeakyIntegrator: tau must be a positive.*found -1.0"),
     "wrong number of taus": (lambda: lr.LeakyIntegrator(2, tau=[1.0]), r"2 of them, one per unit; found \[1.0\]"),

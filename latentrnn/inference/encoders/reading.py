@@ -17,6 +17,7 @@ from latentrnn.inference.read_in import ReadIn
 from latentrnn.models.features import CovariateReader, Gap
 from latentrnn.models.observations import View
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_flag, check_names
 
 
 class ReadingEncoder(Encoder):
@@ -42,8 +43,9 @@ class ReadingEncoder(Encoder):
     ) -> None:
         owner = type(self).__name__
         self.read_in = None if read_in is None else check_size(owner, "read_in", read_in)
-        self.mask_input, self.gap_input = mask_input, gap_input
-        self.observes = None if observes is None else [observes] if isinstance(observes, str) else list(observes)
+        self.mask_input = None if mask_input is None else check_flag(owner, "mask_input", mask_input)
+        self.gap_input = None if gap_input is None else check_flag(owner, "gap_input", gap_input)
+        self.observes = None if observes is None else check_names(owner, "observes", observes)
 
     def _read(self, spec: DataSpec, heads: Mapping[str, View]) -> int:
         """Create what reading needs, and return the number of inputs per step."""

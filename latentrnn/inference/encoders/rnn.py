@@ -14,6 +14,7 @@ from latentrnn.inference.encoders.reading import ReadingEncoder
 from latentrnn.models.observations import View
 from latentrnn.models.scans import Layer, ends_of, layer_of, run, run_ways
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import LARGEST_SIZE, check_choice, check_integer
 
 DIRECTIONS = ("causal", "backward", "bidirectional")
 CELLS = ("gru", "lstm", "tanh", "relu")
@@ -61,18 +62,13 @@ class RNNEncoder(ReadingEncoder):
         cell: str = "gru",
     ) -> None:
         super().__init__()
-        if direction not in DIRECTIONS:
-            raise ValueError(f"RNNEncoder: direction must be one of {list(DIRECTIONS)}; found {direction!r}")
-        if cell not in CELLS:
-            raise ValueError(f"RNNEncoder: cell must be one of {list(CELLS)}; found {cell!r}")
-        if isinstance(lag, bool) or not isinstance(lag, int) or lag < 0:
-            raise ValueError(f"RNNEncoder: lag must be a whole number of steps, not negative; found {lag!r}")
+        self.direction = check_choice("RNNEncoder", "direction", direction, DIRECTIONS)
+        self.cell = check_choice("RNNEncoder", "cell", cell, CELLS)
+        self.lag = self.lookahead = check_integer("RNNEncoder", "lag", lag, most=LARGEST_SIZE)
         if lag and direction != "causal":
             raise ValueError(f"RNNEncoder: a lag goes with direction='causal'; {direction!r} sees what follows anyway")
         self.hidden_size = check_size("RNNEncoder", "hidden_size", hidden_size)
         self.layers = check_size("RNNEncoder", "layers", layers)
-        self.direction, self.lag, self.cell = direction, lag, cell
-        self.lookahead = lag
         self._set(observes, mask_input, read_in, gap_input)
 
     def build(self, spec: DataSpec, heads: Mapping[str, View]) -> None:

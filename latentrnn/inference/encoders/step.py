@@ -13,6 +13,7 @@ from latentrnn.inference.encoders.encoder import Encoding
 from latentrnn.inference.encoders.reading import ReadingEncoder
 from latentrnn.models.observations import View
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_list
 
 
 class StepEncoder(ReadingEncoder):
@@ -49,9 +50,8 @@ class StepEncoder(ReadingEncoder):
         read_in: int | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(hidden_sizes, str) or not isinstance(hidden_sizes, Sequence):
-            raise TypeError(f"StepEncoder: hidden_sizes must be a list of sizes; found {hidden_sizes!r}")
-        self.hidden_sizes = [check_size("StepEncoder", "hidden_sizes", size) for size in hidden_sizes]
+        sizes = check_list("StepEncoder", "hidden_sizes", hidden_sizes, "positive integers")
+        self.hidden_sizes = [check_size("StepEncoder", "hidden_sizes", size) for size in sizes]
         self._set(observes, mask_input, read_in, gap_input)
 
     def build(self, spec: DataSpec, heads: Mapping[str, View]) -> None:

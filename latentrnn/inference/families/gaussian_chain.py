@@ -24,6 +24,7 @@ from latentrnn.inference.families.family import (
     start_small,
 )
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_flag
 
 
 class GaussianChain(Family):
@@ -56,7 +57,7 @@ class GaussianChain(Family):
 
     def __init__(self, readings: int | None = None, full: bool = True) -> None:
         super().__init__()
-        self.full = bool(full)
+        self.full = check_flag("GaussianChain", "full", full)
         self.readings = None if readings is None else check_size("GaussianChain", "readings", readings)
 
     def _build(self, step_size: int, summary_size: int) -> None:

@@ -29,6 +29,7 @@ from latentrnn.inference.families.family import (
 from latentrnn.inference.families.markov_scan import MarkovWeights, markov_scan
 from latentrnn.models.latents import LatentSite
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_choice
 
 
 class Markov(Family):
@@ -59,10 +60,8 @@ class Markov(Family):
 
     def __init__(self, hidden_size: int = 32, *, mixing: str = "shared") -> None:
         super().__init__()
-        if mixing not in ("shared", "step"):
-            raise ValueError(f"Markov: mixing must be 'shared' or 'step'; found {mixing!r}")
         self.hidden_size = check_size("Markov", "hidden_size", hidden_size)
-        self.mixing = mixing
+        self.mixing = check_choice("Markov", "mixing", mixing, ("shared", "step"))
 
     def _build(self, step_size: int, summary_size: int) -> None:
         heads = {site.name: StartHead(site, summary_size, None) for site in self.starts}

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from latentrnn.data import SequenceData, SequenceKey
 from latentrnn.inference.encoders import Encoding
 from latentrnn.inference.families.family import Draw, Family, Proposals, sample_site
+from latentrnn.support.arguments import check_list, check_size
 
 
 class PerSequence(Family):
@@ -38,8 +39,9 @@ class PerSequence(Family):
         if not isinstance(base, Family) or isinstance(base, PerSequence):
             raise TypeError(f"PerSequence: base must be a Family such as GaussianChain(); found {base!r}")
         self.base = base.fresh()
-        self.keys = None if keys is None else [tuple(key) for key in keys]
-        self.num_steps = num_steps
+        given = None if keys is None else check_list("PerSequence", "keys", keys, "keys of sequences")
+        self.keys = None if given is None else [tuple(check_list("PerSequence", "keys", k, "parts")) for k in given]
+        self.num_steps = None if num_steps is None else check_size("PerSequence", "num_steps", num_steps)
         self._rows: dict[tuple[Any, ...], int] = {}
 
     @classmethod

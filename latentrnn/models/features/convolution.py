@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models.features.feature import CovariateReader, Feature, inside, listed
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_choice, check_flag, check_list, is_integer
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU, "none": nn.Identity}
 
@@ -51,9 +52,8 @@ class Convolution(Feature):
         self.covariates = listed("Convolution", "covariates", covariates)
         self.filters = check_size("Convolution", "filters", filters)
         self.widths, self.dilations = _sizes("widths", widths), _sizes("dilations", dilations)
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"Convolution: activation must be one of {sorted(ACTIVATIONS)}; found {activation!r}")
-        self.causal, self.activation = causal, activation
+        self.causal = check_flag("Convolution", "causal", causal)
+        self.activation = check_choice("Convolution", "activation", activation, ACTIVATIONS)
         self._banks = [(width, dilation) for width in self.widths for dilation in self.dilations]
 
     def build(self, owner: str, spec: DataSpec) -> None:
@@ -79,7 +79,7 @@ class Convolution(Feature):
 
 
 def _sizes(argument: str, values: int | Sequence[int]) -> tuple[int, ...]:
-    sizes = (values,) if isinstance(values, int) else tuple(values)
+    sizes = [values] if is_integer(values) else check_list("Convolution", argument, values, "positive integers")
     if not sizes:
         raise ValueError(f"Convolution: {argument} must hold at least one number")
     return tuple(check_size("Convolution", argument, size) for size in sizes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from latentrnn.data import CovariateSpec, DataSpec, HeadSpec, SequenceData
 from latentrnn.models.component import Component
 from latentrnn.models.units import channel_size, channel_units
+from latentrnn.support.arguments import check_list, check_text
 
 
 class Feature(Component):
@@ -69,7 +71,7 @@ class Identity(Feature):
 
     def __init__(self, covariate: str) -> None:
         super().__init__()
-        self.covariate = covariate
+        self.covariate = check_text("Identity", "covariate", covariate)
 
     def build(self, owner: str, spec: DataSpec) -> None:
         found = find(owner, self.covariate, spec)
@@ -163,20 +165,24 @@ class CovariateReader(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
-def listed(owner: str, argument: str, items: str | Feature | Sequence[str | Feature]) -> list[str | Feature]:
+def listed(
+    owner: str, argument: str, items: str | Feature | Sequence[str | Feature], *, least: int = 1
+) -> list[str | Feature]:
     """Return what reads covariates as a list: one name or feature may stand alone.
 
     Raises:
-        ValueError: there is none.
-        TypeError: an item is neither a name nor a feature.
+        ValueError: there are fewer than `least`.
+        TypeError: this is no list, or an item is neither a name nor a feature.
     """
-    found = [items] if isinstance(items, str | Feature) else list(items)
-    if not found:
+    found: list[Any] = [items]
+    if not isinstance(items, str | Feature):
+        found = check_list(owner, argument, items, "covariate names or features")
+    if len(found) < least:
         raise ValueError(f"{owner}: {argument} must name at least one covariate")
     for item in found:
         if not isinstance(item, str | Feature):
             raise TypeError(f"{owner}: {argument}: expected covariate names or features; found {type(item).__name__}")
-    return found
+    return [str(item) if isinstance(item, str) else item for item in found]
 
 
 def find(owner: str, covariate: str, spec: DataSpec) -> CovariateSpec:

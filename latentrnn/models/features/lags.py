@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models.features.feature import Feature, Identity, inside
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import LARGEST_SIZE, check_integer, check_text
 
 
 class Lags(Feature):
@@ -27,11 +28,10 @@ class Lags(Feature):
 
     def __init__(self, covariate: str, steps: int, *, future: int = 0) -> None:
         super().__init__()
-        self.covariate, self.steps = covariate, check_size("Lags", "steps", steps)
-        if future != 0:
-            check_size("Lags", "future", future)
-        self.future = self.lookahead = future
-        self.memory = steps - 1
+        self.covariate = check_text("Lags", "covariate", covariate)
+        self.steps = check_size("Lags", "steps", steps)
+        self.future = self.lookahead = check_integer("Lags", "future", future, most=LARGEST_SIZE)
+        self.memory = self.steps - 1
 
     def build(self, owner: str, spec: DataSpec) -> None:
         self.read = Identity(self.covariate)

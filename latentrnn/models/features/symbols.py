@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models.features.feature import Feature, find
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_text
 
 
 class OneHot(Feature):
@@ -23,7 +24,8 @@ class OneHot(Feature):
 
     def __init__(self, covariate: str, symbols: int) -> None:
         super().__init__()
-        self.covariate, self.symbols = covariate, check_size("OneHot", "symbols", symbols)
+        self.covariate = check_text("OneHot", "covariate", covariate)
+        self.symbols = check_size("OneHot", "symbols", symbols)
 
     def build(self, owner: str, spec: DataSpec) -> None:
         self.size = find(owner, self.covariate, spec).features * self.symbols
@@ -54,7 +56,8 @@ class Embedding(Feature):
 
     def __init__(self, covariate: str, symbols: int, dim: int) -> None:
         super().__init__()
-        self.covariate, self.symbols = covariate, check_size("Embedding", "symbols", symbols)
+        self.covariate = check_text("Embedding", "covariate", covariate)
+        self.symbols = check_size("Embedding", "symbols", symbols)
         self.dim = check_size("Embedding", "dim", dim)
 
     def build(self, owner: str, spec: DataSpec) -> None:

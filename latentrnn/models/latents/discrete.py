@@ -16,6 +16,7 @@ from latentrnn.data import SequenceData
 from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, Step, join, learned_vector
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_choice, check_flag, check_names
 
 if TYPE_CHECKING:
     from latentrnn.models.ancestral import Course
@@ -66,10 +67,9 @@ class Discrete(Latent):
         self.num_states = check_size("Discrete", "num_states", num_states)
         if num_states < 2:
             raise ValueError(f"Discrete: num_states must be at least 2; found {num_states}")
-        if weights not in ("shared", "separate"):
-            raise ValueError(f"Discrete: weights must be 'shared' or 'separate'; found {weights!r}")
-        self.weights, self.driven = weights, driven
-        self.observes = None if observes is None else [observes] if isinstance(observes, str) else list(observes)
+        self.weights = check_choice("Discrete", "weights", weights, ("shared", "separate"))
+        self.driven = check_flag("Discrete", "driven", driven)
+        self.observes = None if observes is None else check_names("Discrete", "observes", observes)
 
     def build(self, transition: Transition, dt: float | None) -> None:
         self.initial_state = learned_vector(transition.state_size)

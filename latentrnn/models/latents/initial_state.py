@@ -14,6 +14,7 @@ from latentrnn.models import sites
 from latentrnn.models.latents.latent import STATE, Carry, Latent, LatentSite, Path
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_choice
 
 
 class NormalStart(nn.Module):
@@ -69,10 +70,8 @@ class InitialState(Latent):
 
     def __init__(self, dim: int, prior: str = "standard") -> None:
         super().__init__()
-        if prior not in ("standard", "learned"):
-            raise ValueError(f"InitialState: prior must be 'standard' or 'learned'; found {prior!r}")
         self.dim = check_size("InitialState", "dim", dim)
-        self.prior = prior
+        self.prior = check_choice("InitialState", "prior", prior, ("standard", "learned"))
 
     def build(self, transition: Transition, dt: float | None) -> None:
         self.start = NormalStart(self.dim, transition.state_size, learned=self.prior == "learned")

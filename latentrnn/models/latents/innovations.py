@@ -32,6 +32,7 @@ from latentrnn.models.latents.latent import (
 from latentrnn.models.latents.student_t import StudentTTrajectory
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_choice
 
 PRIORS = ("white", "student_t", "ar1", "matern32", "squared_exponential")
 
@@ -68,11 +69,9 @@ class Innovations(Latent):
 
     def __init__(self, dim: int, initial: int | None = None, prior: str = "white") -> None:
         super().__init__()
-        if prior not in PRIORS:
-            raise ValueError(f"Innovations: prior must be one of {list(PRIORS)}; found {prior!r}")
         self.dim = self.input_size = check_size("Innovations", "dim", dim)
         self.initial = None if initial is None else check_size("Innovations", "initial", initial)
-        self.prior = prior
+        self.prior = check_choice("Innovations", "prior", prior, PRIORS)
 
     def build(self, transition: Transition, dt: float | None) -> None:
         self.dt = 1.0 if dt is None else dt

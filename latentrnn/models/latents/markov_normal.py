@@ -18,6 +18,7 @@ from latentrnn.data import SequenceData
 from latentrnn.models import sites
 from latentrnn.models.latents.latent import STATE, Carry, Latent, LatentSite, Path, Step, where_valid
 from latentrnn.models.transitions import Transition
+from latentrnn.support.arguments import check_choice
 
 
 class MarkovNormal(Latent):
@@ -42,9 +43,7 @@ class MarkovNormal(Latent):
 
     def __init__(self, scale: str = "constant") -> None:
         super().__init__()
-        if scale not in ("constant", "state"):
-            raise ValueError(f"MarkovNormal: scale must be 'constant' or 'state'; found {scale!r}")
-        self.scale = scale
+        self.scale = check_choice("MarkovNormal", "scale", scale, ("constant", "state"))
 
     def build(self, transition: Transition, dt: float | None) -> None:
         if transition.state_size != transition.hidden_size:

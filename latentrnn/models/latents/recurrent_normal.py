@@ -31,6 +31,7 @@ from latentrnn.models.latents.latent import (
 )
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_choice
 
 
 class RecurrentNormal(Latent):
@@ -62,11 +63,9 @@ class RecurrentNormal(Latent):
 
     def __init__(self, dim: int, initial: int | None = None, reads: str = "both") -> None:
         super().__init__()
-        if reads not in ("both", "latent"):
-            raise ValueError(f"RecurrentNormal: reads must be 'both' or 'latent'; found {reads!r}")
         self.dim = self.input_size = check_size("RecurrentNormal", "dim", dim)
         self.initial = None if initial is None else check_size("RecurrentNormal", "initial", initial)
-        self.reads = reads
+        self.reads = check_choice("RecurrentNormal", "reads", reads, ("both", "latent"))
 
     def build(self, transition: Transition, dt: float | None) -> None:
         self.prior_map = nn.Linear(transition.hidden_size, 2 * self.dim)

@@ -20,6 +20,7 @@ from latentrnn.models.latents.initial_state import NormalStart
 from latentrnn.models.latents.latent import DRAWN, STATE, Carry, Latent, LatentSite, Path, Step, join, learned_vector
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_number
 
 if TYPE_CHECKING:
     from latentrnn.models.ancestral import Course
@@ -62,9 +63,7 @@ class RelaxedDiscrete(Latent):
         self.num_states = self.input_size = self.switch_size = check_size("RelaxedDiscrete", "num_states", num_states)
         if num_states < 2:
             raise ValueError(f"RelaxedDiscrete: num_states must be at least 2; found {num_states}")
-        if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
-            raise ValueError(f"RelaxedDiscrete: temperature must be a positive number; found {temperature!r}")
-        self.temperature = temperature
+        self.temperature = check_number("RelaxedDiscrete", "temperature", temperature, above=0)
         self.initial = None if initial is None else check_size("RelaxedDiscrete", "initial", initial)
 
     def build(self, transition: Transition, dt: float | None) -> None:

@@ -14,7 +14,7 @@ from latentrnn.models.observations.drifting_normal import DriftingNormal
 from latentrnn.models.observations.links import IdentityLink, Link, PositiveLink, RealLink, as_link, check_link
 from latentrnn.models.observations.observation import HeadInputs, Observation
 from latentrnn.models.readouts import LinearReadout
-from latentrnn.support.arguments import check_number
+from latentrnn.support.arguments import check_choice, check_flag, check_number, check_text
 
 KERNELS = ("ar1", "ar2", "double_exponential")
 
@@ -77,11 +77,12 @@ class Calcium(Observation):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        if kernel not in KERNELS:
-            raise ValueError(f"Calcium: kernel must be one of {list(KERNELS)}; found {kernel!r}")
-        for name, value in (("decay", decay), ("rise", rise), ("drift", drift)):
-            if value is not None:
-                check_number("Calcium", name, value, above=0)
+        self.kernel = check_choice("Calcium", "kernel", kernel, KERNELS)
+        self.decay = check_number("Calcium", "decay", decay, above=0)
+        self.rise = None if rise is None else check_number("Calcium", "rise", rise, above=0)
+        self.drift = None if drift is None else check_number("Calcium", "drift", drift, above=0)
+        self.events = self.reads = None if events is None else check_text("Calcium", "events", events)
+        self.learn_kernel = check_flag("Calcium", "learn_kernel", learn_kernel)
         if (rise is not None) != (kernel != "ar1"):
             raise ValueError(
                 f"Calcium: rise goes with 'ar2' and 'double_exponential'; found {kernel!r} with rise {rise}"
@@ -94,9 +95,6 @@ class Calcium(Observation):
             raise ValueError(
                 f"Calcium: with events={events!r} gain, covariates, priors and readout belong to that head"
             )
-        self.decay, self.rise, self.kernel, self.learn_kernel = decay, rise, kernel, learn_kernel
-        self.drift, self.events = drift, events
-        self.reads = events
         self.link = check_link("Calcium", link, PositiveLink)
         self.response = check_link("Calcium", response, RealLink, "response")
         self.outputs_per_channel = 1 if events is None else 0

@@ -16,6 +16,7 @@ from latentrnn.models.observations.links import IdentityLink, Link, RealLink, as
 from latentrnn.models.observations.low_rank_normal import StepwiseLowRankNormal
 from latentrnn.models.observations.observation import HeadInputs, Observation, channel_means
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_choice
 
 
 class Gaussian(Observation):
@@ -42,11 +43,9 @@ class Gaussian(Observation):
         self, covariance: str = "diagonal", rank: int | None = None, link: str | Link = "identity", **shared: Any
     ) -> None:
         super().__init__(**shared)
-        if covariance not in ("diagonal", "low_rank", "full"):
-            raise ValueError(f"Gaussian: covariance must be 'diagonal', 'low_rank' or 'full'; found {covariance!r}")
+        self.covariance = check_choice("Gaussian", "covariance", covariance, ("diagonal", "low_rank", "full"))
         if (rank is not None) != (covariance == "low_rank"):
             raise ValueError(f"Gaussian: rank goes with covariance='low_rank'; found {covariance!r} with rank {rank}")
-        self.covariance = covariance
         self.rank = None if rank is None else check_size("Gaussian", "rank", rank)
         self.link = check_link("Gaussian", link, RealLink)
         self.joint = covariance != "diagonal"

@@ -186,7 +186,7 @@ def check_link(owner: str, link: str | Link, kind: Any, argument: str = "link") 
         raise TypeError(f"{owner}: {argument} must be a name or a Link; found {type(link).__name__}")
     elif not isinstance(link, kind):
         raise ValueError(f"{owner}: {argument} must map onto {kind.codomain}; {link!r} maps onto {link.codomain}")
-    return link
+    return str(link) if isinstance(link, str) else link
 
 
 def as_link(link: str | Link) -> Any:

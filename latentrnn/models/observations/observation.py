@@ -120,13 +120,13 @@ class Observation(Component):
         for value, kind, argument in kinds:
             if value is not None and not isinstance(value, kind):
                 raise TypeError(f"{name}: {argument} must be a {kind.__name__}; found {type(value).__name__}")
-        if not isinstance(pooling, Pooling) and pooling not in POOLINGS:
+        if not isinstance(pooling, Pooling) and not (isinstance(pooling, str) and pooling in POOLINGS):
             raise ValueError(f"{name}: pooling must be one of {list(POOLINGS)} or a Pooling; found {pooling!r}")
-        if priors and readout is not None:
+        self.priors = check_priors(name, priors, LinearReadout.interpretable)
+        if self.priors and readout is not None:
             raise ValueError(f"{name}: priors belong to the default readout; give {type(readout).__name__} its own")
         self.gain, self.feedback = gain, feedback
-        self.covariates = listed(name, "covariates", covariates) if covariates else []
-        self.priors = check_priors(name, priors, LinearReadout.interpretable)
+        self.covariates = listed(name, "covariates", covariates, least=0)
         self._given = {"readout": readout, "pooling": pooling}  # as described; a dict, so that it is no sub-module
         self.readout = LinearReadout(self.priors) if readout is None else readout.fresh()
         self.pooling = pooling.fresh() if isinstance(pooling, Pooling) else POOLINGS[pooling]()

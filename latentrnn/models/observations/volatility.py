@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from latentrnn.data import HeadSpec
 from latentrnn.models.observations.entries import channel_moments
 from latentrnn.models.observations.observation import Observation
+from latentrnn.support.arguments import check_choice
 
 
 class Volatility(Observation):
@@ -36,9 +37,7 @@ class Volatility(Observation):
 
     def __init__(self, tails: str = "gaussian", **shared: Any) -> None:
         super().__init__(**shared)
-        if tails not in ("gaussian", "student"):
-            raise ValueError(f"Volatility: tails must be 'gaussian' or 'student'; found {tails!r}")
-        self.tails = tails
+        self.tails = check_choice("Volatility", "tails", tails, ("gaussian", "student"))
 
     def build_family(self, head: HeadSpec) -> None:
         if self.tails == "student":

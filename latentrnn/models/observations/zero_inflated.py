@@ -18,6 +18,7 @@ from latentrnn.models.observations.links import Link, PositiveLink, as_link, che
 from latentrnn.models.observations.observation import Observation, channel_means, refuse_outside
 from latentrnn.models.observations.poisson import LARGEST_RATE
 from latentrnn.models.units import channel_units
+from latentrnn.support.arguments import check_choice
 
 
 class ZeroInflated(Observation):
@@ -36,9 +37,8 @@ class ZeroInflated(Observation):
     def __init__(self, zeros: str = "channel", link: str | Link = "exp", **shared: Any) -> None:
         super().__init__(**shared)
         owner = type(self).__name__
-        if zeros not in ("channel", "state"):
-            raise ValueError(f"{owner}: zeros must be 'channel' or 'state'; found {zeros!r}")
-        self.zeros, self.link = zeros, check_link(owner, link, PositiveLink)
+        self.zeros = check_choice(owner, "zeros", zeros, ("channel", "state"))
+        self.link = check_link(owner, link, PositiveLink)
         self.outputs_per_channel = 2 if zeros == "state" else 1
 
     def build_family(self, head: HeadSpec) -> None:

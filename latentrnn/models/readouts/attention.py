@@ -100,7 +100,7 @@ class WindowedAttention(AttentionReadout):
         super().__init__()
         self.window = check_size("WindowedAttention", "window", window)
         self.size, self.heads = check_heads("WindowedAttention", size, heads)
-        self.memory = window - 1
+        self.memory = self.window - 1
 
     def build(self, hidden_size: int, outputs: int, spec: DataSpec) -> None:
         self._build(hidden_size, hidden_size, outputs, self.heads)
@@ -259,7 +259,7 @@ def check_heads(owner: str, size: int, heads: int) -> tuple[int, int]:
     Raises:
         ValueError: one is not a positive integer, or the heads do not divide the size.
     """
-    check_size(owner, "size", size), check_size(owner, "heads", heads)
+    size, heads = check_size(owner, "size", size), check_size(owner, "heads", heads)
     if size % heads:
         raise ValueError(f"{owner}: heads must divide size; found size={size} and heads={heads}")
     return size, heads

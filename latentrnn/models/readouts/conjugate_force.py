@@ -10,6 +10,7 @@ from latentrnn.models.features import CovariateReader
 from latentrnn.models.readouts.readout import Readout, Surroundings
 from latentrnn.models.transitions.thermodynamic import ThermodynamicCell
 from latentrnn.models.transitions.transition import Transition
+from latentrnn.support.arguments import check_text
 
 
 class ConjugateForce(Readout):
@@ -40,9 +41,7 @@ class ConjugateForce(Readout):
 
     def __init__(self, strain: str) -> None:
         super().__init__()
-        if not isinstance(strain, str):
-            raise TypeError(f"ConjugateForce: strain must be the name of a covariate; found {strain!r}")
-        self.strain = strain
+        self.strain = check_text("ConjugateForce", "strain", strain)
 
     def build(self, hidden_size: int, outputs: int, spec: DataSpec) -> None:
         if outputs != 1:

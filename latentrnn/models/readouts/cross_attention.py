@@ -7,6 +7,7 @@ from torch import Tensor
 from latentrnn.data import DataSpec
 from latentrnn.models.readouts.attention import AttentionReadout, check_heads
 from latentrnn.models.readouts.readout import Surroundings, with_past
+from latentrnn.support.arguments import check_text
 
 
 class CrossAttention(AttentionReadout):
@@ -37,7 +38,8 @@ class CrossAttention(AttentionReadout):
 
     def __init__(self, asking: str, asked: str, size: int = 32, *, heads: int = 1) -> None:
         super().__init__()
-        self.asking, self.asked = asking, asked
+        self.asking = check_text("CrossAttention", "asking", asking)
+        self.asked = check_text("CrossAttention", "asked", asked)
         self.size, self.heads = check_heads("CrossAttention", size, heads)
 
     def build(self, hidden_size: int, outputs: int, spec: DataSpec) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from latentrnn.data import DataSpec
 from latentrnn.models.readouts.readout import Readout, Surroundings
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_choice
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus, "silu": nn.SiLU}
 
@@ -30,9 +31,7 @@ class MLPReadout(Readout):
         super().__init__()
         self.hidden_size = check_size("MLPReadout", "hidden_size", hidden_size)
         self.layers = check_size("MLPReadout", "layers", layers)
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"MLPReadout: activation must be one of {sorted(ACTIVATIONS)}; found {activation!r}")
-        self.activation = activation
+        self.activation = check_choice("MLPReadout", "activation", activation, ACTIVATIONS)
 
     def build(self, hidden_size: int, outputs: int, spec: DataSpec) -> None:
         sizes = [hidden_size] + [self.hidden_size] * self.layers

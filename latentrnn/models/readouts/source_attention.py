@@ -15,6 +15,7 @@ from latentrnn.models.readouts.attention import AttentionReadout, check_heads
 from latentrnn.models.readouts.readout import Surroundings
 from latentrnn.models.scans import run_ways
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_text
 
 
 class SourceAttention(AttentionReadout):
@@ -64,7 +65,7 @@ class SourceAttention(AttentionReadout):
         self.source = listed("SourceAttention", "source", source)
         self.size, self.heads = check_heads("SourceAttention", size, heads)
         self.hidden_size = check_size("SourceAttention", "hidden_size", hidden_size)
-        self.valid = valid
+        self.valid = None if valid is None else check_text("SourceAttention", "valid", valid)
 
     def build(self, hidden_size: int, outputs: int, spec: DataSpec) -> None:
         self.reader = CovariateReader("SourceAttention", self.source, spec)

@@ -31,7 +31,7 @@ class CoupledGateLSTM(DrivenTransition):
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.hidden_size = check_size("CoupledGateLSTM", "hidden_size", hidden_size)
-        self.state_size = 2 * hidden_size
+        self.state_size = 2 * self.hidden_size
 
     def build(self, input_size: int) -> None:
         self.input_map = nn.Linear(input_size, 3 * self.hidden_size)

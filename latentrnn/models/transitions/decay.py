@@ -13,6 +13,7 @@ from latentrnn.models.features.feature import Feature
 from latentrnn.models.features.gap import median_gap
 from latentrnn.models.transitions.leaky import check_times
 from latentrnn.models.transitions.transition import Transition
+from latentrnn.support.arguments import check_flag
 
 FASTEST, SLOWEST = 10.0, 100.0  # median gaps: time constants start between them
 
@@ -57,7 +58,7 @@ class Decay(Transition):
         self.transition = transition.fresh()
         self.state_size, self.hidden_size = transition.state_size, transition.hidden_size
         self.given_weights, self.input_units = transition.given_weights, transition.input_units
-        self.tau, self.learned = check_times("Decay", tau, self.state_size), learned
+        self.tau, self.learned = check_times("Decay", tau, self.state_size), check_flag("Decay", "learned", learned)
 
     def build(self, input_size: int) -> None:
         inner = self.transition

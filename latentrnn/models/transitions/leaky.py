@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +13,7 @@ from latentrnn.data import SequenceData
 from latentrnn.models.features.gap import median_gap
 from latentrnn.models.transitions.recurrence import linear_recurrence
 from latentrnn.models.transitions.transition import Transition, check_size
+from latentrnn.support.arguments import as_plain, check_flag, is_number
 
 
 class LeakyIntegrator(Transition):
@@ -39,8 +41,8 @@ class LeakyIntegrator(Transition):
     def __init__(self, hidden_size: int, tau: float | Sequence[float] | None = None, *, learned: bool = True) -> None:
         super().__init__()
         self.hidden_size = self.state_size = check_size("LeakyIntegrator", "hidden_size", hidden_size)
-        self.tau = check_times("LeakyIntegrator", tau, hidden_size)
-        self.learned = learned
+        self.tau = check_times("LeakyIntegrator", tau, self.hidden_size)
+        self.learned = check_flag("LeakyIntegrator", "learned", learned)
 
     def build(self, input_size: int) -> None:
         self.input_weight = nn.Parameter(torch.empty(self.hidden_size, input_size - 1))
@@ -100,7 +102,9 @@ def check_times(owner: str, value: float | Sequence[float] | None, size: int) ->
     """
     if value is None:
         return None
-    times = torch.as_tensor(value, dtype=torch.float64)
-    if times.shape not in ((), (size,)) or not bool((times > 0).all()) or not bool(times.isfinite().all()):
+    given = as_plain(value)
+    times = given if isinstance(given, list | tuple) else [given]
+    wrong = times is given and len(times) != size
+    if wrong or not all(is_number(time) and 0 < time < math.inf for time in times):
         raise ValueError(f"{owner}: tau must be a positive number or {size} of them, one per unit; found {value!r}")
-    return times.tolist()
+    return [float(time) for time in times] if times is given else float(given)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from latentrnn.models.scans import layer_of, of_members, run
 from latentrnn.models.transitions.transition import Transition, broadcast_batch, check_rate, check_size
+from latentrnn.support.arguments import check_flag
 
 
 class LibraryTransition(Transition):
@@ -56,12 +57,12 @@ class LibraryTransition(Transition):
         self.layers = check_size(owner, "layers", layers)
         self.dropout = check_rate(owner, "dropout", dropout)
         self.zoneout = check_rate(owner, "zoneout", zoneout)
-        self.layer_norm = layer_norm
-        if dropout and layers == 1:
+        self.layer_norm = check_flag(owner, "layer_norm", layer_norm)
+        if self.dropout and self.layers == 1:
             raise ValueError(f"{owner}: dropout acts between layers; expected layers >= 2; found {layers}")
-        if layer_norm and hidden_size == 1:
+        if self.layer_norm and self.hidden_size == 1:
             raise ValueError(f"{owner}: layer_norm would set a single unit to zero; expected hidden_size >= 2")
-        self.state_size = self.blocks * layers * hidden_size
+        self.state_size = self.blocks * self.layers * self.hidden_size
 
     @abstractmethod
     def _kernel(self, input_size: int) -> nn.RNNBase:

@@ -12,6 +12,7 @@ from latentrnn.data import SequenceData
 from latentrnn.models.features.gap import median_gap
 from latentrnn.models.transitions.thermodynamic import check_time_scale
 from latentrnn.models.transitions.transition import Transition, check_size
+from latentrnn.support.arguments import check_choice, check_number
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
 FIXED = ("euler", "midpoint", "rk4")
@@ -70,12 +71,9 @@ class NeuralODE(Transition):
         self.hidden_size = self.state_size = check_size("NeuralODE", "hidden_size", hidden_size)
         self.width = None if width is None else check_size("NeuralODE", "width", width)
         self.time_scale = check_time_scale("NeuralODE", time_scale)
-        if method not in ADAPTIVE + FIXED:
-            raise ValueError(f"NeuralODE: method must be one of {list(ADAPTIVE + FIXED)}; found {method!r}")
-        for name, value in (("rtol", rtol), ("atol", atol)):
-            if not value > 0:
-                raise ValueError(f"NeuralODE: {name} must be positive; found {value!r}")
-        self.method, self.rtol, self.atol = method, rtol, atol
+        self.method = check_choice("NeuralODE", "method", method, ADAPTIVE + FIXED)
+        self.rtol = check_number("NeuralODE", "rtol", rtol, above=0)
+        self.atol = check_number("NeuralODE", "atol", atol, above=0)
         self.substeps = check_size("NeuralODE", "substeps", substeps)
         self.evaluations = 0
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from latentrnn.models.features.feature import Feature, listed
 from latentrnn.models.transitions.transition import Transition, broadcast_batch
 from latentrnn.models.units import UNITS
+from latentrnn.support.arguments import check_names
 
 
 class Streams(Transition):
@@ -62,8 +63,10 @@ class Streams(Transition):
                 raise ValueError(f"Streams: {name!r} cannot name a stream (no dots, no name of a torch module's own)")
             if not isinstance(stream, Transition):
                 raise TypeError(f"Streams: {name!r} must be a Transition; found {type(stream).__name__}")
+        if inputs is not None and not isinstance(inputs, Mapping):
+            raise TypeError(f"Streams: inputs must be covariates by name of stream; found {inputs!r}")
         self.inputs = {k: listed("Streams", f"inputs[{k!r}]", items) for k, items in (inputs or {}).items()}
-        self.common = [common] if isinstance(common, str) else None if common is None else list(common)
+        self.common = None if common is None else check_names("Streams", "common", common)
         for argument, names in (("inputs", self.inputs), ("common", self.common or ())):
             for name in names:
                 if name not in streams:

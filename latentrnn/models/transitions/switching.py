@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from latentrnn.models.transitions.driven import DrivenTransition
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_choice
 
 SWITCHES = ("state", "input", "both", "given")
 
@@ -42,15 +43,12 @@ class SwitchingLinear(DrivenTransition):
         super().__init__()
         self.hidden_size = self.state_size = check_size("SwitchingLinear", "hidden_size", hidden_size)
         self.regimes = check_size("SwitchingLinear", "regimes", regimes)
-        if weights not in ("softmax", "sigmoid"):
-            raise ValueError(f"SwitchingLinear: weights must be 'softmax' or 'sigmoid'; found {weights!r}")
-        if switch not in SWITCHES:
-            raise ValueError(f"SwitchingLinear: switch must be one of {list(SWITCHES)}; found {switch!r}")
+        self.weights = check_choice("SwitchingLinear", "weights", weights, ("softmax", "sigmoid"))
+        self.switch = check_choice("SwitchingLinear", "switch", switch, SWITCHES)
         if switch == "given" and weights != "softmax":
             raise ValueError(
                 "SwitchingLinear: weights='sigmoid' computes weights, but with switch='given' they are given"
             )
-        self.weights, self.switch = weights, switch
         self.given_weights = self.regimes if switch == "given" else 0
 
     def build(self, input_size: int) -> None:

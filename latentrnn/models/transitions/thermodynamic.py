@@ -12,6 +12,7 @@ from latentrnn.data import SequenceData
 from latentrnn.models.features.gap import median_gap
 from latentrnn.models.transitions.driven import DrivenTransition
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import is_number
 
 
 class ThermodynamicCell(DrivenTransition):
@@ -160,6 +161,8 @@ def check_time_scale(owner: str, value: float | None) -> float | None:
     Raises:
         ValueError: it is neither None nor a positive number.
     """
-    if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
+    if value is None:
+        return None
+    if not is_number(value) or not 0 < value < math.inf:
         raise ValueError(f"{owner}: time_scale must be a positive number of seconds, or None; found {value!r}")
-    return value
+    return float(value)

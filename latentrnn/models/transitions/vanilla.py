@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.models.transitions.library import LibraryTransition
+from latentrnn.support.arguments import check_choice
 
 
 class VanillaRNN(LibraryTransition):
@@ -27,10 +28,8 @@ class VanillaRNN(LibraryTransition):
     """
 
     def __init__(self, hidden_size: int, layers: int = 1, nonlinearity: str = "tanh", **options: float) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"VanillaRNN: nonlinearity must be 'tanh' or 'relu'; found {nonlinearity!r}")
         super().__init__(hidden_size, layers, **options)  # type: ignore[arg-type]
-        self.nonlinearity = nonlinearity
+        self.nonlinearity = check_choice("VanillaRNN", "nonlinearity", nonlinearity, ("tanh", "relu"))
 
     def _kernel(self, input_size: int) -> nn.RNNBase:
         return nn.RNN(
