@@ -49,7 +49,8 @@ def posterior_groups(
         replicates["prior_predictive"] = posterior.prior_predictive(num_samples)
     # the heads that are modelled: az.plot_ppc pairs every observed variable with its replicates
     heads = list(replicates["posterior_predictive"])
-    whole = {head for head in heads if _is_whole(data, head, replicates)}
+    modelled = replicates["posterior_predictive"]
+    whole = {head for head in heads if _is_whole(data, head) and _are_whole(modelled[head])}
 
     groups = {}
     drawn = _sites(posterior.model, sites)
@@ -61,7 +62,9 @@ def posterior_groups(
     if stats := _stats(posterior, num_samples):
         groups["sample_stats"] = _drawn(stats, labelled, chains)
     for group, values in replicates.items():
-        groups[group] = _drawn(_replicated(data, values, whole, labelled), labelled, chains)
+        # a prior may go beyond all integers, which is no reason to take what the posterior draws for continuous
+        integers = {head for head in whole if _are_whole(values[head])}
+        groups[group] = _drawn(_replicated(data, values, integers, labelled), labelled, chains)
     groups |= _integrated(posterior, labelled, num_particles, num_samples, bool(sites))
     observed = labelled.reset_coords()[heads]
     groups["observed_data"] = observed.assign({head: observed[head].astype(np.int64) for head in whole})
@@ -101,7 +104,7 @@ def small_groups(
     data = posterior.data.to("cpu")
     labelled, heads = data.to_xarray(), list(posterior.model.observations)
     sites = posterior.parameters(num_samples)
-    whole = {head for head in heads if posterior.model.observations[head].discrete and _is_whole(data, head, {})}
+    whole = {head for head in heads if posterior.model.observations[head].discrete and _is_whole(data, head)}
     latents = latents and not isinstance(posterior, EnsemblePosterior)
     groups = {}
     if sites or latents:
@@ -255,12 +258,13 @@ def _replicated(
     return variables
 
 
-def _is_whole(data: SequenceData, head: str, replicates: Mapping[str, Mapping[str, Tensor]]) -> bool:
-    """Whether a head is observed everywhere and holds whole numbers, replicates included."""
-    if not bool(data.masks[head].all()):
-        return False
-    values = [data.observations[head], *(drawn[head] for drawn in replicates.values())]
-    return all(bool(((v == v.round()) & (v.abs() < _EXACT_INTEGER)).all()) for v in values)
+def _is_whole(data: SequenceData, head: str) -> bool:
+    """Whether a head is observed everywhere and holds whole numbers."""
+    return bool(data.masks[head].all()) and _are_whole(data.observations[head])
+
+
+def _are_whole(values: Tensor) -> bool:
+    return bool(((values == values.round()) & (values.abs() < _EXACT_INTEGER)).all())
 
 
 def _constants(data: SequenceData, heads: list[str], labelled: xr.Dataset) -> xr.Dataset:

@@ -160,6 +160,31 @@ def test_heads_that_the_model_leaves_out_are_not_observed_by_it() -> None:
     assert "field_mask" not in groups["constant_data"]
 
 
+class WildPrior(FakePosterior):
+    """A prior under which counts leave all integers, as with an exponential link."""
+
+    def prior_predictive(self, num_samples: int = 100) -> dict[str, torch.Tensor]:
+        found = super().prior_predictive(num_samples)
+        found["spikes"][0] = 1e30
+        return found
+
+
+def test_counts_stay_counts_where_the_prior_goes_beyond_them() -> None:
+    groups = groups_of(WildPrior(fake_data(ragged=False)))
+    assert groups["observed_data"]["spikes"].dtype == groups["posterior_predictive"]["spikes"].dtype == np.int64
+    assert groups["prior_predictive"]["spikes"].dtype.kind == "f"
+    assert float(groups["prior_predictive"]["spikes"].max()) == pytest.approx(1e30)
+
+
+def test_arviz_draws_counts_in_bins_of_whole_numbers(az: Any) -> None:
+    exported = to_arviz(WildPrior(fake_data(ragged=False)), num_samples=DRAWS, container="inferencedata")
+    ax = az.plot_ppc(exported, var_names=["spikes"], num_pp_samples=3, mean=False)
+    drawn = [line.get_xdata() for line in ax.lines if len(line.get_xdata())]
+    assert len(drawn) == 4  # three replicates and the observation
+    for edges in drawn:
+        assert np.array_equal(edges, np.round(edges))
+
+
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("sites", [False, True])
 def test_where_leaving_out_means_nothing_arviz_finds_no_likelihood(container: Any, sites: bool) -> None:
@@ -219,6 +244,8 @@ def test_arviz_one_summarises_and_draws_it() -> None:
     exported = to_arviz(FakePosterior(fake_data(ragged=False)), num_samples=DRAWS, container="datatree")
     assert len(arviz_stats.summary(exported, var_names=["spikes.gain.beta"])) == 2
     arviz_plots.plot_ppc_dist(exported, var_names=["field"], num_samples=5, backend="none")
+    with pytest.warns(UserWarning, match="discrete"):  # ArviZ has seen that these are counts
+        arviz_plots.plot_ppc_dist(exported, var_names=["spikes"], num_samples=5, backend="none")
     arviz_plots.plot_trace(exported, var_names=["spikes.gain.beta"], backend="none")
 
 
@@ -256,7 +283,7 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         to_arviz(posterior, num_samples=0)
     with pytest.raises(ValueError, match="num_particles must be a positive integer; found -1"):
         to_arviz(posterior, num_particles=-1)
-    with pytest.raises(ValueError, match=r'container: expected "auto", "inferencedata" or "datatree"; found \'zarr\''):
+    with pytest.raises(ValueError, match="container must be one of 'auto', 'inferencedata', 'datatree'; found 'zarr'"):
         to_arviz(posterior, container="zarr")
     monkeypatch.setattr(arviz_generations, "installed_version", lambda: "1.3.0")
     with pytest.raises(ValueError, match=r'"inferencedata" needs arviz below 1.0; found 1.3.0'):
