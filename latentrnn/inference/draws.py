@@ -210,13 +210,17 @@ class Draws:
         return Draw(course, local, {k: v for k, v in drawn.items() if k not in local}, place)
 
     def course(self, parameters: Trace, data: SequenceData | None = None) -> Course:
-        """Return the course of the data with latents from the prior (for filters, which draw their own)."""
+        """Return the course of the data with latents from the prior (for filters, which draw their own).
+
+        Its densities are in double precision.
+        """
         if data is None:
             self.chunks(1)
             data = self.data
         with poutine.block(), poutine.replay(trace=parameters):
             course = self.model.unfold(data)
         course.values = {name: data.observations[name] for name in course.feeding}
+        course.be_precise()
         return course
 
     def filters(self, num_particles: int, settings: SMC) -> tuple[Tensor, Tensor, Tensor]:

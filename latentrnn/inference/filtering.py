@@ -102,7 +102,7 @@ def averaged(
     value = torch.logsumexp(estimates, 0) - math.log(len(estimates))
     if len(estimates) > 1:
         error = (estimates - value).exp().std(0) / len(estimates) ** 0.5
-    return value, torch.stack(means).mean(0), error
+    return value, torch.stack(means).mean(0).to(course.drive.dtype), error
 
 
 def exact(course: Course, name: str) -> tuple[Tensor, Tensor]:
@@ -110,8 +110,9 @@ def exact(course: Course, name: str) -> tuple[Tensor, Tensor]:
     head = course.observations[name]
     entries, means = [], []
     for log_weight, distribution in course.latent.ahead(course, name):
-        entry, mean = head.entry_log_prob(distribution, course.data.observations[name]), head.mean(distribution)
-        entry = _with_zeros(head, distribution, entry, course.data.observations[name])
+        observed = course.recorded(name)
+        entry, mean = head.entry_log_prob(distribution, observed), head.mean(distribution)
+        entry = _with_zeros(head, distribution, entry, observed)
         entries.append(log_weight.unsqueeze(-1) + entry)
         # what follows time in the mean: a prior on one head gives the weights of all a sample axis
         after = mean.dim() - len(distribution.batch_shape) - 1
@@ -152,7 +153,7 @@ def bootstrap_filter(course: Course, name: str, num_particles: int, num_filters:
             continue
         weights, seen = moment.log_weights, moment.seen[name]
         frame = len(log_prob)
-        observed = course.data.observations[name][:, frame : frame + 1]
+        observed = course.recorded(name)[:, frame : frame + 1]
         entries = _with_zeros(head, seen.distribution, seen.entries.unsqueeze(-2), observed).squeeze(-2)
         log_prob.append(torch.logsumexp(weights.unsqueeze(-1) + entries, 1))
         mean = head.mean(seen.distribution).squeeze(3)  # (filter, particle, sequence, channel, ...)

@@ -278,7 +278,8 @@ def _log_density(course: Course, name: str, values: Tensor, mask: Tensor, num_sa
     law_inputs[name] = inputs[name]._replace(mask=seen, partial=True)
     course.inputs = law_inputs
     try:
-        with torch.no_grad():
+        with torch.no_grad(), course.precisely():
+            known = known.double() if course.precise else known
             entries = head.entry_log_prob(course.distribution(name), known)
     finally:
         course.inputs = inputs

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -21,6 +22,7 @@ from latentrnn.inference.result import FitResult
 from latentrnn.inference.smc import choose, resampled, sample_size
 from latentrnn.inference.stream import Read, Stream
 from latentrnn.models.features import Feature
+from latentrnn.models.in_double import as_double, inputs_in_double
 from latentrnn.models.latents.latent import Carry, gaps, join
 from latentrnn.models.observations import HeadInputs, Observation
 from latentrnn.models.readouts import Readout
@@ -87,6 +89,8 @@ class OnlineFilter:
             self._check_guide()
         self.clocks = {name: head.head.clock for name, head in self.model.observations.items()}
         self.heads = self._heads()
+        # densities are sums over channels, of counts that may be large: single precision would be off by nats
+        self.precise = {name: copy.deepcopy(head).double() for name, head in self.heads.items()}
         dtype = next(self.model.parameters()).dtype
         missing = dict.fromkeys(self.heads, True)
         if self.guided and self.guide.encoder is not None:
@@ -103,7 +107,7 @@ class OnlineFilter:
         }
         self.carry: Carry | None = None
         self.before: Tensor | None = None
-        self.log_weights = torch.full(self.shape, -math.log(count), dtype=dtype)
+        self.log_weights = torch.full(self.shape, -math.log(count), dtype=torch.float64)
         self.encoded: Tensor | None = None
         self.chain: Tensor | None = None
         with random_state(seed):
@@ -269,9 +273,10 @@ class OnlineFilter:
         self.carry = latent.step(transition, self.carry, a_t, since).move(mean)
         h_t = latent.output(transition, self.carry)
         rates = {}
-        for name, head in self.heads.items():
+        for name in self.heads:
             if (step + 1) % self.clocks[name] == 0:
-                rates[name] = head.mean(self._law(name, data, h_t, past))[0, 0, 0, 0]
+                law = self._law(name, data, h_t, past)
+                rates[name] = self.precise[name].mean(law)[0, 0, 0, 0].to(h_t.dtype)
         one = h_t.new_ones(1)
         if said is None:
             return FilteredState(step, None, h_t[0, :, 0], one, rates, {}, None, None)
@@ -322,13 +327,13 @@ class OnlineFilter:
         for name, head in self.heads.items():
             if (step + 1) % self.clocks[name]:
                 continue
-            distribution = self._law(name, data, h_t, past)
-            self.pasts[name] = head.readout.remember(self.pasts[name], h_t)
-            means[name] = head.mean(distribution)[0, :, 0, 0]  # (particle, channel)
+            law = self._law(name, data, h_t, past)
+            means[name] = self.precise[name].mean(law)[0, :, 0, 0].to(h_t.dtype)  # (particle, channel)
             if name in observed:
-                entries = head.entry_log_prob(distribution, data.observations[name][:, -1:]).squeeze(-2)
-                increment = increment + entries.sum(-1)
-        ahead = log_weights.softmax(1)[0, :, 0]
+                entries = self.precise[name].entry_log_prob(law, as_double(data.observations[name][:, -1:]))
+                increment = increment + entries.squeeze(-2).sum(-1)
+            self.pasts[name] = head.readout.remember(self.pasts[name], h_t)
+        ahead = log_weights.softmax(1)[0, :, 0].to(h_t.dtype)
         weighed = log_weights + increment
         mass = torch.logsumexp(weighed, 1, keepdim=True)
         if not bool(mass.isfinite()):
@@ -336,7 +341,7 @@ class OnlineFilter:
         else:
             weighed = weighed - mass
         self.carry, self.before, self.log_weights = carry, value, weighed
-        weights = weighed.exp()[0, :, 0]
+        weights = weighed.exp()[0, :, 0].to(h_t.dtype)
         return FilteredState(
             step,
             None if value is None else value[0, :, 0],
@@ -348,11 +353,14 @@ class OnlineFilter:
             float(sample_size(weighed)),
         )
 
-    def _law(self, name: str, data: Any, h_t: Tensor, past: Mapping[str, Tensor]) -> Any:
-        head = self.heads[name]
-        inputs: HeadInputs = head.inputs(data)
+    def _law(self, name: str, data: Any, h_t: Tensor, past: Mapping[str, Tensor]) -> dist.Distribution:
+        """Return a head's distribution at the present frame, in double precision."""
+        inputs: HeadInputs = self.heads[name].inputs(data).at(data.num_steps - 1, self.pasts[name])
         history = past[name].unsqueeze(1) if name in past else None
-        return head(h_t.unsqueeze(-2), inputs.at(data.num_steps - 1, self.pasts[name]), history)
+        law: dist.Distribution = self.precise[name](
+            as_double(h_t.unsqueeze(-2)), inputs_in_double(inputs), as_double(history)
+        )
+        return law
 
     # -- on and off ----------------------------------------------------------------------------------------------------
 
@@ -385,7 +393,7 @@ class OnlineFilter:
         self.pasts = {name: state.get(f"pasts.{name}") for name in self.pasts}
         self.before, self.encoded, self.chain = (state.get(name) for name in ("before", "encoded", "chain"))
         self.carry = Carry(state["carry.state"], state.get("carry.innovation")) if "carry.state" in state else None
-        self.log_weights, self.random = state["log_weights"], state["random"]
+        self.log_weights, self.random = state["log_weights"].double(), state["random"]
 
     def save(self, path: str | Path) -> None:
         """Write `state_dict` to a safetensors file."""

@@ -201,7 +201,8 @@ class ParticleFilter:
         """Draw what lies before the first step; with it a first value, if it came before, and log-weights."""
         priors = self.course.latent.start_prior(self.shape)
         like = self.course.drive
-        log_weights = torch.zeros(self.shape, dtype=like.dtype, device=like.device)
+        dtype = torch.float64 if self.course.precise else like.dtype
+        log_weights = torch.zeros(self.shape, dtype=dtype, device=like.device)
         if self.proposals is None:
             return {name: prior.rsample() for name, prior in priors.items()}, None, log_weights
         start = self.proposals.begin(self.shape)
@@ -271,7 +272,7 @@ class ParticleFilter:
             inputs = self.inputs[name].at(frame, self.pasts[name])
             distribution = self.course.heads[name](h_t.unsqueeze(-2), inputs, history)
             self.pasts[name] = head.readout.remember(self.pasts[name], h_t)
-            observed = self.data.observations[name][:, frame : frame + 1]
+            observed = self.course.recorded(name)[:, frame : frame + 1]
             found[name] = Seen(distribution, head.entry_log_prob(distribution, observed).squeeze(-2))
         return found
 
@@ -279,7 +280,7 @@ class ParticleFilter:
         """Return the log-density of the heads that are counted at the end, given what readouts saw at all steps."""
         total = states.new_zeros(self.shape)
         for name in self.at_end:
-            values = self.data.observations[name]
+            values = self.course.recorded(name)
             log_prob = self.course.given(name, states).log_prob(values)
             total = total + self.head_weights.get(name, 1.0) * log_prob
         return total

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.distributions import constraints
 from latentrnn.data import SequenceData
 from latentrnn.data.windowing import Around
 from latentrnn.models.in_chunks import InChunks
+from latentrnn.models.in_double import InDouble, in_double, worthwhile
 from latentrnn.models.latents.latent import Latent, Path, join
 from latentrnn.models.observations import HeadInputs, Observation
 from latentrnn.models.readouts.readout import with_past
@@ -48,6 +50,7 @@ class Course:
     ) -> None:
         self.transition, self.latent, self.observations, self.heads = transition, latent, observations, heads
         self.data, self.drive, self.path, self.max_elements = data, drive, path, max_elements
+        self.precise = False  # whether the heads' distributions are in double precision
         self.inputs: dict[str, HeadInputs] = {name: head.inputs(data) for name, head in observations.items()}
         self.feeding = [name for name, head in observations.items() if head.feedback is not None]
         self.values: dict[str, Tensor] = {}  # what the feeding heads turned out to be, as the program went on
@@ -70,16 +73,48 @@ class Course:
         return self.latent.distribution(self, name)
 
     def scored(self, name: str) -> dist.Distribution:
-        """Return the same distribution, to be asked for densities: in chunks of time where it is too wide."""
+        """Return the same distribution, to be asked for densities: in chunks of time where it is too wide.
+
+        Where no gradient is wanted they are in double precision: with large counts, or many entries, a sum over time
+        and channels would be off by nats.
+        """
+        if self.precise or not worthwhile(self.drive):
+            return self._scored(name)
+        with self.precisely():
+            twin = self._scored(name)
+        return InDouble(twin, lambda: self.distribution(name))
+
+    def _scored(self, name: str) -> dist.Distribution:
         head = self.observations[name]
         if self.max_elements is None or not head.by_step or type(self.latent).distribution is not Latent.distribution:
             return self.distribution(name)
         event = self.data.observations[name].shape[1:]
         states, inputs = head.at_clock(self.states(), event[0]), self.inputs[name]
-        steps = max(1, self.max_elements // (states.shape[:-2].numel() * head.outputs))
+        largest = self.max_elements // (2 if self.precise else 1)  # in double precision half as many fit
+        steps = max(1, largest // (states.shape[:-2].numel() * head.outputs))
         if steps >= event[0]:
             return self.distribution(name)
         return InChunks(self.heads[name], states, inputs, self._history.get(name), steps, event)
+
+    @contextmanager
+    def precisely(self) -> Iterator[None]:
+        """Give distributions in double precision within the block; states and samples stay as they are."""
+        before = self.heads, self.precise
+        self.be_precise()
+        try:
+            yield
+        finally:
+            self.heads, self.precise = before
+
+    def be_precise(self) -> None:
+        """Give distributions in double precision from now on, where that is worthwhile."""
+        if not self.precise and worthwhile(self.drive):
+            self.heads, self.precise = {name: in_double(head) for name, head in self.heads.items()}, True
+
+    def recorded(self, name: str) -> Tensor:
+        """Return the data's values of a head, in the precision of its distributions."""
+        value = self.data.observations[name]
+        return value.double() if self.precise else value
 
     def complete(self, batch: torch.Size, *, given_data: bool) -> None:
         """Draw what the latent sums out of densities, if anything, from its prior or given the data."""

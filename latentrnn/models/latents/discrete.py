@@ -222,6 +222,7 @@ class Discrete(Latent):
 def emissions(course: Course, name: str, regimes: Sequence[dist.Distribution], value: Tensor) -> Tensor:
     """Return log p(value_t | c_t) at the base steps at which frames are complete, (..., sequence, time, state)."""
     head = course.observations[name]
+    value = value.double() if course.precise else value
     found = torch.stack([head.entry_log_prob(regime, value).sum(-1) for regime in regimes], -1)
     clock = head.head.clock
     if clock == 1:
