@@ -22,6 +22,7 @@ from latentrnn.inference.random import random_state
 from latentrnn.inference.result import FitResult
 from latentrnn.models.sites import LATENTS
 from latentrnn.support.arguments import check_flag, check_kind_of, check_seed, check_size
+from latentrnn.support.isolation import isolated
 
 JOINT_DENSITY = "log density"  # log p(y, z): sees what the data say, which no function of z alone does
 TARP = "distance to a reference"
@@ -243,7 +244,7 @@ def _of_parameters(
     truths: dict[str, list[Tensor]] = {}
     drawn: dict[str, list[Tensor]] = {}
     # what draws from a posterior must not repeat itself, nor the simulation: ranks would then share their errors
-    seeds = torch.randint(2**31, (number, 2), generator=torch.Generator().manual_seed(seed)).tolist()
+    seeds = torch.randint(2**31, (number, 2), generator=torch.Generator().manual_seed(seed), device="cpu").tolist()
     for of_simulation, of_draws in tqdm(seeds, disable=not progress, desc="refits"):
         with random_state(of_simulation, data.device):
             trace, simulated = _simulate(model, data)
@@ -269,6 +270,7 @@ def _of_parameters(
     return {k: torch.stack(v) for k, v in truths.items()}, {k: torch.stack(v, 1) for k, v in drawn.items()}
 
 
+@isolated
 def _entries_and_distance(truth: Values, draws: Values, reference: Values) -> dict[str, tuple[Tensor, Tensor]]:
     pairs = {}
     of_truth, of_draws = torch.zeros(()), torch.zeros(())
@@ -283,6 +285,7 @@ def _entries_and_distance(truth: Values, draws: Values, reference: Values) -> di
     return pairs | {TARP: (of_truth, of_draws)}
 
 
+@isolated
 def _log_likelihood(model: Any, data: SequenceData, parameters: Values) -> Tensor:
     """Return log p(y | parameters) of a model without random latents, (sample,), nats."""
     given = {name: value.unsqueeze(1).to(data.device) for name, value in parameters.items()}

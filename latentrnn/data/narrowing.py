@@ -9,7 +9,14 @@ from latentrnn.data.arrays import Array
 LOSS = 1e-3  # of a channel's range, below which rounding is nothing beside any noise
 
 
-def losses(where: str, names: tuple[str, ...], values: list[Array], masks: list[Array] | None) -> str | None:
+def losses(
+    where: str,
+    names: tuple[str, ...],
+    values: list[Array],
+    masks: list[Array] | None,
+    *,
+    instead: str = "give dtype=torch.float64",
+) -> str | None:
     """Say what float32 takes from the values of one head or covariate, None where that is rounding.
 
     Values are rounded by 6e-8 of their size. Where they lie close together and far from zero (times since 1970, a
@@ -20,6 +27,7 @@ def losses(where: str, names: tuple[str, ...], values: list[Array], masks: list[
         names: of its channels or features.
         values: per sequence (time, channel).
         masks: what is observed, in their shape; None for all.
+        instead: what keeps the values as they are.
     """
     wide = [(a, None if masks is None else masks[i]) for i, a in enumerate(values) if a.dtype.itemsize > 4]
     if not wide or wide[0][0].dtype.kind != "f":
@@ -39,5 +47,5 @@ def losses(where: str, names: tuple[str, ...], values: list[Array], masks: list[
     return (
         f"{where}: float32 changes values by up to {lost[worst]:.2g} at channel or feature {names[worst]!r}, where all "
         f"lie within {high[worst] - low[worst]:.2g} of each other, near {low[worst]:g}; subtract a constant first, or "
-        "give dtype=torch.float64"
+        f"{instead}"
     )

@@ -21,6 +21,7 @@ from latentrnn.export.weights import open_weights, read_weights, write_atomicall
 from latentrnn.models.component import Component, saved_name, with_modules
 from latentrnn.models.scalar_distributions import refuse_unknown_distributions
 from latentrnn.support.arguments import check_kind_of, check_path, is_number
+from latentrnn.support.isolation import isolated
 
 if TYPE_CHECKING:
     from latentrnn.data import DataSpec
@@ -99,6 +100,7 @@ def save(result: FitResult, path: str | os.PathLike[str]) -> None:
             (directory / file).unlink(missing_ok=True)
 
 
+@isolated
 def load(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> FitResult:
     """Load a fit that `save` wrote, on CPU, checking everything that can be wrong with the files.
 
@@ -138,10 +140,10 @@ def load(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> FitRe
             raise ValueError(f"{directory}: the saved model does not fit this data: {error}") from error
 
     def built(part: str, build: Callable[[], T]) -> T:
-        # building draws weights; loading leaves the user's generator alone, and is the same wherever tensors are made
+        # building draws weights; loading leaves the user's generator alone, which no other thread may use meanwhile
         file = weights[part]
         bound = Bounded(file.numbers, len(file.shapes))
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.enable_grad(), bound:
+        with torch.random.fork_rng(devices=[]), bound:
             return _rebuild(where, part, build, manifest)
 
     model = built("model", lambda: LatentRNN.from_config(manifest["model"], saved_spec))

@@ -58,7 +58,7 @@ def posterior_groups(
         drawn |= _latents(cast("Posterior", posterior).latents(num_samples))
     if drawn:
         found = _drawn(drawn, labelled, chains)
-        groups["posterior"] = found.assign_coords(_stimuli(posterior.model, found))
+        groups["posterior"] = found.assign_coords(_stimuli(posterior.model, found)).assign_attrs(_given(posterior))
     if stats := _stats(posterior, num_samples):
         groups["sample_stats"] = _drawn(stats, labelled, chains)
     for group, values in replicates.items():
@@ -109,7 +109,7 @@ def small_groups(
     groups = {}
     if sites or latents:
         named = _drawn(_sites(posterior.model, sites), labelled, chains)
-        groups["posterior"] = named.assign_coords(_stimuli(posterior.model, named))
+        groups["posterior"] = named.assign_coords(_stimuli(posterior.model, named)).assign_attrs(_given(posterior))
         if latents:
             shared = {dim: labelled[dim].variable for dim in ("sequence", "time")}
             groups["posterior"] = groups["posterior"].assign_coords(shared)
@@ -180,6 +180,11 @@ def _integrated(
         "good_for": "comparing models on held-out sequences: latentrnn.compare, or az.compare of latentrnn.elpd_data",
     }
     return {"log_evidence": group.assign_coords(sequence=labelled["sequence"].variable).assign_attrs(about)}
+
+
+def _given(posterior: Posterior | EnsemblePosterior) -> dict[str, str]:
+    """Return what the posterior's intervals leave out, as an attribute."""
+    return {"conditional_on": posterior.conditional_on} if posterior.conditional_on else {}
 
 
 def _source() -> dict[str, str]:

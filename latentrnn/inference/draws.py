@@ -54,6 +54,11 @@ class Draw(NamedTuple):
         return self.place.samples.stop - self.place.samples.start
 
 
+def computed_in(model: LatentRNN, data: SequenceData) -> torch.dtype:
+    """Return the model's own floating type, whatever the data came in: they meet in every product."""
+    return next((parameter.dtype for parameter in model.parameters()), data.dtype)
+
+
 class Draws:
     """Where a posterior's random numbers come from.
 
@@ -84,9 +89,7 @@ class Draws:
         # dropout and its like belong to training: here they are their averages
         self.model = copy.deepcopy(model).to(self.device).eval()
         self.guide = copy.deepcopy(guide).to(self.device).eval()
-        # the model's own type, whatever the data came in: they meet in every product
-        dtype = next((p.dtype for p in self.model.parameters()), data.dtype)
-        self.data = data.to(self.device, dtype)
+        self.data = data.to(self.device, computed_in(model, data))
 
     def seeded(self) -> Any:
         """Return a context in which torch's generators start from the seed."""

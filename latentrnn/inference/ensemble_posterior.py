@@ -20,6 +20,7 @@ from latentrnn.inference.gain_samples import GainSamples
 from latentrnn.inference.posterior import Posterior
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.isolation import isolated
 
 if TYPE_CHECKING:
     from latentrnn.inference.ensemble import Ensemble
@@ -81,6 +82,12 @@ class EnsemblePosterior:
         return self.posteriors[0].model
 
     @property
+    def conditional_on(self) -> str | None:
+        """What the draws of each member take as known, in words; see `Posterior.conditional_on`."""
+        given = self.posteriors[0].conditional_on
+        return given and f"each member's {given}"
+
+    @property
     def seed(self) -> int:
         """The seed from which the first member's methods start."""
         return self.posteriors[0].seed
@@ -95,6 +102,7 @@ class EnsemblePosterior:
 
     # -- draws -----------------------------------------------------------------------------------------------------
 
+    @isolated
     def mean(self, head: str, num_samples: int = 100) -> Tensor:
         """Return sum_k w_k E_k[y | data], (sequence, time, channel), `num_samples` draws per member; padding is NaN."""
         parts = [posterior.mean(head, num_samples) for posterior in self.posteriors]
@@ -119,7 +127,8 @@ class EnsemblePosterior:
     def gain(self, head: str, num_samples: int = 100) -> GainSamples:
         """Return pooled draws of a head's stimulus gain and gate; see `Posterior.gain`."""
         parts = [p.gain(head, n) for p, n in self._shared(num_samples)]
-        return GainSamples(torch.cat([part.beta for part in parts]), torch.cat([part.gate for part in parts]))
+        pooled = GainSamples(torch.cat([part.beta for part in parts]), torch.cat([part.gate for part in parts]))
+        return pooled.given(self.conditional_on)
 
     def impute(self, head: str, num_samples: int = 100) -> Tensor:
         """Return pooled draws of a head's missing entries; see `Posterior.impute`."""

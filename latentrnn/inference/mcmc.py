@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from typing import Any, Literal, cast
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.infer import MCMC, NUTS
-from pyro.infer.autoguide.initialization import init_to_uniform, init_to_value
+from pyro.infer.autoguide.initialization import InitMessenger, init_to_uniform, init_to_value
 from torch import Tensor
 
 from latentrnn.data import SequenceData
+from latentrnn.inference.elbo import sampled_sites
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.marginal import Marginal, fixed_model
 from latentrnn.inference.posterior import Posterior
@@ -71,8 +73,8 @@ def sample(
         of a guide (`evidence`, `log_likelihood`, `refined`) is refused.
 
     Raises:
-        ValueError: nothing to sample, a batch of a larger plate, local latents to be integrated out without `given`, or
-            a setting out of range.
+        ValueError: nothing to sample, a log density that is not finite where a chain starts, a batch of a larger plate,
+            local latents to be integrated out without `given`, or a setting out of range.
         TypeError: an argument of the wrong kind.
 
     Warns:
@@ -108,7 +110,12 @@ def sample(
                 max_tree_depth=max_tree_depth,
                 init_strategy=start,
             )
-            runs.append(_run(kernel, arguments, num_samples, warmup, progress))
+            try:
+                runs.append(_run(kernel, arguments, num_samples, warmup, progress))
+            except ValueError as error:
+                if said := _not_finite(exact, program, arguments, start):
+                    raise ValueError(f"sample: {said}") from error
+                raise
     values = {name: torch.stack([run[0][name].cpu() for run in runs]) for name in runs[0][0]}
     diverging = torch.stack([run[1] for run in runs])
     found = Chains.of(values, diverging, *(torch.tensor([run[i] for run in runs]) for i in (2, 3)))
@@ -135,6 +142,32 @@ def _start(guide: Guide, data: SequenceData) -> dict[str, Tensor]:
     with torch.no_grad():
         trace = poutine.trace(guide).get_trace(data)
     return {name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"}
+
+
+def _not_finite(model: LatentRNN, program: Any, arguments: tuple[Any, ...], start: Any) -> str | None:
+    """Say where the log density or its gradient is not finite at a start, and what to do; None where all is finite."""
+    if broken := [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]:
+        return f"the model's weights are not finite ({', '.join(broken)}); fit it, and give the result as given="
+    with pyro.validation_enabled(False), torch.enable_grad():
+        trace = poutine.trace(InitMessenger(start)(program)).get_trace(*arguments)
+        free = {name: site["value"].detach() for name, site in sampled_sites(trace) if not site["is_observed"]}
+        free = {name: value.clone().requires_grad_(True) for name, value in free.items()}
+        trace = poutine.trace(poutine.condition(program, data=free)).get_trace(*arguments)
+        found = {name: site["fn"].log_prob(site["value"]).sum() for name, site in sampled_sites(trace)}
+        slopes = torch.autograd.grad(torch.stack(list(found.values())).sum(), list(free.values()), allow_unused=True)
+    bad = [f"{name!r} ({value.item():g})" for name, value in found.items() if not bool(torch.isfinite(value))]
+    bad = bad or [
+        f"{name!r} (gradient)"
+        for name, slope in zip(free, slopes, strict=True)
+        if slope is not None and not bool(torch.isfinite(slope).all())
+    ]
+    if not bad:
+        return None
+    return (
+        f"the log density is not finite at the start, at {', '.join(bad)}: for a head, look for values outside of its "
+        "family's support or too large to compute with; for a parameter or latent, for a prior that is too wide. Or "
+        "give the result of a fit as given=, from which the chains then start"
+    )
 
 
 def _run(

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from latentrnn.data import SequenceData
+from latentrnn.data.narrowing import losses
 from latentrnn.inference import evidence as evidence_of
 from latentrnn.inference import filtering, rungs
 from latentrnn.inference.clamps import Hold
+from latentrnn.inference.conditioning import conditional_on, remark
 from latentrnn.inference.coupling_report import CouplingReport, coupling_reports
 from latentrnn.inference.diagnosis import Diagnosis, diagnose
-from latentrnn.inference.draws import Assembly, Draw, Draws, Place, expanded, padding_to_nan
+from latentrnn.inference.draws import Assembly, Draw, Draws, Place, computed_in, expanded, padding_to_nan
 from latentrnn.inference.evidence import AIS, SMC, Evidence
 from latentrnn.inference.filtering import OneStepAhead
 from latentrnn.inference.forecasting import Forecast, forecast
@@ -94,6 +97,7 @@ class Posterior:
             check_kind_of("Posterior", argument, given, expected)
         model.check(data)
         self.data, self.result, self.chains = data, result, chains
+        _warn_of_losses(data, model)
         self._draws = Draws(model, guide, data, device, seed, window, max_elements)
         self.model, self.guide = self._draws.model, self._draws.guide
 
@@ -101,6 +105,11 @@ class Posterior:
     def seed(self) -> int:
         """The seed from which every method starts."""
         return self._draws.seed
+
+    @property
+    def conditional_on(self) -> str | None:
+        """What draws, and so their intervals, take as known, in words: all that was learned without a prior, if any."""
+        return conditional_on(self.model, self.guide)
 
     @property
     def device(self) -> torch.device:
@@ -125,7 +134,7 @@ class Posterior:
         count = check_size("restricted", "count", count)
         draws = self._draws
         return Posterior(
-            draws.model, draws.guide, self.data[:count], result=self.result, device=draws.device, seed=self.seed,
+            draws.model, draws.guide, self._narrowed[:count], result=self.result, device=draws.device, seed=self.seed,
             window=draws.window, max_elements=draws.max_elements,
         )  # fmt: skip
 
@@ -157,7 +166,7 @@ class Posterior:
                 draws.model, draws.guide, draws.data,
                 steps=steps, learning_rate=learning_rate, num_particles=num_particles,
             )  # fmt: skip
-        return Posterior(draws.model, guide, self.data, result=self.result, device=draws.device, seed=self.seed)
+        return Posterior(draws.model, guide, self._narrowed, result=self.result, device=draws.device, seed=self.seed)
 
     # -- draws -----------------------------------------------------------------------------------------------------
 
@@ -199,7 +208,12 @@ class Posterior:
 
     @isolated
     def parameters(self, num_samples: int = 100) -> dict[str, Tensor]:
-        """Draw the parameters that have priors: site name to (sample, *shape); empty if all are point estimates."""
+        """Draw the parameters that have priors: site name to (sample, *shape); empty if all are point estimates.
+
+        The draws are conditional on whatever else was learned, which `conditional_on` lists: with a prior on a head's
+        parameters and point estimates of the transition, their intervals are too short, for they leave out what is
+        not known of the dynamics. An ensemble over seeds says how far other fits of these would lie.
+        """
         with self._draws.drawing():
             trace = self._draws.parameter_trace(num_samples)
         values = {name: site["value"] for name, site in trace.nodes.items() if name != JOINT}
@@ -582,9 +596,15 @@ class Posterior:
         return to_netcdf(self, path, **settings)
 
     def __repr__(self) -> str:
-        return f"Posterior of {self.data!r}"
+        given = remark(self.model, self.guide)
+        return f"Posterior of {self.data!r}" + (f"; {given}" if given else "")
 
     # -- how -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _narrowed(self) -> SequenceData:
+        """The data as they are computed with, of which nobody needs to be warned again."""
+        return self.data.to(dtype=self._draws.data.dtype)
 
     def _head(self, name: str) -> Any:
         if not isinstance(name, str) or name not in self.model.observations:
@@ -653,3 +673,23 @@ def _of_head(head: str, value: Tensor, draw: Draw, place: Place) -> Iterator[tup
         for row in data.around.ends.nonzero().flatten().tolist():
             first = place.rows.start + row
             yield value[:, row : row + 1], place._replace(rows=slice(first, first + 1)), None
+
+
+def _warn_of_losses(data: SequenceData, model: LatentRNN) -> None:
+    """Warn where the model's floating type cannot tell values of the data apart."""
+    if data.dtype != torch.float64 or computed_in(model, data) != torch.float32:
+        return
+    parts = [
+        (f"observations[{name!r}]", model.spec.heads[name].channel_names, data.observations[name], data.masks[name])
+        for name in model.observations
+    ]
+    valid = data.valid.unsqueeze(-1)
+    parts += [
+        (f"covariates[{name!r}]", spec.feature_names, data.covariates[name], valid.expand_as(data.covariates[name]))
+        for name, spec in model.spec.covariates.items()
+    ]
+    for where, names, values, there in parts:
+        rows, seen = (part.detach().cpu().flatten(0, -2).numpy() for part in (values, there))
+        said = losses(f"Posterior: {where}", names, [rows], [seen], instead="fit the model to data in float64")
+        if said is not None:
+            warnings.warn(said, UserWarning, stacklevel=4)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentrnn.data import DataSpec, SequenceData, SequenceKey
+from latentrnn.inference.conditioning import remark
 from latentrnn.inference.guides import Guide
 from latentrnn.models.state_space import LatentRNN
 
@@ -85,4 +86,5 @@ class FitResult:
         (name,) = bounds or ["elbo"]
         values = self.history.get(name) or [float("nan")]
         best = f"best_step={self.best_step}, {name.removeprefix('validation_')}={max(values):.4g} nats per sequence"
-        return f"FitResult({best}, stop_reason={self.stop_reason!r})"
+        given = remark(self.model, self.guide)
+        return f"FitResult({best}, stop_reason={self.stop_reason!r}" + (f"; {given})" if given else ")")

@@ -6,12 +6,16 @@ import itertools
 import threading
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyro.distributions as dist
 import pytest
 import torch
 
 import latentrnn as lr
+from latentrnn.support import isolation
 
 ROUNDS = 6
 
@@ -136,3 +140,40 @@ def test_nothing_leaks_into_torchs_generator(question: str) -> None:
     before = torch.get_rng_state()
     QUESTIONS[question](of)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_loading_and_calibrating_hold_the_lock_while_models_are_built_and_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = lr.SequenceData.from_arrays({"y": np.random.default_rng(0).normal(size=(3, 4, 1))})
+    heads = {"y": lr.Gaussian(priors={"baseline": dist.Normal(0.0, 1.0)})}
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations=heads)
+    result = lr.laplace(model, data, device="cpu")
+    result.save(tmp_path / "fit")
+    held: dict[str, list[bool]] = {"build": [], "forward": []}
+
+    def watch(name: str, original: Callable[..., Any]) -> Any:
+        def watched(*args: Any) -> Any:
+            thread = threading.Thread(target=lambda: held[name].append(not _free()))
+            thread.start()
+            thread.join()
+            return original(*args)
+
+        return watched
+
+    monkeypatch.setattr(lr.LatentRNN, "_build", watch("build", lr.LatentRNN._build))
+    monkeypatch.setattr(lr.LatentRNN, "forward", watch("forward", lr.LatentRNN.forward))
+    lr.load(tmp_path / "fit")
+    assert held["build"] == [True]
+    posterior = result.posterior(data, device="cpu")
+    held["forward"].clear()
+    lr.simulation_based_calibration(posterior, num_simulations=2, num_draws=3, refit=lambda data: result)
+    assert len(held["forward"]) >= 8  # truth, reference and two densities of each
+    assert all(held["forward"])
+
+
+def _free() -> bool:
+    """Whether this thread could compute at once."""
+    if taken := isolation._TURNS.lock.acquire(blocking=False):
+        isolation._TURNS.lock.release()
+    return taken

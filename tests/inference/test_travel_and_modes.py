@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
@@ -36,6 +37,17 @@ def posterior(data: lr.SequenceData | None = None) -> lr.Posterior:
     return result().posterior(recording() if data is None else data, device="cpu")
 
 
+def mixture() -> lr.EnsemblePosterior:
+    return lr.EnsemblePosterior([posterior(), posterior().reseeded(1)], torch.tensor([0.5, 0.5], dtype=torch.float64))
+
+
+def filtered() -> lr.OnlineFilter:
+    found = lr.OnlineFilter(posterior(), num_particles=8)
+    for counts in ([1, 0], [0, 0], [2, 1]):
+        found.update({"s": counts})
+    return found
+
+
 TRIPS: dict[str, Callable[[Any], Any]] = {"pickle": lambda it: pickle.loads(pickle.dumps(it)), "copy": copy.deepcopy}
 LATER = np.ones((5, 2, 2))
 TRAVELLERS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
@@ -44,6 +56,8 @@ TRAVELLERS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "forecast": (lambda: posterior().forecast(2, num_samples=3), lambda it: it.log_score("s", LATER).sum()),
     "evidence": (lambda: posterior().evidence("iwae", 4), lambda it: it.total),
     "one step ahead": (lambda: posterior().one_step_ahead("s", 4, num_draws=2), lambda it: it.total),
+    "ensemble": (lambda: mixture(), lambda it: it.forecast(2, num_samples=6).samples["s"].sum()),
+    "filter after updates": (lambda: filtered(), lambda it: it.update({"s": [0, 2]}).log_prob),
     "filter": (lambda: lr.OnlineFilter(posterior(), num_particles=8), lambda it: it.update({"s": [1, 0]}).log_prob),
 }
 
@@ -53,7 +67,7 @@ TRAVELLERS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
 def test_after_a_trip_the_numbers_are_the_same(name: str, trip: str) -> None:
     make, ask = TRAVELLERS[name]
     thing, expected = make(), ask(make())
-    if name != "filter":  # whose every answer moves it on
+    if not name.startswith("filter"):  # whose every answer moves it on
         assert ask(thing) == expected
     assert ask(TRIPS[trip](thing)) == expected
 
@@ -90,8 +104,33 @@ CALLS: dict[str, Callable[[], float]] = {
     "annealing": lambda: posterior().evidence(lr.AIS(temperatures=2, leapfrog=1), 2).total,
     "laplace": lambda: float(lr.laplace(result().model, recording(), given=result(), num_particles=4).best_step),
     "forecast": lambda: float(posterior().forecast(2, num_samples=3).samples["s"].sum()),
+    "sample": lambda: chains(),
+    "diagnose": lambda: float(diagnosed().kl["innovations"].sum()),
+    "ensemble": lambda: members(),
     "one step ahead": lambda: posterior().one_step_ahead("s", 4, num_draws=2).total,
 }
+
+
+def chains() -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # too few draws to mix
+        found = lr.sample(
+            result().model, recording(), given=result(), sites="parameters", num_particles=2, num_samples=2, warmup=1,
+            chains=1, max_tree_depth=1, progress=False, device="cpu",
+        )  # fmt: skip
+    return float(found.parameters(2)["s.readout.baseline"].sum())
+
+
+def diagnosed() -> lr.Diagnosis:
+    few = lr.AIS(temperatures=2, leapfrog=1)
+    return posterior().diagnose(25, num_sequences=2, annealing=few, refinement_steps=2)
+
+
+def members() -> float:
+    found = lr.fit_ensemble(
+        result().model, result().guide, recording(), seeds=(0, 1), steps=2, progress=False, device="cpu"
+    )
+    return float(found.posterior(recording(), device="cpu").mean("s", 2).sum())
 
 
 def refit() -> lr.FitResult:
@@ -124,6 +163,27 @@ def test_data_of_another_type_are_those_of_the_models() -> None:
     assert wide.evidence("iwae", 4).total == narrow.evidence("iwae", 4).total
     assert torch.equal(wide.forecast(2, num_samples=3).samples["s"], narrow.forecast(2, num_samples=3).samples["s"])
     assert torch.equal(wide.mean("s", 3), narrow.mean("s", 3))
+
+
+@pytest.mark.parametrize("part", ["observations", "covariates"])
+def test_what_narrowing_takes_from_values_is_said_once(part: str) -> None:
+    values = np.random.default_rng(0).normal(size=(3, 5, 1))
+
+    def made(offset: float, dtype: torch.dtype) -> lr.SequenceData:
+        moved = {"y": values + offset * (part == "observations")}, {"x": values + offset * (part == "covariates")}
+        return lr.SequenceData.from_arrays(*moved, dtype=dtype)
+
+    data = made(0.0, torch.float32)
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.InitialState(1), observations={"y": lr.Gaussian()})
+    guide = lr.Guide(model, encoder=lr.RNNEncoder(2))
+    lr.Posterior(model, guide, made(0.0, torch.float64), device="cpu")
+    far = made(1e8, torch.float64)
+    with pytest.warns(
+        UserWarning, match=rf"Posterior: {part}\['[xy]'\]: float32 changes values by up to .* in float64"
+    ):
+        found = lr.Posterior(model, guide, far, device="cpu")
+    found.restricted(2)  # warnings are errors here
+    lr.Posterior(model.double(), guide.double(), far, device="cpu")
 
 
 @pytest.mark.parametrize("encoder", [None, lr.RNNEncoder(2)])
