@@ -90,7 +90,7 @@ class LatentRNN(nn.Module):
         _check_parts(spec, transition, latent, observations)
         self.spec = spec
         heads = {name: observation.fresh() for name, observation in observations.items()}
-        claimed = {head.gain.stimulus for head in heads.values() if head.gain is not None}
+        claimed = {covariate for head in heads.values() for covariate in head.claims}
         self.transition, self.latent = transition.fresh(), latent.fresh()
         own = self.transition.own_inputs
         if inputs is None:
@@ -289,9 +289,9 @@ class LatentRNN(nn.Module):
             if isinstance(part, Transition):
                 part.initialise(data)
         self.latent.initialise(data)
-        for name, head in self.observations.items():
+        for head in self.observations.values():
             head.take_units(data)
-            head.initialise(data.observations[name], data.masks[name])
+            head.start_from(data)
 
     def _sample_parameters(self) -> dict[str, Head]:
         shared = {name: population.sample(self._start(*of[0])) for name, (population, of) in self.populations.items()}

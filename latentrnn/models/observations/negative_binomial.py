@@ -11,15 +11,16 @@ from torch.distributions import constraints
 
 from latentrnn.data import HeadSpec
 from latentrnn.models.observations.entries import Entries, channel_moments
-from latentrnn.models.observations.links import Link, PositiveLink, as_link, check_link
-from latentrnn.models.observations.observation import Observation, channel_means, refuse_outside
+from latentrnn.models.observations.exposure import ExposedCounts
+from latentrnn.models.observations.links import Link, as_link
+from latentrnn.models.observations.observation import channel_means, refuse_outside
 from latentrnn.models.observations.poisson import LARGEST_RATE
 
 SMALLEST_DISPERSION = 1e-4  # below, float32 cannot tell the family from a Poisson
 
 
-class NegativeBinomial(Observation):
-    """y ~ NegativeBinomial(mean mu, dispersion alpha): mu = link(eta), variance mu + alpha mu^2.
+class NegativeBinomial(ExposedCounts):
+    """y ~ NegativeBinomial(mean mu, dispersion alpha): mu = exposure * link(eta), variance mu + alpha mu^2.
 
     A Poisson count whose rate is Gamma-distributed; alpha is learned per channel, and alpha -> 0 is the Poisson.
 
@@ -27,6 +28,7 @@ class NegativeBinomial(Observation):
 
     Args:
         link: "exp", "softplus" or a `PositiveLink`.
+        exposure: name of a positive covariate to which mu is proportional, or None; see `ExposedCounts`.
         **shared: see `Observation`.
 
     Raises:
@@ -39,9 +41,8 @@ class NegativeBinomial(Observation):
     discrete = True
     counts_events = True
 
-    def __init__(self, link: str | Link = "exp", **shared: Any) -> None:
-        super().__init__(**shared)
-        self.link = check_link("NegativeBinomial", link, PositiveLink)
+    def __init__(self, link: str | Link = "exp", *, exposure: str | None = None, **shared: Any) -> None:
+        super().__init__(link, exposure, **shared)
 
     def build_family(self, head: HeadSpec) -> None:
         self.log_dispersion = nn.Parameter(torch.zeros(head.channels))
@@ -58,6 +59,10 @@ class NegativeBinomial(Observation):
 
     def family(self, eta: Tensor) -> dist.Distribution:
         return MeanNegativeBinomial(as_link(self.link).log(eta), self.dispersion)
+
+    def exposed(self, entries: MeanNegativeBinomial, log_exposure: Tensor) -> dist.Distribution:
+        log_mean, dispersion = entries.parameters
+        return MeanNegativeBinomial(log_mean + log_exposure, dispersion)
 
     def check(self, name: str, values: Tensor, mask: Tensor) -> None:
         bad = mask & ((values < 0) | (values != values.floor()))

@@ -34,6 +34,7 @@ class HeadInputs(NamedTuple):
     surroundings: Surroundings = Surroundings()  # what the readout needs
     constant: tuple[Tensor, Tensor] | None = None  # of some values, (sequence,): what no state changes in their density
     among: Any = None  # the channels that a step's total counts, (sequence, time, channel); None for all
+    log_exposure: Any = None  # log of what a count's mean is multiplied by, (sequence, time, channel or one)
 
     def at(self, t: int, past: Tensor | None = None) -> HeadInputs:
         """Return the inputs of one frame, with a time axis of length one.
@@ -42,10 +43,14 @@ class HeadInputs(NamedTuple):
             t: the frame.
             past: earlier states that the readout remembers, (*sample, sequence, earlier, hidden_size).
         """
-        parts = (self.mask, self.stimulus, self.covariates, self.totals, self.among)
-        mask, stimulus, covariates, totals, among = (None if part is None else part[:, t : t + 1] for part in parts)
+        parts = (self.mask, self.stimulus, self.covariates, self.totals, self.among, self.log_exposure)
+        mask, stimulus, covariates, totals, among, log_exposure = (
+            None if part is None else part[:, t : t + 1] for part in parts
+        )
         surroundings = self.surroundings.at(t)._replace(past=past)
-        return HeadInputs(mask, self.partial, stimulus, covariates, totals, surroundings, among=among)
+        return HeadInputs(
+            mask, self.partial, stimulus, covariates, totals, surroundings, among=among, log_exposure=log_exposure
+        )
 
     def split(self, frames: int, values: Tensor) -> list[HeadInputs]:
         """Return the inputs of consecutive stretches of this many frames; `values` are the head's, split too."""
@@ -56,15 +61,16 @@ class HeadInputs(NamedTuple):
 
         parts = zip(
             cut(self.mask), cut(self.stimulus), cut(self.covariates), cut(self.totals), cut(self.among),
-            cut(self.surroundings.context), pieces, strict=True,
+            cut(self.log_exposure), cut(self.surroundings.context), pieces, strict=True,
         )  # fmt: skip
         found = []
-        for index, (mask, stimulus, covariates, totals, among, context, piece) in enumerate(parts):
+        for index, (mask, stimulus, covariates, totals, among, log_exposure, context, piece) in enumerate(parts):
             constant = None
             if self.constant is not None and values is self.constant[0]:  # all of it goes with the first
                 constant = piece, self.constant[1] if index == 0 else torch.zeros_like(self.constant[1])
             surroundings = self.surroundings._replace(context=context)
-            found.append(HeadInputs(mask, self.partial, stimulus, covariates, totals, surroundings, constant, among))
+            shared = mask, self.partial, stimulus, covariates, totals, surroundings, constant, among
+            found.append(HeadInputs(*shared, log_exposure))
         return found
 
 
@@ -239,6 +245,11 @@ class Observation(Component):
     # -- what surrounds it ---------------------------------------------------------------------------------------
 
     @property
+    def claims(self) -> list[str]:
+        """Covariates that are the head's own, and do not drive the transition unless they are listed there too."""
+        return [] if self.gain is None else [self.gain.stimulus]
+
+    @property
     def by_step(self) -> bool:
         """Whether the density of each step is that of its own state alone, so that steps can be taken in parts."""
         alone = self.instantaneous and self.reads is None and type(self).observed is Observation.observed
@@ -270,6 +281,10 @@ class Observation(Component):
                 self.scale.copy_(spread)
             start = like_the_others(self.starting_baseline(values, mask), mask)
             self.readout.baseline.copy_(torch.where(start.isfinite(), start, 0.0))  # no link starts out of reach
+
+    def start_from(self, data: SequenceData) -> None:
+        """Set from the training data all that `initialise` sets."""
+        self.initialise(data.observations[self.head.name], data.masks[self.head.name])
 
     def take_units(self, data: SequenceData) -> None:
         """Take the units of what drives the head from the training data.

@@ -11,18 +11,20 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from latentrnn.data import SequenceData
-from latentrnn.models.observations.links import Link, PositiveLink, as_link, check_link
-from latentrnn.models.observations.observation import HeadInputs, Observation, channel_means, refuse_outside
+from latentrnn.models.observations.exposure import ExposedCounts
+from latentrnn.models.observations.links import Link, as_link
+from latentrnn.models.observations.observation import HeadInputs, channel_means, refuse_outside
 
 LARGEST_PART = 2**22  # log-factorials that are held at once
 LARGEST_RATE = 1e6  # a free-running model that explodes shows up as huge counts, not as NaN
 
 
-class Poisson(Observation):
-    """y ~ Poisson(rate), rate = link(eta): the expected count per bin.
+class Poisson(ExposedCounts):
+    """y ~ Poisson(rate), rate = exposure * link(eta): the expected count per bin.
 
     Args:
         link: "exp", "softplus" or a `PositiveLink`.
+        exposure: name of a positive covariate to which the rate is proportional, or None; see `ExposedCounts`.
         **shared: see `Observation`.
 
     Raises:
@@ -32,12 +34,14 @@ class Poisson(Observation):
     discrete = True
     counts_events = True
 
-    def __init__(self, link: str | Link = "exp", **shared: Any) -> None:
-        super().__init__(**shared)
-        self.link = check_link("Poisson", link, PositiveLink)
+    def __init__(self, link: str | Link = "exp", *, exposure: str | None = None, **shared: Any) -> None:
+        super().__init__(link, exposure, **shared)
 
     def family(self, eta: Tensor) -> dist.Distribution:
         return LogRatePoisson(as_link(self.link).log(eta))
+
+    def exposed(self, entries: LogRatePoisson, log_exposure: Tensor) -> dist.Distribution:
+        return LogRatePoisson(entries.log_rate + log_exposure)
 
     def prepare(self, data: SequenceData) -> None:
         super().prepare(data)
@@ -51,7 +55,7 @@ class Poisson(Observation):
         return inputs if known is None else inputs._replace(constant=(values, known))
 
     def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
-        rates = LogRatePoisson(as_link(self.link).log(eta))
+        rates = self.entries(eta, inputs)
         return PoissonCounts(rates, inputs.mask, inputs.constant, 2 if self.head.per_step else 1)
 
     def check(self, name: str, values: Tensor, mask: Tensor) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from latentrnn.data import HeadSpec
 from latentrnn.models.observations.entries import Entries, channel_moments, inside_positive
+from latentrnn.models.observations.exposure import ExposedCounts
 from latentrnn.models.observations.gamma import GammaEntries, GammaShaped
 from latentrnn.models.observations.links import Link, PositiveLink, as_link, check_link
 from latentrnn.models.observations.observation import Observation, channel_means, refuse_outside
@@ -82,10 +83,14 @@ class ZeroInflated(Observation):
                 self.zero_logit.copy_(torch.logit(self.moments(values, mask)[1]))
 
 
-class ZeroInflatedPoisson(ZeroInflated):
-    """p(0) = pi + (1 - pi) exp(-mu);  p(y) = (1 - pi) Poisson(y; mu), y = 1, 2, ...
+class ZeroInflatedPoisson(ZeroInflated, ExposedCounts):
+    """p(0) = pi + (1 - pi) exp(-mu);  p(y) = (1 - pi) Poisson(y; mu), y = 1, 2, ...;  mu = exposure * link(eta).
 
-    Arguments: see `ZeroInflated`.
+    Args:
+        zeros: see `ZeroInflated`.
+        link: see `ZeroInflated`.
+        exposure: name of a positive covariate to which mu is proportional, or None; see `ExposedCounts`.
+        **shared: see `Observation`.
 
     References:
         Lambert. Zero-inflated Poisson regression, with an application to defects in manufacturing. 1992.
@@ -94,8 +99,17 @@ class ZeroInflatedPoisson(ZeroInflated):
     discrete = True
     counts_events = True
 
+    def __init__(
+        self, zeros: str = "channel", link: str | Link = "exp", *, exposure: str | None = None, **shared: Any
+    ) -> None:
+        super().__init__(zeros, link, exposure=exposure, **shared)
+
     def family(self, eta: Tensor) -> dist.Distribution:
         return ZeroInflatedCounts(*self.split(eta))
+
+    def exposed(self, entries: ZeroInflatedCounts, log_exposure: Tensor) -> dist.Distribution:
+        log_mean, zero_logit = entries.parameters
+        return ZeroInflatedCounts(log_mean + log_exposure, zero_logit)
 
     def check(self, name: str, values: Tensor, mask: Tensor) -> None:
         bad = mask & ((values < 0) | (values != values.floor()))
