@@ -115,6 +115,7 @@ def forecast(
     if times is not None and data.times is None:
         raise ValueError("times: the data have a regular clock; expected none")
     later = extend(data, horizon, covariates=covariates, times=times, totals=totals)
+    model.check_covariates(later)
     _require_totals(model, names, totals, later, horizon)
     courses: list[Course] = []
     parts: dict[str, list[Tensor]] = {name: [] for name in names}

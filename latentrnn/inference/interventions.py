@@ -73,7 +73,7 @@ def counterfactual(
         raise ValueError(f"counterfactual: from_step must be a step of the data, 0 to {last}; found {from_step!r}")
     check_size("counterfactual", "num_samples", num_samples)
     changed = _changed(draws.data, covariates, from_step)
-    draws.model.check(changed)
+    draws.model.check_covariates(changed)
     clamps = checked_clamps(clamp, draws.data, num_samples, from_step)
     rates: dict[str, list[Tensor]] = {name: [] for name in draws.model.observations}
     states, start = [], 0

@@ -317,9 +317,7 @@ class LatentRNN(nn.Module):
             ValueError: naming the head, what was expected and what came.
         """
         self._check_spec(data)
-        for part in self.modules():
-            if isinstance(part, Feature | Readout):
-                part.check(data)
+        self.check_covariates(data)
         for name, head in self.observations.items():
             values, mask = data.observations[name], data.masks[name]
             rows = max(1, CHECKED_AT_ONCE * len(values) // max(values.numel(), 1))
@@ -329,6 +327,12 @@ class LatentRNN(nn.Module):
             except ValueError:
                 head.check(name, values, mask)  # which knows where in all of the data it is
                 raise
+
+    def check_covariates(self, data: SequenceData) -> None:
+        """Raise a ValueError that names the first value that a feature or readout cannot take in."""
+        for part in self.modules():
+            if isinstance(part, Feature | Readout):
+                part.check(data)
 
     def _check_spec(self, data: SequenceData) -> None:
         if not isinstance(data, SequenceData):

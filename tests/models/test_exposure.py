@@ -90,6 +90,8 @@ def test_later_exposure_is_asked_for_and_what_if_takes_one() -> None:
         posterior.forecast(2, num_samples=2)
     assert posterior.forecast(2, num_samples=2, covariates={"area": np.ones((2, 2, 2))}) is not None
     with pytest.raises(ValueError, match="an exposure must be positive"):
+        posterior.forecast(2, num_samples=2, covariates={"area": np.zeros((2, 2, 2))})
+    with pytest.raises(ValueError, match="an exposure must be positive"):
         posterior.counterfactual({"area": -1.0}, num_samples=2)
 
 
