@@ -173,7 +173,7 @@ ERRORS = {
     "nan": ({"covariates": {"drive": np.nan}}, r"covariates\['drive'\]: expected numbers"),
     "gate": ({"clamp": {"forget": 1.0}}, r"no gate 'forget'; it has \['candidate', 'reset', 'update'\]"),
     "step": ({"from_step": 6}, "0 to 5; found 6"),
-    "feedback": ({"feedback": "none"}, "'recorded' or 'free'"),
+    "feedback": ({"feedback": "none"}, "one of 'recorded', 'free'"),
 }
 
 

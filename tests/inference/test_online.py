@@ -342,7 +342,7 @@ def refusals() -> dict[str, tuple[Any, str]]:
         return build
 
     return {
-        "no proposal": (make("poisson", proposal="posterior"), "'prior' or 'guide'"),
+        "no proposal": (make("poisson", proposal="posterior"), "one of 'prior', 'guide'"),
         "the guide alone": (make("poisson", num_particles=None), "use proposal='guide'"),
         "past states": (make("calcium"), "more than the present state"),
         "risk": (make("hazard, missing"), "more than the present state"),

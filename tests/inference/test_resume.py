@@ -97,7 +97,7 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "early stopping": lambda: {
         "optimiser": lr.Adam(learning_rate=0.5),
         "kl": lr.KLWarmUp(0.0),
-        "stopping": lr.EarlyStopping(every=1, patience=4),
+        "stopping": lr.EarlyStopping(every=1, patience=2),
     },
     "averaging": lambda: {"optimiser": lr.AdamW(averaging=0.9)},
     "coordinated dropout": lambda: {"coordinated_dropout": 0.3},

@@ -351,6 +351,9 @@ def test_regimes_are_recovered() -> None:
     assert evidence["Discrete"] > evidence["Deterministic"] + 200
 
 
+IRREGULAR = pytest.mark.filterwarnings("ignore:LatentRNN. the data have irregular times")
+
+
 # -- the battery -----------------------------------------------------------------------------------------------------
 
 
@@ -365,6 +368,7 @@ def goes(observation: str) -> bool:
     return True
 
 
+@IRREGULAR
 @pytest.mark.parametrize("observation", OBSERVATIONS)
 def test_battery(observation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shapes, gradients, padding, order, batches, precision and samples with every family of heads that goes."""
@@ -383,6 +387,7 @@ def test_battery(observation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     invariances.test_one_step(parts)
 
 
+@IRREGULAR
 def test_most_families_go() -> None:
     assert sum(goes(observation) for observation in OBSERVATIONS) >= len(OBSERVATIONS) / 2
     assert not any(goes(name) for name in OBSERVATIONS if "history" in name or name == "readouts")

@@ -27,7 +27,8 @@ def parts(room: object) -> dict[str, type[Component]]:
 MODEL_PARTS, GUIDE_PARTS = parts(models), parts(inference)
 # what several parts have in common, and what stands in where a user gives nothing
 BASES = {
-    "AttentionReadout", "Component", "DrivenTransition", "GammaShaped", "Identity", "LibraryTransition", "NoReadout",
+    "AttentionReadout", "Component", "DrivenTransition", "ExposedCounts", "GammaShaped", "Identity", "LibraryTransition",
+    "LogExposure", "NoReadout",
     "PositiveLink", "RealLink", "SharedTotal", "Trials", "UnitLink", "ZeroInflated", "ReadingEncoder", "Clamped",
 }  # fmt: skip
 # what is chosen by name: link="softplus", pooling="mean"

@@ -293,17 +293,21 @@ class SummedHead(TorchDistribution):
         h: Tensor,
         before: Tensor | None,
         batch_shape: torch.Size | None = None,
+        regimes: Sequence[dist.Distribution] | None = None,
     ) -> None:
         self.latent, self.course, self.name = latent, course, name
         self.h, self.before = h, before
-        self.chain, self.regimes = latent._chain(h), latent._regimes(course, name, h)
+        self.chain = latent._chain(h)
+        # as precise as the course is now: it may be asked for a density when it no longer is
+        self.regimes = latent._regimes(course, name, h) if regimes is None else regimes
         batch = self.regimes[0].batch_shape if batch_shape is None else batch_shape
         if before is not None and batch_shape is None:
             batch = torch.broadcast_shapes(batch, before.shape[:-2])
         super().__init__(batch, course.data.observations[name].shape[1:], validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> SummedHead:
-        return SummedHead(self.latent, self.course, self.name, self.h, self.before, torch.Size(batch_shape))
+        parts = self.latent, self.course, self.name, self.h, self.before
+        return SummedHead(*parts, torch.Size(batch_shape), self.regimes)
 
     def log_prob(self, value: Tensor) -> Tensor:
         own = emissions(self.course, self.name, self.regimes, value)
