@@ -42,6 +42,7 @@ class FakePosterior:
     asked: dict[str, int] = field(default_factory=dict)
     chains: None = None
     against_loo: str | None = None
+    conditional_on: str = ""
 
     @property
     def model(self) -> SimpleNamespace:
