@@ -340,7 +340,7 @@ class Run:
 
     def _judge(self, validation: SequenceData | StoredSequences, step: int) -> bool:
         several = self.plan.objective.fewest_particles > 1  # a bound that depends on how many there are
-        with torch.no_grad(), random_state(VALIDATION_SEED, validation.device):
+        with random_state(VALIDATION_SEED, validation.device), torch.no_grad():  # in this order: it sets modes aside
             particles = self.plan.num_particles if several else self.plan.stopping.num_particles
             bound = validation_bound(
                 self.plan.objective, self.model, self.guide, validation, particles,

@@ -185,7 +185,7 @@ def test_what_readouts_see() -> None:
         guide = lr.Guide(model, encoder=lr.RNNEncoder(2)).double()
         states = lr.Posterior(model, guide, data, device="cpu").latents(3)["states"]
         assert states.shape == (3, 3, 7, 2)  # the site's, z_t
-    with pytest.raises(ValueError, match="RecurrentNormal: reads must be 'both' or 'latent'; found 'z'"):
+    with pytest.raises(ValueError, match="RecurrentNormal: reads must be one of 'both', 'latent'; found 'z'"):
         lr.RecurrentNormal(2, reads="z")
 
 

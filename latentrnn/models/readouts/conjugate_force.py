@@ -83,6 +83,8 @@ class ConjugateForce(Readout):
     def forward(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
         inputs = surroundings.context
         assert inputs is not None
-        force = self._source[0].conjugate_force(states, inputs)[..., self._column : self._column + 1]
+        cell = self._source[0]
+        own = cell.energy_scale.dtype  # the cell's, which keeps its precision where densities are summed in double
+        force = cell.conjugate_force(states.to(own), inputs.to(own))[..., self._column : self._column + 1]
         strain = inputs[..., self._column : self._column + 1]
         return self.log_scale.exp() * (force + self.elasticity * strain) + self.baseline
