@@ -1,6 +1,6 @@
 # make demo        fit, check, compare and save models of a real recording; everything lands in demo/
 # make test        the fast tests (doctests and the README's blocks among them); make test-slow: the slow ones
-# make test-versions  a selection of them with the newest and the oldest versions of what the package needs
+# make test-versions  a selection of them with the newest and the oldest versions of what the package needs (.ci/versions)
 # make lint types  ruff and mypy; make format rewrites the files in place
 # make fuzz        random cases, many of them: make fuzz FACTOR=20 SEED=0; `make test` runs a few
 # make bench       speed and quality against rivals
