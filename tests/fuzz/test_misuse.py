@@ -514,7 +514,7 @@ def test_a_component_takes_an_argument_or_says_what_it_expects(random: st.DataOb
         assert repr(made)
 
 
-@settings(settings.get_profile("fuzz"), max_examples=200 * FACTOR)
+@settings(settings.get_profile("fuzz"), max_examples=40 * FACTOR)
 @given(st.data())
 def test_a_call_takes_an_argument_or_says_what_it_expects(random: st.DataObject) -> None:
     TALLY["cases"] += 1
