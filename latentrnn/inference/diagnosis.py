@@ -211,6 +211,7 @@ def _width(posterior: Posterior, num_particles: int) -> float:
     return float((pair[0] * pair[1]).mean())
 
 
+@torch.enable_grad()
 def _signal_to_noise(posterior: Posterior) -> dict[str, float]:
     """Return the size of the mean gradient over that of its spread, the mean's own error taken off."""
     draws = posterior._draws

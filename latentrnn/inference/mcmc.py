@@ -102,7 +102,7 @@ def sample(
             program, arguments = Marginal(exact, guide, exact_data, num_particles), ()
     runs = []
     for chain in range(chains):
-        with random_state(seed + 1 + chain, device):
+        with random_state(seed + 1 + chain, device), torch.enable_grad():
             start = init_to_uniform if guide is None else init_to_value(values=_start(guide, exact_data))
             kernel = NUTS(
                 program,

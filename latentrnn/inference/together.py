@@ -173,7 +173,8 @@ class _Stack:
                 return functional_call(self.program, state, (_filled(template, values), step))
 
         state = {f"pair.{name}": value for name, value in (self.weights | self.buffers).items()}
-        losses, terms = vmap(one, in_dims=(0, axes, 0), randomness="error")(state, values, noise)
+        with torch.enable_grad():
+            losses, terms = vmap(one, in_dims=(0, axes, 0), randomness="error")(state, values, noise)
         for weight in self.weights.values():
             weight.grad = None
         losses.sum().backward()

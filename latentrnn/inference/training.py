@@ -192,7 +192,8 @@ class Run:
 
     def _gradient(self, batch: SequenceData, step: int, stale: int) -> Report:
         """Put the gradient of one step in place, and return what there is to say about it."""
-        loss, terms = self.loss(batch, step)
+        with torch.enable_grad():
+            loss, terms = self.loss(batch, step)
         self.engine.zero_grad(set_to_none=True)
         loss.backward()
         return self.reported(step, stale, self.processes.reduce(self.parameters, terms, batch))
@@ -340,7 +341,7 @@ class Run:
 
     def _judge(self, validation: SequenceData | StoredSequences, step: int) -> bool:
         several = self.plan.objective.fewest_particles > 1  # a bound that depends on how many there are
-        with random_state(VALIDATION_SEED, validation.device), torch.no_grad():  # in this order: it sets modes aside
+        with torch.no_grad(), random_state(VALIDATION_SEED, validation.device):
             particles = self.plan.num_particles if several else self.plan.stopping.num_particles
             bound = validation_bound(
                 self.plan.objective, self.model, self.guide, validation, particles,

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import latentrnn as lr
+from latentrnn.support.isolation import isolation
 
 COUNTS = np.random.default_rng(0).poisson(0.7, (5, 8, 2))
 
@@ -156,6 +157,14 @@ def test_modes_around_a_call_change_nothing(call: str, mode: str) -> None:
         with MODES[mode]():
             found = CALLS[call]()
     assert found == before
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_what_differentiates_does_so_within_another_computation(call: str) -> None:
+    """As where a function of the user's, called by the package, fits a model without thinking of gradients."""
+    before = expected(call)
+    with isolation(), torch.no_grad():
+        assert CALLS[call]() == before
 
 
 def test_data_of_another_type_are_those_of_the_models() -> None:
