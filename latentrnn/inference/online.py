@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from latentrnn.data import SequenceData
 from latentrnn.inference.filtered_state import FilteredState
 from latentrnn.inference.posterior import Posterior
 from latentrnn.inference.random import random_state
@@ -25,6 +26,7 @@ from latentrnn.models.features import Feature
 from latentrnn.models.in_double import as_double, inputs_in_double
 from latentrnn.models.latents.latent import Carry, gaps, join
 from latentrnn.models.observations import HeadInputs, Observation
+from latentrnn.models.observations.multinomial import SharedTotal
 from latentrnn.models.readouts import Readout
 from latentrnn.models.sites import parameter_site
 from latentrnn.support.arguments import check_choice, check_flag, check_seed, check_size
@@ -98,7 +100,10 @@ class OnlineFilter:
         sessions = sorted({head.session for head in self.model.spec.heads.values() if head.session is not None})
         if session is not None and (not isinstance(session, str) or session not in sessions):
             raise ValueError(f"OnlineFilter: unknown session {session!r}; the model has {sessions}")
-        self.stream = Stream(self.model.spec, missing, self._memory(), dtype, session)
+        counted = [name for name, head in self.heads.items() if isinstance(head, SharedTotal)]
+        self.stream = Stream(self.model.spec, missing, self._memory(), dtype, session, counted)
+        parts = [part for part in self.model.modules() if isinstance(part, Feature | Readout)]
+        self.reading = [part for part in parts if type(part).check not in (Feature.check, Readout.check)]
         self.feeding = [name for name, head in self.heads.items() if head.feedback is not None]
         self.pasts: dict[str, Tensor | None] = dict.fromkeys(self.heads)
         self.histories = {
@@ -133,7 +138,9 @@ class OnlineFilter:
         before, windows = self._remembered(), dict(self.stream._windows)
         try:
             with torch.inference_mode():
-                self._update(Read(dict.fromkeys(self.heads), known, 0.0 if self.model.spec.irregular else None))
+                totals = dict.fromkeys(self.stream.counted, math.nan)
+                time = 0.0 if self.model.spec.irregular else None
+                self._update(Read(dict.fromkeys(self.heads), known, time, totals))
         except (ValueError, NotImplementedError) as error:
             raise ValueError(f"OnlineFilter: {str(error).removeprefix('OnlineFilter: ')}") from error
         finally:
@@ -182,7 +189,9 @@ class OnlineFilter:
     # -- one step ------------------------------------------------------------------------------------------------------
 
     @isolated
-    def update(self, observation: Any = None, covariates: Any = None, *, time: float | None = None) -> FilteredState:
+    def update(
+        self, observation: Any = None, covariates: Any = None, *, time: float | None = None, totals: Any = None
+    ) -> FilteredState:
         """Take in one step.
 
         Args:
@@ -190,20 +199,23 @@ class OnlineFilter:
                 NaN where a channel is missing. With one head its values alone will do.
             covariates: covariate to (feature,) values; with one covariate its values alone will do.
             time: seconds, where steps are irregular.
+            totals: head to the sum over all its channels, the missing ones included, where they share one
+                (`Multinomial`, `DirichletMultinomial`); None or NaN where it is not known.
 
         A step that is refused leaves the filter as it was, so that it can be given again, mended.
 
         Raises:
             TypeError: values that are no numbers, or a dict was needed.
-            ValueError: an unknown name, a wrong size, or a value outside its family's support.
+            ValueError: an unknown name, a wrong size, a value outside its family's support, a covariate that a part of
+                the model cannot read (an exposure that is not positive), or a total that is below what it counts.
         """
         with torch.inference_mode():
-            step = self.stream.read(observation, covariates, time)
+            step = self.stream.read(observation, covariates, time, totals)
             if self.check:
                 self._check_support(step)
             before = self._remembered()
             try:
-                return self._update(step)
+                return self._update(step, check=self.check)
             except BaseException:
                 self._restore(before)
                 raise
@@ -234,8 +246,20 @@ class OnlineFilter:
         for name, value in kept.items():
             setattr(self, name, value)
 
-    def _update(self, given: Read) -> FilteredState:
+    def _check_covariates(self, data: SequenceData, step: int) -> None:
+        """Raise where a feature or readout cannot take in the present step's covariates."""
+        for part in self.reading:
+            try:
+                part.check(data)
+            except ValueError as error:
+                # a part is shown the last few steps alone, and counts from there
+                here = f"sequence 0, step {data.num_steps - 1}"
+                raise ValueError(str(error).replace(here, f"step {step}")) from None
+
+    def _update(self, given: Read, check: bool = False) -> FilteredState:
         step, data = self.stream.steps, self.stream.put(given)
+        if check:
+            self._check_covariates(data, step)
         observed = [name for name in self.heads if bool(data.masks[name][0, -1].any())]
         gap = None if data.times is None else gaps(data)
         since = None if gap is None else gap[:, -1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,11 +28,13 @@ class Read(NamedTuple):
         seen: by head values and mask, (channel,), and whether all is there; None where it shows nothing.
         known: by covariate its values, (feature,).
         time: seconds, where steps are irregular.
+        totals: by head that shares a total its sum over all channels; NaN where it is not known.
     """
 
     seen: Seen
     known: dict[str, Tensor]
     time: float | None
+    totals: dict[str, float]
 
 
 class Stream:
@@ -46,13 +48,21 @@ class Stream:
         memory: steps before the present one that are kept.
         dtype: of observations and covariates.
         session: that the sequence belongs to, where there are several and it is known.
+        counted: heads whose channels share a total, which may be given.
     """
 
     def __init__(
-        self, spec: DataSpec, missing: Mapping[str, bool], memory: int, dtype: torch.dtype, session: str | None = None
+        self,
+        spec: DataSpec,
+        missing: Mapping[str, bool],
+        memory: int,
+        dtype: torch.dtype,
+        session: str | None = None,
+        counted: Collection[str] = (),
     ) -> None:
         self.spec, self.size, self.dtype, self.session = spec, memory + 1, dtype, session
         self.heads = {name: head for name, head in spec.heads.items() if name in missing}
+        self.counted = list(counted)
         heads = {n: dataclasses.replace(h, clock=1, missing=missing[n]) for n, h in self.heads.items()}
         self._spec = dataclasses.replace(spec, heads=heads)
         self.covariates = {n: torch.zeros(self.size, c.features, dtype=dtype) for n, c in spec.covariates.items()}
@@ -60,12 +70,13 @@ class Stream:
         self._windows: dict[int, SequenceData] = {}
         self.steps = 0
 
-    def read(self, observation: Any, covariates: Any, time: float | None) -> Read:
+    def read(self, observation: Any, covariates: Any, time: float | None, totals: Any = None) -> Read:
         """Return one step as it was given, checked; nothing is taken in yet.
 
         Raises:
             TypeError: values that are no numbers.
-            ValueError: an unknown or missing name, a wrong size, a frame at a step at which none is complete.
+            ValueError: an unknown or missing name, a wrong size, a frame at a step at which none is complete, a total
+                that is not the sum of what it counts.
         """
         given = self._named("observation", observation, self.heads)
         inputs = self._named("covariates", covariates, self.covariates)
@@ -78,11 +89,11 @@ class Stream:
                 raise ValueError(f"covariates[{name!r}]: expected numbers, found NaN or infinity at step {self.steps}")
         if self.spec.irregular:
             self._check_time(time)
-        return Read(seen, known, time)
+        return Read(seen, known, time, self._totals(totals, seen))
 
     def put(self, step: Read) -> SequenceData:
         """Take in a step that `read` returned, and return it with those before it."""
-        seen, known, time = step
+        seen, known, time, totals = step
         place = min(self.steps, self.size - 1)
         data = self._windows.get(place + 1) or self._window(place + 1)
         # what was known of the step before is written over
@@ -96,6 +107,8 @@ class Stream:
                 mask.copy_(pair[1])
                 values.copy_(pair[0])
             facts.complete[name] = place == 0 and pair is not None and pair[2]
+        for name, total in totals.items():
+            data.totals[name][0, -1] = total
         for name, new in known.items():
             buffer = self.covariates[name]
             if rolled:
@@ -129,6 +142,29 @@ class Stream:
                     raise ValueError(f"observation[{name!r}]: expected numbers or NaN, found infinity")
                 new = torch.where(mask, new, FILLER)
             found[name] = new, mask, whole
+        return found
+
+    def _totals(self, given: Any, seen: Seen) -> dict[str, float]:
+        """Return the total of every head that has one, NaN where it is not known; see `SharedTotal`."""
+        named = self._named("totals", given, dict.fromkeys(self.counted))
+        found = dict.fromkeys(self.counted, math.nan)
+        for name, value in named.items():
+            if value is None:
+                continue
+            where = f"totals[{name!r}]"
+            if (self.steps + 1) % self.heads[name].clock:
+                raise ValueError(f"{where}: no frame is complete at step {self.steps}; expected None")
+            total = float(to_tensor(where, value).double().reshape(()))
+            pair = seen[name]
+            least = 0.0 if pair is None else float(pair[0].double()[pair[1]].sum())
+            whole = pair is not None and pair[2]
+            if math.isnan(total) and not whole:
+                continue
+            close = math.isclose(total, least, rel_tol=1e-6, abs_tol=1e-6)
+            if not (close or (not whole and least < total < math.inf)):
+                expected = f"{least:g}, the sum over channels" if whole else f"at least {least:g}"
+                raise ValueError(f"{where}: expected {expected}, found {total:g} at step {self.steps}")
+            found[name] = total
         return found
 
     def _check_time(self, time: float | None) -> None:
@@ -166,7 +202,7 @@ class Stream:
             observations={n: torch.full(s, FILLER, dtype=self.dtype) for n, s in sizes.items()},
             masks={n: torch.zeros(s, dtype=torch.bool) for n, s in sizes.items()},
             covariates={n: buffer[:steps].unsqueeze(0) for n, buffer in self.covariates.items()},
-            totals={},
+            totals={n: torch.full((1, steps), math.nan, dtype=self.dtype) for n in self.counted},
             lengths=torch.tensor([steps]),
             context=torch.tensor([0]),
             times=self.times[:steps].unsqueeze(0) if self.spec.irregular else None,

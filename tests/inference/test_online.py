@@ -74,6 +74,8 @@ def steps_of(data: lr.SequenceData) -> list[dict[str, Any]]:
         arguments["covariates"] = {name: values[0, t] for name, values in data.covariates.items()}
         if data.times is not None:
             arguments["time"] = float(data.times[0, t])
+        if data.totals:
+            arguments["totals"] = {name: values[0, t] for name, values in data.totals.items()}
         told.append(arguments)
     return told
 
@@ -147,6 +149,29 @@ def test_a_causal_guide_proposes_as_in_the_batch_filter(latent: str, family: lr.
     assert found[0].values is not None
     model, guide, data = setting("several", latent, family=family)
     compare(model, guide, data, "guide")
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+@pytest.mark.parametrize("family", [lr.Multinomial, lr.DirichletMultinomial])
+def test_a_known_total_says_what_was_missed(family: type[lr.Observation], known: bool) -> None:
+    """Totals of some steps, of all categories, with a category missing now and then: as in the batch filter."""
+    counts = np.random.default_rng(0).poisson(3.0, (1, LENGTH, 3)).astype(float)
+    totals = counts.sum(-1)
+    counts[0, 1:5, 1] = np.nan
+    counts[0, 3] = np.nan
+    totals[0, 4] = np.nan
+    given = {"y": totals} if known else None
+    data = lr.SequenceData.from_arrays({"y": counts}, totals=given, dtype=torch.float64)
+    parts = {"transition": lr.GRU(3), "latent": lr.Innovations(2), "observations": {"y": family()}}
+    model = lr.LatentRNN(data.spec, **parts).double()
+    shake(model)
+    guide = lr.Guide(model, encoder=lr.RNNEncoder(3, direction="causal"))
+    found = compare(model, guide, data, "prior")
+    if known:  # negative control: without the totals other densities come
+        untold = lr.OnlineFilter(lr.Posterior(model, guide, data), num_particles=PARTICLES)
+        other = [untold.update(each["observation"]).log_prob for each in steps_of(data)]
+        assert abs(other[1] - found[1].log_prob) > 0.1
+        assert found[3].predicted["y"].sum() == pytest.approx(totals[0, 3])
 
 
 def test_a_read_in_reads_every_step() -> None:
@@ -341,7 +366,41 @@ def refusals() -> dict[str, tuple[Any, str]]:
 
         return build
 
+    def counted(total: float, counts: tuple[float, ...] = (1.0, np.nan, 2.0), family: Any = lr.Multinomial) -> Any:
+        def build() -> None:
+            data = lr.SequenceData.from_arrays({"y": np.ones((1, 4, 3))})
+            parts = {"transition": lr.GRU(3), "latent": lr.Innovations(2), "observations": {"y": family()}}
+            model = lr.LatentRNN(data.spec, **parts)
+            online = lr.OnlineFilter(lr.Posterior(model, lr.Guide(model, encoder=lr.RNNEncoder(2)), data))
+            try:
+                online.update({"y": counts}, totals={"y": total})
+            finally:  # what was refused left nothing behind
+                assert online.update({"y": [1, 0, 0]}).step == 0
+
+        return build
+
+    def exposed(value: float) -> Any:
+        def build() -> None:
+            data = lr.SequenceData.from_arrays({"y": np.ones((1, 4, 1))}, {"area": np.ones((1, 4, 1))})
+            head = lr.Poisson(exposure="area")
+            parts = {"latent": lr.Innovations(2), "observations": {"y": head}, "inputs": []}
+            model = lr.LatentRNN(data.spec, transition=lr.GRU(3), **parts)
+            online = lr.OnlineFilter(lr.Posterior(model, lr.Guide(model, encoder=lr.RNNEncoder(2)), data))
+            online.update({"y": [1]}, {"area": [2.0]})
+            try:
+                online.update({"y": [1]}, {"area": [value]})
+            finally:
+                assert online.update({"y": [1]}, {"area": [2.0]}).step == 1
+
+        return build
+
     return {
+        "total below": (counted(2.0), r"totals\['y'\]: expected at least 3, found 2 at step 0"),
+        "total of all": (counted(4.0, (1.0, 0.0, 2.0)), r"totals\['y'\]: expected 3, the sum over channels, found 4"),
+        "infinite total": (counted(np.inf), r"expected at least 3, found inf"),
+        "no total": (counted(3.0, family=lr.Poisson), r"totals: unknown \['y'\]; expected \[\]"),
+        "exposure": (exposed(-2.0), r"covariates\['area'\]: an exposure must be positive; found -2.0 at step 1"),
+        "no exposure": (exposed(0.0), "an exposure must be positive; found 0.0 at step 1"),
         "no proposal": (make("poisson", proposal="posterior"), "one of 'prior', 'guide'"),
         "the guide alone": (make("poisson", num_particles=None), "use proposal='guide'"),
         "past states": (make("calcium"), "more than the present state"),
