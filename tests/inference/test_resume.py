@@ -95,7 +95,7 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
         "stopping": lr.EarlyStopping(every=1, patience=None),
     },
     "early stopping": lambda: {
-        "optimiser": lr.Adam(learning_rate=0.5),
+        "optimiser": lr.Adam(learning_rate=0.05),
         "kl": lr.KLWarmUp(0.0),
         "stopping": lr.EarlyStopping(every=1, patience=2),
     },

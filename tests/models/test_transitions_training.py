@@ -228,6 +228,7 @@ def test_a_planted_field_is_found_again_from_irregular_times() -> None:
     found = np.linalg.eigvals(result.model.transition.state_map.weight.detach().double().numpy())
     np.testing.assert_allclose(np.sort(found.imag), [-2.0, 2.0], atol=0.15)
     np.testing.assert_allclose(found.real, -0.5, atol=0.15)
-    blind = fitted(data, lr.Linear(2))
+    with pytest.warns(UserWarning, match="the data have irregular times, but Linear"):
+        blind = fitted(data, lr.Linear(2))
     evidence = [float(r.posterior(data, device="cpu").evidence().values.sum()) for r in (result, blind)]
     assert evidence[0] > evidence[1] + 100

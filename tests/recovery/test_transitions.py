@@ -40,11 +40,13 @@ def simulated(cell: Any, seed: int, spread: float = 1.0, inputs: int = 1) -> tup
     return lr.SequenceData.from_arrays({"y": y}, {"x": x.numpy()}), drive, h
 
 
-def fitted(data: lr.SequenceData, cell: lr.Transition, steps: int = 400, **options: Any) -> tuple[Any, float]:
+def fitted(
+    data: lr.SequenceData, cell: lr.Transition, steps: int = 400, learning_rate: float = 0.02, **options: Any
+) -> tuple[Any, float]:
     """The transition that was fitted, and the score of held-out sequences one step ahead, nats per entry."""
     model = lr.LatentRNN(data.spec, transition=cell, latent=lr.Deterministic(), observations={"y": lr.Gaussian()})
     result = lr.fit(
-        model, lr.Guide(model), data[:TRAIN], optimiser=lr.AdamW(0.02), learning_rate_schedule=lr.Cosine(),
+        model, lr.Guide(model), data[:TRAIN], optimiser=lr.AdamW(learning_rate), learning_rate_schedule=lr.Cosine(),
         steps=steps, batch_size=20, progress=False, device="cpu", **options,
     )  # fmt: skip
     ahead = result.posterior(data[TRAIN:], device="cpu").one_step_ahead("y")
@@ -102,7 +104,7 @@ def test_coupled_gate_lstm() -> None:
         },
     )  # fmt: skip
     data, drive, _ = simulated(cell, 0, inputs=2)
-    result, score = fitted(data, lr.CoupledGateLSTM(2), 800)
+    result, score = fitted(data, lr.CoupledGateLSTM(2), 1600, 0.05)
     assert score > TRUTH - 0.05
     forget = [each.gates["forget"].mean((0, 1)).sort().values.numpy() for each in run(cell, result, drive)]
     tau = [-1 / np.log(each) for each in forget]
@@ -178,7 +180,7 @@ def test_thermodynamic_cell() -> None:
         dissipation_weight=[[1.5], [-1.5], [1.0], [-1.0]],
     )  # fmt: skip
     data, drive, _ = simulated(cell, 0, spread=2.0)
-    result, score = fitted(data, lr.ThermodynamicCell(1, 4), 600)
+    result, score = fitted(data, lr.ThermodynamicCell(1, 4), 800, 0.05)
     assert score > TRUTH - 0.1
     start = result.model.latent.initial_state
     planted, found = run(cell, result, drive)
