@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from latentrnn.export.bounded import Bounded
-from latentrnn.export.strict_json import checksum, dumps, loads
+from latentrnn.export.strict_json import checksum, dumps, loads, refuse_changed
 from latentrnn.export.unfinished import unfinished_files
 from latentrnn.export.weights import open_weights, read_weights, write_atomically, write_weights
 from latentrnn.models.component import Component, saved_name, with_modules
@@ -163,6 +163,16 @@ def load(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> FitRe
     )
 
 
+def checksum_of(directory: Path) -> str | None:
+    """Return the checksum of the fit in a directory, which stands for all of its files; None where it has none.
+
+    Raises:
+        FileNotFoundError, ValueError: as of `load`.
+    """
+    written: str | None = _read_manifest(directory).get("checksum")
+    return written
+
+
 def _describe(result: FitResult) -> dict[str, Any]:
     """Return everything about a fit but its weights."""
     return {
@@ -218,9 +228,6 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         raise ValueError(f"{directory}: not a latentrnn checkpoint; expected a directory with a {MANIFEST}{hint}")
     try:
         manifest = loads(path.read_bytes().decode())
-        found = checksum({k: v for k, v in manifest.items() if k != "checksum"}) if isinstance(manifest, dict) else ""
-    except RecursionError:
-        raise ValueError(f"{path}: damaged; nested too deeply") from None
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise ValueError(f"{path}: damaged or truncated; not valid JSON ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -236,13 +243,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
             f"(up to {FORMAT_VERSION}); upgrade latentrnn"
         )
     if number > 1 or "checksum" in manifest:
-        written = manifest.get("checksum")
-        if written != found:
-            begins = f"{written[:12]}..." if isinstance(written, str) else _shown(written)
-            raise ValueError(
-                f"{path}: damaged, or edited after it was saved; checksum: expected {found[:12]}... for what is there, "
-                f"found {begins}"
-            )
+        refuse_changed(path, manifest)
     _check_schema(path, manifest, _SCHEMA)
     _check_values(path, manifest)
     for part in ("model", "guide"):

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from latentrnn.export.checkpoints import load, save
-from latentrnn.export.strict_json import dumps, loads
+from latentrnn.export.checkpoints import checksum_of, load, save
+from latentrnn.export.strict_json import checksum, dumps, loads, refuse_changed
 from latentrnn.export.weights import write_atomically
+from latentrnn.support.arguments import check_path, is_integer
 
 if TYPE_CHECKING:
     from latentrnn.data import DataSpec
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "ensemble.json"
 FORMAT = "latentrnn ensemble"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no checksums
 LARGEST = 64 * 2**20  # bytes of a manifest that is read
 
 _MEMBER = re.compile(r"member-\d{1,6}-[0-9a-f]{12}")
@@ -41,7 +42,7 @@ def save_ensemble(ensemble: Ensemble, path: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: `path` is a file, or whatever saving a member raises.
     """
-    directory = Path(path).expanduser()
+    directory = check_path("Ensemble.save", path)
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory}: expected a directory to save to; found a file")
     directory.mkdir(parents=True, exist_ok=True)
@@ -58,6 +59,8 @@ def save_ensemble(ensemble: Ensemble, path: str | os.PathLike[str]) -> None:
     try:
         for name, member in zip(names, ensemble.members, strict=True):
             save(member, directory / name)
+        manifest["checksums"] = [checksum_of(directory / name) for name in names]
+        manifest["checksum"] = checksum(manifest)
         write_atomically(directory / MANIFEST, dumps(manifest, "ensemble").encode())
     finally:
         # what the JSON file names stays, be it the new ensemble or, after a failure, the old one
@@ -79,7 +82,7 @@ def load_ensemble(path: str | os.PathLike[str], *, spec: DataSpec | None = None)
     from latentrnn.data import SequenceKey
     from latentrnn.inference.ensemble import Ensemble
 
-    directory = Path(path).expanduser()
+    directory = check_path("Ensemble.load", path)
     manifest = _read(directory)
     where = directory / MANIFEST
     count, log_evidence = len(manifest["members"]), manifest["log_evidence"]
@@ -91,6 +94,8 @@ def load_ensemble(path: str | os.PathLike[str], *, spec: DataSpec | None = None)
             raise ValueError(f"{where}: log_evidence: expected one row for each of {count} members")
         width = len(log_evidence[0]) if isinstance(log_evidence[0], list) else 0
         log_evidence = [_numbers(where, "log_evidence", row, width) for row in log_evidence]
+    if manifest["format_version"] > 1:
+        _refuse_other_members(directory, manifest)
     return Ensemble(
         members=tuple(load(directory / name, spec=spec) for name in manifest["members"]),
         weights=torch.tensor(weights, dtype=torch.float64),
@@ -111,15 +116,18 @@ def _read(directory: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: {path.stat().st_size} bytes; expected at most {LARGEST}")
     try:
         manifest = loads(path.read_bytes().decode())
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: damaged or truncated; not valid JSON ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ValueError(f'{path}: not an ensemble; expected "format": "{FORMAT}"')
-    if manifest.get("format_version") != FORMAT_VERSION:
+    number = manifest.get("format_version")
+    if not is_integer(number) or not 1 <= number <= FORMAT_VERSION:
         raise ValueError(
-            f"{path}: format_version: expected {FORMAT_VERSION}; found {manifest.get('format_version')!r}, perhaps of "
-            "a newer latentrnn"
+            f"{path}: format_version: expected 1 to {FORMAT_VERSION}; found {str(number)[:80]}, perhaps of a newer "
+            "latentrnn"
         )
+    if number > 1 or "checksum" in manifest:
+        refuse_changed(path, manifest)
     for name in ("members", "weights", "used"):
         if not isinstance(manifest.get(name), list):
             raise ValueError(f"{path}: {name}: expected a list; found {type(manifest.get(name)).__name__}")
@@ -129,11 +137,25 @@ def _read(directory: Path) -> dict[str, Any]:
             f"{path}: members: expected different names member-<number>-<hash>, at least one; found {names!r}"
         )
     for key in manifest["used"]:
-        if not isinstance(key, list) or [type(part) for part in key] != [str, int, int]:
+        if not isinstance(key, list) or [type(part) for part in key] != [str, int, int] or not 0 <= key[1] <= key[2]:
             raise ValueError(f"{path}: used: expected [key, start, stop]; found {key!r}")
     if "log_evidence" not in manifest:
         raise ValueError(f"{path}: log_evidence is missing")
     return manifest
+
+
+def _refuse_other_members(directory: Path, manifest: dict[str, Any]) -> None:
+    """Refuse an ensemble in whose folders lie other fits than those that were saved there.
+
+    Raises:
+        FileNotFoundError, ValueError: as of `load_ensemble`.
+    """
+    names, written = manifest["members"], manifest.get("checksums")
+    if not isinstance(written, list) or len(written) != len(names):
+        raise ValueError(f"{directory / MANIFEST}: checksums: expected one for each of {len(names)} members")
+    for name, expected in zip(names, written, strict=True):
+        if checksum_of(directory / name) != expected:
+            raise ValueError(f"{directory / name}: another fit than the one that {MANIFEST} was written with")
 
 
 def _is_member(name: Any) -> bool:

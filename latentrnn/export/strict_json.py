@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,25 @@ def checksum(value: Any) -> str:
     """
     text = json.dumps(_encode(value, "value"), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def refuse_changed(path: Path, manifest: dict[str, Any]) -> None:
+    """Refuse what a JSON file holds unless its entry "checksum" is that of all the others.
+
+    Raises:
+        ValueError: the file was damaged or edited after it was written; the message names it.
+    """
+    try:
+        found = checksum({name: value for name, value in manifest.items() if name != "checksum"})
+    except RecursionError:
+        raise ValueError(f"{path}: damaged; nested too deeply") from None
+    written = manifest.get("checksum")
+    if written != found:
+        begins = f"{written[:12]}..." if isinstance(written, str) else f"{written!r:.80}"
+        raise ValueError(
+            f"{path}: damaged, or edited after it was saved; checksum: expected {found[:12]}... for what is there, "
+            f"found {begins}"
+        )
 
 
 def _encode(value: Any, where: str) -> Any:

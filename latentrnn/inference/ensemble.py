@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentrnn.data import DataSpec, SequenceData, SequenceKey
+from latentrnn.data import DataSpec, SequenceData, SequenceKey, StoredSequences
 from latentrnn.inference.ensemble_posterior import EnsemblePosterior
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.result import FitResult
@@ -18,7 +19,7 @@ from latentrnn.inference.schedules import AdamW
 from latentrnn.inference.svi import fit
 from latentrnn.inference.together import fit_together
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_flag, check_kind_of, check_list, check_seed, check_size
 from latentrnn.support.isolation import isolated
 
 OPTIMAL = 1e-9  # nats per sequence that other weights could still gain
@@ -110,25 +111,32 @@ def fit_ensemble(
     Raises:
         ValueError: no seed or one twice, another number of optimisers, stacking sequences that took part in the fits, a
             setting that members cannot share, data or parts that do not go with `together`, or whatever `fit` raises.
+        TypeError: an argument of the wrong kind, or one that `fit` does not have.
 
     References:
         Yao, Vehtari, Simpson, Gelman. Using stacking to average Bayesian predictive distributions. 2018.
     """
-    seeds = list(seeds)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"fit_ensemble: seeds must be different from each other, at least one; found {seeds}")
+    seeds = _checked_seeds(seeds)
+    together = check_flag("fit_ensemble", "together", together)
+    for name in settings.keys() - inspect.signature(fit).parameters.keys():
+        raise TypeError(f"fit_ensemble: {name!r} is no setting of fit, to which all that is not named here goes")
     for name in ("seed", "start_from", "resume", "checkpoint"):
-        if settings.get(name):
+        if (shared := settings.pop(name, None)) is not None and shared is not False:
             raise ValueError(f"fit_ensemble: {name} belongs to one fit, and cannot be shared by the members")
     check_size("fit_ensemble", "num_evidence_particles", num_evidence_particles)
     if stacking is not None:
+        check_kind_of("fit_ensemble", "stacking", stacking, SequenceData)
         for name, other in (("train", train), ("validation", validation)):
-            if other is not None and (shared := stacking.overlaps(other)):
+            if other is None:
+                continue
+            check_kind_of("fit_ensemble", name, other, SequenceData, StoredSequences)
+            if common := stacking.overlaps(other):
                 raise ValueError(
-                    f"fit_ensemble: {shared} stacking sequences are in {name} too, where they would favour what "
+                    f"fit_ensemble: {common} stacking sequences are in {name} too, where they would favour what "
                     f"over-fits; stacking.without({name})"
                 )
-    optimisers = [settings.pop("optimiser", AdamW())] * len(seeds) if optimisers is None else list(optimisers)
+    optimisers = [settings.pop("optimiser", AdamW())] * len(seeds) if optimisers is None else optimisers
+    optimisers = check_list("fit_ensemble", "optimisers", optimisers, "AdamW, one for each seed")
     if len(optimisers) != len(seeds) or "optimiser" in settings:
         raise ValueError(
             f"fit_ensemble: optimisers must be one for each of {len(seeds)} seeds, without optimiser=; "
@@ -150,6 +158,14 @@ def fit_ensemble(
         evidence.warn("fit_ensemble", f"the member of seed {member.seed}")
     values = torch.stack([evidence.values for evidence in found]).double()
     return Ensemble(members, stacking_weights(values), values, used | frozenset(stacking.keys))
+
+
+def _checked_seeds(seeds: Any) -> list[int]:
+    given = check_list("fit_ensemble", "seeds", seeds, "integers")
+    found = [check_seed("fit_ensemble", seed, name="each of seeds") for seed in given]
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"fit_ensemble: seeds must be different from each other, at least one; found {found}")
+    return found
 
 
 def stacking_weights(log_evidence: Tensor, *, max_steps: int = 100_000) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,3 +111,39 @@ def test_errors() -> None:
     equal = lr.fit_ensemble(model, guide, data[:10], seeds=[0, 1], **{**SETTINGS, "steps": 1})
     assert equal.weights.tolist() == [0.5, 0.5]
     assert equal.log_evidence is None
+
+
+MISUSE: dict[str, tuple[dict[str, Any], str]] = {
+    "no seeds": ({"seeds": None}, "seeds must be a list of integers; found None"),
+    "a text for seeds": ({"seeds": "12"}, "seeds must be a list of integers; found '12'"),
+    "lists among the seeds": ({"seeds": [[0], [1]]}, r"each of seeds must be an integer.*found \[0\]"),
+    "fractions among the seeds": ({"seeds": [0.5, 1.5]}, "each of seeds must be an integer.*found 0.5"),
+    "a word for a flag": ({"together": "no"}, "together must be True or False; found 'no'"),
+    "no list of optimisers": ({"optimisers": 3}, "optimisers must be a list of AdamW, one for each seed; found 3"),
+    "numbers for optimisers": ({"optimisers": [3, 4]}, "optimiser must be AdamW; found int"),
+    "a number to stack by": ({"stacking": 3}, "stacking must be a SequenceData; found 3"),
+    "a setting that fit does not have": ({"typo": 3}, "'typo' is no setting of fit"),
+    "one seed for all": ({"seed": 0}, "seed belongs to one fit"),
+    "precision": ({"matmul_precision": ["high"]}, r"matmul_precision must be None or one of.*found \['high'\]"),
+}
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("case", MISUSE)
+def test_misuse_is_refused_by_name(case: str, together: bool) -> None:
+    model, guide, data = setting()
+    arguments, message = MISUSE[case]
+    settings = {"steps": 1, "seeds": [0, 1], "together": together, "progress": False, "device": "cpu"} | arguments
+    with pytest.raises((TypeError, ValueError), match=message):
+        lr.fit_ensemble(model, guide, data[:10], **settings)
+
+
+def test_fresh_seeds_are_told() -> None:
+    model, guide, data = setting()
+    settings = SETTINGS | {"steps": 1}
+    for together in (False, True):
+        found = lr.fit_ensemble(model, guide, data[:10], seeds=[None, np.int64(4)], together=together, **settings)
+        again = lr.fit_ensemble(model, guide, data[:10], seeds=[m.seed for m in found.members], **settings)
+        assert found.members[1].seed == 4
+        first, second = (each.members[0].model.state_dict() for each in (found, again))
+        assert all(torch.allclose(value, second[name], atol=1e-6) for name, value in first.items())

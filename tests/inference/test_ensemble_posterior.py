@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyro.distributions as dist
@@ -184,18 +188,36 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path, monkeypatch: pytest.Mon
         lr.load(directory)
 
 
+def edited(**entries: Any) -> Callable[[str], str]:
+    """Change entries, and the checksum to match, as a well-meaning script would."""
+
+    def damage(text: str) -> str:
+        manifest = json.loads(text) | entries
+        del manifest["checksum"]
+        signed = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+        return json.dumps(manifest | {"checksum": hashlib.sha256(signed.encode()).hexdigest()})
+
+    return damage
+
+
 DAMAGE = {
     "truncated": (lambda text: text[: len(text) // 2], "damaged or truncated"),
     "another format": (lambda text: json.dumps({"format": "x"}), "not an ensemble"),
-    "newer": (lambda text: text.replace('"format_version": 1', '"format_version": 2'), "format_version: expected 1"),
-    "a path": (lambda text: text.replace('"member-0-', '"../member-0-'), "members: expected different names"),
-    "weights": (lambda text: json.dumps(json.loads(text) | {"weights": [1.0, 1.0, 1.0]}), "add up to one"),
-    "too few": (lambda text: json.dumps(json.loads(text) | {"weights": [1.0]}), "expected 3 finite numbers"),
-    "evidence": (
-        lambda text: json.dumps(json.loads(text) | {"log_evidence": [[1], [1, 2], [1]]}),
-        "expected 1",
+    "newer": (lambda text: text.replace('"format_version": 2', '"format_version": 3'), "expected 1 to 2; found 3"),
+    "a version that is true": (edited(format_version=True), "expected 1 to 2; found True"),
+    "a weight": (
+        lambda text: re.sub(r'("weights": \[\s+)0\.', r"\g<1>1.", text),
+        "damaged, or edited after it was saved",
     ),
-    "used": (lambda text: json.dumps(json.loads(text) | {"used": [1]}), r"used: expected \[key, start, stop\]"),
+    "no checksum": (lambda text: text.replace('"checksum"', '"check"'), "damaged, or edited after it was saved"),
+    "a path": (edited(members=["../member-0-000000000000"] * 3), "members: expected different names"),
+    "weights": (edited(weights=[1.0, 1.0, 1.0]), "add up to one"),
+    "too few": (edited(weights=[1.0]), "expected 3 finite numbers"),
+    "evidence": (edited(log_evidence=[[1], [1, 2], [1]]), "expected 1"),
+    "used": (edited(used=[1]), r"used: expected \[key, start, stop\]"),
+    "used backwards": (edited(used=[["a", 3, 1]]), r"used: expected \[key, start, stop\]"),
+    "no checksums of members": (edited(checksums=None), "checksums: expected one for each of 3 members"),
+    "another member": (edited(checksums=["a", "b", "c"]), "another fit than the one that"),
 }
 
 
@@ -204,9 +226,31 @@ def test_damaged_manifests_are_refused(case: str, tmp_path: Path) -> None:
     ensemble().save(tmp_path)
     damage, message = DAMAGE[case]
     path = tmp_path / "ensemble.json"
-    path.write_text(damage(path.read_text()))
+    before = path.read_text()
+    path.write_text(damage(before))
+    assert path.read_text() != before
     with pytest.raises(ValueError, match=message):
         lr.Ensemble.load(tmp_path)
+
+
+def test_members_that_changed_places_are_refused(tmp_path: Path) -> None:
+    ensemble().save(tmp_path)
+    first, second, _ = (tmp_path / name for name in json.loads((tmp_path / "ensemble.json").read_text())["members"])
+    first.rename(tmp_path / "aside")
+    second.rename(first)
+    (tmp_path / "aside").rename(second)
+    with pytest.raises(ValueError, match=r"another fit than the one that ensemble\.json was written with"):
+        lr.Ensemble.load(tmp_path)
+
+
+def test_ensembles_without_checksums_can_be_read(tmp_path: Path) -> None:
+    """As they were written at first."""
+    ensemble().save(tmp_path)
+    path = tmp_path / "ensemble.json"
+    manifest = json.loads(path.read_text()) | {"format_version": 1}
+    del manifest["checksum"], manifest["checksums"]
+    path.write_text(json.dumps(manifest))
+    assert torch.equal(lr.Ensemble.load(tmp_path).weights, ensemble().weights)
 
 
 def test_folders_without_an_ensemble_are_refused(tmp_path: Path) -> None:
