@@ -120,7 +120,7 @@ def _read(directory: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: damaged or truncated; not valid JSON ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ValueError(f'{path}: not an ensemble; expected "format": "{FORMAT}"')
-    number = manifest.get("format_version")
+    number: Any = manifest.get("format_version")
     if not is_integer(number) or not 1 <= number <= FORMAT_VERSION:
         raise ValueError(
             f"{path}: format_version: expected 1 to {FORMAT_VERSION}; found {str(number)[:80]}, perhaps of a newer "

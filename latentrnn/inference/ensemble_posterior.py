@@ -19,7 +19,7 @@ from latentrnn.inference.forecasting import Forecast
 from latentrnn.inference.gain_samples import GainSamples
 from latentrnn.inference.posterior import Posterior
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_kind_of, check_list, check_size
 from latentrnn.support.isolation import isolated
 
 if TYPE_CHECKING:
@@ -58,12 +58,16 @@ class EnsemblePosterior:
 
     Raises:
         ValueError: no member, another number of weights, or members of different sequences.
+        TypeError: members that are no posteriors, or weights that are no tensor.
     """
 
     chains = None
 
     def __init__(self, posteriors: Sequence[Posterior], weights: Tensor, result: Ensemble | Seen | None = None) -> None:
-        self.posteriors, self.weights = tuple(posteriors), weights
+        self.posteriors = tuple(check_list("EnsemblePosterior", "posteriors", posteriors, "posteriors"))
+        for posterior in self.posteriors:
+            check_kind_of("EnsemblePosterior", "each of posteriors", posterior, Posterior)
+        self.weights: Tensor = check_kind_of("EnsemblePosterior", "weights", weights, Tensor)
         if not self.posteriors or weights.shape != (len(self.posteriors),):
             raise ValueError(
                 f"EnsemblePosterior: expected one weight for each of {len(self.posteriors)} members, at least one; "
@@ -203,11 +207,12 @@ class EnsemblePosterior:
         channels as independent given the past, as in the sums of `OneStepAhead`; steps that are not scored do not.
         """
         heads = [name for name, part in self.model.observations.items() if part.head.per_step]
-        ahead = {name: [p.one_step_ahead(name, **settings) for p in self.posteriors] for name in {head, *heads}}
+        own = [p.one_step_ahead(head, **settings) for p in self.posteriors]  # which looks at the name
+        others = [name for name in heads if name != head]
+        ahead = {head: own} | {name: [p.one_step_ahead(name, **settings) for p in self.posteriors] for name in others}
         by_member = [{name: parts[k] for name, parts in ahead.items()} for k in range(len(self.posteriors))]
         told = torch.stack([_told(parts, self.data) for parts in by_member])
         noise = torch.stack([_told(parts, self.data, error=True) for parts in by_member])
-        own = ahead[head]
         clock = self.data.spec.heads[head].clock
         steps = slice(clock - 1, None, clock)  # a frame is seen at its last step; before it counts what came earlier
         prior = self.weights.double().log()[:, None, None] + (told.cumsum(-1) - told)[..., steps]

@@ -259,6 +259,9 @@ class Run:
         """
         rollback, older = self.plan.rollback, self.good[0]
         self.events.append(f"step {trouble.step}: {trouble.message}")
+        sound = [report for report in self.pending if report.step < trouble.step]
+        if "step" not in self.history and sound:  # what was learnt is told, before it is forgotten
+            self._report(sound[-1])
         # the bound and the gradient stand for all sites
         names = [name.partition("/")[2] for name in trouble.sites if "/" in name] or trouble.sites
         # at the weights that one would go back to, smaller steps make no difference
@@ -273,11 +276,9 @@ class Run:
                 kept = older if trouble.kind == "exploding" or self.rollbacks else self.good[-1]
                 self.go_to(kept)
                 self.step = kept.step
-            if self.step == 0 and not self.rollbacks:  # after rollbacks some steps were taken, and events tell of them
+            # no step is left of those that were taken, nor weights that an evaluation found good on the way
+            if self.step == 0 and not math.isfinite(self.best_bound):
                 raise ValueError(self._nothing_learnt(trouble, names, tried))
-            sound = [report for report in self.pending if report.step < trouble.step]
-            if not self.history and sound:  # what was learnt is told, too
-                self._report(sound[-1])
             return False
         self.rollbacks += 1
         self.shrink *= rollback.factor

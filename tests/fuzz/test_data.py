@@ -18,14 +18,14 @@ from tests.fuzz.conftest import FACTOR
 from tests.fuzz.rule import TALLY, Refused, attempt, expect
 
 
-def check(data: Any) -> None:
-    """Look at a data set as a whole."""
+def check(data: Any, shortest: int = 1) -> None:
+    """Look at a data set as a whole, whose sequences have at least so many steps."""
     if isinstance(data, Refused):
         return
     assert len(data) >= 1
     assert data.num_steps >= 1
     assert int(data.lengths.max()) <= max(data.num_steps, 1)
-    assert (data.lengths >= 1).all()
+    assert (data.lengths >= shortest).all()
     assert (data.context <= data.lengths).all()
     assert len(data.keys) == len(data.names) == len(data)
     for name, spec in data.spec.heads.items():
@@ -69,7 +69,16 @@ def batches(data: lr.SequenceData, random: st.DataObject) -> None:
 
 def time_slice(data: lr.SequenceData, random: st.DataObject) -> None:
     start, stop = random.draw(st.integers(-9, 9)), random.draw(st.integers(-9, 9))
-    check(attempt(f"time_slice({start}, {stop})", lambda: data.time_slice(start, stop)))
+    found = attempt(f"time_slice({start}, {stop})", lambda: data.time_slice(start, stop))
+    check(found, shortest=0)  # of those that ended before nothing is left, and they stay in their place
+    if not isinstance(found, Refused):
+        stop = min(stop, data.num_steps)
+        assert found.num_steps == stop - start
+        assert found.lengths.tolist() == [min(max(length - start, 0), stop - start) for length in data.lengths.tolist()]
+        for name, spec in data.spec.heads.items():
+            frames = slice(start // spec.clock, stop // spec.clock) if spec.per_step else slice(None)
+            assert torch.equal(found.masks[name], data.masks[name][:, frames]), name
+            assert torch.equal(found.observations[name], data.observations[name][:, frames]), name
 
 
 def split(data: lr.SequenceData, random: st.DataObject) -> None:

@@ -13,7 +13,7 @@ import torch
 import latentrnn as lr
 from latentrnn.inference.divergence import PAST, WINDOW, Watch
 from latentrnn.inference.training import Run
-from tests.inference.test_resume import DATA, assert_same, fit, kill
+from tests.inference.test_resume import DATA, VALIDATION, assert_same, fit, kill
 
 # -- going back ----------------------------------------------------------------------------------------------------
 
@@ -139,6 +139,36 @@ def test_going_back_to_the_same_weights_is_not_tried(late: bool, spoil: Any, mon
     spoil(0)
     with pytest.raises(ValueError, match="fit: non-finite loss at step 0, at site 'innovations', before anything"):
         fit(**steady(steps=20))
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("rollback", [lr.Rollback(), lr.Rollback(times=0), lr.Rollback(times=1)])
+def test_a_fit_that_ends_where_it_began_raises(
+    rollback: lr.Rollback, late: bool, spoil: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps were taken, and rollbacks undid them all: what would come back are the starting weights."""
+    if late:
+        seen_late(monkeypatch)
+    spoil(*range(2 if rollback.times else 0, 60))
+    with pytest.raises(ValueError, match=r"fit: non-finite loss at step.*before anything was learnt"):
+        fit(**steady(steps=60), rollback=rollback)
+
+
+def test_a_fit_that_fails_before_its_first_report_tells_what_it_learnt(spoil: Any) -> None:
+    spoil(*range(25, 60))
+    result = fit(**steady(steps=60, report_every=50))
+    assert result.history["step"] == [24.0]
+    assert result.best_step == 9
+
+
+def test_weights_that_an_evaluation_kept_outlive_rollbacks_to_the_start(spoil: Any) -> None:
+    spoil(*range(3, 60))
+    with_validation = steady(steps=60, validation=VALIDATION, stopping=lr.EarlyStopping(every=1))
+    result = fit(**with_validation)
+    assert result.history["step"] == [2.0]
+    assert result.stop_reason.startswith("non-finite loss at step 4, at site 'innovations', after 1 rollback")
+    assert 0 <= result.best_step < 3
+    assert "nan" not in repr(result)
 
 
 @pytest.mark.parametrize("late", [False, True])
