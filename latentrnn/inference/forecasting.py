@@ -14,6 +14,7 @@ from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.data.extending import extend
+from latentrnn.data.names import check_mapping
 from latentrnn.inference.draws import Draws
 from latentrnn.inference.sample_scores import aligned_samples, coverage, crps, quantiles
 from latentrnn.models.ancestral import Course
@@ -111,6 +112,9 @@ def forecast(
     for name in names:
         if not model.observations[name].head.per_step:
             raise ValueError(f"forecast: {name!r} has one value per sequence; see `predictive`")
+    covariates = check_mapping("covariates", covariates, data.spec.covariates, "a covariate")
+    per_step = [name for name, head in data.spec.heads.items() if head.per_step]
+    totals = check_mapping("totals", totals, per_step, "a per-step head")
     _require_covariates(model, data, covariates, horizon)
     if times is not None and data.times is None:
         raise ValueError("times: the data have a regular clock; expected none")
@@ -224,8 +228,8 @@ def used_covariates(model: LatentRNN, data: SequenceData) -> set[str]:
     return noting.asked
 
 
-def _require_covariates(model: LatentRNN, data: SequenceData, given: Mapping[str, Any] | None, horizon: int) -> None:
-    missing = sorted(used_covariates(model, data[:1]) - set(given or {}))
+def _require_covariates(model: LatentRNN, data: SequenceData, given: Mapping[str, Any], horizon: int) -> None:
+    missing = sorted(used_covariates(model, data[:1]) - set(given))
     if missing:
         shapes = {name: (len(data), horizon, data.spec.covariates[name].features) for name in missing}
         raise ValueError(
@@ -235,11 +239,11 @@ def _require_covariates(model: LatentRNN, data: SequenceData, given: Mapping[str
 
 
 def _require_totals(
-    model: LatentRNN, names: Sequence[str], given: Mapping[str, Any] | None, later: SequenceData, horizon: int
+    model: LatentRNN, names: Sequence[str], given: Mapping[str, Any], later: SequenceData, horizon: int
 ) -> None:
     for name in names:
         head = model.observations[name]
-        if name not in (given or {}) and head.inputs(later).totals is not None:
+        if name not in given and head.inputs(later).totals is not None:
             frames = horizon // head.head.clock
             raise ValueError(
                 f"forecast: the channels of {name!r} share a total at every step, and those of the future must be "

@@ -13,7 +13,7 @@ from latentrnn.inference.random import random_state
 from latentrnn.inference.result import FitResult
 from latentrnn.inference.svi import resolve_device
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_seed, check_size
 from latentrnn.support.isolation import isolated
 
 CONVERGED = 1e-15  # half the squared Newton step, in posterior standard deviations: a nat's fraction still to be gained
@@ -28,7 +28,7 @@ def laplace(
     num_particles: int = 64,
     steps: int = 100,
     device: str | torch.device = "auto",
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> FitResult:
     """Put a multivariate Normal at the mode of the parameters with priors, with the curvature's covariance.
 
@@ -46,7 +46,7 @@ def laplace(
         num_particles: importance samples of the local latents.
         steps: Newton steps at most.
         device: "auto" takes CUDA where there is one.
-        seed: of the draws of local latents.
+        seed: of the draws of local latents, None for a fresh one, which the result tells.
 
     Returns:
         A result whose guide has the family "multivariate" over the parameters, and that of `given` over local latents:
@@ -62,6 +62,7 @@ def laplace(
         MacKay. A practical Bayesian framework for backpropagation networks. 1992.
     """
     check_size("laplace", "steps", steps), check_size("laplace", "num_particles", num_particles)
+    seed = check_seed("laplace", seed)
     model, guide = fixed_model("laplace", model, data, given, integrate=True)
     device = resolve_device(device)
     # curvature in single precision loses the weak directions

@@ -23,8 +23,16 @@ from latentrnn.inference.stored import Chains, StoredDraws
 from latentrnn.inference.svi import resolve_device
 from latentrnn.models.sites import LATENTS
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import (
+    LARGEST_COUNT,
+    check_flag,
+    check_number,
+    check_seed,
+    check_size,
+)
 from latentrnn.support.isolation import isolated
+
+DEEPEST_TREE = 30  # a billion steps per draw; what is asked for beyond is a slip
 
 
 @isolated
@@ -41,7 +49,7 @@ def sample(
     target_acceptance: float = 0.8,
     max_tree_depth: int = 10,
     device: str | torch.device = "auto",
-    seed: int = 0,
+    seed: int | None = 0,
     progress: bool = True,
 ) -> Posterior:
     """Draw from the exact posterior by the no-U-turn sampler, the network's weights taken as they are.
@@ -64,7 +72,7 @@ def sample(
         target_acceptance: smaller steps the closer to one; raise it where draws diverge.
         max_tree_depth: at most 2 to this power steps per draw.
         device: "auto" takes CUDA where there is one.
-        seed: of starts and chains.
+        seed: of starts and chains, None for a fresh one, which the result tells.
         progress: whether to show a progress bar per chain.
 
     Returns:
@@ -85,8 +93,14 @@ def sample(
     """
     for name, value in (("num_samples", num_samples), ("warmup", warmup), ("chains", chains)):
         check_size("sample", name, value)
-    if sites not in ("all", "parameters"):
+    if not isinstance(sites, str) or sites not in ("all", "parameters"):
         raise ValueError(f"sample: sites must be 'all' or 'parameters'; found {sites!r}")
+    check_size("sample", "num_particles", num_particles)
+    check_size("sample", "max_tree_depth", max_tree_depth, most=DEEPEST_TREE)
+    target_acceptance = check_number("sample", "target_acceptance", target_acceptance, above=0, below=1)
+    progress, seed = check_flag("sample", "progress", progress), check_seed("sample", seed)
+    if seed > LARGEST_COUNT - chains:
+        raise ValueError(f"sample: seed must leave room for those of the chains, which follow it; found {seed}")
     integrate = sites == "parameters"
     model, guide = fixed_model("sample", model, data, given, integrate=integrate)
     if not model.parameter_sites() and not model.latent_sites():

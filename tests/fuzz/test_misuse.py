@@ -340,6 +340,24 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "seed": 0,
             },
         ),
+        "sample": (
+            lr.sample,
+            {
+                "model": of["model"],
+                "data": data[:2],
+                "num_samples": 2,
+                "warmup": 2,
+                "chains": 1,
+                "given": result,
+                "sites": "parameters",
+                "num_particles": 2,
+                "target_acceptance": 0.8,
+                "max_tree_depth": 2,
+                "device": "cpu",
+                "seed": 0,
+                "progress": False,
+            },
+        ),
         "Posterior": (
             lr.Posterior,
             {

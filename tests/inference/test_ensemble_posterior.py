@@ -166,6 +166,14 @@ def test_what_is_of_one_member_alone_says_so() -> None:
         found.nonsense()
     with pytest.raises(ValueError, match="expected one weight for each of 3 members"):
         lr.EnsemblePosterior(found.posteriors, torch.ones(2) / 2)
+    with pytest.raises(TypeError, match="posteriors must be a list of posteriors; found None"):
+        lr.EnsemblePosterior(None, torch.ones(2) / 2)
+    with pytest.raises(TypeError, match="each of posteriors must be a Posterior; found 'a'"):
+        lr.EnsemblePosterior(["a", "b"], torch.ones(2) / 2)
+    with pytest.raises(TypeError, match=r"weights must be a Tensor; found 0\.5"):
+        lr.EnsemblePosterior(found.posteriors, 0.5)
+    with pytest.raises(ValueError, match=r"unknown head \['y'\]"):
+        found.one_step_ahead(["y"])
     assert found.restricted(2).mean("y", 4).shape == (2, 12, 3)
     assert found.reseeded(3).seed == 3
     assert found.impute("y", 5).shape == (5, 4, 12, 3)

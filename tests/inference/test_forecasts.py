@@ -257,6 +257,21 @@ ERRORS: dict[str, tuple[str, dict[str, Any], str]] = {
     "no totals": ("multinomial totals", {"covariates": "zeros"}, r"channels of 'y' share a total"),
     "unknown head": ("poisson", {"covariates": "zeros", "heads": ["z"]}, "unknown head 'z'"),
     "label": ("several", {"covariates": "zeros", "heads": ["label"]}, "one value per sequence"),
+    "a date for covariates": (
+        "poisson",
+        {"covariates": np.datetime64("2026-01-01")},
+        "covariates: expected a dict of name to value, found datetime64",
+    ),
+    "an array for covariates": (
+        "poisson",
+        {"covariates": np.array([None, 1])},
+        "covariates: expected a dict of name to value, found ndarray",
+    ),
+    "a list of totals": (
+        "multinomial totals",
+        {"covariates": "zeros", "totals": [3]},
+        "totals: expected a dict of name to value, found list",
+    ),
 }
 
 
@@ -265,10 +280,10 @@ def test_what_is_missing_of_the_future_is_named(case: str) -> None:
     observation, arguments, match = ERRORS[case]
     data = make_data(OBSERVATIONS[observation])
     model, guide = make_model("gru", "innovations", observation, data)
-    if arguments.get("covariates") == "zeros":
+    if isinstance(arguments.get("covariates"), str):
         zeros = {name: np.zeros((3, 2, spec.features)) for name, spec in data.spec.covariates.items()}
         arguments = {**arguments, "covariates": zeros}
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises((ValueError, TypeError), match=match):
         lr.Posterior(model, guide, data, device="cpu").forecast(2, **arguments)
 
 

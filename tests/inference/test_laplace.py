@@ -164,6 +164,9 @@ def test_errors() -> None:
         lr.laplace(drawn, data)
     with pytest.raises(TypeError, match="given must be a FitResult; found int"):
         lr.laplace(regression.model, regression.data, given=3)
+    with pytest.raises(TypeError, match="laplace: seed must be an integer, or None for a fresh one; found 'a'"):
+        lr.laplace(regression.model, regression.data, seed="a")
+    assert isinstance(lr.laplace(regression.model, regression.data, seed=None, device="cpu").seed, int)
     with pytest.raises(ValueError, match="needs all of the data at once"):
         lr.laplace(regression.model, regression.data.batch(torch.tensor([0, 2])))
     with pytest.raises(ValueError, match="given holds another model"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from typing import Any
 
 import numpy as np
 import pyro.distributions as dist
@@ -211,6 +212,40 @@ def test_errors() -> None:
     drawn = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Innovations(1), observations={"y": head})
     with pytest.raises(ValueError, match="can only be integrated out with a guide"):
         lr.sample(drawn, data, sites="parameters")
+
+
+MISUSE: dict[str, tuple[dict[str, Any], str]] = {
+    "an array for a word": ({"sites": np.array(["all", "all"])}, "sites must be 'all' or 'parameters'"),
+    "acceptance, a word": ({"target_acceptance": "a"}, r"target_acceptance must be in \(0, 1\); found 'a'"),
+    "acceptance above one": ({"target_acceptance": 2.0}, r"target_acceptance must be in \(0, 1\); found 2\.0"),
+    "acceptance that is no number": ({"target_acceptance": float("nan")}, r"target_acceptance must be in \(0, 1\)"),
+    "no depth": ({"max_tree_depth": 0}, "max_tree_depth must be a positive integer; found 0"),
+    "half a level": ({"max_tree_depth": 2.5}, r"max_tree_depth must be a positive integer; found 2\.5"),
+    "endless trees": ({"max_tree_depth": 10**30}, "max_tree_depth must be a positive integer of at most 30"),
+    "no particles": ({"num_particles": 0}, "num_particles must be a positive integer; found 0"),
+    "seed, a word": ({"seed": "a"}, "seed must be an integer, or None"),
+    "seed at the end": ({"seed": 2**63 - 1}, "seed must leave room for those of the chains"),
+    "a word for a flag": ({"progress": "no"}, "progress must be True or False; found 'no'"),
+}
+
+
+@pytest.mark.parametrize("case", MISUSE)
+def test_misuse_is_refused_by_name(case: str) -> None:
+    regression = make(PRIORS)
+    arguments, message = MISUSE[case]
+    with pytest.raises((TypeError, ValueError), match=f"sample: {message}"):
+        lr.sample(regression.model, regression.data, **({"num_samples": 2, "warmup": 2, "progress": False} | arguments))
+
+
+def test_a_fresh_seed_is_told() -> None:
+    regression = make(PRIORS)
+    settings = {"num_samples": 2, "warmup": 2, "chains": 1, "max_tree_depth": 2, "progress": False, "device": "cpu"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # chains of two draws have not mixed
+        first = lr.sample(regression.model, regression.data, seed=None, **settings)
+        again = lr.sample(regression.model, regression.data, seed=first.result.seed, **settings)
+    for name, value in first.parameters(2).items():
+        assert torch.equal(value, again.parameters(2)[name])
 
 
 # -- NUTS and SVI --------------------------------------------------------------------------------------------------
