@@ -18,14 +18,22 @@ from tests.fuzz.rule import TALLY
 
 FACTOR = int(os.environ.get("FUZZ", "1"))
 
+LONG = "FUZZ" in os.environ
+
+
+def number(cases: int, *, few: int | None = None) -> int:
+    """Return how many cases a test has: `few` of them, where that is given, unless `make fuzz` asks for all."""
+    return cases * FACTOR if LONG or few is None else few
+
+
 settings.register_profile(
     "fuzz",
-    derandomize="FUZZ" not in os.environ,
+    derandomize=not LONG,
     database=None,
     deadline=None,
     print_blob=True,
     # a case that fails among the few is shrunk by `make fuzz`: it takes minutes where calls fit models
-    phases=tuple(Phase) if "FUZZ" in os.environ else (Phase.explicit, Phase.generate),
+    phases=tuple(Phase) if LONG else (Phase.explicit, Phase.generate),
     suppress_health_check=list(HealthCheck),
 )
 
@@ -41,5 +49,5 @@ def _one_thread() -> Iterator[None]:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say how many cases there were."""
     if TALLY:
-        found = ", ".join(f"{number} {what}" for what, number in sorted(TALLY.items()))
+        found = ", ".join(f"{count} {what}" for what, count in sorted(TALLY.items()))
         terminalreporter.write_line(f"fuzz: {found}")

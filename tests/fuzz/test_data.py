@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import latentrnn as lr
 from tests.fuzz.cases import arrays
-from tests.fuzz.conftest import FACTOR
+from tests.fuzz.conftest import number
 from tests.fuzz.rule import TALLY, Refused, attempt, expect
 
 
@@ -150,7 +150,7 @@ VIEWS: list[Callable[[lr.SequenceData, st.DataObject], None]] = [
 ]  # fmt: skip
 
 
-@settings(settings.get_profile("fuzz"), max_examples=150 * FACTOR)
+@settings(settings.get_profile("fuzz"), max_examples=number(150))
 @given(st.data())
 def test_every_view_of_data_is_sane_or_refused(random: st.DataObject) -> None:
     TALLY["cases"] += 1
@@ -164,7 +164,7 @@ def test_every_view_of_data_is_sane_or_refused(random: st.DataObject) -> None:
         view(data, random)
 
 
-@settings(settings.get_profile("fuzz"), max_examples=60 * FACTOR)
+@settings(settings.get_profile("fuzz"), max_examples=number(60))
 @given(st.data())
 def test_stored_data_are_those_in_memory(random: st.DataObject) -> None:
     TALLY["cases"] += 1
@@ -183,7 +183,7 @@ def test_stored_data_are_those_in_memory(random: st.DataObject) -> None:
     assert here.keys == there.keys
 
 
-@settings(settings.get_profile("fuzz"), max_examples=80 * FACTOR)
+@settings(settings.get_profile("fuzz"), max_examples=number(80))
 @given(st.data())
 def test_no_spike_is_lost(random: st.DataObject) -> None:
     TALLY["cases"] += 1
@@ -253,7 +253,7 @@ STRANGE = (
 )  # fmt: skip
 
 
-@settings(settings.get_profile("fuzz"), max_examples=150 * FACTOR)
+@settings(settings.get_profile("fuzz"), max_examples=number(150))
 @given(st.data())
 def test_strange_arrays_are_taken_or_refused(random: st.DataObject) -> None:
     TALLY["cases"] += 1

@@ -16,7 +16,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 import latentrnn as lr
-from tests.fuzz.conftest import FACTOR
+from tests.fuzz.conftest import number
 from tests.fuzz.rule import TALLY, attempt
 
 JUNK: tuple[Any, ...] = (
@@ -569,7 +569,7 @@ def spoiled(random: st.DataObject, call: str, arguments: Mapping[str, Any]) -> d
     return found
 
 
-@settings(settings.get_profile("fuzz"), max_examples=300 * FACTOR)
+@settings(settings.get_profile("fuzz"), max_examples=number(300))
 @given(st.data())
 def test_a_component_takes_an_argument_or_says_what_it_expects(random: st.DataObject) -> None:
     TALLY["cases"] += 1
@@ -582,7 +582,7 @@ def test_a_component_takes_an_argument_or_says_what_it_expects(random: st.DataOb
         assert repr(made)
 
 
-@settings(settings.get_profile("fuzz"), max_examples=40 * FACTOR)
+@settings(settings.get_profile("fuzz"), max_examples=number(200, few=40))
 @given(st.data())
 def test_a_call_takes_an_argument_or_says_what_it_expects(random: st.DataObject) -> None:
     TALLY["cases"] += 1

@@ -1,9 +1,8 @@
-"""Damaged and forged folders of fits: they load as what they were, or are refused."""
+"""Damaged and forged folders of fits and ensembles: they load as what they were, or are refused."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 import latentrnn as lr
-from tests.fuzz.conftest import FACTOR
+from tests.fuzz.conftest import number
 from tests.fuzz.rule import TALLY, Refused, attempt, expect_same
 
 JUNK: tuple[Any, ...] = (
@@ -26,18 +25,44 @@ JUNK: tuple[Any, ...] = (
 
 
 @cache
-def saved() -> tuple[dict[str, bytes], lr.FitResult, lr.SequenceData]:
-    """The files of a small fit, the fit and its data."""
+def parts() -> tuple[lr.LatentRNN, lr.Guide, lr.SequenceData]:
+    """A small model, a guide and data."""
     rng = np.random.default_rng(0)
     data = lr.SequenceData.from_arrays({"y": rng.poisson(1.0, (3, 4, 2))}, {"x": rng.normal(size=(3, 4, 1))}, dt=0.1)
     model = lr.LatentRNN(
         data.spec, transition=lr.GRU(2), latent=lr.Innovations(1), observations={"y": lr.Poisson(covariates=["x"])}
     )
-    result = lr.fit(model, lr.Guide(model, encoder=lr.RNNEncoder(2)), data, steps=2, progress=False)
+    return model, lr.Guide(model, encoder=lr.RNNEncoder(2)), data
+
+
+@cache
+def saved() -> tuple[dict[str, bytes], lr.FitResult, lr.SequenceData]:
+    """The files of a small fit, the fit and its data."""
+    result = lr.fit(*parts(), steps=2, progress=False)
+    return written(result), result, parts()[2]
+
+
+@cache
+def saved_ensemble() -> tuple[dict[str, bytes], lr.Ensemble, lr.SequenceData]:
+    """The files of a small ensemble, the ensemble and its data."""
+    found = lr.fit_ensemble(*parts(), seeds=(0, 1), steps=2, progress=False)
+    return written(found), found, parts()[2]
+
+
+def written(result: lr.FitResult | lr.Ensemble) -> dict[str, bytes]:
+    """Return the files that saving writes, by path."""
     with tempfile.TemporaryDirectory() as folder:
-        result.save(Path(folder) / "fit")
-        files = {path.name: path.read_bytes() for path in (Path(folder) / "fit").iterdir()}
-    return files, result, data
+        result.save(folder)
+        files = (path for path in Path(folder).rglob("*") if path.is_file())
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def with_one_damaged(random: st.DataObject, files: dict[str, bytes], folder: Path) -> None:
+    """Write files into a folder, one of them damaged."""
+    name = random.draw(st.sampled_from(sorted(files)))
+    for other, content in files.items():
+        (folder / other).parent.mkdir(exist_ok=True)
+        (folder / other).write_bytes(damaged(random, name, content) if other == name else content)
 
 
 def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -81,23 +106,34 @@ def damaged(random: st.DataObject, name: str, content: bytes) -> bytes:
     return json.dumps(described).encode()
 
 
-@settings(settings.get_profile("fuzz"), max_examples=100 * FACTOR)
+@settings(settings.get_profile("fuzz"), max_examples=number(100))
 @given(st.data())
 def test_a_damaged_fit_loads_as_it_was_or_is_refused(random: st.DataObject) -> None:
     TALLY["cases"] += 1
     files, result, data = saved()
-    name = random.draw(st.sampled_from(sorted(files)))
-    folder = Path(tempfile.mkdtemp())
-    try:
-        for other, content in files.items():
-            (folder / other).write_bytes(damaged(random, name, content) if other == name else content)
+    with tempfile.TemporaryDirectory() as folder:
+        with_one_damaged(random, files, Path(folder))
         loaded = attempt("load", lambda: lr.load(folder))
-        if isinstance(loaded, Refused):
-            return
-        asked = attempt("posterior", lambda: loaded.posterior(data).mean("y", 2))
-        assert not isinstance(asked, Refused), asked
-        expect_same("a damaged fit", asked, result.posterior(data).mean("y", 2))
-        assert loaded.used == result.used, "the guard of held-out data was changed"
-        assert loaded.history == result.history
-    finally:
-        shutil.rmtree(folder)
+    if isinstance(loaded, Refused):
+        return
+    asked = attempt("posterior", lambda: loaded.posterior(data).mean("y", 2))
+    assert not isinstance(asked, Refused), asked
+    expect_same("a damaged fit", asked, result.posterior(data).mean("y", 2))
+    assert loaded.used == result.used, "the guard of held-out data was changed"
+    assert loaded.history == result.history
+
+
+@settings(settings.get_profile("fuzz"), max_examples=number(30))
+@given(st.data())
+def test_a_damaged_ensemble_loads_as_it_was_or_is_refused(random: st.DataObject) -> None:
+    TALLY["cases"] += 1
+    files, ensemble, data = saved_ensemble()
+    with tempfile.TemporaryDirectory() as folder:
+        with_one_damaged(random, files, Path(folder))
+        loaded = attempt("load", lambda: lr.Ensemble.load(folder))
+    if isinstance(loaded, Refused):
+        return
+    asked = attempt("posterior", lambda: loaded.posterior(data).mean("y", 2))
+    assert not isinstance(asked, Refused), asked
+    expect_same("a damaged ensemble", asked, ensemble.posterior(data).mean("y", 2))
+    assert loaded.used == ensemble.used, "the guard of held-out data was changed"

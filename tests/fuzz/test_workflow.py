@@ -16,7 +16,7 @@ from torch import Tensor
 
 import latentrnn as lr
 from tests.fuzz.cases import Case, cases, fits, frames, models
-from tests.fuzz.conftest import FACTOR
+from tests.fuzz.conftest import number
 from tests.fuzz.rule import TALLY, Refused, attempt, expect, expect_same, repeat
 
 DRAWS = 3
@@ -247,7 +247,7 @@ def fitted(random: st.DataObject, case: Case) -> tuple[lr.FitResult, lr.Sequence
     return result, test
 
 
-@settings(settings.get_profile("fuzz"), max_examples=40 * FACTOR)
+@settings(settings.get_profile("fuzz"), max_examples=number(40))
 @given(st.data())
 def test_every_answer_is_sane_or_refused(random: st.DataObject) -> None:
     TALLY["cases"] += 1
