@@ -71,6 +71,8 @@ def plan(lengths: NDArray[np.int64], batch_size: int, bucket: bool, generator: t
     """
     if not is_integer(batch_size) or batch_size < 1:
         raise ValueError(f"batch_size: expected a positive whole number, found {batch_size!r}")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator: expected a torch.Generator or None, found {type(generator).__name__}")
     count = -(-len(lengths) // int(batch_size))
     if generator is None:
         return list(torch.arange(len(lengths), device="cpu").tensor_split(count))

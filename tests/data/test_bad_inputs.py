@@ -434,6 +434,11 @@ METHODS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "without: expected sequences that are not in the other data",
     ),
+    "batches, generator": (
+        lambda: DATA.batches(2, generator=np.random.default_rng(0)),
+        TypeError,
+        "generator: expected a torch.Generator or None, found Generator",
+    ),
     "batches of zero": (lambda: DATA.batches(0), ValueError, "batch_size: expected a positive whole number, found 0"),
 }
 

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyro
@@ -284,6 +285,21 @@ def test_unknown_sequences_fall_back_on_what_is_shared() -> None:
     encoding = guide.encoder(other)
     shared = guide.local.base.numbers(encoding, other)
     torch.testing.assert_close(guide.numbers(other), shared)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"keys": [["a", 0, 3]]}, "keys and num_steps go together"),
+        ({"num_steps": 3}, "keys and num_steps go together"),
+        ({"keys": [["a", 0]], "num_steps": 3}, r"keys must be a list of \(key, start, stop\); found \['a', 0\]"),
+        ({"keys": [[["a"], 0, 3]], "num_steps": 3}, r"keys must be a list of \(key, start, stop\)"),
+        ({"keys": ["abc"], "num_steps": 3}, r"keys must be a list of \(key, start, stop\); found 'abc'"),
+    ],
+)
+def test_numbers_of_sequences_need_their_keys_and_lengths(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"PerSequence: {message}"):
+        lr.PerSequence(lr.MeanField(), **arguments)
 
 
 def test_without_an_encoder() -> None:

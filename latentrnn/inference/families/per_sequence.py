@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from latentrnn.data import SequenceData, SequenceKey
 from latentrnn.inference.encoders import Encoding
 from latentrnn.inference.families.family import Draw, Family, Proposals, sample_site
-from latentrnn.support.arguments import check_list, check_size
+from latentrnn.support.arguments import check_list, check_size, is_integer
 
 
 class PerSequence(Family):
@@ -39,8 +39,13 @@ class PerSequence(Family):
         if not isinstance(base, Family) or isinstance(base, PerSequence):
             raise TypeError(f"PerSequence: base must be a Family such as GaussianChain(); found {base!r}")
         self.base = base.fresh()
+        if (keys is None) != (num_steps is None):
+            raise ValueError(
+                f"PerSequence: keys and num_steps go together, both are filled in by fit; found {keys!r:.80} and "
+                f"{num_steps!r:.80}"
+            )
         given = None if keys is None else check_list("PerSequence", "keys", keys, "keys of sequences")
-        self.keys = None if given is None else [tuple(check_list("PerSequence", "keys", k, "parts")) for k in given]
+        self.keys = None if given is None else [_checked_key(key) for key in given]
         self.num_steps = None if num_steps is None else check_size("PerSequence", "num_steps", num_steps)
         self._rows: dict[tuple[Any, ...], int] = {}
 
@@ -126,3 +131,10 @@ class PerSequence(Family):
 
     def __repr__(self) -> str:
         return f"PerSequence({self.base!r})"
+
+
+def _checked_key(key: Any) -> tuple[Any, ...]:
+    parts = check_list("PerSequence", "keys", key, "(key, start, stop)")
+    if len(parts) != 3 or not isinstance(parts[0], str) or not all(map(is_integer, parts[1:])):
+        raise ValueError(f"PerSequence: keys must be a list of (key, start, stop); found {key!r:.80}")
+    return parts[0], int(parts[1]), int(parts[2])
