@@ -11,8 +11,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 # two processes of one thread each: the tests are many small steps, on which a second thread only waits; a file stays in
-# one process, so that what it fits once serves all its tests
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+# one process, so that what it fits once serves all its tests; compiled files are kept, since every process compiles all else
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 2 --dist loadfile
 
 .PHONY: install demo test test-slow test-versions fuzz lint format types examples bench clean
 .DEFAULT_GOAL := test

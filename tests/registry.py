@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 
 import latentrnn as lr
+from latentrnn.models.component import Component
 
 Array = NDArray[np.float64]
+Combination = tuple[str, str, str]
 LENGTHS = (6, 3, 5)
 
 TRANSITIONS: dict[str, Callable[[], lr.Transition]] = {
@@ -363,7 +365,7 @@ def default_transition(observation: str) -> str:
     return OBSERVATIONS[observation].transition or DEFAULTS[0]
 
 
-def each_against_defaults() -> list[tuple[str, str, str]]:
+def each_against_defaults() -> list[Combination]:
     """Every part with the default of the other two kinds (a transition that needs another latent, with the first)."""
     transition, latent, observation = DEFAULTS
     found = [(name, latent_for(name, observation, latent), observation) for name in TRANSITIONS]
@@ -377,33 +379,84 @@ def latent_for(transition: str, observation: str, wanted: str) -> str:
     return next(name for name in (wanted, *LATENTS) if fits_together(transition, name, observation))
 
 
-def covering_array() -> list[tuple[str, str, str]]:
-    """Combinations in which every pair of parts that fits together occurs at least once, chosen greedily."""
-    possible = [c for c in itertools.product(TRANSITIONS, LATENTS, OBSERVATIONS) if fits_together(*c)]
-    pairs = {c: set(itertools.combinations(enumerate(c), 2)) for c in possible}
-    wanted = set().union(*pairs.values())
-    chosen: list[tuple[str, str, str]] = []
+def possible_combinations() -> list[Combination]:
+    return [c for c in itertools.product(TRANSITIONS, LATENTS, OBSERVATIONS) if fits_together(*c)]
+
+
+def ways(heads: Heads) -> frozenset[str]:
+    """All by which heads can meet a transition or a latent: reading, feedback, clocks, drives, but not the family."""
+    observations = heads.observations()
+    parts = [
+        part for head in observations.values() for part in head.arguments().values() if isinstance(part, Component)
+    ]
+    found = {type(part).__name__ for part in parts}
+    found |= {type(observations[name].pooling).__name__ for name in heads.options.get("per_sequence", ())}
+    found |= {"priors"} if any(part.given_priors() for part in (*observations.values(), *parts)) else set()
+    found |= {"inputs"} if heads.inputs() is not None else set()
+    found |= {"several heads"} if len(observations) > 1 else set()
+    found |= {name for name in ("missing", "totals", "feeds_transition", "irregular", "source") if getattr(heads, name)}
+    return frozenset(found | set(heads.options))
+
+
+WAYS = {name: ways(heads) for name, heads in OBSERVATIONS.items()}
+
+# What a combination of parts tries together, by kind.
+TRIES: dict[str, Callable[[Combination], set[tuple[str, ...]]]] = {
+    "transition, latent": lambda c: {(c[0], c[1])},
+    "latent, heads": lambda c: {(c[1], c[2])},
+    "transition, way": lambda c: {(c[0], way) for way in WAYS[c[2]]},
+    "latent, way": lambda c: {(c[1], way) for way in WAYS[c[2]]},
+    "heads": lambda c: {(c[2],)},
+}
+Kinds = tuple[str, ...]
+FAMILIES: Kinds = ("transition, latent", "latent, heads", "transition, way")
+MEETINGS: Kinds = ("transition, latent", "transition, way", "latent, way", "heads")
+PRIORS: Kinds = ("latent, heads", "transition, way")
+
+
+def tries(kinds: Kinds, combination: Combination) -> set[tuple[str, ...]]:
+    """What a combination tries of these kinds."""
+    return {(kind, *pair) for kind in kinds for pair in TRIES[kind](combination)}
+
+
+def covering_array(kinds: Kinds, suits: Callable[[Combination], bool] = lambda _: True) -> list[Combination]:
+    """Every part among defaults, then combinations until all pairs of these kinds that fit together have occurred.
+
+    They are chosen greedily, each for the most pairs that it adds (pairwise testing).
+
+    Faults come from one part, or from two that meet. A latent meets the transition, whose input or state it is. Heads
+    see states alone, whichever transition and latent made them, and meet both only in their ways: how they read and
+    pool, what they feed back, their clocks and drives. A family meets the latent besides where the shapes of batches
+    and particles are made. So every property that is tested names the kinds of pairs that it can depend on, and is
+    tried on as few combinations as have them all. Pairs of a transition and a family are of no kind; but among
+    combinations that add as many pairs, one comes first in which these two have not met.
+    """
+    pairs = {c: tries(kinds, c) for c in possible_combinations() if suits(c)}
+    possible = list(pairs)
+    chosen = [c for c in each_against_defaults() if suits(c)]
+    wanted = set().union(*pairs.values()).difference(*(pairs[c] for c in chosen))
+    met = {c[::2] for c in chosen}
     # what a combination would add only ever shrinks, so that only those at the top need another look
-    heap = [(-3, index) for index in range(len(possible))]
+    heap = [((-len(pairs[c]), -1), index) for index, c in enumerate(possible)]
+    heapq.heapify(heap)
     while wanted:
         stale, index = heapq.heappop(heap)
         combination = possible[index]
-        gain = len(pairs[combination] & wanted)
-        if gain < -stale:
-            heapq.heappush(heap, (-gain, index))
+        fresh = -len(pairs[combination] & wanted), -(combination[::2] not in met)
+        if fresh > stale:
+            heapq.heappush(heap, (fresh, index))
         else:
             chosen.append(combination)
             wanted -= pairs[combination]
+            met.add(combination[::2])
     return chosen
 
 
-COMBINATIONS = list(dict.fromkeys(each_against_defaults() + covering_array()))
-
-
-def marked(combinations: list[tuple[str, str, str]]) -> list[Any]:
-    """Combinations as parameters of a test: a part among defaults is fast, the covering array as a whole is slow."""
+def covering(kinds: Kinds, suits: Callable[[Combination], bool] = lambda _: True) -> pytest.MarkDecorator:
+    """The parameter `parts` of a test, over a covering array: parts among defaults are fast, the others slow."""
     fast = set(each_against_defaults())
-    return [pytest.param(c, id="-".join(c), marks=[] if c in fast else pytest.mark.slow) for c in combinations]
+    marks = {c: [] if c in fast else [pytest.mark.slow] for c in covering_array(kinds, suits)}
+    return pytest.mark.parametrize("parts", [pytest.param(c, id="-".join(c), marks=marks[c]) for c in marks])
 
 
 def make_model(

@@ -14,26 +14,23 @@ import latentrnn as lr
 from latentrnn.inference.elbo import elbo_terms, log_weights
 from latentrnn.models.observations import Categorical
 from tests.registry import (
-    COMBINATIONS,
-    LATENTS,
     LENGTHS,
+    MEETINGS,
     OBSERVATIONS,
-    TRANSITIONS,
+    WAYS,
     Fixed,
-    covering_array,
+    covering,
     default_transition,
     fits_together,
     fixed_latents,
     make_data,
     make_model,
-    marked,
     rows,
 )
 
 EXACT = {"rtol": 1e-12, "atol": 1e-9}
 DIRECTIONS = ("causal", "backward", "bidirectional")
 
-every_combination = pytest.mark.parametrize("parts", marked(COMBINATIONS))
 every_observation = pytest.mark.parametrize("observation", OBSERVATIONS)
 every_direction = pytest.mark.parametrize("direction", DIRECTIONS)
 
@@ -64,24 +61,17 @@ def spoil_padding(data: lr.SequenceData) -> lr.SequenceData:
     return dataclasses.replace(data, observations=observations, covariates=covariates)
 
 
-def test_the_covering_array_covers_every_pair() -> None:
-    array = covering_array()
-    tables = (TRANSITIONS, LATENTS, OBSERVATIONS)
-    for first, second in ((0, 1), (0, 2), (1, 2)):
-        pairs = {(row[first], row[second]) for row in array}
-        third = next(iter({0, 1, 2} - {first, second}))
-        for a in tables[first]:
-            for b in tables[second]:
-                rest = [{first: a, second: b, third: c} for c in tables[third]]
-                possible = any(fits_together(*(row[i] for i in range(3))) for row in rest)
-                assert ((a, b) in pairs) == possible, (a, b)
-
-
-@every_combination
+@covering(MEETINGS)
 def test_padding_order_and_batches_change_nothing(parts: tuple[str, str, str]) -> None:
     data = make_data(OBSERVATIONS[parts[2]])
     model, guide = make_model(*parts, data)
     values = fixed_latents(model, data)
+    check_weights(model, guide, data, values)
+    check_closed_forms(model, guide, data, values)
+
+
+def check_weights(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData, values: dict[str, Tensor]) -> None:
+    """Densities of given latents see neither padding nor order nor batch."""
     expected = weights(model, guide, data, values)
     assert expected.shape == (len(data),)
     assert torch.isfinite(expected).all()
@@ -99,11 +89,8 @@ def test_padding_order_and_batches_change_nothing(parts: tuple[str, str, str]) -
         torch.testing.assert_close(part, expected[chosen], **EXACT)
 
 
-@every_combination
-def test_closed_forms_do_not_see_padding(parts: tuple[str, str, str]) -> None:
-    data = make_data(OBSERVATIONS[parts[2]])
-    model, guide = make_model(*parts, data)
-    values = fixed_latents(model, data)
+def check_closed_forms(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData, values: dict[str, Tensor]) -> None:
+    """Divergences in closed form do not see padding."""
     alone = []
     for n in range(len(data)):
         one = data[n]
@@ -124,7 +111,7 @@ def test_encoders_do_not_see_padding(direction: str, observation: str) -> None:
         torch.testing.assert_close(alone.summary[0], expected.summary[n], **EXACT)
 
 
-@every_combination
+@covering(MEETINGS)
 def test_one_step(parts: tuple[str, str, str]) -> None:
     steps = 2 if "clocks" in OBSERVATIONS[parts[2]].options else 1
     data = make_data(OBSERVATIONS[parts[2]], (steps, steps))
@@ -233,7 +220,7 @@ def test_windows_with_all_of_their_past_score_what_the_whole_scores(observation:
     assert abs(float((blind - whole).detach())) > 1e-6
 
 
-@pytest.mark.parametrize("parts", marked([c for c in COMBINATIONS if "per_sequence" not in OBSERVATIONS[c[2]].options]))
+@covering(MEETINGS, lambda parts: "per_sequence" not in WAYS[parts[2]])
 def test_context_is_not_scored(parts: tuple[str, str, str]) -> None:
     data = make_data(OBSERVATIONS[parts[2]], (6, 4)).windows(2, context=2)
     model, guide = make_model(*parts, data)
