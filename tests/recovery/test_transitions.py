@@ -30,23 +30,24 @@ def built(cell: lr.Transition, inputs: int, **parameters: Any) -> Any:
 
 
 def simulated(cell: Any, seed: int, spread: float = 1.0, inputs: int = 1) -> tuple[lr.SequenceData, Tensor, Tensor]:
-    """y_t = h_t + noise of 0.05, driven by white input of the given spread; with the inputs and the noise-free h."""
+    """y_t = h_t + noise of 0.05, driven by white input of the given spread; with the inputs and the noise-free h.
+
+    The data say that their units are those of the planted cell: its weights are then of the size that fits start at.
+    """
     rng = np.random.default_rng(seed)
     x = torch.as_tensor(spread * rng.normal(size=(TRAIN + TEST, STEPS, inputs)))
     drive = torch.cat([torch.ones_like(x[..., :1]), x], -1) if cell.timed else x
     with torch.no_grad():
         h = cell.scan(drive, torch.zeros(TRAIN + TEST, cell.state_size).double())[0]
     y = h.numpy() + NOISE * rng.normal(size=h.shape)
-    return lr.SequenceData.from_arrays({"y": y}, {"x": x.numpy()}), drive, h
+    return lr.SequenceData.from_arrays({"y": y}, {"x": x.numpy()}, standardise={"y": (0, 1), "x": (0, 1)}), drive, h
 
 
-def fitted(
-    data: lr.SequenceData, cell: lr.Transition, steps: int = 400, learning_rate: float = 0.02, **options: Any
-) -> tuple[Any, float]:
+def fitted(data: lr.SequenceData, cell: lr.Transition, steps: int = 400, **options: Any) -> tuple[Any, float]:
     """The transition that was fitted, and the score of held-out sequences one step ahead, nats per entry."""
     model = lr.LatentRNN(data.spec, transition=cell, latent=lr.Deterministic(), observations={"y": lr.Gaussian()})
     result = lr.fit(
-        model, lr.Guide(model), data[:TRAIN], optimiser=lr.AdamW(learning_rate), learning_rate_schedule=lr.Cosine(),
+        model, lr.Guide(model), data[:TRAIN], optimiser=lr.AdamW(0.02), learning_rate_schedule=lr.Cosine(),
         steps=steps, batch_size=20, progress=False, device="cpu", **options,
     )  # fmt: skip
     ahead = result.posterior(data[TRAIN:], device="cpu").one_step_ahead("y")
@@ -104,7 +105,7 @@ def test_coupled_gate_lstm() -> None:
         },
     )  # fmt: skip
     data, drive, _ = simulated(cell, 0, inputs=2)
-    result, score = fitted(data, lr.CoupledGateLSTM(2), 1600, 0.05)
+    result, score = fitted(data, lr.CoupledGateLSTM(2), 800)
     assert score > TRUTH - 0.05
     forget = [each.gates["forget"].mean((0, 1)).sort().values.numpy() for each in run(cell, result, drive)]
     tau = [-1 / np.log(each) for each in forget]
@@ -180,7 +181,7 @@ def test_thermodynamic_cell() -> None:
         dissipation_weight=[[1.5], [-1.5], [1.0], [-1.0]],
     )  # fmt: skip
     data, drive, _ = simulated(cell, 0, spread=2.0)
-    result, score = fitted(data, lr.ThermodynamicCell(1, 4), 800, 0.05)
+    result, score = fitted(data, lr.ThermodynamicCell(1, 4), 600)
     assert score > TRUTH - 0.1
     start = result.model.latent.initial_state
     planted, found = run(cell, result, drive)
