@@ -6,19 +6,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from latentrnn.data import SequenceData
 from latentrnn.models.features.feature import Feature
-from latentrnn.models.features.gap import median_gap
-from latentrnn.models.transitions.leaky import check_times
+from latentrnn.models.transitions.own_time import Fading, check_times
 from latentrnn.models.transitions.transition import Transition
 from latentrnn.support.arguments import check_flag
 
-FASTEST, SLOWEST = 10.0, 100.0  # median gaps: time constants start between them
 
-
-class Decay(Transition):
+class Decay(Fading):
     """s_t = transition(r_t * s_{t-1}, a_t), r_t = exp(-gap_t / tau): what was known fades with the time that passes.
 
     For irregular steps, with any transition: `GRU`, `LSTM` (hidden and cell state fade), `Linear`, `Streams`. Before
@@ -47,7 +43,7 @@ class Decay(Transition):
         Mozer, Kazakov, Lindsey. Discrete event, continuous time RNNs. 2017.
     """
 
-    timed = True
+    fastest, slowest = 10.0, 100.0
 
     def __init__(
         self, transition: Transition, tau: float | Sequence[float] | None = None, *, learned: bool = True
@@ -64,37 +60,12 @@ class Decay(Transition):
         inner = self.transition
         inner.dt, inner.own_sizes = self.dt, self.own_sizes
         inner.build(input_size - 1 + int(inner.timed))
-        start = torch.empty(self.state_size)
-        if self.learned:
-            self.log_time_constant = nn.Parameter(start)
-        else:
-            self.register_buffer("log_time_constant", start)
+        self.build_time_constants(self.state_size)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Return to the starting time constants; the transition resets itself."""
-        if self.tau is None:
-            self._spread(1.0 if self.dt is None else self.dt)
-        else:
-            with torch.no_grad():
-                tau = torch.as_tensor(self.tau, dtype=torch.float64)
-                self.log_time_constant.copy_(tau.log().expand(self.state_size))
-
-    def initialise(self, data: SequenceData) -> None:
-        """Spread the time constants over multiples of the gaps that irregular steps have."""
-        gap = median_gap(data)
-        if self.tau is None and gap is not None:
-            self._spread(gap)
-
-    def _spread(self, unit: float) -> None:
-        powers = torch.linspace(0, 1, self.state_size, dtype=torch.float64)
-        with torch.no_grad():
-            self.log_time_constant.copy_((unit * FASTEST * (SLOWEST / FASTEST) ** powers).log())
-
-    @property
-    def time_constant(self) -> Tensor:
-        """tau, (state_size,), as it is now: in seconds with `dt` or times, otherwise in steps."""
-        return self.log_time_constant.exp().detach()
+        self.reset_time_constants()
 
     @property
     def by_rows(self) -> bool:

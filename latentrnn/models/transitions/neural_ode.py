@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentrnn.data import SequenceData
-from latentrnn.models.features.gap import median_gap
-from latentrnn.models.transitions.thermodynamic import check_time_scale
-from latentrnn.models.transitions.transition import Transition, check_size
+from latentrnn.models.transitions.own_time import TimeScaled, check_time_scale
+from latentrnn.models.transitions.transition import check_size
 from latentrnn.support.arguments import check_choice, check_number
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
@@ -19,7 +17,7 @@ FIXED = ("euler", "midpoint", "rk4")
 TRANSFORMED_SUBSTEPS = 32  # of "rk4" in the place of an adaptive method, within `torch.func`
 
 
-class NeuralODE(Transition):
+class NeuralODE(TimeScaled):
     """dh / dt = f(h, a_t) / time_scale between the step before and step t; h_t is where that leads.
 
         f(h, a) = W_2 tanh(W_1 [h, a] + b_1) + b_2,  or, with `width=None`, the linear field A h + B a + b
@@ -51,10 +49,7 @@ class NeuralODE(Transition):
         Rubanova, Chen, Duvenaud. Latent ODEs for irregularly-sampled time series. 2019.
     """
 
-    timed = True
     input_units = "standard"
-    added_later = ("gap_unit",)
-    gap_unit: Tensor
 
     def __init__(
         self,
@@ -85,18 +80,8 @@ class NeuralODE(Transition):
         self.input_map = nn.Linear(inputs, first)
         if self.width is not None:
             self.out_map = nn.Linear(self.width, self.hidden_size)
-        self.register_buffer("gap_unit", torch.ones(()))
+        self.build_time_scale()
         self.reset_parameters()
-
-    def initialise(self, data: SequenceData) -> None:
-        """Take the median gap of irregular steps as the unit of ten of which the time scale is made."""
-        if (gap := median_gap(data)) is not None:
-            self.gap_unit.fill_(gap)
-
-    def _unit(self) -> float | Tensor:
-        if self.time_scale is not None:
-            return self.time_scale
-        return 10.0 * (self.gap_unit if self.dt is None else self.dt)
 
     def reset_parameters(self) -> None:
         """Start a linear field as a decay to rest: A is minus the identity, and small noise."""
@@ -115,7 +100,7 @@ class NeuralODE(Transition):
         return units if self.width is None else self.out_map(torch.tanh(units))
 
     def step(self, state: Tensor, inputs: Tensor) -> Tensor:
-        gap, driven = inputs[..., :1] / self._unit(), self.input_map(inputs[..., 1:])
+        gap, driven = inputs[..., :1] / self.time_unit(), self.input_map(inputs[..., 1:])
 
         def slope(h: Tensor) -> Tensor:
             return gap * self._field(h, driven)

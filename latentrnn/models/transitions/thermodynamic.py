@@ -8,14 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentrnn.data import SequenceData
-from latentrnn.models.features.gap import median_gap
 from latentrnn.models.transitions.driven import DrivenTransition
+from latentrnn.models.transitions.own_time import TimeScaled, check_time_scale
 from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import is_number
 
 
-class ThermodynamicCell(DrivenTransition):
+class ThermodynamicCell(TimeScaled, DrivenTransition):
     """Internal variables alpha descend a free energy psi at a rate that a convex dissipation potential phi allows.
 
         psi(alpha, a) = k . alpha^2 / 2 + v . log cosh(V alpha + M a + d) - alpha . (E a)
@@ -47,10 +45,7 @@ class ThermodynamicCell(DrivenTransition):
         modeling. 2021.
     """
 
-    timed = True
     input_units = "scaled"  # without an input, rest
-    added_later = ("gap_unit",)
-    gap_unit: Tensor
 
     def __init__(self, hidden_size: int, width: int = 32, time_scale: float | None = None) -> None:
         super().__init__()
@@ -69,18 +64,8 @@ class ThermodynamicCell(DrivenTransition):
         self.log_dissipation_scale = nn.Parameter(torch.empty(width))  # c
         self.dissipation_weight = nn.Parameter(torch.empty(width, size))  # U
         self.dissipation_bias = nn.Parameter(torch.empty(width))  # b
-        self.register_buffer("gap_unit", torch.ones(()))
+        self.build_time_scale()
         self.reset_parameters()
-
-    def initialise(self, data: SequenceData) -> None:
-        """Take the median gap of irregular steps as the unit of ten of which the time scale is made."""
-        if (gap := median_gap(data)) is not None:
-            self.gap_unit.fill_(gap)
-
-    def _unit(self) -> float | Tensor:
-        if self.time_scale is not None:
-            return self.time_scale
-        return 10.0 * (self.gap_unit if self.dt is None else self.dt)
 
     def reset_parameters(self) -> None:
         """Start as a leaky integrator with weak nonlinear parts, drawn from torch's global generator."""
@@ -130,7 +115,7 @@ class ThermodynamicCell(DrivenTransition):
         return (self.energy_scale * torch.tanh(units)) @ self.energy_map.weight - state @ self.drive_weight
 
     def drive(self, inputs: Tensor) -> Tensor:
-        gap, rest = inputs[..., :1] / self._unit(), inputs[..., 1:]
+        gap, rest = inputs[..., :1] / self.time_unit(), inputs[..., 1:]
         return torch.cat([self.energy_map(rest), F.linear(rest, self.drive_weight), gap], -1)
 
     def advance(self, state: Tensor, driven: Tensor) -> Tensor:
@@ -153,16 +138,3 @@ class ThermodynamicCell(DrivenTransition):
 def log_cosh(x: Tensor) -> Tensor:
     """Return log cosh x without overflow."""
     return x.abs() + F.softplus(-2 * x.abs()) - math.log(2.0)
-
-
-def check_time_scale(owner: str, value: float | None) -> float | None:
-    """Return `value`.
-
-    Raises:
-        ValueError: it is neither None nor a positive number.
-    """
-    if value is None:
-        return None
-    if not is_number(value) or not 0 < value < math.inf:
-        raise ValueError(f"{owner}: time_scale must be a positive number of seconds, or None; found {value!r}")
-    return float(value)
