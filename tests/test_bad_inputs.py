@@ -162,6 +162,21 @@ PARTS: dict[str, Case] = {
 }
 
 MODELS: dict[str, Case] = {
+    "a coupling without a list": (
+        lambda: model(couplings=lr.SurvivalConsistency("y", "label")),
+        TypeError,
+        "LatentRNN: couplings must be a list of Couplings; found SurvivalConsistency",
+    ),
+    "inputs in an array without axes": (
+        lambda: model(inputs=np.array("x")),
+        TypeError,
+        "LatentRNN: inputs must be covariate names or features; found array('x'",
+    ),
+    "no couplings": (
+        lambda: model(couplings=None),
+        TypeError,
+        "LatentRNN: couplings must be a list of Couplings; found None",
+    ),
     "data instead of their spec": (
         lambda: lr.LatentRNN(DATA, transition=lr.GRU(3), latent=lr.Deterministic(), observations={"y": lr.Poisson()}),
         TypeError,
@@ -385,6 +400,21 @@ VALUES: dict[str, Case] = {
 }
 
 FITS: dict[str, Case] = {
+    "processes by an array": (
+        lambda: fit(processes=np.array(["auto", "alone"])),
+        ValueError,
+        "fit: processes must be 'auto' or 'alone'; found array(",
+    ),
+    "precision by an array": (
+        lambda: fit(matmul_precision=np.array(["high", "high"])),
+        ValueError,
+        "fit: matmul_precision must be None or one of ['highest', 'high', 'medium']; found array(",
+    ),
+    "a device beyond all numbers": (
+        lambda: fit(device=10**30),
+        ValueError,
+        "device: expected 'auto' or the name of a torch device; found 1000000000000000000000000000000",
+    ),
     "arguments in another order": (
         lambda: lr.fit(guide(model()), model(), DATA, progress=False),
         TypeError,
@@ -482,6 +512,11 @@ if not torch.cuda.is_available():
     )
 
 POSTERIORS: dict[str, Case] = {
+    "no guide": (
+        lambda: lr.Posterior(model(), None, DATA),
+        TypeError,
+        "Posterior: guide must be a Guide; found NoneType",
+    ),
     "rates of an unknown head": (
         lambda: posterior().mean("spikes"),
         ValueError,

@@ -98,7 +98,7 @@ def read_index(item: Any, size: int) -> NDArray[np.int64]:
     else:
         try:
             array = np.asarray(item.cpu() if isinstance(item, Tensor) else item)
-        except ValueError:
+        except (ValueError, TypeError, NotImplementedError):  # ragged; sparse; on the device meta
             raise TypeError(f"index: expected an integer, a slice, integers or booleans, found {item!r:.80}") from None
         if array.size == 0:
             array = array.astype(np.int64)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import torch
 
 # names of the model's own Pyro sites and plate
 SITES = ("initial", "innovations", "switch_logits", "states", "sequences")
@@ -45,6 +47,8 @@ def check_known(option: str, names: Any, known: Iterable[str], what: str) -> Non
     """Raise when `names`, the value or keys of `option=`, has a name that is not in `known`."""
     if isinstance(names, str) or not isinstance(names, Iterable) or getattr(names, "ndim", 1) == 0:
         raise TypeError(f"{option}: expected names, found {names!r}; write {option}=({names!r},)")
+    if isinstance(names, Iterator | torch.Tensor):  # it is gone through more than once, and a tensor holds no names
+        raise TypeError(f"{option}: expected a list of names, found {names!r:.80}")
     listed = list(names)
     for name in listed:
         if not isinstance(name, str) or name not in known:

@@ -34,7 +34,7 @@ def read_device(owner: str, device: Any) -> torch.device:
         found = torch.device(device)
         if found.type != "cpu":
             torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{owner}: expected a device of this machine, found {str(device)!r} ({reason})") from None
     return found

@@ -26,7 +26,7 @@ def select(data: SequenceData, heads: Sequence[str] | None, covariates: Sequence
     covariates = list(data.covariates) if covariates is None else covariates
     check_known("heads", heads, data.observations, "an observation head")
     check_known("covariates", covariates, data.covariates, "a covariate")
-    if not heads:
+    if len(heads) == 0:
         raise ValueError("heads: expected at least one head, found none")
     spec = dataclasses.replace(
         data.spec,

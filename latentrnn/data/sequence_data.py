@@ -24,6 +24,7 @@ from latentrnn.data.spec import DataSpec, HeadSpec, SequenceKey
 from latentrnn.data.spikes import count_spikes
 from latentrnn.data.summary import describe
 from latentrnn.data.windowing import Around
+from latentrnn.support.arguments import is_integer
 
 if TYPE_CHECKING:
     import xarray
@@ -190,6 +191,8 @@ class SequenceData:
         >>> data.observations["spikes"][0, :, 0].tolist()
         [0.0, 2.0, 0.0, 1.0, 0.0]
         """
+        if not isinstance(name, str):
+            raise TypeError(f"name: expected a string, found {name!r:.80}")
         counts, names = count_spikes(spike_times, dt=dt, duration=duration, start=start, channel_names=channel_names)
         return cls.from_arrays(
             {name: counts},
@@ -416,17 +419,17 @@ class SequenceData:
             ValueError: when fractions do not add up to 1 or a part would be empty.
         """
         fractions = splitting.read_fractions(train, valid, test)
+        if not isinstance(along, str) or along not in ("sequence", "time"):
+            raise ValueError(f'along: expected "sequence" or "time", found {along!r:.80}')
         if along == "sequence":
-            if context:
+            if not is_integer(context) or context:
                 raise ValueError(f'context: expected 0 with along="sequence", found {context}')
             labels = None if stratify is None else splitting.read_strata(self, stratify)
             first, second, third = splitting.assign(len(self), fractions, seed, labels)
             return self[first], self[second], self[third]
-        if along == "time":
-            if stratify is not None:
-                raise ValueError('stratify: expected None with along="time", which cuts every sequence')
-            return cutting.stretches(self, fractions, context)
-        raise ValueError(f'along: expected "sequence" or "time", found {along!r}')
+        if stratify is not None:
+            raise ValueError('stratify: expected None with along="time", which cuts every sequence')
+        return cutting.stretches(self, fractions, context)
 
     def windows(self, length: int, *, context: int = 0) -> SequenceData:
         """Every sequence cut in consecutive windows, which together score each of its steps once.

@@ -61,6 +61,8 @@ def strata_of(stratify: Any, count: int) -> NDArray[np.int64]:
         labels = np.asarray(stratify.cpu() if isinstance(stratify, torch.Tensor) else stratify)
     except ValueError as error:
         raise ValueError(f"stratify: expected {count} labels, one per sequence, found lists of them") from error
+    except (TypeError, NotImplementedError):  # sparse; on the device meta
+        raise TypeError(f"stratify: expected {count} labels, one per sequence, found {stratify!r:.80}") from None
     if labels.shape != (count,):
         raise ValueError(f"stratify: expected {count} labels, one per sequence, found shape {labels.shape}")
     if labels.dtype == object:

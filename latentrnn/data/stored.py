@@ -119,6 +119,9 @@ class StoredSequences:
         check_names(observations, {} if covariates is None else covariates)
         what = "an observation head, since stored covariates have a value per step,"
         check_known("per_sequence", per_sequence, observations, what)
+        clocks = check_mapping("clocks", clocks, observations, "an observation head")
+        channel_names = check_mapping("channel_names", channel_names, observations, "an observation head")
+        feature_names = check_mapping("feature_names", feature_names, covariates or (), "a covariate")
         sources = _sources(
             {
                 "observations": observations,
@@ -137,14 +140,14 @@ class StoredSequences:
             for name, source in named.items():
                 if len(source) != count:
                     raise ValueError(f"{kind}[{name!r}]: expected {count} sequences, found {len(source)}")
-        told = _sequence_names(sources, clocks or {})
+        told = _sequence_names(sources, clocks)
         names = read_labels("sequence_names", told if sequence_names is None else sequence_names, count)
         settings = {
             "dt": dt,
             "clocks": clocks,
             "per_sequence": per_sequence,
-            "channel_names": _names_of(sources["observations"]) | dict(channel_names or {}),
-            "feature_names": _names_of(sources["covariates"]) | dict(feature_names or {}),
+            "channel_names": _names_of(sources["observations"]) | channel_names,
+            "feature_names": _names_of(sources["covariates"]) | feature_names,
             "standardise": standardise or {},
             "dtype": dtype,
         }

@@ -20,7 +20,7 @@ def matrix_products(precision: str | None) -> Iterator[None]:
     if precision is None:
         yield
         return
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ValueError(f"fit: matmul_precision must be None or one of {list(PRECISIONS)}; found {precision!r}")
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)

@@ -283,7 +283,7 @@ def join(device: torch.device, processes: str) -> Alone:
     Raises:
         ValueError: an unknown word, or fewer GPUs than processes on this machine.
     """
-    if processes not in ("auto", "alone"):
+    if not isinstance(processes, str) or processes not in ("auto", "alone"):
         raise ValueError(f"fit: processes must be 'auto' or 'alone'; found {processes!r}")
     if processes == "alone" or not distributed.is_available():
         return Alone()

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from pyro.poutine.trace_struct import Trace
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
 from latentrnn.data.narrowing import losses
@@ -93,6 +93,8 @@ class Posterior:
         for name, value, kind in (("model", model, LatentRNN), ("data", data, SequenceData)):
             if not isinstance(value, kind):
                 raise TypeError(f"Posterior: {name} must be a {kind.__name__}; found {type(value).__name__}")
+        if not isinstance(guide, nn.Module):  # guides of one's own are modules that do what a `Guide` does
+            raise TypeError(f"Posterior: guide must be a Guide; found {type(guide).__name__}")
         for argument, given, expected in _optional(result, chains, window):
             check_kind_of("Posterior", argument, given, expected)
         model.check(data)

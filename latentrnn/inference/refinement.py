@@ -10,8 +10,9 @@ from latentrnn.data import SequenceData
 from latentrnn.inference.families import PerSequence
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.objectives import ELBO, Evaluation
+from latentrnn.inference.schedules import check_learning_rate
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.support.arguments import check_number, check_size
+from latentrnn.support.arguments import check_size
 
 
 def refine(
@@ -41,7 +42,7 @@ def refine(
         ValueError: a guide without local latents, or a setting out of range.
     """
     steps, num_particles = check_size("refined", "steps", steps), check_size("refined", "num_particles", num_particles)
-    learning_rate = check_number("refined", "learning_rate", learning_rate, above=0)
+    learning_rate = check_learning_rate("refined", learning_rate)
     if not guide.sites:
         raise ValueError("refined: the model has no latents of single sequences, so there is nothing to refine")
     guide = copy.deepcopy(guide)

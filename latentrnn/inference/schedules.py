@@ -13,6 +13,8 @@ from torch import nn
 
 from latentrnn.support.arguments import check_integer, check_number, check_size, is_integer, is_number, settle
 
+LARGEST_RATE = 1e30  # torch's fused optimisers compute with single precision
+
 
 @dataclass(frozen=True)
 class AdamW:
@@ -44,7 +46,7 @@ class AdamW:
         owner = type(self).__name__
         settle(
             self,
-            learning_rate=check_number(owner, "learning_rate", self.learning_rate, above=0),
+            learning_rate=check_learning_rate(owner, self.learning_rate),
             weight_decay=check_number(owner, "weight_decay", self.weight_decay, least=0),
             clip_norm=check_number(owner, "clip_norm", self.clip_norm, above=0, finite=False),
             betas=_two_rates(owner, self.betas),
@@ -242,8 +244,21 @@ def _count(owner: str, name: str, value: Any) -> int:
     return check_size(owner, name, value)
 
 
+def check_learning_rate(owner: str, rate: Any) -> float:
+    """Return a learning rate, positive and within what single precision holds.
+
+    Raises:
+        ValueError: anything else.
+    """
+    found = check_number(owner, "learning_rate", rate, above=0)
+    if found > LARGEST_RATE:
+        raise ValueError(f"{owner}: learning_rate must be at most {LARGEST_RATE:g}; found {found:g}")
+    return found
+
+
 def _two_rates(owner: str, betas: Any) -> tuple[float, float]:
-    if not isinstance(betas, Sequence | np.ndarray) or isinstance(betas, str) or len(betas) != 2:
+    listed = isinstance(betas, Sequence | np.ndarray) and not isinstance(betas, str) and getattr(betas, "ndim", 1) == 1
+    if not listed or len(betas) != 2:
         raise ValueError(f"{owner}: betas must be two numbers in [0, 1); found {betas!r}")
     first, second = (check_number(owner, f"betas[{i}]", value, least=0, below=1) for i, value in enumerate(betas))
     return first, second

@@ -194,7 +194,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(device)
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, ValueError):
         raise ValueError(f"device: expected 'auto' or the name of a torch device; found {device!r}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError('device: "cuda" was asked for, but torch finds no CUDA device; use "auto" or "cpu"')

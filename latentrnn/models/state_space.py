@@ -27,7 +27,7 @@ from latentrnn.models.observations import Observation
 from latentrnn.models.priors import Population, expanded_prior, populations, refuse_ignored_priors
 from latentrnn.models.readouts import Readout
 from latentrnn.models.transitions import Transition
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_list, check_size
 
 CHECKED_AT_ONCE = 2**22  # entries of a head
 
@@ -95,7 +95,7 @@ class LatentRNN(nn.Module):
         own = self.transition.own_inputs
         if inputs is None:
             inputs = [] if own else [name for name in spec.covariates if name not in claimed]
-        if not isinstance(inputs, str | Feature | Iterable):
+        if not isinstance(inputs, str | Feature | Iterable) or getattr(inputs, "ndim", 1) == 0:
             raise TypeError(f"LatentRNN: inputs must be covariate names or features; found {inputs!r}")
         self.inputs = [inputs] if isinstance(inputs, str | Feature) else list(inputs)
         self.features = CovariateReader("inputs", [*own, *self.inputs], spec)
@@ -405,6 +405,7 @@ def refuse_param_store(module: nn.Module) -> None:
 
 
 def _checked_couplings(couplings: Any, observations: Mapping[str, Observation]) -> list[Coupling]:
+    couplings = check_list("LatentRNN", "couplings", couplings, "Couplings")
     for coupling in couplings:
         if not isinstance(coupling, Coupling):
             raise TypeError(f"LatentRNN: couplings must be Couplings; found {type(coupling).__name__}")

@@ -357,6 +357,21 @@ METHODS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         'along: expected "sequence" or "time"',
     ),
+    "along an array": (
+        lambda: DATA.split(0.6, 0.2, 0.2, along=np.array(["time", "time"])),
+        ValueError,
+        'along: expected "sequence" or "time"',
+    ),
+    "context of arrays": (
+        lambda: DATA.split(0.6, 0.2, 0.2, context=np.ones(2)),
+        ValueError,
+        'context: expected 0 with along="sequence", found [1. 1.]',
+    ),
+    "labels without numbers": (
+        lambda: DATA.split(0.6, 0.2, 0.2, stratify=torch.zeros(5, device="meta")),
+        TypeError,
+        "stratify: expected 5 labels, one per sequence, found tensor(...",
+    ),
     "context along sequences": (lambda: DATA.split(0.6, 0.2, 0.2, context=2), ValueError, "context: expected 0"),
     "labels too few": (lambda: DATA.split(0.6, 0.2, 0.2, stratify=[0, 1]), ValueError, "stratify: expected 5 labels"),
     "labels unknown": (
@@ -404,10 +419,45 @@ METHODS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "index out of range": (lambda: DATA[5], IndexError, "index: expected sequences from 0 to 4, found [5]"),
     "index by float": (lambda: DATA[1.0], TypeError, "index: expected an integer, a slice, integers or booleans"),
+    "index without numbers": (
+        lambda: DATA[torch.zeros(2, dtype=torch.int64, device="meta")],
+        TypeError,
+        "index: expected an integer, a slice, integers or booleans",
+    ),
+    "batch without numbers": (
+        lambda: DATA.batch(torch.zeros(2, device="meta")),
+        TypeError,
+        "index: expected an integer, a slice, integers or booleans",
+    ),
+    "device beyond all numbers": (
+        lambda: DATA.to(10**30),
+        ValueError,
+        "to: expected a device of this machine, found '1000000000000000000000000000000'",
+    ),
+    "spikes under no name": (
+        lambda: SequenceData.from_spike_times([[[0.1]]], dt=0.1, duration=0.5, name=["spikes"]),
+        TypeError,
+        "name: expected a string, found ['spikes']",
+    ),
     "too few booleans": (lambda: DATA[[True, False]], ValueError, "index: expected 5 booleans, one per sequence"),
     "nothing chosen": (lambda: DATA[[]], ValueError, "index: expected at least one sequence, found none"),
     "select unknown": (lambda: DATA.select(heads=["z"]), ValueError, "heads: expected an observation head among"),
     "select by a string": (lambda: DATA.select(heads="y"), TypeError, "heads: expected names, found 'y'"),
+    "select by an empty array": (
+        lambda: DATA.select(heads=np.array([])),
+        ValueError,
+        "heads: expected at least one head, found none",
+    ),
+    "select by a tensor": (
+        lambda: DATA.select(heads=torch.tensor([])),
+        TypeError,
+        "heads: expected a list of names, found tensor([])",
+    ),
+    "per sequence by a generator": (
+        lambda: SequenceData.from_arrays({"y": np.ones((2, 1))}, per_sequence=(name for name in ["y"])),
+        TypeError,
+        "per_sequence: expected a list of names, found <generator object",
+    ),
     "select nothing": (lambda: DATA.select(heads=[]), ValueError, "heads: expected at least one head, found none"),
     "select unknown covariate": (
         lambda: DATA.select(covariates=["x"]),

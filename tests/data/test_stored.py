@@ -375,6 +375,21 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         TypeError,
         "stored data need numbers",
     ),
+    "clocks that are none": (
+        {"observations": {"y": np.ones((3, 4, 2))}, "clocks": -1},
+        TypeError,
+        "clocks: expected a dict of name to value, found int",
+    ),
+    "channel names without a head": (
+        {"observations": {"y": np.ones((3, 4, 2))}, "channel_names": np.array(["a", "b"])},
+        TypeError,
+        "channel_names: expected a dict of name to value, found ndarray",
+    ),
+    "feature names of nothing": (
+        {"observations": {"y": np.ones((3, 4, 2))}, "feature_names": {"x": ["a"]}},
+        ValueError,
+        "feature_names: expected a covariate among",
+    ),
     "no head": ({"observations": {}}, ValueError, "at least one head"),
     "no sequence": (
         {"observations": {"y": np.zeros((0, 5, 2))}},

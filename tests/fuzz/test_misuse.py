@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pyro.distributions as dist
+import pytest
 import torch
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 import latentrnn as lr
 from tests.fuzz.conftest import number
-from tests.fuzz.rule import TALLY, attempt
+from tests.fuzz.rule import TALLY, RawError, attempt
 
 JUNK: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2, 3, 0.0, -0.5, 0.5, 1.7, float("nan"), float("inf"), -float("inf"), 10**30,
@@ -590,6 +591,32 @@ def test_a_call_takes_an_argument_or_says_what_it_expects(random: st.DataObject)
     call, arguments = calls()[name]
     with elsewhere():
         attempt(name, lambda: call(**spoiled(random, name, arguments)))
+
+
+# one of each kind of what can go wrong below a check: no attribute, no truth, no hash, no order, no numbers, too large
+HARSH = (
+    None, -1, 10**30, float("nan"), "a", b"x", [None], {"a": "b"}, object(), torch.zeros(2, 5, 2), np.array([None, 1]),
+    torch.zeros(2, device="meta"), True, [[1], [2, 3]], lr.GRU(2),
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_every_argument_of_every_call_is_taken_or_refused() -> None:
+    """All of them one by one, where the tests above try some together."""
+    raw = []
+    for name, (call, arguments) in (calls() | COMPONENTS).items():
+        for argument in arguments:
+            for junk in HARSH:
+                # what a function of the user's raises is the user's
+                if callable(junk) and argument in ("refit", "quantities", "function"):
+                    continue
+                given = dict(arguments) | {argument: junk}
+                try:
+                    with elsewhere():
+                        attempt(name, lambda call=call, given=given: call(**given))
+                except RawError as error:
+                    raw.append(f"{shown(given, argument)}: {error}")
+    assert not raw
 
 
 def test_the_calls_are_good_as_they_stand() -> None:

@@ -87,6 +87,8 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
 
 def test_mistakes() -> None:
     posterior, _ = amortised(lr.MeanField())
+    with pytest.raises(ValueError, match=r"refined: learning_rate must be at most 1e\+30; found 1e\+300"):
+        posterior.refined(5, learning_rate=1e300)
     with pytest.raises(ValueError, match="learning_rate must be positive; found 0"):
         posterior.refined(5, learning_rate=0)
     data = make_data(OBSERVATIONS["poisson"])

@@ -37,6 +37,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "one beta": (lambda: lr.AdamW(betas=(0.9,)), r"AdamW: betas must be two numbers in \[0, 1\)"),
     "betas beyond one": (lambda: lr.Adam(betas=(0.9, 1.5)), r"Adam: betas\[1\] must be in \[0, 1\); found 1.5"),
     "infinite decay": (lambda: lr.AdamW(weight_decay=math.inf), "AdamW: weight_decay must be finite; found inf"),
+    "a rate beyond single precision": (
+        lambda: lr.AdamW(learning_rate=1e300),
+        r"AdamW: learning_rate must be at most 1e\+30; found 1e\+300",
+    ),
+    "one beta in an array": (lambda: lr.AdamW(betas=np.array(0.9)), r"AdamW: betas must be two numbers in \[0, 1\)"),
     "an infinite rate": (lambda: lr.AdamW(learning_rate=math.inf), "AdamW: learning_rate must be finite; found inf"),
     "half an evaluation": (lambda: lr.EarlyStopping(every=0.5), "every must be a positive integer; found 0.5"),
     "patience of NaN": (lambda: lr.EarlyStopping(patience=math.nan), "patience must be at least 1 or None.*found nan"),
