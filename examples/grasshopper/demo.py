@@ -103,7 +103,8 @@ def analyse(number: int, recording: Recording, out: Path) -> str:
     rescaling = lr.time_rescaling(ahead[SHOWN])
     draw(recording, posterior, ahead[SHOWN], check, rescaling, out / "grasshopper.png")
     posterior.to_arviz(num_samples=100).to_netcdf(str(out / "posterior.nc"))
-    columns = ["rank", "elpd_loo", "elpd_diff", "dse", "weight"]
+    total = "elpd_loo" if "elpd_loo" in comparison else "elpd"  # as ArviZ 0.x or 1.x calls it
+    columns = ["rank", total, "elpd_diff", "dse", "weight"]
     return "\n\n".join(
         [
             table,
