@@ -11,6 +11,7 @@ from torch import Tensor
 from latentrnn.criticism.spikes import EventFamily, check_events, poisson_log_prob
 from latentrnn.inference.random import generator as generator_of
 from latentrnn.support.arguments import check_choice, check_seed
+from latentrnn.support.isolation import isolated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,6 +93,7 @@ class TimeRescaling:
         )
 
 
+@isolated
 def time_rescaling(one_step_ahead: Any, *, family: EventFamily | None = None, seed: int = 0) -> TimeRescaling:
     """Test one-step-ahead rates of events by rescaling time, with the correction for discrete time.
 

@@ -14,6 +14,7 @@ from latentrnn.criticism.held_out import check_posterior
 from latentrnn.inference.posterior import Posterior
 from latentrnn.inference.random import generator as generator_of
 from latentrnn.support.arguments import check_flag, check_seed, check_size
+from latentrnn.support.isolation import isolated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,6 +78,7 @@ class PIT:
         return pit(self, channel=channel, ax=ax)
 
 
+@isolated
 def predictive_pit(
     posterior: Posterior, head: str, *, num_samples: int = 500, leave_one_out: bool = False, seed: int = 0
 ) -> PIT:

@@ -61,7 +61,13 @@ def save_ensemble(ensemble: Ensemble, path: str | os.PathLike[str]) -> None:
             save(member, directory / name)
         manifest["checksums"] = [checksum_of(directory / name) for name in names]
         manifest["checksum"] = checksum(manifest)
-        write_atomically(directory / MANIFEST, dumps(manifest, "ensemble").encode())
+        content = dumps(manifest, "ensemble").encode()
+        if len(content) > LARGEST:
+            raise ValueError(
+                f"Ensemble.save: {MANIFEST} would have {len(content)} bytes, mostly the keys of "
+                f"{len(ensemble.used)} stretches that were used; expected at most {LARGEST}"
+            )
+        write_atomically(directory / MANIFEST, content)
     finally:
         # what the JSON file names stays, be it the new ensemble or, after a failure, the old one
         for name in {*before, *names} - set(_names(directory)):

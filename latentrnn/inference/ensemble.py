@@ -57,6 +57,7 @@ class Ensemble:
         """The spec of the data that the members were built for."""
         return self.members[0].spec
 
+    @isolated
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write every member and what weighs them into the folder `path`; `Ensemble.load` reads it."""
         from latentrnn.export.ensembles import save_ensemble
@@ -64,6 +65,7 @@ class Ensemble:
         save_ensemble(self, path)
 
     @staticmethod
+    @isolated
     def load(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> Ensemble:
         """Read what `save` wrote, on the CPU; `spec` is compared with the saved one, as by `latentrnn.load`."""
         from latentrnn.export.ensembles import load_ensemble
@@ -168,6 +170,7 @@ def _checked_seeds(seeds: Any) -> list[int]:
     return found
 
 
+@isolated
 def stacking_weights(log_evidence: Tensor, *, max_steps: int = 100_000) -> Tensor:
     """Return the weights of a mixture that maximise the sum of its log densities, (member,).
 

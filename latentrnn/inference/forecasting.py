@@ -49,14 +49,17 @@ class Forecast:
         """Return the mean over samples, (sequence, frame, channel)."""
         return self._of(head).mean(0)
 
+    @isolated
     def quantiles(self, head: str, probabilities: float | Sequence[float] = (0.05, 0.5, 0.95)) -> Tensor:
         """Return quantiles over samples, (quantile, sequence, frame, channel) (type 6: order statistic p (S + 1))."""
         return quantiles(self._of(head), probabilities)
 
+    @isolated
     def crps(self, head: str, observed: Any, mask: Any = None) -> Tensor:
         """Return the fair continuous ranked probability score of every entry, NaN where missing; see `lr.crps`."""
         return crps(self._of(head), observed, mask)
 
+    @isolated
     def coverage(self, head: str, observed: Any, level: float = 0.9, mask: Any = None) -> Tensor:
         """Return whether every entry lies in its central interval, 1.0 or 0.0, NaN where missing; see `lr.coverage`."""
         return coverage(self._of(head), observed, mask, level=level)

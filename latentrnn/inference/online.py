@@ -136,11 +136,14 @@ class OnlineFilter:
         """Go through a step with nothing observed and back, so that what cannot be done is refused here."""
         known = {name: torch.zeros_like(buffer[0]) for name, buffer in self.stream.covariates.items()}
         before, windows = self._remembered(), dict(self.stream._windows)
+        self._before_steps = {name for name in self.state_dict() if not name.startswith("pasts.")}
         try:
             with torch.inference_mode():
                 totals = dict.fromkeys(self.stream.counted, math.nan)
                 time = 0.0 if self.model.spec.irregular else None
                 self._update(Read(dict.fromkeys(self.heads), known, time, totals))
+            after = self.state_dict()
+            self._after_a_step = {n: value.shape for n, value in after.items() if not n.startswith("pasts.")}
         except (ValueError, NotImplementedError) as error:
             raise ValueError(f"OnlineFilter: {str(error).removeprefix('OnlineFilter: ')}") from error
         finally:
@@ -400,17 +403,14 @@ class OnlineFilter:
         found |= {"log_weights": self.log_weights, "random": self.random}
         return {name: value.clone().contiguous() for name, value in found.items()}
 
+    @isolated
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state_dict` returned, of a filter made with the same arguments.
 
         Raises:
             ValueError: a state of another filter.
         """
-        if "log_weights" not in state or state["log_weights"].shape != self.log_weights.shape:
-            raise ValueError(f"OnlineFilter: expected the state of a filter with {self.shape[1]} particles")
-        for name, buffer in self.stream.covariates.items():
-            if f"stream.covariates.{name}" not in state or state[f"stream.covariates.{name}"].shape != buffer.shape:
-                raise ValueError(f"OnlineFilter: the state is of another model: covariate {name!r} differs")
+        self._refuse_another(state)
         state = {name: value.clone() for name, value in state.items()}
         self.stream.load_state_dict({k.removeprefix("stream."): v for k, v in state.items() if k.startswith("stream.")})
         self.histories = {name: state[f"histories.{name}"] for name in self.histories}
@@ -418,6 +418,27 @@ class OnlineFilter:
         self.before, self.encoded, self.chain = (state.get(name) for name in ("before", "encoded", "chain"))
         self.carry = Carry(state["carry.state"], state.get("carry.innovation")) if "carry.state" in state else None
         self.log_weights, self.random = state["log_weights"].double(), state["random"]
+
+    def _refuse_another(self, state: Mapping[str, Tensor]) -> None:
+        """Raise unless a state has the tensors of this filter's, before a first step or after one."""
+        if "log_weights" not in state or state["log_weights"].shape != self.log_weights.shape:
+            raise ValueError(f"OnlineFilter: expected the state of a filter with {self.shape[1]} particles")
+        # what readouts remember comes with their head's first frame, and grows to its full length
+        names = {name for name in state if not name.startswith("pasts.")}
+        steps = state.get("stream.steps")
+        expected_names = self._before_steps if steps is None or not int(steps) else set(self._after_a_step)
+        if names != expected_names:
+            odd = sorted(names ^ expected_names)
+            raise ValueError(f"OnlineFilter: the state is of another filter, or of another model: they differ in {odd}")
+        for name, value in state.items():
+            expected = self._after_a_step.get(name)
+            known = name in self._after_a_step or name.removeprefix("pasts.") in self.pasts
+            if not known or (expected is not None and value.shape != expected):
+                found = tuple(value.shape)
+                raise ValueError(
+                    f"OnlineFilter: the state is of another model: {name!r} has shape {found}; "
+                    f"expected {'nothing of this name' if expected is None else tuple(expected)}"
+                )
 
     def save(self, path: str | Path) -> None:
         """Write `state_dict` to a safetensors file."""

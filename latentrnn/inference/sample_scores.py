@@ -84,7 +84,7 @@ def coverage(samples: Any, observed: Any, mask: Any = None, *, level: float = 0.
     drawn, values = aligned_samples(samples, observed, mask)
     count = len(drawn)
     spare = (count + 1) * (1 - level) / 2  # order statistics to be left out at either end
-    wider = min(math.floor(spare), (count - 1) // 2)
+    wider = min(math.floor(spare), count // 2)
     narrower = wider + 1
     ordered = drawn.sort(0).values
 
@@ -118,7 +118,11 @@ def quantiles(samples: Tensor, probabilities: Any) -> Tensor:
     place = (p * (len(samples) + 1) - 1).clamp(0, len(samples) - 1)
     below = place.floor().long()
     share = (place - below).to(samples.dtype).reshape(-1, *[1] * (samples.dim() - 1))
-    return torch.lerp(ordered[below], ordered[(below + 1).clamp(max=len(samples) - 1)], share)
+    low, high = ordered[below], ordered[(below + 1).clamp(max=len(samples) - 1)]
+    # what lies between a number and infinity is infinite; computed it would be NaN
+    infinite = torch.where(low.isinf(), low, high)
+    between = torch.where(low.isinf() | high.isinf(), infinite, torch.lerp(low, high, share))
+    return torch.where((share == 0) | (low == high), low, between)
 
 
 def aligned_samples(samples: Any, observed: Any, mask: Any) -> tuple[Tensor, Tensor]:

@@ -154,8 +154,10 @@ class Stream:
             where = f"totals[{name!r}]"
             if (self.steps + 1) % self.heads[name].clock:
                 raise ValueError(f"{where}: no frame is complete at step {self.steps}; expected None")
-            total = float(to_tensor(where, value).double().reshape(()))
-            pair = seen[name]
+            given_total = to_tensor(where, value).double()
+            if given_total.numel() != 1:
+                raise ValueError(f"{where}: expected one number; found shape {tuple(given_total.shape)}")
+            total, pair = float(given_total), seen[name]
             least = 0.0 if pair is None else float(pair[0].double()[pair[1]].sum())
             whole = pair is not None and pair[2]
             if math.isnan(total) and not whole:
@@ -164,6 +166,8 @@ class Stream:
             if not (close or (not whole and least < total < math.inf)):
                 expected = f"{least:g}, the sum over channels" if whole else f"at least {least:g}"
                 raise ValueError(f"{where}: expected {expected}, found {total:g} at step {self.steps}")
+            if total != round(total):
+                raise ValueError(f"{where}: expected a whole number, found {total:g} at step {self.steps}")
             found[name] = total
         return found
 

@@ -264,8 +264,9 @@ class Run:
             self._report(sound[-1])
         # the bound and the gradient stand for all sites
         names = [name.partition("/")[2] for name in trouble.sites if "/" in name] or trouble.sites
-        # at the weights that one would go back to, smaller steps make no difference
-        if self.rollbacks == rollback.times or trouble.step == max(older.step, self.restart):
+        # at the weights that one would go back to smaller steps make no difference, and after the last step none follow
+        last = self.step + 1 == self.plan.steps
+        if last or self.rollbacks == rollback.times or trouble.step == max(older.step, self.restart):
             tried = f", after {self.rollbacks} rollback{'s' if self.rollbacks > 1 else ''}" if self.rollbacks else ""
             self.stop_reason = (
                 f"{trouble.kind} loss at step {trouble.step}, at site {', '.join(map(repr, names))}{tried}; what was "

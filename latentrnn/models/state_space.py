@@ -327,6 +327,7 @@ class LatentRNN(nn.Module):
             except ValueError:
                 head.check(name, values, mask)  # which knows where in all of the data it is
                 raise
+            head.check_totals(name, data.totals.get(name))
 
     def check_covariates(self, data: SequenceData) -> None:
         """Raise a ValueError that names the first value that a feature or readout cannot take in."""

@@ -308,6 +308,34 @@ def test_it_goes_on_after_being_saved(tmp_path: Path, particles: int | None, pro
         other.load_state_dict(first.state_dict())
 
 
+def test_states_of_other_filters_are_refused_and_change_nothing() -> None:
+    def filtered(hidden: int, proposal: str = "prior", steps: int = 4, **head: Any) -> lr.OnlineFilter:
+        data = lr.SequenceData.from_arrays({"v": np.zeros((1, 5, 2))})
+        parts = {"transition": lr.GRU(hidden), "latent": lr.Innovations(2), "observations": {"v": lr.Gaussian(**head)}}
+        model = lr.LatentRNN(data.spec, **parts)
+        guide = lr.Guide(model, encoder=lr.RNNEncoder(3, direction="causal"))
+        found = lr.OnlineFilter(lr.Posterior(model, guide, data), num_particles=PARTICLES, proposal=proposal)
+        for _ in range(steps):
+            found.update([0.0, 1.0])
+        return found
+
+    guided, remembers = filtered(3, "guide"), filtered(3, "guide", readout=lr.WindowedAttention(3, 2))
+    remembers.load_state_dict(remembers.state_dict())
+    kept = guided.state_dict()
+    for other, match in (
+        (filtered(3), r"they differ in \['encoded'\]"),
+        (filtered(5, "guide"), r"'carry.state' has shape \(1, 9, 1, 5\); expected \(1, 9, 1, 3\)"),
+        (filtered(3, "guide", feedback=lr.History(2)), r"they differ in \['histories.v'\]"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            guided.load_state_dict(other.state_dict())
+    after = guided.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in kept.items())
+    fresh = filtered(3, "guide", steps=0)
+    guided.load_state_dict(fresh.state_dict())  # back to before the first step
+    assert guided.update([0.0, 1.0]).step == 0
+
+
 def test_updates_leave_no_trace_in_global_state() -> None:
     model, guide, data = setting("poisson", "innovations")
     online = lr.OnlineFilter(lr.Posterior(model, guide, data), num_particles=PARTICLES)
@@ -366,7 +394,7 @@ def refusals() -> dict[str, tuple[Any, str]]:
 
         return build
 
-    def counted(total: float, counts: tuple[float, ...] = (1.0, np.nan, 2.0), family: Any = lr.Multinomial) -> Any:
+    def counted(total: Any, counts: tuple[float, ...] = (1.0, np.nan, 2.0), family: Any = lr.Multinomial) -> Any:
         def build() -> None:
             data = lr.SequenceData.from_arrays({"y": np.ones((1, 4, 3))})
             parts = {"transition": lr.GRU(3), "latent": lr.Innovations(2), "observations": {"y": family()}}
@@ -398,6 +426,8 @@ def refusals() -> dict[str, tuple[Any, str]]:
         "total below": (counted(2.0), r"totals\['y'\]: expected at least 3, found 2 at step 0"),
         "total of all": (counted(4.0, (1.0, 0.0, 2.0)), r"totals\['y'\]: expected 3, the sum over channels, found 4"),
         "infinite total": (counted(np.inf), r"expected at least 3, found inf"),
+        "half a count": (counted(5.5), r"totals\['y'\]: expected a whole number, found 5.5 at step 0"),
+        "two totals": (counted([5.0, 5.0]), r"totals\['y'\]: expected one number; found shape \(2,\)"),
         "no total": (counted(3.0, family=lr.Poisson), r"totals: unknown \['y'\]; expected \[\]"),
         "exposure": (exposed(-2.0), r"covariates\['area'\]: an exposure must be positive; found -2.0 at step 1"),
         "no exposure": (exposed(0.0), "an exposure must be positive; found 0.0 at step 1"),

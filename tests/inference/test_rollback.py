@@ -181,6 +181,15 @@ def test_the_last_steps_are_looked_at_too(late: bool, spoil: Any, monkeypatch: p
     assert all(torch.isfinite(value).all() for value in result.model.state_dict().values())
 
 
+def test_at_the_last_step_there_is_nothing_to_go_on_with(spoil: Any) -> None:
+    """The fit ends and says so, instead of claiming the last step for weights that are older."""
+    spoil(24)
+    result = fit(**steady(steps=25))
+    assert result.stop_reason.startswith("non-finite loss at step 24")
+    assert not any("rolled back" in event for event in result.events)
+    assert result.history["step"][-1] < 24
+
+
 def test_soon_after_one_rollback_the_next_goes_to_the_same_weights(spoil: Any, restored: Any) -> None:
     spoil(25, 31)
     result = fit(**steady(steps=40))

@@ -32,6 +32,21 @@ def test_quantiles_are_those_that_numpy_calls_weibull() -> None:
     np.testing.assert_allclose(quantiles(samples, p), np.quantile(samples.numpy(), p, axis=0, method="weibull"))
 
 
+def test_quantiles_beside_infinite_samples() -> None:
+    samples = torch.tensor([0.0, 1.0, 2.0, torch.inf, torch.inf])
+    assert quantiles(samples, [0.0, 0.5, 0.9]).tolist() == [0.0, 2.0, torch.inf]
+    assert quantiles(-samples, [0.1, 0.5]).tolist() == [-torch.inf, -2.0]
+    assert quantiles(samples[:4], [0.7]).tolist() == [torch.inf]  # between a number and what lies at infinity
+
+
+@pytest.mark.parametrize(("count", "level"), [(2, 0.05), (2, 0.3), (4, 0.1), (10, 0.05)])
+def test_narrow_intervals_of_few_samples_cover_their_level(count: int, level: float) -> None:
+    """Exactly: a new value falls into each of the gaps between samples alike."""
+    drawn = torch.arange(count).double().reshape(-1, 1, 1, 1).expand(-1, 1, count + 1, 1)
+    places = (torch.arange(count + 1).double() - 0.5).reshape(1, -1, 1)
+    assert float(lr.coverage(drawn, places, level=level).mean()) == pytest.approx(level, abs=1e-12)
+
+
 def test_ends_belong_to_the_interval_and_far_outside_counts_for_little() -> None:
     samples = torch.zeros(39, 1, 3, 1)
     samples[::2] = 2.0

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import latentrnn as lr
+from latentrnn.inference.ensemble import stacking_weights
 from latentrnn.support.isolation import isolation
 
 COUNTS = np.random.default_rng(0).poisson(0.7, (5, 8, 2))
@@ -109,7 +110,15 @@ CALLS: dict[str, Callable[[], float]] = {
     "diagnose": lambda: float(diagnosed().kl["innovations"].sum()),
     "ensemble": lambda: members(),
     "one step ahead": lambda: posterior().one_step_ahead("s", 4, num_draws=2).total,
+    "scores": lambda: scores(posterior().forecast(2, num_samples=3)),
+    "time rescaling": lambda: float(lr.time_rescaling(posterior().one_step_ahead("s", 4)).rescaled[0].sum()),
+    "stacking": lambda: float(stacking_weights(torch.tensor([[-1.0, -2.0], [-2.0, -1.5]], device="cpu"))[0]),
 }
+
+
+def scores(found: lr.Forecast) -> float:
+    parts = found.quantiles("s"), found.crps("s", LATER), found.coverage("s", LATER)
+    return float(sum(part.sum() for part in parts))
 
 
 def chains() -> float:

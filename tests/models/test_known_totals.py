@@ -135,3 +135,13 @@ def test_a_known_total_teaches_the_shares_of_what_was_seen(family: lr.Observatio
     seen = [c for c in range(3) if c not in hidden]
     np.testing.assert_allclose(found[seen], expected[seen], atol=0.15)
     assert abs(found[list(hidden)].sum() - expected[list(hidden)].sum()) < 0.2
+
+
+@pytest.mark.parametrize("family", [lr.Multinomial, lr.DirichletMultinomial])
+def test_totals_of_counts_are_whole(family: type[lr.Observation]) -> None:
+    counts, totals = np.array([[[1.0, np.nan, 2.0], [1.0, 1.0, 1.0]]]), np.array([[7.5, 3.0]])
+    data = lr.SequenceData.from_arrays({"y": counts}, totals={"y": totals})
+    parts = {"transition": lr.GRU(2), "latent": lr.Deterministic(), "observations": {"y": family()}}
+    model = lr.LatentRNN(data.spec, **parts)
+    with pytest.raises(ValueError, match=r"totals\['y'\]: .* needs whole numbers; found 7.5 at sequence 0, step 0"):
+        lr.fit(model, lr.Guide(model), data, steps=1, progress=False)

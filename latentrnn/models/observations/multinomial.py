@@ -59,6 +59,17 @@ class SharedTotal(Observation):
         bad = mask & ((values < 0) | (values != values.floor()))
         refuse_outside(name, type(self).__name__, "non-negative integers", bad, values)
 
+    def check_totals(self, name: str, totals: Tensor | None) -> None:
+        if totals is None:
+            return
+        broken = totals.isfinite() & (totals != totals.round())
+        if bool(broken.any()):
+            sequence, step = (int(i) for i in broken.nonzero()[0])
+            raise ValueError(
+                f"totals[{name!r}]: {type(self).__name__} needs whole numbers; found "
+                f"{float(totals[sequence, step])} at sequence {sequence}, step {step}"
+            )
+
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
         seen = mask.flatten(0, -2).any(0)
         log = channel_means(values, mask).clamp_min(1e-4).log()

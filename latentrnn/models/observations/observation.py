@@ -238,6 +238,9 @@ class Observation(Component):
     def check(self, name: str, values: Tensor, mask: Tensor) -> None:
         """Raise a ValueError that names the first observed entry outside the family's support."""
 
+    def check_totals(self, name: str, totals: Tensor | None) -> None:
+        """Raise a ValueError where a total, (sequence, time), cannot be; families that share none take any."""
+
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
         """Return a baseline, (outputs,), that matches each channel's mean in the training data."""
         return torch.zeros(self.outputs)
