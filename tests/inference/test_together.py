@@ -30,7 +30,8 @@ def make_data(*, missing: bool = False, ragged: bool = False) -> lr.SequenceData
 # what differs from the defaults below; the last batch of a pass is smaller
 KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "defaults": dict,
-    "rollback": lambda: {"optimiser": lr.Adam(learning_rate=1e4), "kl": lr.KLWarmUp(0.0)},
+    # two members go on after theirs, one ends
+    "rollback": lambda: {"optimiser": lr.Adam(learning_rate=30), "kl": lr.KLWarmUp(0.0)},
     "early stopping": lambda: {
         "optimiser": lr.Adam(learning_rate=0.3),
         "kl": lr.KLWarmUp(0.0),

@@ -116,7 +116,7 @@ NUMPY: dict[str, Callable[[Any, Any], Any]] = {
     "Calcium": lambda n, x: lr.Calcium(x, drift=x),
     "RNNEncoder": lambda n, x: lr.RNNEncoder(n, direction="causal", lag=n, observes=np.array(["y"])),
     "StepEncoder": lambda n, x: lr.StepEncoder(np.array([n, n])),
-    "PerSequence": lambda n, x: lr.PerSequence(lr.MeanField(), num_steps=n),
+    "PerSequence": lambda n, x: lr.PerSequence(lr.MeanField(), [("a", 0, n)], n),
     "PhysicalPenalty": lambda n, x: lr.OutcomeCalibration("y", "z", weight=x),
 }
 

@@ -39,6 +39,7 @@ class PerSequence(Family):
         if not isinstance(base, Family) or isinstance(base, PerSequence):
             raise TypeError(f"PerSequence: base must be a Family such as GaussianChain(); found {base!r}")
         self.base = base.fresh()
+        self.num_steps = None if num_steps is None else check_size("PerSequence", "num_steps", num_steps)
         if (keys is None) != (num_steps is None):
             raise ValueError(
                 f"PerSequence: keys and num_steps go together, both are filled in by fit; found {keys!r:.80} and "
@@ -46,7 +47,6 @@ class PerSequence(Family):
             )
         given = None if keys is None else check_list("PerSequence", "keys", keys, "keys of sequences")
         self.keys = None if given is None else [_checked_key(key) for key in given]
-        self.num_steps = None if num_steps is None else check_size("PerSequence", "num_steps", num_steps)
         self._rows: dict[tuple[Any, ...], int] = {}
 
     @classmethod
