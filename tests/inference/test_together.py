@@ -30,8 +30,12 @@ def make_data(*, missing: bool = False, ragged: bool = False) -> lr.SequenceData
 # what differs from the defaults below; the last batch of a pass is smaller
 KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "defaults": dict,
-    # two members go on after theirs, one ends
-    "rollback": lambda: {"optimiser": lr.Adam(learning_rate=30), "kl": lr.KLWarmUp(0.0)},
+    # the first step leads nowhere, those after it are small
+    "rollback": lambda: {
+        "optimiser": lr.Adam(learning_rate=1e4),
+        "kl": lr.KLWarmUp(0.0),
+        "rollback": lr.Rollback(factor=1e-6),
+    },
     "early stopping": lambda: {
         "optimiser": lr.Adam(learning_rate=0.3),
         "kl": lr.KLWarmUp(0.0),
