@@ -153,9 +153,10 @@ class LatentRNN(nn.Module):
             max(self.features.size + fed_back + self.latent.input_size, 1) + int(self.transition.timed)
         )
         self.latent.build(self.transition, self.spec.dt)
+        drawn = self.latent.drawn_size(self.transition)
         for head in self.observations.values():
             names = [item if isinstance(item, str) else "" for item in [*self.transition.own_inputs, *self.inputs]]
-            head.readout.attach(self.transition, self.features, names, fed_back + self.latent.input_size)
+            head.readout.attach(self.transition, self.features, names, fed_back + drawn)
         self.latent.check_heads(self.observations)
         self.populations = populations(self.observations)
 

@@ -28,10 +28,30 @@ def channel_units(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """
     mean = _mean(values, mask, lambda part: part)
     deviation = _mean(values, mask, lambda part: (part - mean) ** 2).sqrt()
-    # what a constant differs from its mean by is rounding
-    varies = deviation > 4 * torch.finfo(values.dtype).eps * mean.abs()
-    spread = torch.where(varies, deviation, mean.abs())
+    # not by the deviation's size: that of a constant is its mean's rounding, and values far from zero differ by less
+    spread = torch.where(_varies(values, mask) & (deviation > 0), deviation, mean.abs())
     return mean.to(values.dtype), _positive(spread, values.dtype)
+
+
+def units_of_all(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `channel_units`, those of channels never observed the mean of the others'; zero and one without any."""
+    mean, spread = channel_units(values, mask)
+    return like_the_others(mean, mask), _positive(like_the_others(spread, mask), values.dtype)
+
+
+def like_the_others(start: Tensor, mask: Tensor) -> Tensor:
+    """Return starting values, (channel * outputs,), those of channels never observed the mean of the observed ones'.
+
+    Where nothing at all was observed they are zero.
+
+    Args:
+        start: (channel * outputs,).
+        mask: True = observed, (..., channel).
+    """
+    seen = mask.flatten(0, -2).any(0).unsqueeze(-1)
+    by_channel = start.reshape(len(seen), -1)
+    others = torch.where(seen, by_channel, 0.0).sum(0) / seen.sum().clamp_min(1)
+    return torch.where(seen, by_channel, others).flatten()
 
 
 def channel_size(values: Tensor, mask: Tensor) -> Tensor:
@@ -41,6 +61,19 @@ def channel_size(values: Tensor, mask: Tensor) -> Tensor:
 
 def _positive(scale: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(scale > 0, scale, 1.0).clamp_min(torch.finfo(dtype).tiny).to(dtype)
+
+
+def _varies(values: Tensor, mask: Tensor) -> Tensor:
+    """Return which channels have two observed entries that differ, booleans (channel,)."""
+    flat, seen = values.flatten(0, -2), mask.expand_as(values).flatten(0, -2)
+    if flat.numel() == 0:
+        return seen.any(0)
+    least, most = flat.new_full(flat.shape[-1:], torch.inf), flat.new_full(flat.shape[-1:], -torch.inf)
+    rows = max(1, LARGEST_PART // max(flat.shape[-1], 1))
+    for part, there in zip(flat.split(rows), seen.split(rows), strict=True):
+        least = torch.minimum(least, torch.where(there, part, torch.inf).amin(0))
+        most = torch.maximum(most, torch.where(there, part, -torch.inf).amax(0))
+    return most > least
 
 
 def _mean(values: Tensor, mask: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:

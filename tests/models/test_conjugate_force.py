@@ -171,3 +171,20 @@ def test_a_random_start_goes_with_it() -> None:
     assert posterior.predictive(3)["stress"].shape == (3, 4, 9, 1)
     for kind in ("elbo", "iwae", "smc"):
         assert bool(posterior.evidence(kind, 8).values.isfinite().all())
+
+
+@pytest.mark.parametrize("latent", [lr.MarkovNormal(), lr.Discrete(2), lr.RecurrentNormal(2)], ids=repr)
+def test_states_that_are_drawn_themselves_are_refused(latent: lr.Latent) -> None:
+    data = data_of(np.ones((2, 5, 1)) * np.arange(5.0)[:, None], np.zeros((2, 5, 1)))
+    heads = {"stress": lr.Gaussian(readout=lr.ConjugateForce("strain"))}
+    with pytest.raises(ValueError, match="states that are drawn themselves come in too"):
+        lr.LatentRNN(data.spec, transition=lr.ThermodynamicCell(3), latent=latent, observations=heads)
+
+
+def test_a_per_sequence_head_has_no_strain_of_its_own() -> None:
+    data = lr.SequenceData.from_arrays(
+        {"stress": np.zeros((4, 1))}, {"strain": np.ones((4, 5, 1))}, per_sequence=["stress"]
+    )
+    heads = {"stress": lr.Gaussian(readout=lr.ConjugateForce("strain"))}
+    with pytest.raises(ValueError, match="ConjugateForce reads states along time, but a per-sequence head"):
+        lr.LatentRNN(data.spec, transition=lr.ThermodynamicCell(3), latent=lr.Deterministic(), observations=heads)

@@ -10,6 +10,9 @@ import torch
 from scipy import special, stats
 
 import latentrnn as lr
+from latentrnn.models.observations.beta_binomial import BetaBinomialCounts
+from latentrnn.models.observations.dirichlet_multinomial import DirichletMultinomialCounts
+from latentrnn.models.observations.multinomial import MultinomialCounts
 
 FAMILIES = pytest.mark.parametrize("family", [lr.Multinomial(), lr.DirichletMultinomial()], ids=["multinomial", "DM"])
 BASELINE, CONCENTRATION = np.array([0.4, -0.3, 0.9]), 2.5
@@ -145,3 +148,59 @@ def test_totals_of_counts_are_whole(family: type[lr.Observation]) -> None:
     model = lr.LatentRNN(data.spec, **parts)
     with pytest.raises(ValueError, match=r"totals\['y'\]: .* needs whole numbers; found 7.5 at sequence 0, step 0"):
         lr.fit(model, lr.Guide(model), data, steps=1, progress=False)
+
+
+def test_totals_are_nothing_to_a_family_whose_channels_share_none() -> None:
+    counts = np.random.default_rng(0).poisson(3.0, (2, 4, 3)).astype(float)
+    totals = counts.sum(-1)
+    counts[0, 1, 1] = np.nan
+    data = lr.SequenceData.from_arrays({"y": counts}, totals={"y": totals})
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations={"y": lr.Poisson()})
+    posterior = lr.Posterior(model, lr.Guide(model), data, device="cpu")
+    assert posterior.forecast(3, num_samples=2).mean("y").shape == (2, 3, 3)
+    completed = posterior.impute("y", 2)
+    seen = ~np.isnan(counts)
+    np.testing.assert_array_equal(completed.numpy()[:, seen], np.broadcast_to(counts[seen], (2, seen.sum())))
+
+
+# -- draws at small concentrations, and of shares that underflow ------------------------------------------------------
+
+
+def share_of_mixed(alpha: list[float], total: int) -> float:
+    """P(more than one category is hit), by gamma functions."""
+    whole = sum(alpha)
+    log = [
+        special.gammaln(a + total) - special.gammaln(a) - special.gammaln(whole + total) + special.gammaln(whole)
+        for a in alpha
+    ]
+    return float(1 - np.exp(log).sum())
+
+
+@pytest.mark.parametrize("concentration", [3.0, 0.05, 0.01, 1e-3])
+def test_draws_are_right_at_any_concentration(concentration: float) -> None:
+    torch.manual_seed(0)
+    n = 20000
+    one = torch.full((1, n, 3), concentration / 3)
+    draws = DirichletMultinomialCounts(one, torch.full((1, n), 10.0), None).sample()
+    pair = torch.full((n,), concentration / 2)
+    successes = BetaBinomialCounts(pair, pair, torch.full((n,), 10.0), validate_args=False).sample()
+    found = {
+        3: float((draws.amax(-1) < 10).double().mean()),
+        2: float(((successes > 0) & (successes < 10)).double().mean()),
+    }
+    for categories, share in found.items():
+        expected = share_of_mixed([concentration / categories] * categories, 10)
+        # 8 bounds; of rare events a normal approximation's fifth standard error would be passed too often
+        assert stats.binom.sf(round(n * share) - 1, n, expected) > 1e-7
+        assert stats.binom.cdf(round(n * share), n, expected) > 1e-7
+        assert stats.binom.cdf(round(n * share), n, 2 * expected if expected < 0.5 else 1 - 1e-3) < 1e-3
+
+
+def test_a_hidden_category_that_takes_nearly_all_leaves_the_others_their_shares() -> None:
+    torch.manual_seed(0)
+    logits = torch.tensor([200.0, 0.0, 0.0]).expand(1, 4000, 3)
+    seen = torch.tensor([True, False, False]).expand(1, 4000, 3)
+    counts = MultinomialCounts(logits, torch.full((1, 4000), 10.0), None)
+    rest = counts.completed(torch.zeros(1, 4000, 3), seen)
+    np.testing.assert_array_equal(rest.sum(-1), 10.0)
+    assert abs(float(rest[..., 1].mean()) - 5.0) < 5.5 * (2.5 / 4000) ** 0.5

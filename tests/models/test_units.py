@@ -343,3 +343,96 @@ def test_a_transition_of_one_s_own_is_driven_in_the_data_s_units() -> None:
         model = lr.LatentRNN(data.spec, transition=transition, latent=lr.Deterministic(), observations=heads)
         model.initialise(data)
         assert torch.equal(model.drive(data), data.covariates["amps"]) is same
+
+
+# -- units of channels that barely vary, or that were never seen ------------------------------------------------------
+
+
+def test_a_channel_far_from_zero_has_the_spread_that_it_has() -> None:
+    values = (101325 + 0.04 * np.random.default_rng(0).normal(size=(2000, 1))).astype(np.float32)
+    _, spread = channel_units(torch.as_tensor(values), torch.ones(2000, 1, dtype=torch.bool))
+    np.testing.assert_allclose(spread, values.astype(float).std(0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("number", [101.3, -0.1, 1e200, 1e-200])
+def test_a_constant_s_spread_is_its_distance_from_zero(number: float) -> None:
+    values = torch.full((300_001, 1), number, dtype=torch.float64)
+    mean, spread = channel_units(values, torch.arange(300_001).unsqueeze(-1) > 0)
+    np.testing.assert_allclose(mean, number, rtol=1e-9)
+    np.testing.assert_allclose(spread, abs(number), rtol=1e-9)
+
+
+@pytest.mark.parametrize("readout", [lr.MLPReadout(3), lr.CausalAttention(2)], ids=repr)
+def test_coefficients_are_those_of_the_data_whatever_the_readout(readout: lr.Readout) -> None:
+    """The mean with a stimulus or covariate less that without it is coefficient times value, exactly."""
+    s, x = np.abs(real())[..., :1], 20 + 5 * real()
+    covariates = {"s": s, "x": x}
+    data = lr.SequenceData.from_arrays({"y": 1000 + 50 * real()}, covariates, dtype=torch.float64)
+    head: Any = lr.Gaussian(readout=readout, gain=lr.StimulusGain("s", gated=False), covariates=["x"])
+    parts = {"transition": lr.GRU(3), "latent": lr.Deterministic(), "observations": {"y": head}, "inputs": []}
+    model = lr.LatentRNN(data.spec, **parts)
+    result = lr.fit(model, lr.Guide(model), data, steps=1, progress=False, device="cpu")
+    head = result.model.observations["y"]
+    with torch.no_grad():
+        head.gain.beta.fill_(1.0)
+        head.covariate_weight.copy_(torch.tensor([[1.0, -2.0], [0.5, 3.0]]))
+    posterior, found = result.posterior(data), head.coefficients()
+    mean = posterior.mean("y", 1)
+    nothing = lr.SequenceData.from_arrays({"y": 1000 + 50 * real()}, {"s": 0 * s, "x": 0 * x}, dtype=torch.float64)
+    without = result.posterior(nothing).mean("y", 1)
+    of_s, of_x = torch.as_tensor(s) @ found["beta"].mT, torch.as_tensor(x) @ found["covariate_weight"].mT
+    torch.testing.assert_close(mean - without, of_s + of_x, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(posterior.gain("y", 1).beta[0], found["beta"] * 1.0)
+    with torch.no_grad():
+        states = torch.randn(SEQUENCES, STEPS, 3, dtype=torch.float64)
+        by_readout = head.scale * (head.readout(states) - head.readout.baseline)
+        torch.testing.assert_close(
+            head(states, head.inputs(nothing)).mean - by_readout, found["baseline"] + 0 * by_readout
+        )
+
+
+@pytest.mark.parametrize("door", [{}, {"standardise": {"y": (0.5, 3.0)}}], ids=["raw", "standardised"])
+@pytest.mark.parametrize("tails", ["gaussian", "student"])
+def test_coefficients_of_a_volatility_are_of_the_log_variance(tails: str, door: dict[str, Any]) -> None:
+    data = lr.SequenceData.from_arrays({"y": 0.01 * real()}, dtype=torch.float64, **door)
+    model = lr.LatentRNN(
+        data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations={"y": lr.Volatility(tails)}
+    )
+    head: Any = lr.fit(model, lr.Guide(model), data, steps=1, progress=False, device="cpu").model.observations["y"]
+    states, found = torch.randn(SEQUENCES, STEPS, 2, dtype=torch.float64), head.coefficients()
+    log_variance = head(states, head.inputs(data)).variance.log().detach()
+    given = 2 * math.log(3.0 if door else 1.0)  # in units of the scale that the door gave
+    torch.testing.assert_close(log_variance, states @ found["weight"].mT + found["baseline"] + given)
+
+
+UNSEEN: dict[str, Callable[[], lr.Observation]] = {
+    "gaussian": lambda: lr.Gaussian(),
+    "gaussian, full": lambda: lr.Gaussian("full"),
+    "gaussian, arcsinh": lambda: lr.Gaussian(link="arcsinh"),
+    "student t": lambda: lr.StudentT(),
+    "gamma, softplus": lambda: lr.Gamma(link="softplus"),
+    "calcium": lambda: lr.Calcium(3.0),
+}
+
+
+@pytest.mark.parametrize("family", UNSEEN)
+def test_a_channel_never_seen_starts_at_the_level_and_spread_of_the_others(family: str) -> None:
+    values = 300 + 2 * np.random.default_rng(0).normal(size=(4, 30, 3))
+    values[..., 2] = np.nan
+    data = lr.SequenceData.from_arrays({"y": values}, dt=1.0, dtype=torch.float64)
+    model = lr.LatentRNN(
+        data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations={"y": UNSEEN[family]()}
+    ).double()
+    model.initialise(data)
+    head: Any = model.observations["y"]
+    head.readout.weight.data.zero_()
+    start = head(torch.zeros(4, 30, 2, dtype=torch.float64), head.inputs(data)).mean[0, 0].detach().numpy()
+    np.testing.assert_allclose(start[:2], values[..., :2].mean((0, 1)), rtol=1e-2)
+    np.testing.assert_allclose(start[2], start[:2].mean(), rtol=1e-3)
+    if hasattr(head, "log_noise_scale"):
+        noise = (head.scale * head.log_noise_scale.exp()).detach().numpy()
+        np.testing.assert_allclose(noise[2], noise[:2].mean(), rtol=1e-2)
+    shown = [part.numpy() for part in (head.history_centre, head.history_scale)]
+    shown += [part.numpy() for part in head.view.scales(data.observations["y"], data.masks["y"])]
+    for part in shown:
+        np.testing.assert_allclose(part[2], part[:2].mean())

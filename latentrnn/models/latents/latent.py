@@ -99,6 +99,11 @@ class Latent(Component):
         """Return how many channels readouts see."""
         return transition.hidden_size
 
+    def drawn_size(self, transition: Transition) -> int:
+        """Return how many channels of what readouts see, or of what drives the transition, are random at every step."""
+        beside = self.readout_size(transition) - transition.hidden_size
+        return max(self.input_size, abs(beside), sum(site.dim for site in self.sites() if site.along_time))
+
     def parts(self, transition: Transition) -> dict[str, slice]:
         """Return which of the channels that readouts see have a name of their own."""
         return transition.parts

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from latentrnn.data import HeadSpec
 from latentrnn.models.observations.binomial import Trials
-from latentrnn.models.observations.entries import channel_moments
+from latentrnn.models.observations.entries import channel_moments, draw_log_gamma
 from latentrnn.models.observations.links import as_link
 
 
@@ -39,7 +39,7 @@ class BetaBinomial(Trials):
     def family(self, eta: Tensor) -> dist.Distribution:
         p = as_link(self.link)(eta).clamp(1e-6, 1 - 1e-6)
         phi = self.concentration
-        return dist.BetaBinomial(p * phi, (1 - p) * phi, self.totals.expand_as(eta), validate_args=False)
+        return BetaBinomialCounts(p * phi, (1 - p) * phi, self.totals.expand_as(eta), validate_args=False)
 
     def initialise(self, values: Tensor, mask: Tensor) -> None:
         super().initialise(values, mask)
@@ -49,3 +49,16 @@ class BetaBinomial(Trials):
         correlation = (variance / (self.totals * p * (1 - p)) - 1) / (self.totals - 1).clamp_min(1.0)
         with torch.no_grad():
             self.log_concentration.copy_((1 / correlation.clamp(1e-2, 0.9) - 1).log())
+
+
+class BetaBinomialCounts(dist.BetaBinomial):
+    """A beta-binomial whose draws are right for concentrations of any size."""
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        with torch.no_grad():
+            shape = torch.Size(sample_shape) + self.batch_shape
+            # the odds of a beta variable are those of two gamma ones, of which small ones are no number
+            log_odds = draw_log_gamma(self.concentration1.expand(shape)) - draw_log_gamma(
+                self.concentration0.expand(shape)
+            )
+            return torch.binomial(self.total_count.expand(shape).contiguous(), log_odds.sigmoid())

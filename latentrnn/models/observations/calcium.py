@@ -14,6 +14,7 @@ from latentrnn.models.observations.drifting_normal import DriftingNormal
 from latentrnn.models.observations.links import IdentityLink, Link, PositiveLink, RealLink, as_link, check_link
 from latentrnn.models.observations.observation import HeadInputs, Observation
 from latentrnn.models.readouts import LinearReadout
+from latentrnn.models.units import like_the_others
 from latentrnn.support.arguments import check_choice, check_flag, check_number, check_text
 
 KERNELS = ("ar1", "ar2", "double_exponential")
@@ -285,7 +286,8 @@ class Calcium(Observation):
         both = mask[:, 1:] & mask[:, :-1]
         steps = torch.where(both, values.diff(dim=1) / self.scale, 0.0) ** 2
         variance = steps.sum((0, 1)) / (2 * both.sum((0, 1)).clamp_min(1))
-        return base, above, torch.where(variance > 0, variance, 1.0).sqrt()
+        noise = torch.where(variance > 0, variance, 1.0).sqrt()
+        return like_the_others(base, mask), like_the_others(above, mask), like_the_others(noise, mask)
 
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
         if self.events is not None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.data import HeadSpec
+from latentrnn.models.observations.entries import draw_log_gamma
 from latentrnn.models.observations.multinomial import SharedTotal, SharedTotalCounts
 from latentrnn.models.observations.observation import HeadInputs
 
@@ -51,9 +52,9 @@ class DirichletMultinomialCounts(SharedTotalCounts):
     def shares(self) -> Tensor:
         return self.by_category / self._total().unsqueeze(-1)
 
-    def draw_shares(self, sample_shape: torch.Size) -> Tensor:
+    def draw_log_shares(self, sample_shape: torch.Size) -> Tensor:
         alpha = self.by_category.expand(sample_shape + self.by_category.shape)
-        return dist.Gamma(alpha, 1.0, validate_args=False).sample()
+        return draw_log_gamma(alpha)
 
     def step_log_prob(self, value: Tensor) -> Tensor:
         if self.mask is None:

@@ -34,6 +34,15 @@ class Entries(TorchDistribution):
         return tuple(parameter.expand(shape) for parameter in self.parameters)
 
 
+def draw_log_gamma(shape: Tensor) -> Tensor:
+    """Return logarithms of draws of Gamma(shape, 1), which are finite where the draws themselves would underflow.
+
+    Gamma(a) is distributed as Gamma(a + 1) U^(1 / a), U uniform.
+    """
+    larger = torch._standard_gamma(shape + 1)
+    return larger.log() - torch.empty_like(larger).exponential_() / shape
+
+
 def inside_positive(value: Tensor) -> Tensor:
     """Return positive values as they are; what stands under a mask may be zero, whose logarithm has no gradient."""
     return value.clamp_min(torch.finfo(value.dtype).tiny)

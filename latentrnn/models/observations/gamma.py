@@ -12,7 +12,7 @@ from latentrnn.data import HeadSpec
 from latentrnn.models.observations.entries import inside_positive
 from latentrnn.models.observations.links import ExpLink, Link, PositiveLink, as_link, check_link
 from latentrnn.models.observations.observation import Observation, refuse_outside
-from latentrnn.models.units import channel_units
+from latentrnn.models.units import channel_units, units_of_all
 
 
 class GammaShaped(Observation):
@@ -49,7 +49,7 @@ class GammaShaped(Observation):
 
     def initialise(self, values: Tensor, mask: Tensor) -> None:
         if not isinstance(as_link(self.link), ExpLink) and not self.prior_sites():
-            mean, _ = channel_units(values, mask & (values > 0))
+            mean, _ = units_of_all(values, mask & (values > 0))
             self.unit.copy_(torch.where(mean > 0, mean, 1.0))
         super().initialise(values, mask)
         mean, spread = channel_units(values, mask & (values > 0))

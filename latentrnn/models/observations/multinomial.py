@@ -36,11 +36,11 @@ class SharedTotal(Observation):
         inputs, name = super().inputs(data), self.head.name
         mask = data.masks[name]
         seen = torch.where(mask, data.observations[name], 0.0).sum(-1)
-        if inputs.totals is None:
+        if name not in data.totals:
             return inputs._replace(totals=seen, among=None if inputs.mask is None else mask)
-        unknown = inputs.totals.isnan()
+        unknown = data.totals[name].isnan()
         among = None if inputs.mask is None else mask | ~unknown.unsqueeze(-1)
-        return inputs._replace(totals=torch.where(unknown, seen, inputs.totals), among=among)
+        return inputs._replace(totals=torch.where(unknown, seen, data.totals[name]), among=among)
 
     def build_family(self, head: HeadSpec) -> None:
         family = type(self).__name__
@@ -112,8 +112,8 @@ class SharedTotalCounts(TorchDistribution):
         """Return E[y_c] / n_t, (..., time, channel): adding up to one over the categories that n_t is the total of."""
 
     @abstractmethod
-    def draw_shares(self, sample_shape: torch.Size) -> Tensor:
-        """Return the probabilities with which the units of a step fall, up to a factor, (..., time, channel)."""
+    def draw_log_shares(self, sample_shape: torch.Size) -> Tensor:
+        """Return log-probabilities with which the units of a step fall, up to a summand, (..., time, channel)."""
 
     @abstractmethod
     def step_log_prob(self, value: Tensor) -> Tensor:
@@ -129,17 +129,17 @@ class SharedTotalCounts(TorchDistribution):
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         with torch.no_grad():
-            weights = self.draw_shares(torch.Size(sample_shape))
+            log_shares = self.draw_log_shares(torch.Size(sample_shape))
             if self.among is None:
-                return draw_multinomial(self.totals, normalised(weights))
-            drawn = draw_multinomial(self.totals, normalised(torch.where(self.among, weights, 0.0)))
+                return draw_multinomial(self.totals, log_shares.softmax(-1))
+            drawn = draw_multinomial(self.totals, shares_among(log_shares, self.among))
             return torch.where(self.among, drawn, torch.poisson(self.mean.clamp(max=LARGEST_RATE).expand(drawn.shape)))
 
     def completed(self, value: Tensor, mask: Tensor) -> Tensor:
         """Return a draw given the observed counts: the rest of the total, over the other categories."""
         with torch.no_grad():
             left = (self.totals - torch.where(mask, value, 0.0).sum(-1)).clamp_min(0.0)
-            others = normalised(torch.where(mask, 0.0, self.draw_shares(torch.Size())))
+            others = shares_among(self.draw_log_shares(torch.Size()), ~mask)
             return torch.where(mask, value, draw_multinomial(left, others))
 
     def hidden(self, mask: Tensor) -> Tensor:
@@ -162,8 +162,8 @@ class MultinomialCounts(SharedTotalCounts):
     def shares(self) -> Tensor:
         return (self.by_category - self._normaliser()).exp()
 
-    def draw_shares(self, sample_shape: torch.Size) -> Tensor:
-        return self.by_category.softmax(-1).expand(sample_shape + self.by_category.shape)
+    def draw_log_shares(self, sample_shape: torch.Size) -> Tensor:
+        return self.by_category.expand(sample_shape + self.by_category.shape)
 
     def step_log_prob(self, value: Tensor) -> Tensor:
         if self.mask is None:
@@ -189,9 +189,13 @@ def log_sum(logits: Tensor, chosen: Tensor) -> Tensor:
     return torch.logsumexp(logits.masked_fill(~(chosen | ~chosen.any(-1, keepdim=True)), -torch.inf), -1, keepdim=True)
 
 
-def normalised(weights: Tensor) -> Tensor:
-    """Return weights (..., category) divided by their sum, zero where all of them are."""
-    return weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+def shares_among(log_shares: Tensor, chosen: Tensor) -> Tensor:
+    """Return shares (..., category) that add up to one over the chosen categories, zero where none is.
+
+    In logs, since what all of the chosen ones have together may be less than a number can hold.
+    """
+    none = ~chosen.any(-1, keepdim=True)
+    return torch.where(chosen, log_shares.masked_fill(~(chosen | none), -torch.inf).softmax(-1), 0.0)
 
 
 def draw_multinomial(totals: Tensor, p: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from latentrnn.models.observations.view import View
 from latentrnn.models.pooling import POOLINGS, Pooling
 from latentrnn.models.priors import Prior, check_priors
 from latentrnn.models.readouts import FactorReadout, LinearReadout, Readout, Surroundings, linear
-from latentrnn.models.units import channel_units
+from latentrnn.models.units import like_the_others, units_of_all
 
 
 class HeadInputs(NamedTuple):
@@ -30,7 +30,7 @@ class HeadInputs(NamedTuple):
     partial: bool = False  # some channels of a step may be missing while others are observed
     stimulus: Any = None
     covariates: Any = None
-    totals: Any = None
+    totals: Any = None  # of the channels of every step, (sequence, time), of families whose channels share one
     surroundings: Surroundings = Surroundings()  # what the readout needs
     constant: tuple[Tensor, Tensor] | None = None  # of some values, (sequence,): what no state changes in their density
     among: Any = None  # the channels that a step's total counts, (sequence, time, channel); None for all
@@ -161,7 +161,8 @@ class Observation(Component):
             if self.readout.along_time or self.readout.memory != 0:
                 raise ValueError(
                     f"{owner}: {type(self.readout).__name__} reads states along time, but a per-sequence head has one "
-                    "state for the whole sequence; use pooling='attention' to attend over its steps"
+                    "state for the whole sequence; use pooling='attention' to attend over its steps, with a readout "
+                    "that takes one state"
                 )
             self.pooling.build(hidden_size)
         elif self._given["pooling"] != "last":
@@ -275,11 +276,12 @@ class Observation(Component):
 
     def initialise(self, values: Tensor, mask: Tensor) -> None:
         """Set units, baseline and scales from the training data, (sequence, [time,] channel) with their mask."""
-        centre, spread = channel_units(values, mask)
+        centre, spread = units_of_all(values, mask)
+        linear_in_h = self.link_is_identity and isinstance(self.readout, LinearReadout | FactorReadout)
         with torch.no_grad():
             self.history_centre.copy_(centre)
             self.history_scale.copy_(spread)
-            if self.in_units and self.head.location is None and (self._linear or not self.prior_sites()):
+            if self.in_units and self.head.location is None and (linear_in_h or not self.prior_sites()):
                 self.location.copy_(centre)
                 self.scale.copy_(spread)
             start = like_the_others(self.starting_baseline(values, mask), mask)
@@ -310,10 +312,6 @@ class Observation(Component):
         """Whether eta is what is observed, up to noise: then parameters can be converted from one unit to another."""
         return False
 
-    @property
-    def _linear(self) -> bool:
-        return self.link_is_identity and isinstance(self.readout, LinearReadout | FactorReadout)
-
     def to_units(self, path: str, value: Tensor) -> Tensor:
         """Return a site's value, in the data's units (standard ones where the door standardised), in the head's own.
 
@@ -336,29 +334,40 @@ class Observation(Component):
 
     def _conversion(self, path: str) -> tuple[Tensor, Tensor] | None:
         """Return shift and factor from the head's own units to the data's, which broadcast to the parameter."""
-        zero = self.scale.new_zeros(())
+        zero, output = self.scale.new_zeros(()), self._output_units()
         if path == "gain.beta" and self.gain is not None:
             _, given = self.gain.reader.given_units(self.scale)
             _, own = self.gain.reader.channel_units(self.scale)
             factor = given / own
-            return zero, factor * self._output_units()[1].unsqueeze(-1) if self._linear else factor
-        if not self._linear or path not in ("readout.baseline", "readout.weight", "readout.loading"):
+            return zero, factor if output is None else factor * output[1].unsqueeze(-1)
+        if output is None:
             return None
-        shift, factor = self._output_units()
         if path == "readout.baseline":
-            return shift, factor
-        return (zero, factor.unsqueeze(-1)) if path.split(".")[1] in self.readout.per_output else None
+            return output
+        scaled = path.startswith("readout.") and path.removeprefix("readout.") in self.readout.per_output
+        return (zero, output[1].unsqueeze(-1)) if scaled else None
 
-    def _output_units(self) -> tuple[Tensor, Tensor]:
-        """Return shift and factor, (channel,), from standard units to those in which the door gave the head."""
-        location, scale = (part.to(self.scale) for part in standardisation(self.head, self.head.channels))
+    def _output_units(self) -> tuple[Tensor, Tensor] | None:
+        """Return shift and factor, (channel,), of eta from the head's own units to the door's; None where it has none.
+
+        Whatever the readout is: its last summand is the baseline, to which gain and covariates are added.
+        """
+        if not (self.link_is_identity and self.in_units):
+            return None
+        location, scale = self._given_units()
         return (self.location - location) / scale, self.scale / scale
+
+    def _given_units(self) -> tuple[Tensor, Tensor]:
+        """Return location and scale, (channel,), that the data's door gave the head: zero and one where it did not."""
+        location, scale = standardisation(self.head, self.head.channels)
+        return location.to(self.scale), scale.to(self.scale)
 
     def coefficients(self) -> dict[str, Tensor]:
         """Return the linear predictor's coefficients in the data's units (the door's, where it standardised).
 
         With the identity link, weight h + covariate_weight x + beta (g * s) + baseline is what is observed, in its
-        units; with another, eta has none, and coefficients are per unit of covariate and stimulus.
+        units, and with another readout what stands in the place of weight h is in them too. With another link, eta has
+        none (of `Volatility`, it is the log-variance), and coefficients are per unit of covariate and stimulus.
 
         Returns:
             "baseline", (outputs,); "weight", (outputs, hidden_size), or "loading", (outputs, factors), of those two
@@ -373,9 +382,9 @@ class Observation(Component):
         if self.covariates:
             location, scale = self.reader.channel_units(self.scale)
             given_location, given_scale = self.reader.given_units(self.scale)
-            slope = self.covariate_weight * (given_scale / scale)
-            if self._linear:
-                slope = slope * self._output_units()[1].unsqueeze(-1)
+            slope, output = self.covariate_weight * (given_scale / scale), self._output_units()
+            if output is not None:
+                slope = slope * output[1].unsqueeze(-1)
             found["covariate_weight"] = slope
             found["baseline"] = found["baseline"] - slope @ ((location - given_location) / given_scale)
         return {name: value.detach().clone() for name, value in found.items()}
@@ -395,7 +404,7 @@ class Observation(Component):
             surroundings = surroundings._replace(context=self.at_clock(surroundings.context, frames))
         missing = data.spec.heads[name].missing
         mask = None if data.complete(name) else data.scored(name)
-        return HeadInputs(mask, missing, stimulus, covariates, data.totals.get(name), surroundings)
+        return HeadInputs(mask, missing, stimulus, covariates, surroundings=surroundings)
 
     def observed(self, data: SequenceData) -> Tensor:
         """Return which entries say something of their own step's state, the context included: a filter's mask."""
@@ -431,17 +440,6 @@ class Observation(Component):
     def forward(self, states: Tensor, inputs: HeadInputs, history: Tensor | None = None) -> dist.Distribution:
         """Return the distribution of this head given its states and the features of its own past."""
         return self.distribution(self.predictor(states, inputs, history), inputs)
-
-
-def like_the_others(start: Tensor, mask: Tensor) -> Tensor:
-    """Return starting values, (channel * outputs,), those of channels never observed the mean of the observed ones'.
-
-    Where nothing at all was observed they are zero.
-    """
-    seen = mask.flatten(0, -2).any(0).unsqueeze(-1)
-    by_channel = start.reshape(len(seen), -1)
-    others = torch.where(seen, by_channel, 0.0).sum(0) / seen.sum().clamp_min(1)
-    return torch.where(seen, by_channel, others).flatten()
 
 
 def refuse_outside(name: str, family: str, expected: str, bad: Tensor, values: Tensor) -> None:

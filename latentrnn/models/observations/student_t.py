@@ -17,7 +17,7 @@ class StudentT(Observation):
     """y ~ StudentT(nu, eta, sigma): location eta, scale sigma and nu > 2 degrees of freedom, learned per channel.
 
     nu = 2 + exp(a), so that the variance, sigma^2 nu / (nu - 2), exists. Where the data's door standardised the head,
-    eta and sigma are in standard units and are mapped back, as for `Gaussian`.
+    or a fit took units from the training data, the location is location + scale link(eta), as for `Gaussian`.
 
     Args:
         link: "identity" or a `RealLink`, from eta to the location.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentrnn.models.units import channel_units
+from latentrnn.models.units import units_of_all
 
 
 @dataclass(frozen=True)
@@ -42,4 +42,4 @@ class View:
         """Return centre and scale of the inputs, (size,), over observed entries; indicators stay 0 and 1."""
         if self.symbols is not None:
             return values.new_zeros(self.size), values.new_ones(self.size)
-        return channel_units(values, mask)
+        return units_of_all(values, mask)

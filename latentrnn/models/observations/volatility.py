@@ -15,11 +15,12 @@ from latentrnn.support.arguments import check_choice
 
 
 class Volatility(Observation):
-    """y ~ Normal(0, exp(eta)): zero mean, eta the log-variance.
+    """y ~ Normal(0, scale^2 exp(eta)): zero mean, eta the log-variance in units of the channel's scale.
 
-    With tails="student", y ~ StudentT(nu) scaled to the same variance, nu = 2 + exp(a) learned per channel. Where
-    the data's door standardised the head, eta is the log-variance in units of its scale (nothing is subtracted: zero
-    stays zero).
+    With tails="student", y ~ StudentT(nu) scaled to the same variance, nu = 2 + exp(a) learned per channel. The scale
+    is the door's where it standardised the head (nothing is subtracted: zero stays zero). Otherwise a fit takes it from
+    the training data, unless the head has priors, and it is one before; `coefficients()` and sites add up to the
+    log-variance in the data's own units then, to which the scale adds 2 log(scale).
 
     Args:
         tails: "gaussian" or "student".
@@ -60,6 +61,11 @@ class Volatility(Observation):
             return dist.Normal(zero, deviation, validate_args=False)
         nu = self.degrees_of_freedom
         return dist.StudentT(nu, zero, deviation * ((nu - 2) / nu).sqrt(), validate_args=False)
+
+    def _output_units(self) -> tuple[Tensor, Tensor]:
+        """Return shift and factor of eta: other units of the data shift a logarithm, and stretch nothing."""
+        _, given = self._given_units()
+        return 2 * (self.scale / given).log(), torch.ones_like(self.scale)
 
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
         mean, variance = channel_moments(values, mask)

@@ -30,7 +30,8 @@ class ConjugateForce(Readout):
 
     Raises:
         ValueError: when the model is put together, another transition than `ThermodynamicCell`, a strain that does not
-            drive it, more than one channel or feature, or states that anything but covariates drives.
+            drive it, more than one channel or feature, a per-sequence head, or states that anything but covariates
+            drives.
 
     References:
         Halphen, Nguyen. Sur les materiaux standard generalises. 1975.
@@ -38,6 +39,8 @@ class ConjugateForce(Readout):
         Masi, Stefanou, Vannucci, Maffi-Berthier. Thermodynamics-based artificial neural networks for constitutive
         modeling. 2021.
     """
+
+    along_time = True  # the strain that it reads besides the state is that of a step
 
     def __init__(self, strain: str) -> None:
         super().__init__()
@@ -65,8 +68,9 @@ class ConjugateForce(Readout):
             raise ValueError(f"ConjugateForce needs a ThermodynamicCell, whose energy it derives; found {transition!r}")
         if others:
             raise ValueError(
-                "ConjugateForce: the energy must be a function of the state and of covariates; here innovations or "
-                "fed-back heads drive the transition too, which no readout sees. Use Deterministic() or InitialState()"
+                "ConjugateForce: the energy must be a function of the state and of covariates; here innovations, "
+                "fed-back heads or states that are drawn themselves come in too, which no readout sees. Use "
+                "Deterministic() or InitialState()"
             )
         if self.strain not in names:
             raise ValueError(f"ConjugateForce: {self.strain!r} does not drive the transition; its inputs are {names}")

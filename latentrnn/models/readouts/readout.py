@@ -62,7 +62,8 @@ class Readout(Component):
             transition: the model's.
             inputs: what drives it, as far as that is features of covariates.
             names: the covariate of each of them, "" for a feature.
-            others: how many further channels drive it: innovations and fed-back heads.
+            others: how many channels besides them the states depend on: innovations, fed-back heads, and what is drawn
+                into the states themselves.
         """
 
     def check(self, data: SequenceData) -> None:
