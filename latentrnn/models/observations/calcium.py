@@ -287,6 +287,8 @@ class Calcium(Observation):
         steps = torch.where(both, values.diff(dim=1) / self.scale, 0.0) ** 2
         variance = steps.sum((0, 1)) / (2 * both.sum((0, 1)).clamp_min(1))
         noise = torch.where(variance > 0, variance, 1.0).sqrt()
+        if not bool(mask.any()):
+            return base, above, noise
         return like_the_others(base, mask), like_the_others(above, mask), like_the_others(noise, mask)
 
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:
