@@ -64,7 +64,10 @@ def _filtered(posterior: Posterior, num_particles: int) -> Evidence | None:
     closest = min(tried, key=_distance)
     assert closest.proposal is not None
     more = _filters(posterior, closest.proposal, MORE * num_particles)
-    return closest if more is None else min(closest, more, key=_distance)
+    if more is None:
+        return closest
+    # those that pass are taken, even where the doubtful ones before happened to lie closer together
+    return min(closest, more, key=_distance) if bool(more.doubtful.any()) else more
 
 
 def _filters(posterior: Posterior, proposal: str, num_particles: int) -> Evidence | None:

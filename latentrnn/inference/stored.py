@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from latentrnn.data import SequenceData, SequenceKey
+from latentrnn.inference.encoders import Encoder
+from latentrnn.inference.families import Family
 from latentrnn.inference.guides import Guide
 from latentrnn.inference.parameters import JOINT
 from latentrnn.models.latents import LatentSite
@@ -90,8 +92,6 @@ class StoredDraws(nn.Module):
         learned_from: the sequences from which what has no prior was learned before; none where it was taken as it is.
     """
 
-    encoder = None
-
     def __init__(
         self,
         sites: list[LatentSite],
@@ -111,6 +111,37 @@ class StoredDraws(nn.Module):
         )
         self.guide = guide
         self._rows = {key: row for row, key in enumerate(keys)}
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """The encoder of the guide of the local latents, if there is one."""
+        return None if self.guide is None else self.guide.encoder
+
+    @property
+    def local(self) -> Family:
+        """The family of the local latents.
+
+        Raises:
+            ValueError: the latents themselves were drawn.
+        """
+        return self._guide().local
+
+    def numbers(self, data: SequenceData) -> dict[str, Tensor]:
+        """Return all that the family of the local latents is told of each sequence; see `Guide.numbers`.
+
+        Raises:
+            ValueError: the latents themselves were drawn.
+        """
+        return self._guide().numbers(data)
+
+    def _guide(self) -> Guide:
+        if self.guide is None:
+            raise ValueError(
+                "draws of NUTS have no family of local latents, which particle filters with their proposals, and "
+                'windows, need: use sample(..., given=result, sites="parameters"), whose local latents keep the guide '
+                "of the result; a filter with SMC(proposal='prior') needs none"
+            )
+        return self.guide
 
     def forward(self, data: SequenceData) -> dict[str, Tensor]:
         """Run the Pyro program on sequences that are known.

@@ -183,6 +183,25 @@ def test_with_latents_integrated_out_the_guide_of_the_fit_stays() -> None:
     assert len(new.result.used) == 4
 
 
+@pytest.mark.parametrize("kind", ["smc", "auto", lr.SMC(proposal="mixture"), lr.SMC(proposal="prior")], ids=str)
+def test_with_latents_integrated_out_filters_find_the_evidence(kind: str | lr.SMC) -> None:
+    """Against importance weights of whole paths, at six standard errors."""
+    new = integrated_draws()
+    found, weighed = new.evidence(kind, 2000), new.evidence("iwae", 2000)
+    error = (found.standard_error.square() + weighed.standard_error.square()).sqrt()
+    assert ((found.values - weighed.values).abs() < 6 * error).all()
+    assert error.max() < 0.5
+
+
+def test_filters_from_latents_that_were_drawn_are_refused() -> None:
+    posterior, _, _ = state_draws()
+    for proposal in ("guide", "mixture"):
+        with pytest.raises(ValueError, match="have no family of local latents"):
+            posterior.evidence(lr.SMC(proposal=proposal), 8)
+    # the prior needs no guide, and so is what is chosen where it can be
+    assert posterior.evidence(lr.SMC(proposal="prior"), 8).values.isfinite().all()
+
+
 @pytest.mark.slow
 def test_with_latents_integrated_out_the_baseline_has_its_marginal_posterior() -> None:
     fit, data, problem = baseline_of_a_chain()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
 
 import latentrnn as lr
-from latentrnn.inference import elbo_terms
+from latentrnn.inference import elbo_terms, rungs
 from latentrnn.inference.evidence import Evidence, from_filters, log_mean
 from latentrnn.inference.smc import ParticleFilter
 from tests.inference.test_smc import ExactProposals, course_of, off_the_mark
@@ -146,3 +149,35 @@ def test_what_is_doubtful(case: str) -> None:
             found.warn("compare", "'a'")
     else:
         found.warn("compare", "'a'")
+
+
+# -- which filters are taken -------------------------------------------------------------------------------------------
+
+
+class Filters:
+    """A posterior whose filters say of themselves what they are told to, by the number of particles."""
+
+    model = SimpleNamespace(latent_sites=lambda: [SimpleNamespace(along_time=True)])
+    data = SimpleNamespace(num_steps=500)
+
+    def __init__(self, said: dict[int, tuple[float, float]]) -> None:
+        self.said = said
+
+    def evidence(self, kind: lr.SMC, num_particles: int) -> Evidence:
+        size, spread = (torch.tensor([value]) for value in self.said[num_particles])
+        return Evidence("smc", torch.zeros(1), torch.ones(1), num_particles, size, size * 0, spread, kind.proposal)
+
+
+@pytest.mark.parametrize(
+    ("more", "taken"),
+    [
+        pytest.param((200.0, 0.35), 256, id="more particles that pass"),
+        pytest.param((1.3, 0.35), 64, id="doubtful both, the first closer together"),
+        pytest.param((1.3, 0.25), 256, id="doubtful both, the second closer together"),
+    ],
+)
+def test_filters_that_pass_are_taken_before_those_that_lie_closest(more: tuple[float, float], taken: int) -> None:
+    """A single particle may carry a step of all filters, which then lie close together by chance."""
+    found = rungs.best(cast(lr.Posterior, Filters({64: (1.2, 0.3), 256: more})), 64)
+    assert found.num_particles == taken
+    assert bool(found.doubtful.any()) == (more[0] < 2)
