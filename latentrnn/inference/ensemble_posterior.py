@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentrnn.data import SequenceKey
 from latentrnn.inference.draws import Place
@@ -152,12 +152,8 @@ class EnsemblePosterior:
         """
         shared = self._shared(num_samples)
         parts = [p.forecast(horizon, covariates, num_samples=n, **settings) for p, n in shared]
-        share = torch.tensor([n / num_samples for _, n in shared], dtype=torch.float64).log()
-
-        def density(head: str, values: Tensor, mask: Tensor) -> Tensor:
-            found = torch.stack([_density(part)(head, values, mask) for part in parts])
-            return torch.logsumexp(found + share.to(found).reshape(-1, *[1] * (found.dim() - 1)), 0)
-
+        shares = tuple(n / num_samples for _, n in shared)
+        density = _MixtureDensity(tuple(_density(part) for part in parts), shares)
         samples = {name: torch.cat([part.samples[name] for part in parts]) for name in parts[0].samples}
         return dataclasses.replace(parts[0], samples=samples, density=density)
 
@@ -177,13 +173,24 @@ class EnsemblePosterior:
         error = torch.where(share > 0, share * errors, 0.0).square().sum(0).sqrt()
         sizes = [part.effective_sample_size for part in found]
         tails = [part.pareto_k for part in found]
+        doubtful = torch.stack([part.doubtful for part in found])
+        matters = ~(share <= TOLD_BY).cpu()
+        # members may have come to their values by different ways
+        ways = list(dict.fromkeys((part.kind, part.proposal, part.num_particles) for part in found))
+        spreads = [part.spread for part in found]
+        if any(spread is not None for spread in spreads):
+            spreads = [torch.zeros_like(values[0]) if spread is None else spread for spread in spreads]
         return dataclasses.replace(
             found[0],
+            kind=" and ".join(dict.fromkeys(kind for kind, _, _ in ways)),
+            proposal=found[0].proposal if len(ways) == 1 else None,
+            num_particles=min(number for _, _, number in ways),
+            doubt=(doubtful & matters).any(0),
             values=torch.logsumexp(joint, 0),
             standard_error=error,
             effective_sample_size=_worst(sizes, share, least=True),
             pareto_k=_worst(tails, share, least=False),
-            spread=_worst([part.spread for part in found], share, least=False),
+            spread=_worst(spreads, share, least=False),
         )
 
     def log_likelihood(self, num_particles: int = 64, num_draws: int = 50) -> Tensor:
@@ -215,25 +222,32 @@ class EnsemblePosterior:
         noise = torch.stack([_told(parts, self.data, error=True) for parts in by_member])
         clock = self.data.spec.heads[head].clock
         steps = slice(clock - 1, None, clock)  # a frame is seen at its last step; before it counts what came earlier
-        prior = self.weights.double().log()[:, None, None] + (told.cumsum(-1) - told)[..., steps]
+        given = self.weights.double().log()[:, None, None]
+        prior = given + _until(told)[..., steps]
+        prior = torch.where(prior.isneginf().all(0), given, prior)  # of what no member thought possible none can tell
         weights = torch.softmax(prior, 0).unsqueeze(-1)  # (member, sequence, frame, 1)
         density = torch.stack([part.log_prob for part in own]).double()
         joint = weights.log() + density
         value = torch.where(own[0].scored, torch.logsumexp(joint, 0), 0.0)
         share = torch.softmax(joint, 0)
+        before = _until(noise)[..., steps].unsqueeze(-1)  # variance of what was told before
         error = None
         if any(part.standard_error is not None for part in own) or bool(noise.any()):
             errors = torch.stack([_error(part) for part in own])
-            before = (noise.cumsum(-1) - noise)[..., steps].unsqueeze(-1)  # variance of what was told before
-            error = ((share * errors).square() + (share - weights).square() * before).sum(0).sqrt()
+            error = _error_of_mixture(share, weights, errors, before)
             error = torch.where(own[0].scored, error, 0.0).to(own[0].log_prob)
         means = torch.stack([part.mean for part in own])
         mean = (weights.to(means) * means).sum(0)
         used = None if self.result is None else self.result.used
         zeros = [part.log_prob_zero for part in own if part.log_prob_zero is not None]
-        zero = torch.logsumexp(weights.log() + torch.stack(zeros).double(), 0).to(value) if zeros else None
-        misses = [part.standard_error_zero for part in own if part.standard_error_zero is not None]
-        missed = (weights.to(means) * torch.stack(misses)).square().sum(0).sqrt() if misses else None
+        zero = missed = None
+        if zeros:
+            silent = weights.log() + torch.stack(zeros).double()
+            zero = torch.logsumexp(silent, 0).to(value)
+            misses = [part.standard_error_zero for part in own]
+            if any(miss is not None for miss in misses) or bool(noise.any()):
+                stacked = torch.stack([torch.zeros_like(zeros[0]) if miss is None else miss for miss in misses])
+                missed = _error_of_mixture(torch.softmax(silent, 0), weights, stacked, before).to(zeros[0])
         return dataclasses.replace(
             own[0], log_prob=value.to(own[0].log_prob), mean=mean, standard_error=error, used=used,
             log_prob_zero=None if zero is None else torch.where(own[0].scored, zero, 0.0).to(own[0].log_prob),
@@ -297,6 +311,37 @@ class EnsemblePosterior:
 def _density(part: Forecast) -> Callable[[str, Tensor, Tensor], Tensor]:
     assert part.density is not None
     return part.density
+
+
+@dataclasses.dataclass(frozen=True)
+class _MixtureDensity:
+    """log sum_k share_k p_k of values of a head, of a forecast's parts."""
+
+    parts: tuple[Callable[..., Tensor], ...]
+    shares: tuple[float, ...]
+
+    def __call__(self, head: str, values: Tensor, mask: Tensor) -> Tensor:
+        found = torch.stack([part(head, values, mask) for part in self.parts])
+        return torch.logsumexp(found + found.new_tensor(self.shares).log().reshape(-1, *[1] * (found.dim() - 1)), 0)
+
+
+def _until(told: Tensor) -> Tensor:
+    """Return sums over the steps before each, (..., step); differences of sums would be NaN after an infinite one."""
+    return nn.functional.pad(told[..., :-1].cumsum(-1), (1, 0))
+
+
+def _error_of_mixture(share: Tensor, weights: Tensor, errors: Tensor, before: Tensor) -> Tensor:
+    """Return the error of log sum_k w_k p_k, to first order, from those of log p_k and of what made the weights.
+
+    Args:
+        share: w_k p_k of the sum, (member, ...).
+        weights: w_k.
+        errors: of log p_k.
+        before: variance of the logarithm of what w_k is proportional to.
+    """
+    own = torch.where(share > 0, share * errors, 0.0).square()
+    weighed = torch.where(share == weights, 0.0, (share - weights).square() * before)
+    return (own + weighed).sum(0).sqrt()
 
 
 def _worst(found: Sequence[Tensor | None], share: Tensor, *, least: bool) -> Tensor | None:

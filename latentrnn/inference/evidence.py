@@ -96,6 +96,7 @@ class Evidence:
             "elbo" and where the evidence is exact.
         spread: standard deviation of log Z over independent filters, nats, (sequence,); None but for "smc".
         proposal: where the particles of "smc" came from, see `SMC`; None for the others.
+        doubt: of a mixture, whether a member that matters to a sequence is doubtful, (sequence,); None otherwise.
 
     References:
         Burda, Grosse, Salakhutdinov. Importance weighted autoencoders. 2016.
@@ -111,6 +112,7 @@ class Evidence:
     pareto_k: Tensor | None = None
     spread: Tensor | None = None
     proposal: str | None = None
+    doubt: Tensor | None = None
 
     @property
     def total(self) -> float:
@@ -130,8 +132,10 @@ class Evidence:
         than two particles carried a step, or the filters differ by more than a nat (standard deviation). Where
         particles come from the prior, or a share of them does, weights are bounded: a heavy tail at one of many steps
         then counts only where the effective sample size falls below a tenth of the particles. Never where the evidence
-        is exact; a bound of kind "elbo" is what it says it is.
+        is exact; a bound of kind "elbo" is what it says it is. A mixture is as doubtful as its members.
         """
+        if self.doubt is not None:
+            return self.doubt
         found = torch.zeros(self.values.shape, dtype=torch.bool)
         if self.pareto_k is not None:
             found = ~(self.pareto_k.cpu() <= LARGEST_GOOD)

@@ -137,7 +137,7 @@ class Posterior:
         draws = self._draws
         return Posterior(
             draws.model, draws.guide, self._narrowed[:count], result=self.result, device=draws.device, seed=self.seed,
-            window=draws.window, max_elements=draws.max_elements,
+            chains=self.chains, window=draws.window, max_elements=draws.max_elements,
         )  # fmt: skip
 
     @isolated
@@ -168,7 +168,10 @@ class Posterior:
                 draws.model, draws.guide, draws.data,
                 steps=steps, learning_rate=learning_rate, num_particles=num_particles,
             )  # fmt: skip
-        return Posterior(draws.model, guide, self._narrowed, result=self.result, device=draws.device, seed=self.seed)
+        return Posterior(
+            draws.model, guide, self._narrowed, result=self.result, device=draws.device, seed=self.seed,
+            max_elements=draws.max_elements,
+        )  # fmt: skip
 
     # -- draws -----------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,53 @@ def test_random_members_have_an_error_one_step_ahead() -> None:
     torch.testing.assert_close(mixed.standard_error, member.standard_error)
 
 
+def test_a_mixture_is_as_doubtful_as_its_members_whatever_their_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    mixture = lr.EnsemblePosterior(posterior().posteriors[:2], torch.tensor([0.5, 0.5], dtype=torch.float64))
+    level = torch.zeros(4)
+    sound = lr.Evidence("iwae", level, level, 64, level + 50, level + 0.3)
+    doubtful = lr.Evidence("smc", level, level, 64, level + 1.2, level + 0.5, level + 5.0, "mixture")
+    assert doubtful.doubtful.all()
+    for found in ((sound, doubtful), (doubtful, sound)):
+        told = iter(found)
+        monkeypatch.setattr(lr.Posterior, "evidence", lambda *_, told=told: next(told))
+        mixed = mixture.evidence("auto")
+        assert mixed.doubtful.all()
+        assert float(mixed.spread.max()) == 5.0
+        assert {"iwae", "smc"} == set(mixed.kind.split(" and "))
+        assert "not to be believed for 4 of 4 sequences" in repr(mixed)
+    unlikely = iter((sound, dataclasses.replace(doubtful, values=level - 20)))  # which does not matter
+    monkeypatch.setattr(lr.Posterior, "evidence", lambda *_: next(unlikely))
+    assert not mixture.evidence("auto").doubtful.any()
+
+
+def test_steps_that_a_member_thinks_impossible_rule_it_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    mixture = lr.EnsemblePosterior(posterior().posteriors[:2], torch.tensor([0.5, 0.5], dtype=torch.float64))
+    base = posterior().posteriors[0].one_step_ahead("y", num_particles=16, num_filters=2)
+    shape = base.log_prob.shape
+
+    def mixed(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> lr.OneStepAhead:
+        told = iter([dataclasses.replace(base, **first), dataclasses.replace(base, **second)])
+        monkeypatch.setattr(lr.Posterior, "one_step_ahead", lambda *_, **__: next(told))
+        return mixture.one_step_ahead("y")
+
+    ruled_out = torch.full(shape, -1.0)
+    ruled_out[:, 2] = -torch.inf
+    level = torch.full(shape, -1.0)
+    found = mixed({"log_prob": ruled_out}, {"log_prob": level})
+    scored = found.scored[:, 3:]
+    torch.testing.assert_close(found.log_prob[:, 3:][scored], level[:, 3:][scored])  # the other's alone
+    both = mixed({"log_prob": ruled_out}, {"log_prob": ruled_out})
+    assert not both.log_prob.isnan().any()
+    errors = (
+        {"log_prob_zero": level - 19, "standard_error_zero": level + 4},
+        {"log_prob_zero": level, "standard_error_zero": level + 1},
+    )
+    none = {"log_prob": level, "standard_error": torch.zeros(shape)}
+    zero = mixed(*({**none, **each} for each in errors))
+    assert zero.standard_error_zero is not None
+    assert float(zero.standard_error_zero[zero.scored].max()) == pytest.approx(3 * np.exp(-19.0), rel=1e-3)
+
+
 def test_forecasts_are_pooled_and_their_scores_mixed() -> None:
     found = posterior()
     ahead = found.forecast(3, num_samples=20)
@@ -92,6 +140,8 @@ def test_forecasts_are_pooled_and_their_scores_mixed() -> None:
     scores = np.stack([part.log_score("y", later).double().numpy() for part in parts])
     expected = special.logsumexp(np.log(WEIGHTS.numpy())[:, None, None, None] + scores, 0)
     np.testing.assert_allclose(ahead.log_score("y", later), expected, rtol=1e-5)
+    copied = pickle.loads(pickle.dumps(ahead))
+    assert torch.equal(copied.log_score("y", later), ahead.log_score("y", later))
 
 
 def test_criticism_takes_a_mixture() -> None:
