@@ -48,7 +48,7 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "fivo": lambda: {"objective": lr.FIVO(), "num_particles": 3},
     "per sequence": lambda: {"guide": {"family": lr.PerSequence(lr.MeanField())}, "validation": None},
     "stored": lambda: {"stored": True},
-    "divergence": lambda: {"learning_rate": 1e4, "kl": lr.KLWarmUp(0.0)},
+    "divergence": lambda: {"learning_rate": 1e4, "kl": lr.KLWarmUp(0.0), "rollback": lr.Rollback(factor=1e-6)},
     "unreachable": lambda: {"transition": lr.GRU(4, layers=2, dropout=0.5)},
 }
 
