@@ -46,6 +46,11 @@ class Batches:
         self.whole = batch_size >= len(data)  # every pass is one batch
         self.steps = steps_of(data.num_steps) if self.whole else 0  # optimiser steps of this pass
 
+    @property
+    def steps_of_a_batch(self) -> float:
+        """Optimiser steps that a batch of this pass takes, on average."""
+        return self.steps / max(len(self.order), 1)
+
     def next(self) -> SequenceData:
         """Return the next batch."""
         if self.whole:

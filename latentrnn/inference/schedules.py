@@ -23,7 +23,8 @@ class AdamW:
     Args:
         learning_rate: the largest step size.
         weight_decay: decay per unit of learning rate; 0 is plain Adam.
-        clip_norm: largest norm of the gradient of the ELBO per scored step; infinity never clips.
+        clip_norm: largest norm of the gradient of the ELBO per scored step; where batches have K windows on average,
+            K times as much for the step of each, of which the average counts. Infinity never clips.
         betas: decay rates of the moments, two numbers in [0, 1).
         averaging: decay per step of an exponential moving average of the weights, which is then what is evaluated
             and kept, e.g. 0.99; 0 keeps the weights themselves.

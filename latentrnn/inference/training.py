@@ -204,7 +204,9 @@ class Run:
         rate = self.shrink * plan.optimiser.learning_rate * plan.learning_rate_schedule.factor(step, plan.steps, stale)
         for group in self.engine.param_groups:
             group["lr"] = rate
-        norm = nn.utils.clip_grad_norm_(self.parameters, plan.optimiser.clip_norm)
+        # of windows what they add to the pass is held to it: were each held to it alone, those of rare kinds would lose
+        largest = plan.optimiser.clip_norm * self.batches.steps_of_a_batch
+        norm = nn.utils.clip_grad_norm_(self.parameters, largest)
         return Report(step, plan.kl.weight(step, plan.steps), rate, terms | {"gradient": norm})
 
     def loss(self, batch: SequenceData, step: int) -> tuple[Tensor, dict[str, Tensor]]:

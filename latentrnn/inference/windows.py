@@ -191,6 +191,11 @@ class WindowedBatches:
         return self.batches.position
 
     @property
+    def steps_of_a_batch(self) -> float:
+        """Windows that a batch of this pass has, on average."""
+        return self.batches.steps_of_a_batch
+
+    @property
     def left(self) -> Mapping[str, Tensor]:
         """What the latest window left, empty where the next one begins a batch."""
         if self.index == 0:

@@ -355,3 +355,26 @@ def test_a_long_sequence_of_another_kind_does_not_pull(window: lr.Window | None,
     )
     rate = float(result.posterior(data, device="cpu").mean("y")[:, -5:].nanmean())
     assert rate == pytest.approx(float(np.concatenate(counts).mean()), rel=0.03)
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_windows_that_differ_in_kind_are_heard_in_their_measure(size: int) -> None:
+    """Short sequences at another rate are in few windows, whose gradients are large: clipping must not mute them."""
+    rng = np.random.default_rng(0)
+    counts = [rng.poisson(1.0, (90, 1)) for _ in range(8)] + [rng.poisson(4.0, (10, 1)) for _ in range(8)]
+    data = lr.SequenceData.from_arrays({"y": counts})
+    model = lr.LatentRNN(
+        data.spec, transition=lr.Linear(1), latent=lr.Deterministic(), observations={"y": lr.Poisson()}
+    )
+
+    def rate(clip_norm: float) -> float:
+        result = lr.fit(
+            model, lr.Guide(model), data, window=lr.Window(10), steps=900, batch_size=size, progress=False,
+            device="cpu", optimiser=lr.AdamW(0.003, clip_norm=clip_norm),
+        )  # fmt: skip
+        return float(result.posterior(data, device="cpu").mean("y")[:, -5:].nanmean())
+
+    pooled = float(np.concatenate(counts).mean())
+    assert rate(1.0) == pytest.approx(pooled, rel=0.06)
+    steps = {4: 5, 16: 9}[size]  # windows of a batch
+    assert rate(1.0 / steps) < 0.9 * pooled  # negative control: every window held to a norm of one
