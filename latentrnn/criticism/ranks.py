@@ -62,6 +62,13 @@ class Coverage:
 
         return coverage(self, ax=ax)
 
+    def __repr__(self) -> str:
+        wrong = int((~self.within).sum())
+        return (
+            f"Coverage({len(self.level)} levels of {len(self.names)} quantities, {self.num_simulations} intervals; "
+            f"{wrong} outside their bounds)"
+        )
+
     def __str__(self) -> str:
         lines = [f"coverage of {self.num_simulations} central intervals, bounds at error {self.error:.2g}"]
         for row, level in enumerate(self.level.tolist()):
@@ -95,6 +102,10 @@ class Calibration:
     names: tuple[str, ...]
     ranks: Tensor
     num_draws: int
+
+    def __repr__(self) -> str:
+        count = len(self.names)
+        return f"Calibration({self.num_simulations} simulations, {count} quantities, {self.num_draws} draws each)"
 
     @property
     def num_simulations(self) -> int:

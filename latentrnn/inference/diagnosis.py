@@ -92,6 +92,9 @@ class Diagnosis:
         """What was found, in plain words, with what to try next."""
         return " ".join(ADVICE[finding] for finding in self.findings)
 
+    def __repr__(self) -> str:
+        return f"Diagnosis({', '.join(self.findings)}: {self.gap:.2f} nats per sequence from the ELBO to the last rung)"
+
     def __str__(self) -> str:
         lines = [f"{'rung':<14}{'nats per sequence':>18}{'error':>10}{'largest k-hat':>15}"]
         for kind, rung in self.rungs.items():

@@ -33,6 +33,13 @@ class FilteredState:
     effective_sample_size: float | None
     spread: Tensor | None = None
 
+    def __repr__(self) -> str:
+        told = "no particles"
+        if self.log_prob is not None and self.effective_sample_size is not None:
+            size = f"effective sample size {self.effective_sample_size:.1f} of {len(self.weights)}"
+            told = f"log p(y_t | y_<t) {self.log_prob:.3g} nats, {size}"
+        return f"FilteredState(step {self.step}, {told}, rates of {list(self.rates)})"
+
     @property
     def mean(self) -> Tensor:
         """E of what was drawn at this step (of what readouts see, where nothing was), (dim,)."""

@@ -22,6 +22,7 @@ from latentrnn.models.latents.latent import gaps
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_selection, check_size
 from latentrnn.support.isolation import isolated
+from latentrnn.support.shown import shapes
 
 Density = Callable[[str, Tensor, Tensor], Tensor]
 
@@ -44,6 +45,9 @@ class Forecast:
     names: tuple[str, ...]
     dt: float | None
     density: Density | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        return f"Forecast({shapes(self.samples, ('samples', 'sequences', 'frames', 'channels'))})"
 
     def mean(self, head: str) -> Tensor:
         """Return the mean over samples, (sequence, frame, channel)."""

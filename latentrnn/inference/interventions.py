@@ -22,6 +22,7 @@ from latentrnn.models.ancestral import Course
 from latentrnn.models.latents.latent import gaps
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_choice, check_size, is_integer
+from latentrnn.support.shown import shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,15 @@ class Counterfactual:
     rates: dict[str, Tensor]
     states: Tensor
     from_step: int
+
+    def __repr__(self) -> str:
+        steps = {name: rates for name, rates in self.rates.items() if rates.dim() == self.states.dim()}
+        whole = {name: rates for name, rates in self.rates.items() if name not in steps}
+        shown = [
+            shapes(steps, ("samples", "sequences", "steps", "channels")),
+            shapes(whole, ("samples", "sequences", "channels")),
+        ]
+        return f"Counterfactual({', '.join(filter(None, shown))}, from step {self.from_step})"
 
 
 @dataclass(frozen=True)
