@@ -75,7 +75,9 @@ def steps_of(data: lr.SequenceData) -> list[dict[str, Any]]:
         if data.times is not None:
             arguments["time"] = float(data.times[0, t])
         if data.totals:
-            arguments["totals"] = {name: values[0, t] for name, values in data.totals.items()}
+            frames = {name: ((t + 1) // data.spec.heads[name].clock, values) for name, values in data.totals.items()}
+            due = {name for name in frames if (t + 1) % data.spec.heads[name].clock == 0}
+            arguments["totals"] = {name: frames[name][1][0, frames[name][0] - 1] for name in due}
         told.append(arguments)
     return told
 
@@ -151,9 +153,10 @@ def test_a_causal_guide_proposes_as_in_the_batch_filter(latent: str, family: lr.
     compare(model, guide, data, "guide")
 
 
+@pytest.mark.parametrize("clock", [1, 2])
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
 @pytest.mark.parametrize("family", [lr.Multinomial, lr.DirichletMultinomial])
-def test_a_known_total_says_what_was_missed(family: type[lr.Observation], known: bool) -> None:
+def test_a_known_total_says_what_was_missed(family: type[lr.Observation], known: bool, clock: int) -> None:
     """Totals of some steps, of all categories, with a category missing now and then: as in the batch filter."""
     counts = np.random.default_rng(0).poisson(3.0, (1, LENGTH, 3)).astype(float)
     totals = counts.sum(-1)
@@ -161,7 +164,9 @@ def test_a_known_total_says_what_was_missed(family: type[lr.Observation], known:
     counts[0, 3] = np.nan
     totals[0, 4] = np.nan
     given = {"y": totals} if known else None
-    data = lr.SequenceData.from_arrays({"y": counts}, totals=given, dtype=torch.float64)
+    other = {"x": np.zeros((1, clock * LENGTH, 1))}
+    settings = {"clocks": {"y": clock}, "dtype": torch.float64}
+    data = lr.SequenceData.from_arrays({"y": counts}, other, totals=given, **settings)
     parts = {"transition": lr.GRU(3), "latent": lr.Innovations(2), "observations": {"y": family()}}
     model = lr.LatentRNN(data.spec, **parts).double()
     shake(model)
@@ -169,9 +174,9 @@ def test_a_known_total_says_what_was_missed(family: type[lr.Observation], known:
     found = compare(model, guide, data, "prior")
     if known:  # negative control: without the totals other densities come
         untold = lr.OnlineFilter(lr.Posterior(model, guide, data), num_particles=PARTICLES)
-        other = [untold.update(each["observation"]).log_prob for each in steps_of(data)]
-        assert abs(other[1] - found[1].log_prob) > 0.1
-        assert found[3].predicted["y"].sum() == pytest.approx(totals[0, 3])
+        without = [untold.update(each["observation"], each["covariates"]).log_prob for each in steps_of(data)]
+        assert abs(without[2 * clock - 1] - found[2 * clock - 1].log_prob) > 0.1
+        assert found[4 * clock - 1].predicted["y"].sum() == pytest.approx(totals[0, 3])
 
 
 def test_a_read_in_reads_every_step() -> None:
