@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 import latentrnn as lr
-from latentrnn.inference.plan import Plan
-from latentrnn.inference.random import random_state
-from latentrnn.inference.svi import starting_point
-from latentrnn.inference.training import Run
-from latentrnn.inference.windows import reach
+from latentrnn.inference.fitting.fit import starting_point
+from latentrnn.inference.fitting.plan import Plan
+from latentrnn.inference.fitting.trainer import Run
+from latentrnn.inference.fitting.windows import reach
+from latentrnn.support.random_numbers import random_state
 
 HIDDEN, LATENT, ENCODER = 64, 4, 64
 LONG = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.step_time import gflops, ratio
-from latentrnn.inference.families import combiner, markov_scan
+from latentrnn.inference.guides.families import combiner, markov_scan
 from latentrnn.models.scans import layer_of, reverse_within, run, run_ways
 
 RESULTS = Path(__file__).resolve().parent / "results"

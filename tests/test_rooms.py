@@ -101,7 +101,7 @@ def test_a_wrong_import_is_noticed(source: str, module: str, message: str) -> No
     ("source", "module"),
     [
         ("from latentrnn.data import SequenceData\nimport torch", "latentrnn.models.gain"),
-        ("from .spec import DataSpec", "latentrnn.data.door"),
+        ("from .spec import DataSpec", "latentrnn.data.ingest.ingest"),
         ("from ..data.spec import DataSpec", "latentrnn.models.gain"),
         ("def plot():\n    from latentrnn.plotting import raster", "latentrnn.criticism.checks"),
     ],

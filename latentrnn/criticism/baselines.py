@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import SequenceData
-from latentrnn.inference.forecasting import Forecast
+from latentrnn.inference.posterior.forecast import Forecast
 from latentrnn.support.arguments import check_kind_of, check_size
 
 

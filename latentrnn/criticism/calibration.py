@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from latentrnn.criticism.spikes import EventFamily, check_events, poisson_log_prob
-from latentrnn.inference.random import generator as generator_of
 from latentrnn.support.arguments import check_choice, check_seed
 from latentrnn.support.isolation import isolated
+from latentrnn.support.random_numbers import generator as generator_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ from torch import Tensor
 from latentrnn.criticism.elpd import arviz_compare, elpd_data
 from latentrnn.criticism.held_out import check_held_out, check_no_bound, check_posterior
 from latentrnn.criticism.spikes import block_sums, check_block_length, is_one_step_ahead
-from latentrnn.inference.evidence import AIS, SMC, Evidence
+from latentrnn.inference.evidence.evidence import AIS, SMC, Evidence
 from latentrnn.support.arguments import check_choice, check_flag
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def compare(
 
     For posteriors the unit is the sequence, and its log density the evidence, all heads jointly, local latents
     integrated out: by importance weights where these are good, else by particle filters, as
-    `latentrnn.inference.rungs` has it, so that the order is the models' and not that of their guides. For
+    `latentrnn.inference.evidence.rungs` has it, so that the order is the models' and not that of their guides. For
     `OneStepAhead` results, the way for one long recording, the unit is a block of
     steps and its log density the sum of log p(y_t | y_<t). The guide never sees what is scored in the latter; in the
     former it only proposes importance samples. The standard error of a difference, over n units, is

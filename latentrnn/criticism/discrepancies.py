@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.criticism.statistics import Statistic
-from latentrnn.inference.sample_scores import quantiles
+from latentrnn.inference.posterior.sample_scores import quantiles
 
 # what a replicate that left the numbers is counted as: large, and its squares and their sums still finite
 EXPLODED = 1e30

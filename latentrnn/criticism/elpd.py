@@ -9,7 +9,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from latentrnn.data.plain_numbers import to_tensor
+from latentrnn.data.ingest.plain_numbers import to_tensor
 from latentrnn.support import arviz_generations
 from latentrnn.support.arguments import check_text
 

@@ -6,7 +6,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from latentrnn.data.plain_numbers import to_tensor
+from latentrnn.data.ingest.plain_numbers import to_tensor
 
 ArrayLike = Tensor | numpy.ndarray
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from latentrnn.criticism.scores import Score, jackknife
-from latentrnn.inference.evidence import AIS, AUTO, KINDS, SMC
-from latentrnn.inference.result import FitResult
+from latentrnn.inference.evidence.evidence import AIS, AUTO, KINDS, SMC
+from latentrnn.inference.fitting.result import FitResult
 from latentrnn.support.arguments import check_choice, check_flag
 
 
@@ -58,8 +58,8 @@ def held_out_log_likelihood(
 
     Args:
         posterior: a `Posterior` of held-out sequences.
-        kind: of the evidence: "auto" (the rule of `latentrnn.inference.rungs`), "iwae", "smc", "ais", or `SMC(...)` or
-            `AIS(...)`.
+        kind: of the evidence: "auto" (the rule of `latentrnn.inference.evidence.rungs`), "iwae", "smc", "ais", or
+            `SMC(...)` or `AIS(...)`.
         num_particles: importance samples per sequence, or particles per filter; the estimate tightens as it grows.
         held_out: your word that the data are held out, needed where the posterior does not come from a fit.
 

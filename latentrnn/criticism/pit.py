@@ -11,10 +11,10 @@ from torch import Tensor
 
 from latentrnn.criticism.elpd import psis_weights
 from latentrnn.criticism.held_out import check_posterior
-from latentrnn.inference.posterior import Posterior
-from latentrnn.inference.random import generator as generator_of
+from latentrnn.inference.posterior.posterior import Posterior
 from latentrnn.support.arguments import check_flag, check_seed, check_size
 from latentrnn.support.isolation import isolated
+from latentrnn.support.random_numbers import generator as generator_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

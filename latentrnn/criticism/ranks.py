@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latentrnn.data.plain_numbers import to_tensor
-from latentrnn.inference.random import generator as generator_of
+from latentrnn.data.ingest.plain_numbers import to_tensor
 from latentrnn.support.arguments import check_number, check_seed
+from latentrnn.support.random_numbers import generator as generator_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

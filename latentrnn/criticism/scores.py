@@ -19,7 +19,7 @@ from latentrnn.criticism.spikes import (
     null_log_prob,
     poisson_log_prob,
 )
-from latentrnn.inference.evidence import Evidence
+from latentrnn.inference.evidence.evidence import Evidence
 from latentrnn.support.arguments import check_kind_of
 
 Unit = Literal["bits/spike", "nats/step", "nats/sequence"]

@@ -15,14 +15,14 @@ from tqdm.auto import tqdm
 
 from latentrnn.criticism.ranks import Calibration, rank_calibration
 from latentrnn.data import SequenceData
-from latentrnn.inference.elbo import paired_traces, sampled_sites
-from latentrnn.inference.guides import Guide
-from latentrnn.inference.posterior import Posterior
-from latentrnn.inference.random import random_state
-from latentrnn.inference.result import FitResult
+from latentrnn.inference.fitting.result import FitResult
+from latentrnn.inference.guides.guide import Guide
+from latentrnn.inference.objectives.elbo import paired_traces, sampled_sites
+from latentrnn.inference.posterior.posterior import Posterior
 from latentrnn.models.sites import LATENTS
 from latentrnn.support.arguments import check_flag, check_kind_of, check_seed, check_size
 from latentrnn.support.isolation import isolated
+from latentrnn.support.random_numbers import random_state
 
 JOINT_DENSITY = "log density"  # log p(y, z): sees what the data say, which no function of z alone does
 TARP = "distance to a reference"

@@ -5,4 +5,4 @@ from latentrnn.data.spec import CovariateSpec as CovariateSpec
 from latentrnn.data.spec import DataSpec as DataSpec
 from latentrnn.data.spec import HeadSpec as HeadSpec
 from latentrnn.data.spec import SequenceKey as SequenceKey
-from latentrnn.data.stored import StoredSequences as StoredSequences
+from latentrnn.data.stored.sequences import StoredSequences as StoredSequences

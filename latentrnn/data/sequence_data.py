@@ -13,17 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latentrnn.data import batching, cutting, selecting, splitting
-from latentrnn.data.door import read_arrays
 from latentrnn.data.facts import Facts
-from latentrnn.data.keys import check_data, overlapping
-from latentrnn.data.labelled import to_xarray
-from latentrnn.data.placing import check_dtype, read_device
-from latentrnn.data.sessions import join
+from latentrnn.data.identity import check_data, overlapping
+from latentrnn.data.ingest.ingest import read_arrays
+from latentrnn.data.ingest.placing import check_dtype, read_device
+from latentrnn.data.ingest.spikes import count_spikes
 from latentrnn.data.spec import DataSpec, HeadSpec, SequenceKey
-from latentrnn.data.spikes import count_spikes
 from latentrnn.data.summary import describe
-from latentrnn.data.windowing import Around
+from latentrnn.data.views import batches as batching
+from latentrnn.data.views import selection as selecting
+from latentrnn.data.views import splits as splitting
+from latentrnn.data.views import time_slices as cutting
+from latentrnn.data.views.labelled import to_xarray
+from latentrnn.data.views.sessions import join
+from latentrnn.data.views.windows import Around
 from latentrnn.support.arguments import is_integer
 
 if TYPE_CHECKING:

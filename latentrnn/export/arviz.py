@@ -9,8 +9,8 @@ from latentrnn.support import arviz_generations
 from latentrnn.support.arguments import check_choice
 
 if TYPE_CHECKING:
-    from latentrnn.inference.ensemble_posterior import EnsemblePosterior
-    from latentrnn.inference.posterior import Posterior
+    from latentrnn.inference.posterior.posterior import Posterior
+    from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 
 
 def to_arviz(

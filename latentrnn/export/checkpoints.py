@@ -25,7 +25,7 @@ from latentrnn.support.isolation import isolated
 
 if TYPE_CHECKING:
     from latentrnn.data import DataSpec
-    from latentrnn.inference.result import FitResult
+    from latentrnn.inference.fitting.result import FitResult
 
 T = TypeVar("T")
 
@@ -122,8 +122,8 @@ def load(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> FitRe
             `spec` differs from the saved one. The message names the file and what is wrong.
     """
     from latentrnn.data import DataSpec, SequenceKey
-    from latentrnn.inference.guides import Guide
-    from latentrnn.inference.result import FitResult
+    from latentrnn.inference.fitting.result import FitResult
+    from latentrnn.inference.guides.guide import Guide
     from latentrnn.models.state_space import LatentRNN
 
     directory = check_path("load", path)

@@ -19,7 +19,7 @@ from latentrnn.support.arguments import check_path, is_integer
 
 if TYPE_CHECKING:
     from latentrnn.data import DataSpec
-    from latentrnn.inference.ensemble import Ensemble
+    from latentrnn.inference.sampling.ensemble import Ensemble
 
 MANIFEST = "ensemble.json"
 FORMAT = "latentrnn ensemble"
@@ -86,7 +86,7 @@ def load_ensemble(path: str | os.PathLike[str], *, spec: DataSpec | None = None)
         ValueError: `path` holds no ensemble, a file is damaged, or a member is not what `latentrnn.load` takes.
     """
     from latentrnn.data import SequenceKey
-    from latentrnn.inference.ensemble import Ensemble
+    from latentrnn.inference.sampling.ensemble import Ensemble
 
     directory = check_path("Ensemble.load", path)
     manifest = _read(directory)

@@ -11,14 +11,14 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from latentrnn.inference.ensemble_posterior import EnsemblePosterior
-from latentrnn.inference.evidence import log_mean
-from latentrnn.inference.stored import Chains, StoredDraws
+from latentrnn.inference.evidence.evidence import log_mean
+from latentrnn.inference.posterior.stored_draws import Chains, StoredDraws
+from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 from latentrnn.models.sites import parameter_site
 
 if TYPE_CHECKING:
     from latentrnn.data import SequenceData
-    from latentrnn.inference.posterior import Posterior
+    from latentrnn.inference.posterior.posterior import Posterior
 
 _SAMPLE = ("chain", "draw")
 _PER_OUTPUT = ("readout.weight", "readout.baseline", "gain.beta")  # parameters whose first axis is the head's outputs

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 
 from latentrnn.export.settings import checked
-from latentrnn.inference.ensemble_posterior import EnsemblePosterior
+from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 from latentrnn.support.arguments import check_path
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from latentrnn.export.groups import SmallGroups
-    from latentrnn.inference.draws import Place
-    from latentrnn.inference.posterior import Posterior
+    from latentrnn.inference.posterior.posterior import Posterior
+    from latentrnn.inference.posterior.sampler import Place
 
     Part = tuple[str, Tensor, Place, int | None]
 

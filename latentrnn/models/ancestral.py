@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from latentrnn.data import SequenceData
-from latentrnn.data.windowing import Around
+from latentrnn.data.views.windows import Around
 from latentrnn.models.in_chunks import InChunks
 from latentrnn.models.in_double import InDouble, in_double, worthwhile
 from latentrnn.models.latents.latent import Latent, Path, join

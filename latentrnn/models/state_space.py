@@ -18,7 +18,7 @@ from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models import sites
 from latentrnn.models.ancestral import Course, Head
 from latentrnn.models.component import from_config
-from latentrnn.models.couplings import Coupling
+from latentrnn.models.couplings.couplings import Coupling
 from latentrnn.models.features import CovariateReader, Feature, Gap
 from latentrnn.models.latents import Latent, LatentSite
 from latentrnn.models.latents.latent import elapsed

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from latentrnn.inference.sample_scores import quantiles
+from latentrnn.inference.posterior.sample_scores import quantiles
 from latentrnn.plotting.axes import axes_or_new
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import SequenceData, SequenceKey
-from latentrnn.inference.evidence import Evidence
+from latentrnn.inference.evidence.evidence import Evidence
 
 
 def counts_data(counts, *, dt=0.01, masks=None, head="spikes") -> SequenceData:

@@ -9,7 +9,7 @@ import torch
 import latentrnn as lr
 from latentrnn.criticism import compare, elpd_data, held_out_log_likelihood
 from latentrnn.data import SequenceKey
-from latentrnn.inference import rungs
+from latentrnn.inference.evidence import rungs
 from latentrnn.support import arviz_generations
 from tests.criticism.fakes import FakePosterior, counts_data, one_step_ahead, poisson_one_step_ahead
 

@@ -17,7 +17,7 @@ import latentrnn as lr
 from latentrnn.criticism.elpd import psis_weights
 from tests import oracles
 from tests.generations import NEEDS_ZERO
-from tests.inference.test_parameters import PRIORS, Regression, make, multivariate_guide
+from tests.inference.guides.test_parameters import PRIORS, Regression, make, multivariate_guide
 from tests.linear_gaussian import ExactGuide, Problem, as_data, as_model, random_problem
 
 BUDGET = 2e-6  # probability with which one of these tests fails by chance, per assertion

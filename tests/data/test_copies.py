@@ -15,7 +15,7 @@ import torch
 
 import latentrnn as lr
 from tests.data.examples import ragged
-from tests.data.test_stored import assert_same
+from tests.data.stored.test_sequences import assert_same
 
 
 def through_torch(thing: Any) -> Any:

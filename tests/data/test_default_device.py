@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import latentrnn as lr
-from latentrnn.data.extending import extend
+from latentrnn.data.views.horizon import extend
 
 VALUES = np.random.default_rng(0).poisson(0.5, (6, 20, 2)).astype(float)
 TIMES = np.tile(np.arange(20.0), (6, 1))

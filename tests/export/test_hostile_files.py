@@ -362,7 +362,7 @@ def law_of_the_file(means: Any, data: Any) -> torch.Tensor:
 
 
 def test_a_file_names_only_functions_that_are_registered(tmp_path: Path) -> None:
-    from latentrnn.models import physical_penalty
+    from latentrnn.models.couplings import physical_penalty
 
     result = make_result(couplings=[lr.PhysicalPenalty(law_of_the_file)])
     save(result, tmp_path)

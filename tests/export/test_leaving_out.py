@@ -19,7 +19,7 @@ from latentrnn.export.arviz import to_arviz
 from latentrnn.support import arviz_generations
 from latentrnn.support.arviz_generations import library
 from tests.generations import GENERATIONS
-from tests.inference.test_parameters import PRIORS, Regression, make
+from tests.inference.guides.test_parameters import PRIORS, Regression, make
 
 SETTINGS: dict[str, Any] = {"steps": 3, "progress": False, "device": "cpu", "seed": 0}
 EXPORT: dict[str, Any] = {"num_samples": 8, "num_particles": 2, "prior_predictive": False, "latents": False}

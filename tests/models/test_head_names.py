@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import latentrnn as lr
-from latentrnn.data.names import AXES, SITES
+from latentrnn.data.ingest.names import AXES, SITES
 from latentrnn.models.named_modules import NamedModules
 
 COUNTS = np.random.default_rng(0).poisson(0.5, (5, 4, 2))

@@ -11,7 +11,7 @@ from pyro import poutine
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.elbo import elbo_terms, sampled_sites
+from latentrnn.inference.objectives.elbo import elbo_terms, sampled_sites
 from latentrnn.models.in_chunks import InChunks
 from latentrnn.models.observations import entries
 from tests.registry import OBSERVATIONS, Fixed, default_transition, fixed_latents, make_data, make_model

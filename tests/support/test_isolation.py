@@ -7,8 +7,8 @@ import threading
 import pytest
 import torch
 
-from latentrnn.inference.random import RandomNumbers, random_state
 from latentrnn.support.isolation import isolated, isolation
+from latentrnn.support.random_numbers import RandomNumbers, random_state
 
 
 def modes() -> tuple[bool, bool, bool, torch.dtype, str]:

@@ -20,7 +20,7 @@ from latentrnn.support.arguments import check_choice, check_flag, check_names
 
 if TYPE_CHECKING:
     from latentrnn.models.ancestral import Course
-    from latentrnn.models.couplings import Coupling
+    from latentrnn.models.couplings.couplings import Coupling
     from latentrnn.models.observations import Observation
 
 

@@ -19,7 +19,7 @@ from latentrnn.models.transitions import Transition
 
 if TYPE_CHECKING:
     from latentrnn.models.ancestral import Course
-    from latentrnn.models.couplings import Coupling
+    from latentrnn.models.couplings.couplings import Coupling
     from latentrnn.models.observations import Observation
 
 

@@ -1,0 +1,1 @@
+"""Sequences in files, which answer as those in memory do."""

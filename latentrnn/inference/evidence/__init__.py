@@ -1,0 +1,1 @@
+"""The marginal likelihood by several estimators, with their Monte Carlo errors."""

@@ -1,0 +1,171 @@
+"""One-step-ahead densities: what the model expects of each step given everything before it, and nothing after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from pyro.distributions import Distribution
+from torch import Tensor
+
+from latentrnn.data import SequenceKey
+from latentrnn.inference.filters.particle_filter import ParticleFilter, in_steps
+from latentrnn.models.ancestral import Course
+from latentrnn.models.observations import Observation
+
+
+@dataclass(frozen=True)
+class OneStepAhead:
+    """log p(y_t | y_{<t}, covariates_{<=t}) of one head.
+
+    Attributes:
+        head: the head's name.
+        log_prob: nats, (sequence, time, channel), or (sequence, time, 1) for a family that joins channels; zero
+            where nothing is scored.
+        mean: E[y_t | y_{<t}], (sequence, time, channel).
+        observed: y_t, (sequence, time, channel).
+        scored: booleans in the shape of `log_prob`.
+        standard_error: Monte Carlo error of `log_prob`, nats, same shape; None where it is exact.
+        dt: seconds per step, None for unit steps.
+        keys: identity of the sequences.
+        names: names of the sequences.
+        used: identity of the sequences that were fitted or decided when to stop; None where unknown.
+        log_prob_zero: log p(y_t = 0 | y_{<t}, covariates_{<=t}), nats, in the shape of `log_prob`, of heads that count
+            events (`Poisson`, `Bernoulli`, `NegativeBinomial`, `ZeroInflatedPoisson`, `Binomial`, `BetaBinomial`);
+            zero where nothing is scored, None for other heads.
+        standard_error_zero: its Monte Carlo error, nats; None where it is exact.
+        family: class name of the head; None where unknown.
+    """
+
+    head: str
+    log_prob: Tensor
+    mean: Tensor
+    observed: Tensor
+    scored: Tensor
+    standard_error: Tensor | None
+    dt: float | None
+    keys: tuple[SequenceKey, ...]
+    names: tuple[str, ...]
+    used: frozenset[SequenceKey] | None = None
+    log_prob_zero: Tensor | None = None
+    standard_error_zero: Tensor | None = None
+    family: str | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether there is no Monte Carlo error."""
+        return self.standard_error is None
+
+    @property
+    def total(self) -> float:
+        """Sum over everything scored, nats."""
+        return float(self.log_prob.sum())
+
+    def __repr__(self) -> str:
+        shape = " x ".join(f"{size} {name}" for size, name in zip(
+            self.log_prob.shape, ("sequences", "steps", "channels"), strict=False
+        ))  # fmt: skip
+        error = "exact" if self.standard_error is None else (
+            f"Monte Carlo error at most {float(self.standard_error.max()):.2g} nats per entry"
+        )  # fmt: skip
+        family = "" if self.family is None else f" ({self.family})"
+        return f"OneStepAhead({self.head!r}{family}: {self.total:.2f} nats, {shape}, {error})"
+
+
+def averaged(
+    courses: Iterable[Course], name: str, num_particles: int, num_filters: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return log-probabilities and means of one head, averaged at each step over draws of the parameters.
+
+    Args:
+        courses: the data under each draw of the parameters.
+        name: the head to predict.
+        num_particles, num_filters: see `bootstrap_filter`.
+
+    Returns:
+        Log-probabilities (nats; of a head that counts events, twice as many channels: of what was observed, and of
+        zeros) and means, (sequence, time, channel), and Monte Carlo errors of the former: the spread
+        over draws where there are several, else that of the filters; None where it is exact.
+    """
+    log_prob, means = [], []
+    error: Tensor | None = None
+    for course in courses:
+        if course.latent.sites():
+            value, mean, error = bootstrap_filter(course, name, num_particles, num_filters)
+        else:
+            value, mean = exact(course, name)
+        log_prob.append(value)
+        means.append(mean)
+    estimates = torch.stack(log_prob)
+    value = torch.logsumexp(estimates, 0) - math.log(len(estimates))
+    if len(estimates) > 1:
+        error = (estimates - value).exp().std(0) / len(estimates) ** 0.5
+    return value, torch.stack(means).mean(0).to(course.drive.dtype), error
+
+
+def exact(course: Course, name: str) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities per entry and means for a course without local randomness: the past is all it needs."""
+    head = course.observations[name]
+    entries, means = [], []
+    for log_weight, distribution in course.latent.ahead(course, name):
+        observed = course.recorded(name)
+        entry, mean = head.entry_log_prob(distribution, observed), head.mean(distribution)
+        entry = _with_zeros(head, distribution, entry, observed)
+        entries.append(log_weight.unsqueeze(-1) + entry)
+        # what follows time in the mean: a prior on one head gives the weights of all a sample axis
+        after = mean.dim() - len(distribution.batch_shape) - 1
+        means.append(log_weight.exp().reshape(*log_weight.shape, *[1] * after) * mean)
+    value, mean = torch.logsumexp(torch.stack(entries), 0), torch.stack(means).sum(0)
+    return (value, mean) if value.dim() == 3 else (value.squeeze(0), mean.squeeze(0))  # one draw of the parameters
+
+
+def bootstrap_filter(course: Course, name: str, num_particles: int, num_filters: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log-probabilities, means and Monte Carlo errors of one head by a bootstrap particle filter.
+
+    Particles move by the generative model alone (see `ParticleFilter`); weights use all that was observed of every
+    per-step head, the context included. The spread of independent filters is the error.
+
+    Args:
+        course: parameters and covariates of the batch; its path is not used.
+        name: the head to predict.
+        num_particles: particles per filter.
+        num_filters: independent filters.
+
+    Raises:
+        ValueError: a head whose density depends on the states of earlier steps.
+    """
+    masks = {}
+    for n, head in course.observations.items():
+        if head.head.per_step and not in_steps(course, n):
+            raise ValueError(
+                f"one_step_ahead: head {n!r}, {type(head).__name__}, depends on the states of earlier steps, which "
+                "particles do not carry; use evidence, or a latent without randomness"
+            )
+        if head.head.per_step:
+            masks[n] = head.observed(course.data)
+    head = course.observations[name]
+    log_prob: list[Tensor] = []
+    means: list[Tensor] = []
+    for moment in ParticleFilter(course, num_particles, num_filters, masks=masks).moments():
+        if name not in moment.seen:
+            continue
+        weights, seen = moment.log_weights, moment.seen[name]
+        frame = len(log_prob)
+        observed = course.recorded(name)[:, frame : frame + 1]
+        entries = _with_zeros(head, seen.distribution, seen.entries.unsqueeze(-2), observed).squeeze(-2)
+        log_prob.append(torch.logsumexp(weights.unsqueeze(-1) + entries, 1))
+        mean = head.mean(seen.distribution).squeeze(3)  # (filter, particle, sequence, channel, ...)
+        means.append((weights.exp().reshape(*weights.shape, *[1] * (mean.dim() - 3)) * mean).sum(1).mean(0))
+    estimates = torch.stack(log_prob, -2)  # (filter, sequence, time, channel)
+    value = torch.logsumexp(estimates, 0) - math.log(num_filters)
+    error = (estimates - value).exp().std(0) / num_filters**0.5
+    return value, torch.stack(means, 1), error
+
+
+def _with_zeros(head: Observation, distribution: Distribution, entries: Tensor, observed: Tensor) -> Tensor:
+    """Append to log-probabilities of what was observed those of no event, as further channels."""
+    if not head.counts_events:
+        return entries
+    return torch.cat([entries, head.entry_log_prob(distribution, torch.zeros_like(observed))], -1)

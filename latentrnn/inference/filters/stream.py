@@ -1,0 +1,235 @@
+"""The present step of one sequence as a batch, in buffers that are written over: what an online filter reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentrnn.data import DataSpec, SequenceData
+from latentrnn.data.facts import Facts
+from latentrnn.data.ingest.plain_numbers import to_tensor
+from latentrnn.data.spec import SequenceKey
+from latentrnn.support.arguments import is_number
+
+Seen = dict[str, tuple[Tensor, Tensor, bool] | None]
+FILLER = 1.0  # what stands where nothing was observed: in the support of every family
+
+
+class Read(NamedTuple):
+    """One step that was looked at.
+
+    Attributes:
+        seen: by head values and mask, (channel,), and whether all is there; None where it shows nothing.
+        known: by covariate its values, (feature,).
+        time: seconds, where steps are irregular.
+        totals: by head that shares a total its sum over all channels; NaN where it is not known.
+    """
+
+    seen: Seen
+    known: dict[str, Tensor]
+    time: float | None
+    totals: dict[str, float]
+
+
+class Stream:
+    """The last few steps of one sequence, as far back as features of covariates look.
+
+    Heads are on the base clock here: a slow head has a frame now and then, and is missing otherwise.
+
+    Args:
+        spec: of the data that the model was built for.
+        missing: heads of which entries may be missing.
+        memory: steps before the present one that are kept.
+        dtype: of observations and covariates.
+        session: that the sequence belongs to, where there are several and it is known.
+        counted: heads whose channels share a total, which may be given.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        missing: Mapping[str, bool],
+        memory: int,
+        dtype: torch.dtype,
+        session: str | None = None,
+        counted: Collection[str] = (),
+    ) -> None:
+        self.spec, self.size, self.dtype, self.session = spec, memory + 1, dtype, session
+        self.heads = {name: head for name, head in spec.heads.items() if name in missing}
+        self.counted = list(counted)
+        heads = {n: dataclasses.replace(h, clock=1, missing=missing[n]) for n, h in self.heads.items()}
+        self._spec = dataclasses.replace(spec, heads=heads)
+        self.covariates = {n: torch.zeros(self.size, c.features, dtype=dtype) for n, c in spec.covariates.items()}
+        self.times = torch.zeros(self.size, dtype=torch.float64)
+        self._windows: dict[int, SequenceData] = {}
+        self.steps = 0
+
+    def read(self, observation: Any, covariates: Any, time: float | None, totals: Any = None) -> Read:
+        """Return one step as it was given, checked; nothing is taken in yet.
+
+        Raises:
+            TypeError: values that are no numbers.
+            ValueError: an unknown or missing name, a wrong size, a frame at a step at which none is complete, a total
+                that is not the sum of what it counts.
+        """
+        given = self._named("observation", observation, self.heads)
+        inputs = self._named("covariates", covariates, self.covariates)
+        seen, known = self._observed(given), {}
+        for name, buffer in self.covariates.items():
+            if name not in inputs:
+                raise ValueError(f"covariates: expected {list(self.covariates)} at every step; {name!r} is not there")
+            known[name] = self._read(f"covariates[{name!r}]", inputs[name], buffer.shape[1], "features")
+            if not bool(known[name].isfinite().all()):
+                raise ValueError(f"covariates[{name!r}]: expected numbers, found NaN or infinity at step {self.steps}")
+        if self.spec.irregular:
+            self._check_time(time)
+        return Read(seen, known, time, self._totals(totals, seen))
+
+    def put(self, step: Read) -> SequenceData:
+        """Take in a step that `read` returned, and return it with those before it."""
+        seen, known, time, totals = step
+        place = min(self.steps, self.size - 1)
+        data = self._windows.get(place + 1) or self._window(place + 1)
+        # what was known of the step before is written over
+        data.__dict__["facts"] = facts = Facts()
+        rolled = self.steps >= self.size and self.size > 1
+        for name, pair in seen.items():
+            values, mask = data.observations[name][0, -1], data.masks[name][0, -1]
+            if pair is None:
+                mask.zero_()
+            else:
+                mask.copy_(pair[1])
+                values.copy_(pair[0])
+            facts.complete[name] = place == 0 and pair is not None and pair[2]
+        for name, total in totals.items():
+            data.totals[name][0, -1] = total
+        for name, new in known.items():
+            buffer = self.covariates[name]
+            if rolled:
+                buffer[:-1] = buffer[1:].clone()
+            buffer[place] = new
+        if self.spec.irregular:
+            if rolled:
+                self.times[:-1] = self.times[1:].clone()
+            assert time is not None
+            self.times[place] = time
+        self.steps += 1
+        return data
+
+    def _observed(self, given: Mapping[str, Any]) -> Seen:
+        """Return values, mask, and whether all is there, of every head; None where it shows nothing at this step."""
+        found: Seen = {}
+        for name, head in self.heads.items():
+            found[name] = None
+            if given.get(name) is None:
+                continue
+            if (self.steps + 1) % head.clock:
+                raise ValueError(
+                    f"observation[{name!r}]: a frame is complete every {head.clock} steps, not at step {self.steps}; "
+                    "expected None"
+                )
+            new = self._read(f"observation[{name!r}]", given[name], head.channels, "channels")
+            mask = new.isfinite()
+            whole = bool(mask.all())
+            if not whole:
+                if bool(new.isinf().any()):
+                    raise ValueError(f"observation[{name!r}]: expected numbers or NaN, found infinity")
+                new = torch.where(mask, new, FILLER)
+            found[name] = new, mask, whole
+        return found
+
+    def _totals(self, given: Any, seen: Seen) -> dict[str, float]:
+        """Return the total of every head that has one, NaN where it is not known; see `SharedTotal`."""
+        named = self._named("totals", given, dict.fromkeys(self.counted))
+        found = dict.fromkeys(self.counted, math.nan)
+        for name, value in named.items():
+            if value is None:
+                continue
+            where = f"totals[{name!r}]"
+            if (self.steps + 1) % self.heads[name].clock:
+                raise ValueError(f"{where}: no frame is complete at step {self.steps}; expected None")
+            given_total = to_tensor(where, value).double()
+            if given_total.numel() != 1:
+                raise ValueError(f"{where}: expected one number; found shape {tuple(given_total.shape)}")
+            total, pair = float(given_total), seen[name]
+            least = 0.0 if pair is None else float(pair[0].double()[pair[1]].sum())
+            whole = pair is not None and pair[2]
+            if math.isnan(total) and not whole:
+                continue
+            close = math.isclose(total, least, rel_tol=1e-6, abs_tol=1e-6)
+            if not (close or (not whole and least < total < math.inf)):
+                expected = f"{least:g}, the sum over channels" if whole else f"at least {least:g}"
+                raise ValueError(f"{where}: expected {expected}, found {total:g} at step {self.steps}")
+            if total != round(total):
+                raise ValueError(f"{where}: expected a whole number, found {total:g} at step {self.steps}")
+            found[name] = total
+        return found
+
+    def _check_time(self, time: float | None) -> None:
+        if time is None or not is_number(time) or not math.isfinite(time):
+            raise ValueError(f"time: the steps are irregular; expected seconds at every step, found {time!r}")
+        last = float(self.times[min(self.steps, self.size) - 1]) if self.steps else -math.inf
+        if time <= last:
+            raise ValueError(f"time: expected more than the last step's {last}, found {time}")
+
+    def _named(self, where: str, given: Any, known: Mapping[str, Any]) -> Mapping[str, Any]:
+        if given is None:
+            return {}
+        if not isinstance(given, Mapping):
+            if len(known) != 1:
+                raise TypeError(f"{where}: expected a dict of name to values, of {list(known)}; found {type(given)}")
+            return {next(iter(known)): given}
+        if not given.keys() <= known.keys():
+            raise ValueError(
+                f"{where}: unknown {[name for name in given if name not in known]}; expected {list(known)}"
+            )
+        return given
+
+    def _read(self, where: str, value: Any, size: int, what: str) -> Tensor:
+        new = to_tensor(where, value).to(self.dtype)
+        if new.shape != (size,):
+            raise ValueError(f"{where}: expected {size} {what}, one number each; found shape {tuple(new.shape)}")
+        return new
+
+    @torch.inference_mode(False)  # buffers are written over in and out of that mode
+    def _window(self, steps: int) -> SequenceData:
+        """Return the batch of this many steps; its covariates and times are views of the buffers."""
+        lengths = np.array([steps], dtype=np.int64)
+        sizes = {name: (1, steps, head.channels) for name, head in self.heads.items()}
+        self._windows[steps] = SequenceData(
+            observations={n: torch.full(s, FILLER, dtype=self.dtype) for n, s in sizes.items()},
+            masks={n: torch.zeros(s, dtype=torch.bool) for n, s in sizes.items()},
+            covariates={n: buffer[:steps].unsqueeze(0) for n, buffer in self.covariates.items()},
+            totals={n: torch.full((1, steps), math.nan, dtype=self.dtype) for n in self.counted},
+            lengths=torch.tensor([steps]),
+            context=torch.tensor([0]),
+            times=self.times[:steps].unsqueeze(0) if self.spec.irregular else None,
+            keys=(SequenceKey("", 0, steps),),
+            names=("stream",),
+            spec=self._spec,
+            total=1,
+            indices=None,
+            num_steps=steps,
+            host_lengths=lengths,
+            host_context=np.zeros(1, dtype=np.int64),
+            sessions=None if self.session is None else (self.session,),
+        )
+        return self._windows[steps]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what is remembered."""
+        found = {f"covariates.{name}": buffer.clone() for name, buffer in self.covariates.items()}
+        return found | {"times": self.times.clone(), "steps": torch.tensor(self.steps)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned."""
+        for name, buffer in self.covariates.items():
+            buffer.copy_(state[f"covariates.{name}"])
+        self.times.copy_(state["times"])
+        self.steps = int(state["steps"])

@@ -1,0 +1,1 @@
+"""Stochastic variational inference: the settings of a fit, its loop and its result."""

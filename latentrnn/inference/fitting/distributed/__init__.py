@@ -1,0 +1,1 @@
+"""A fit by several processes that draw the same random numbers."""

@@ -1,0 +1,90 @@
+"""What a fit returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentrnn.data import DataSpec, SequenceData, SequenceKey
+from latentrnn.inference.guides.guide import Guide
+from latentrnn.inference.posterior.conditioning import remark
+from latentrnn.models.state_space import LatentRNN
+
+if TYPE_CHECKING:
+    from latentrnn.inference.fitting.windows import Window
+    from latentrnn.inference.posterior.posterior import Posterior
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A fitted model and guide, and how they came to be.
+
+    Attributes:
+        model, guide: fitted copies, on the CPU.
+        history: per report `step`, `elbo` and its terms (nats per sequence, training batch, true weights),
+            `kl_weight`, `learning_rate`; per evaluation `validation_step`, `validation_elbo` (nats per sequence).
+            Another objective's bound stands under its own name: `iwae` and `validation_iwae`.
+        stop_reason: why the fit ended, and what to try next.
+        best_step: the step whose weights are kept.
+        seed: the seed.
+        settings: everything else that `fit` was told, in JSON form.
+        used: identity of every sequence that was fitted or decided when to stop.
+        events: what happened on the way (losses that diverged, rollbacks, interrupts, resumes), in order.
+    """
+
+    model: LatentRNN
+    guide: Guide
+    history: dict[str, list[float]]
+    stop_reason: str
+    best_step: int
+    seed: int
+    settings: dict[str, Any]
+    used: frozenset[SequenceKey]
+    events: list[str] = field(default_factory=list)
+
+    @property
+    def spec(self) -> DataSpec:
+        """The spec of the data that the model was built for."""
+        return self.model.spec
+
+    def posterior(
+        self,
+        data: SequenceData,
+        *,
+        device: str = "auto",
+        seed: int = 0,
+        window: Window | None = None,
+        max_elements: int | None = None,
+    ) -> Posterior:
+        """Return the posterior of the latents of `data` (and of parameters with priors).
+
+        Args:
+            data: sequences that fit the model's spec; they need not be those of the fit.
+            device: "auto" (CUDA where there is one), or a torch device.
+            seed: of every random number that the posterior will draw.
+            window, max_elements: what bounds its memory, along long sequences and over draws; see `Posterior`.
+
+        Raises:
+            ValueError: the data do not fit the model, or a part of it cannot be gone through in windows.
+        """
+        from latentrnn.inference.posterior.posterior import Posterior
+
+        return Posterior(
+            self.model, self.guide, data, result=self, device=device, seed=seed, window=window,
+            max_elements=max_elements,
+        )  # fmt: skip
+
+    def save(self, path: str | Path) -> None:
+        """Write weights (safetensors) and description (JSON) into the folder `path`; `latentrnn.load` reads it."""
+        from latentrnn.export.checkpoints import save
+
+        save(self, path)
+
+    def __repr__(self) -> str:
+        bounds = [name for name in self.history if name.startswith("validation_") and name != "validation_step"]
+        (name,) = bounds or ["elbo"]
+        values = self.history.get(name) or [float("nan")]
+        best = f"best_step={self.best_step}, {name.removeprefix('validation_')}={max(values):.4g} nats per sequence"
+        given = remark(self.model, self.guide)
+        return f"FitResult({best}, stop_reason={self.stop_reason!r}" + (f"; {given})" if given else ")")

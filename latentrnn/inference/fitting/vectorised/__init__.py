@@ -1,0 +1,1 @@
+"""Several fits in one, each with random numbers of its own."""

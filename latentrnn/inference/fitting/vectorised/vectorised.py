@@ -1,0 +1,300 @@
+"""Fits of one model from several seeds, whose steps are taken together."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from tqdm.auto import tqdm
+
+from latentrnn.data import SequenceData
+from latentrnn.data.facts import Facts
+from latentrnn.inference.fitting.fit import check_arguments, fit, resolve_device, starting_point
+from latentrnn.inference.fitting.matmul_precision import matrix_products
+from latentrnn.inference.fitting.plan import Plan
+from latentrnn.inference.fitting.result import FitResult
+from latentrnn.inference.fitting.schedules import AdamW
+from latentrnn.inference.fitting.trainer import Run
+from latentrnn.inference.fitting.vectorised.random_numbers import Call, recording, replaying
+from latentrnn.inference.guides.guide import Guide
+from latentrnn.inference.objectives.objectives import IWAE
+from latentrnn.models.scans import together as scans_together
+from latentrnn.models.state_space import LatentRNN
+from latentrnn.support.random_numbers import random_state
+
+
+def fit_together(
+    model: LatentRNN,
+    guide: Guide,
+    train: SequenceData,
+    validation: SequenceData | None,
+    seeds: Sequence[int],
+    optimisers: Sequence[AdamW],
+    settings: Mapping[str, Any],
+) -> tuple[FitResult, ...]:
+    """Return what `fit` returns for every seed with its optimiser, up to rounding.
+
+    The weights of all members lie in one tensor each, and one pass of the programs with an axis of members gives all
+    gradients. Everything else of a step (clipping, the optimiser, looking for trouble, validation) is the member's own.
+
+    Args:
+        model, guide, train, validation: as of `fit`.
+        seeds: one per member.
+        optimisers: one per member.
+        settings: of `fit`, the same for all.
+
+    Raises:
+        ValueError: what members cannot share a pass with; the message says why.
+    """
+    given = _arguments(model, guide, train, validation, settings)
+    device = resolve_device(given["device"])
+    train, validation = train.to(device), None if validation is None else validation.to(device)
+    precision = given["matmul_precision"]
+    plans = [_plan(given | {"optimiser": optimiser}) for optimiser in optimisers]
+    members = [
+        _Member(model, guide, train, validation, *of, device, precision) for of in zip(plans, seeds, strict=True)
+    ]
+    bar = tqdm(total=plans[0].steps, disable=not given["progress"], desc="fit", unit="step")
+    with random_state(0, device), bar, pyro.validation_enabled(False), matrix_products(precision):
+        active, stack = members, _Stack(members)
+        try:
+            while active:
+                if active is members:
+                    stack.first_step(bar)
+                while all(member.going for member in active):
+                    stack.step(bar)
+                stack.take_apart()
+                active = [member for member in active if member.going]
+                stack = _Stack(active) if active else stack
+        except KeyboardInterrupt:
+            for member in active:
+                member.run.stop_reason = "interrupted: the best weights so far are kept"
+                member.run.events.append(f"step {member.run.step}: interrupted")
+            stack.take_apart()
+    used = frozenset(train.keys) | frozenset(() if validation is None else validation.keys)
+    return tuple(member.result(seed, used) for member, seed in zip(members, seeds, strict=True))
+
+
+class _Member:
+    """One fit, which begins as it would alone, and its own random numbers."""
+
+    def __init__(
+        self,
+        model: LatentRNN,
+        guide: Guide,
+        train: SequenceData,
+        validation: SequenceData | None,
+        plan: Plan,
+        seed: int,
+        device: torch.device,
+        precision: str | None,
+    ) -> None:
+        self.device = device
+        with random_state(seed, device), matrix_products(precision):
+            model, guide = starting_point(model, guide, train, None)
+            model.to(device), guide.to(device)
+            self.run = Run(model, guide, train, validation, plan, torch.Generator().manual_seed(seed))
+            self.keep_random_state()
+        self.going = True
+        self.further = {} if precision is None else {"matmul_precision": precision}
+
+    @property
+    def pair(self) -> nn.Module:
+        """Model and guide."""
+        return nn.ModuleList([self.run.model, self.run.guide])
+
+    def keep_random_state(self) -> None:
+        """Remember where torch's generators are."""
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        self.random = torch.get_rng_state(), cuda
+
+    def draw(self, calls: Sequence[Call]) -> list[Tensor]:
+        """Make the draws of a step as this fit alone would."""
+        state, cuda = self.random
+        torch.set_rng_state(state)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, self.device)
+        drawn = [call() for call in calls]
+        self.keep_random_state()
+        return drawn
+
+    def result(self, seed: int, used: Any) -> FitResult:
+        """Return what came out."""
+        run = self.run
+        run.conclude()
+        run.model.to("cpu"), run.guide.to("cpu")
+        settings = run.plan.described() | {"continued": False} | self.further
+        return FitResult(
+            run.model, run.guide, run.history, run.stop_reason, run.best_step, seed, settings, used, run.events
+        )
+
+
+class _Stack:
+    """Members whose weights lie in one tensor each, of which theirs are views."""
+
+    def __init__(self, members: Sequence[_Member]) -> None:
+        self.members = members
+        self.program = _Program(members[0].run)
+        pairs = [member.pair for member in members]
+        self.weights = {name: _stacked(pairs, name) for name, _ in pairs[0].named_parameters()}
+        buffers = [dict(pair.named_buffers()) for pair in pairs]
+        # what all have alike (data's scales, indices) needs no axis of members
+        apart = [name for name, first in buffers[0].items() if not all(torch.equal(first, b[name]) for b in buffers)]
+        self.buffers = {name: torch.stack([found[name] for found in buffers]) for name in apart}
+        self.calls: dict[tuple[int, ...], list[Call]] = {}
+
+    def first_step(self, bar: tqdm) -> None:
+        """Take the first step, which shows whether this model can be evaluated with an axis of members."""
+        try:
+            self.step(bar)
+        except (NotImplementedError, RuntimeError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise _refusal(f"a part of this model or guide ({reason})") from error
+
+    def step(self, bar: tqdm) -> None:
+        """Take one step of every member."""
+        runs = [member.run for member in self.members]
+        step = runs[0].step
+        batches = [run.batches.next() for run in runs]
+        template = _template(batches)
+        calls = self._calls(template, step)
+        noise = [torch.stack(values) for values in zip(*(m.draw(calls) for m in self.members), strict=True)]
+        values, axes = _tensors(batches)
+
+        def one(state: dict[str, Tensor], values: dict[str, Any], noise: list[Tensor]) -> tuple[Tensor, Any]:
+            with replaying(noise), scans_together():
+                return functional_call(self.program, state, (_filled(template, values), step))
+
+        state = {f"pair.{name}": value for name, value in (self.weights | self.buffers).items()}
+        with torch.enable_grad():
+            losses, terms = vmap(one, in_dims=(0, axes, 0), randomness="error")(state, values, noise)
+        for weight in self.weights.values():
+            weight.grad = None
+        losses.sum().backward()
+        by_member = zip(*(value.unbind() for value in terms.values()), strict=True)
+        for number, (member, own) in enumerate(zip(self.members, by_member, strict=True)):
+            run = member.run
+            for name, parameter in member.pair.named_parameters():
+                gradient = self.weights[name].grad
+                parameter.grad = None if gradient is None else gradient[number]
+            report = run.reported(step, run.stale, dict(zip(terms, own, strict=True)))
+            member.going = run.advance(report, bar if number == 0 else _SILENT) and run.step < run.plan.steps
+
+    def take_apart(self) -> None:
+        """Give every member weights of its own again."""
+        for member in self.members:
+            for parameter in member.pair.parameters():
+                parameter.data, parameter.grad = parameter.data.clone(), None
+
+    def _calls(self, batch: SequenceData, step: int) -> list[Call]:
+        """Return the draws of a step with batches of this shape, found out by one evaluation."""
+        key = batch.num_sequences, batch.num_steps, int(batch.host_context.max())
+        if key not in self.calls:
+            with torch.no_grad(), recording() as calls, scans_together():
+                self.program(batch, step)
+            self.calls[key] = calls
+        return self.calls[key]
+
+
+class _Program(nn.Module):
+    """The loss of one member as a function of its weights."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.pair = nn.ModuleList([run.model, run.guide])
+        self.run = [run]
+
+    def forward(self, batch: SequenceData, step: int) -> Any:
+        return self.run[0].loss(batch, step)
+
+
+_SILENT = tqdm(disable=True)
+
+
+def _stacked(pairs: Sequence[nn.Module], name: str) -> Tensor:
+    parameters = [pair.get_parameter(name) for pair in pairs]
+    together = torch.stack([parameter.detach() for parameter in parameters])
+    for parameter, view in zip(parameters, together.unbind(), strict=True):
+        parameter.data = view
+    return together.requires_grad_(parameters[0].requires_grad)
+
+
+_FIELDS = ("observations", "masks", "covariates", "totals", "lengths", "context", "times", "indices")
+
+
+def _tensors(batches: Sequence[SequenceData]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return all tensors of the batches, stacked where they differ, and where their axis of members is."""
+    first = batches[0]
+    parts = [{name: getattr(batch, name) for name in _FIELDS if getattr(batch, name) is not None} for batch in batches]
+    for batch, part in zip(batches, parts, strict=True):
+        part["constants"] = batch.facts.constants
+    if all(batch is first for batch in batches):
+        return parts[0], dict.fromkeys(parts[0])
+    stacked: dict[str, Any] = {}
+    for name, value in parts[0].items():
+        if isinstance(value, dict):
+            stacked[name] = {key: torch.stack([part[name][key] for part in parts]) for key in value}
+        else:
+            stacked[name] = torch.stack([part[name] for part in parts])
+    return stacked, dict.fromkeys(stacked, 0)
+
+
+def _template(batches: Sequence[SequenceData]) -> SequenceData:
+    """Return a batch of which all that the host decides by is true of every member."""
+    first = batches[0]
+    complete = {name: all(batch.complete(name) for batch in batches) for name in first.observations}
+    sessions = first.sessions if all(batch.sessions == first.sessions for batch in batches) else None
+    # the host asks whether there is context at all; how much a member has is in its tensors
+    context = np.maximum.reduce([batch.host_context for batch in batches])
+    template = dataclasses.replace(first, host_context=context, sessions=sessions)
+    template.facts.complete.update(complete)
+    return template
+
+
+def _filled(template: SequenceData, values: dict[str, Any]) -> SequenceData:
+    """Return a batch with the tensors of one member."""
+    fields = {name: value for name, value in values.items() if name != "constants"}
+    filled = dataclasses.replace(template, **fields)
+    facts = Facts()
+    facts.complete, facts.constants = dict(template.facts.complete), dict(values["constants"])
+    filled.__dict__["facts"] = facts
+    return filled
+
+
+def _plan(given: Mapping[str, Any]) -> Plan:
+    named = {field.name: given[field.name] for field in dataclasses.fields(Plan)}
+    return Plan(**named | {"head_weights": dict(given["head_weights"] or {})})
+
+
+def _arguments(model: Any, guide: Any, train: Any, validation: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    bound = inspect.signature(fit).bind(model, guide, train, validation, **settings)
+    bound.apply_defaults()
+    given = dict(bound.arguments)
+    names = list(inspect.signature(check_arguments).parameters)
+    check_arguments(*(given[name] for name in names))
+    objective = given["objective"]
+    encoder_chunk = None if guide.encoder is None else guide.encoder.max_elements
+    in_chunks = model.max_elements is not None or encoder_chunk is not None
+    scaled = isinstance(objective, IWAE) and objective.doubly_reparameterised
+    for problem, found in (
+        ("stored data, which are read for one fit at a time", not isinstance(train, SequenceData)),
+        ("a window, whose state belongs to one fit", given["window"] is not None),
+        ("sequences of different lengths, whose batches differ in size", getattr(train, "padded", False)),
+        ("max_elements, whose chunks are computed again after the pass over the members", in_chunks),
+        (f"{guide.local!r}, whose numbers belong to sequences", bool(guide.sites) and not guide.local.amortised),
+        (f"{objective!r}, whose estimator scales gradients draw by draw", scaled),
+    ):
+        if found:
+            raise _refusal(problem)
+    return given
+
+
+def _refusal(problem: str) -> ValueError:
+    return ValueError(f"fit_ensemble: together=True does not go with {problem}; leave it out")

@@ -1,0 +1,1 @@
+"""The guide, its families and its encoders."""

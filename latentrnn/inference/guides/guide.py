@@ -1,0 +1,138 @@
+"""The variational posterior: an encoder, a family over local latents, a family over parameters with priors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from latentrnn.data import SequenceData
+from latentrnn.inference.guides.encoders import Encoder, Encoding
+from latentrnn.inference.guides.families import Family, MeanField
+from latentrnn.inference.guides.parameters import FAMILIES, ParameterFamily
+from latentrnn.models.component import from_config
+from latentrnn.models.priors import refuse_ignored_priors
+from latentrnn.models.state_space import LatentRNN, refuse_param_store, sequence_plate
+from latentrnn.support.arguments import check_choice
+
+
+class Guide(nn.Module):
+    """q(parameters) q(latents | data), as a Pyro program with the model's sites and plate.
+
+    What is known of a sequence comes from the encoder, so that the posterior of a new sequence is one evaluation
+    away (amortised), or, with the family `PerSequence`, from numbers of its own. In padding local latents equal the
+    prior. Parameters with a prior have their own family, in unconstrained space. A guide keeps no reference to its
+    model.
+
+    Args:
+        model: the model whose sites it covers; read once, for their shapes.
+        encoder: summarises the data for local latents; it may be left out where the model has none.
+        family: of the local latents: `MeanField`, `Markov`, `GaussianChain`, a `Flow` on top of one of them, or
+            `PerSequence` numbers for one of them.
+        global_family: of the parameters with priors: "normal" (independent), "multivariate", "low_rank", "flow" or
+            "point" (no spread).
+
+    Raises:
+        ValueError: the model has local latents but no encoder is given; an unknown family; a head that feeds back
+            while the encoder observes only others.
+        TypeError: something that is not an encoder, a family or a model.
+
+    References:
+        Kingma, Welling. Auto-encoding variational Bayes. 2014.
+        Kucukelbir, Tran, Ranganath, Gelman, Blei. Automatic differentiation variational inference. 2017.
+    """
+
+    parameter_sites: ParameterFamily | None
+
+    def __init__(
+        self,
+        model: LatentRNN,
+        *,
+        encoder: Encoder | None = None,
+        family: Family = MeanField(),  # noqa: B008 - a description, copied before it is built
+        global_family: str = "normal",
+    ) -> None:
+        super().__init__()
+        if not isinstance(model, LatentRNN):
+            raise TypeError(f"Guide: model must be a LatentRNN; found {type(model).__name__}")
+        if encoder is not None and not isinstance(encoder, Encoder):
+            raise TypeError(f"Guide: encoder must be an Encoder; found {type(encoder).__name__}")
+        if not isinstance(family, Family):
+            raise TypeError(f"Guide: family must be a Family, e.g. GaussianChain(); found {type(family).__name__}")
+        self.spec, self.sites = model.spec, model.latent_sites()
+        self.global_family = check_choice("Guide", "global_family", global_family, FAMILIES)
+        self.encoder = None if encoder is None else encoder.fresh()
+        self.local = family.fresh()
+        if self.sites:
+            if encoder is None and family.amortised:
+                names = [site.name for site in self.sites]
+                raise ValueError(f"Guide: the model's latent sites {names} need an encoder, e.g. RNNEncoder(64)")
+            sizes = 1, 1
+            if self.encoder is not None:
+                self.encoder.max_elements = model.max_elements
+                self.encoder.build(model.spec, {name: head.view for name, head in model.observations.items()})
+                _refuse_leaks(model, self.encoder)
+                sizes = self.encoder.step_size, self.encoder.summary_size
+            self.local.build(self.sites, *sizes)
+        for argument, part in (("encoder", self.encoder), ("family", self.local)):
+            if part is not None:
+                refuse_ignored_priors(f"Guide: {argument}", part)
+        parameters = model.parameter_sites()
+        self.parameter_sites = FAMILIES[global_family](parameters) if parameters else None
+
+    def forward(self, data: SequenceData) -> dict[str, Tensor]:
+        """Run the Pyro program on a batch and return the value of every site."""
+        refuse_param_store(self)
+        values = {} if self.parameter_sites is None else self.parameter_sites()
+        if self.sites:
+            numbers = self.numbers(data)
+            with sequence_plate(data):
+                values |= self.local.sample(numbers, data)
+        return values
+
+    def numbers(self, data: SequenceData) -> dict[str, Tensor]:
+        """Return all that the family is told of each sequence, by site: (sequence, time, n) or (sequence, n)."""
+        if self.encoder is None:
+            ones = data.lengths.new_ones(data.num_sequences, 1, dtype=data.dtype)
+            encoding = Encoding(ones.unsqueeze(-1).expand(-1, data.num_steps, -1), ones)
+        else:
+            encoding = self.encoder(data)
+        return self.local.numbers(encoding, data)
+
+    def initialise(self, model: LatentRNN, data: SequenceData) -> None:
+        """Start from the model's starting values and the training data's scales."""
+        if self.encoder is not None and self.sites:
+            self.encoder.initialise(data)
+        if self.sites:
+            self.local.initialise(data)
+        if self.parameter_sites is not None:
+            starts = {name: start for name, (_, start) in model.parameter_sites().items()}
+            self.parameter_sites.start_at(starts, model.parameter_units())
+
+    def config(self) -> dict[str, Any]:
+        """Return the JSON form: all hyper-parameters, without the weights."""
+        return {
+            "encoder": None if self.encoder is None else self.encoder.config(),
+            "family": self.local.config(),
+            "global_family": self.global_family,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], model: LatentRNN) -> Guide:
+        """Return an untrained guide for `model` from its JSON form."""
+        encoder = None if config["encoder"] is None else from_config(config["encoder"])
+        family = from_config(config["family"]) if "family" in config else MeanField()
+        return cls(model, encoder=encoder, family=family, global_family=config["global_family"])
+
+    def __repr__(self) -> str:
+        return f"Guide(sites={[site.name for site in self.sites]}, encoder={self.encoder!r}, family={self.local!r})"
+
+
+def _refuse_leaks(model: LatentRNN, encoder: Encoder) -> None:
+    for name, head in model.observations.items():
+        if head.feedback is not None and head.head.per_step and name not in encoder.visible:
+            raise ValueError(
+                f"observations[{name!r}] feeds back into the state but is held out from the encoder: what is held out "
+                "for co-smoothing must not reach the state by another way; drop its feedback, or let the encoder see it"
+            )

@@ -1,0 +1,278 @@
+"""Families over the parameters that have priors: points, Normals of several shapes, a flow."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import biject_to
+from torch.distributions.transforms import AffineTransform, identity_transform
+
+from latentrnn.inference.guides.flows import AutoregressiveFlow, Bent
+
+JOINT = "parameters"  # the auxiliary site of families that draw all parameters at once
+START_SCALE = 0.05
+
+
+class ParameterFamily(nn.Module):
+    """q(theta) over all sites with priors, in unconstrained space.
+
+    Numbers of sites on the real line are kept in units of their own, by which they are multiplied: a step of the
+    optimiser is then as large for a weight in volts as for one in microvolts.
+
+    Args:
+        parameters: prior and starting value of every site, by name.
+    """
+
+    added_later: tuple[str, ...] = ()  # as of a `Component`
+
+    def __init__(self, parameters: Mapping[str, tuple[dist.Distribution, Tensor]]) -> None:
+        super().__init__()
+        self.shapes = {name: start.shape for name, (_, start) in parameters.items()}
+        self.transforms = {name: biject_to(prior.support) for name, (prior, _) in parameters.items()}
+
+    @abstractmethod
+    def start_at(self, starts: Mapping[str, Tensor], units: Mapping[str, Tensor] | None = None) -> None:
+        """Put the location at `starts`, with a small spread, from now on in these `units` (one, by default)."""
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        for name in self.added_later:
+            state_dict.setdefault(prefix + name, self.get_buffer(name))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    @abstractmethod
+    def forward(self) -> dict[str, Tensor]:
+        """Sample every site."""
+
+    def _on_the_line(self, name: str) -> bool:
+        transform = self.transforms[name]
+        return getattr(transform, "base_transform", transform) == identity_transform
+
+    def _units(self, units: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        """Return the units of the unconstrained numbers of every site; others than those on the line have none."""
+        ones = {name: torch.ones(shape) for name, shape in self.shapes.items()}
+        known = {name: unit for name, unit in (units or {}).items() if self._on_the_line(name)}
+        return {name: known[name].expand(one.shape) if name in known else one for name, one in ones.items()}
+
+    def _unconstrained(self, name: str, start: Tensor) -> Tensor:
+        free = self.transforms[name].inv(start)
+        return torch.where(torch.isfinite(free), free, 0.0)  # a start outside the support begins in its middle
+
+
+class _Separate(ParameterFamily):
+    """What families share that draw every site by itself: a location for each."""
+
+    def __init__(self, parameters: Mapping[str, tuple[dist.Distribution, Tensor]]) -> None:
+        super().__init__(parameters)
+        self._keys = {name: name.replace(".", "_") for name in self.shapes}
+        self.loc = nn.ParameterDict({self._keys[name]: torch.zeros(shape) for name, shape in self.shapes.items()})
+        for name, shape in self.shapes.items():
+            self.register_buffer(self._unit(name), torch.ones(shape))
+        self.added_later = tuple(self._unit(name) for name in self.shapes)
+
+    def _unit(self, name: str) -> str:
+        return f"unit_{self._keys[name]}"
+
+    def start_at(self, starts: Mapping[str, Tensor], units: Mapping[str, Tensor] | None = None) -> None:
+        with torch.no_grad():
+            for name, unit in self._units(units).items():
+                self.get_buffer(self._unit(name)).copy_(unit)
+                self.loc[self._keys[name]].copy_(self._unconstrained(name, starts[name]) / unit.to(starts[name]))
+
+    def _location(self, name: str) -> Tensor:
+        """Return the location of a site's unconstrained numbers."""
+        return self.loc[self._keys[name]] * self.get_buffer(self._unit(name))
+
+
+class PointParameters(_Separate):
+    """q(theta) all at one point: the maximum of the posterior density given the latents' family (MAP).
+
+    The density that is maximised is that of the parameters in their own space. Evidence then treats the point as
+    known: it leaves the prior's mass out, and is no estimate of the density of the data under the prior.
+    """
+
+    def __init__(self, parameters: Mapping[str, tuple[dist.Distribution, Tensor]]) -> None:
+        super().__init__(parameters)
+        self.start_at({name: start for name, (_, start) in parameters.items()})
+
+    def forward(self) -> dict[str, Tensor]:
+        return {
+            name: pyro.sample(name, dist.Delta(self.transforms[name](self._location(name)), event_dim=len(shape)))
+            for name, shape in self.shapes.items()
+        }
+
+
+class NormalParameters(_Separate):
+    """q(theta) = prod Normal(m, s^2) over every entry of every site, in unconstrained space."""
+
+    def __init__(self, parameters: Mapping[str, tuple[dist.Distribution, Tensor]]) -> None:
+        super().__init__(parameters)
+        keys = self._keys
+        self.log_scale = nn.ParameterDict({keys[name]: torch.zeros(shape) for name, shape in self.shapes.items()})
+        self.start_at({name: start for name, (_, start) in parameters.items()})
+
+    def start_at(self, starts: Mapping[str, Tensor], units: Mapping[str, Tensor] | None = None) -> None:
+        super().start_at(starts, units)
+        with torch.no_grad():
+            for name in starts:
+                self.log_scale[self._keys[name]].fill_(math.log(START_SCALE))
+
+    def forward(self) -> dict[str, Tensor]:
+        values = {}
+        for name, shape in self.shapes.items():
+            loc = self._location(name)
+            scale = self.log_scale[self._keys[name]].exp() * self.get_buffer(self._unit(name))
+            base = dist.Normal(loc, scale, validate_args=False).to_event(len(shape))
+            transform = self.transforms[name]
+            # a plain Normal where the support is the real line, so that its divergence has a closed form
+            values[name] = pyro.sample(
+                name, base if self._on_the_line(name) else dist.TransformedDistribution(base, [transform])
+            )
+        return values
+
+
+class JointParameters(ParameterFamily):
+    """What families share that draw all sites at once, at an auxiliary site, and hand out the parts."""
+
+    added_later = ("unit",)
+    unit: Tensor
+
+    def __init__(self, parameters: Mapping[str, tuple[dist.Distribution, Tensor]]) -> None:
+        super().__init__(parameters)
+        self.size = sum(shape.numel() for shape in self.shapes.values())
+        self.loc = nn.Parameter(torch.zeros(self.size))
+        self.log_scale = nn.Parameter(torch.zeros(self.size))
+        self.register_buffer("unit", torch.ones(self.size))
+        self._build()
+        self.start_at({name: start for name, (_, start) in parameters.items()})
+
+    def _build(self) -> None:
+        """Create the further parameters of the family."""
+
+    def start_at(self, starts: Mapping[str, Tensor], units: Mapping[str, Tensor] | None = None) -> None:
+        with torch.no_grad():
+            self.unit.copy_(torch.cat([unit.flatten() for unit in self._units(units).values()]))
+            self.loc.copy_(self.pack(starts) / self.unit)
+            self.log_scale.fill_(math.log(START_SCALE))
+
+    @abstractmethod
+    def joint(self) -> dist.Distribution:
+        """Return the distribution of all entries, event (size,)."""
+
+    def forward(self) -> dict[str, Tensor]:
+        flat = pyro.sample(JOINT, self.joint(), infer={"is_auxiliary": True})
+        values = {}
+        for name, (value, log_jacobian) in self.unpack(flat).items():
+            delta = dist.Delta(value, log_density=-log_jacobian, event_dim=len(self.shapes[name]))
+            values[name] = pyro.sample(name, delta)
+        return values
+
+    def unpack(self, flat: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return by site the value that unconstrained numbers (..., size) stand for, and log |d value / d numbers|."""
+        found, start = {}, 0
+        for name, shape in self.shapes.items():
+            part = flat[..., start : start + shape.numel()].reshape((*flat.shape[:-1], *shape))
+            start += shape.numel()
+            value = self.transforms[name](part)
+            log_jacobian = self.transforms[name].log_abs_det_jacobian(part, value)
+            found[name] = value, log_jacobian.reshape(*flat.shape[:-1], -1).sum(-1)
+        return found
+
+    def pack(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Return the unconstrained numbers (size,) of a value of every site."""
+        return torch.cat([self._unconstrained(name, values[name]).flatten() for name in self.shapes])
+
+
+class MultivariateParameters(JointParameters):
+    """q(theta) = Normal(m, L L^T) over all sites jointly, in unconstrained space."""
+
+    def _build(self) -> None:
+        self.mixing = nn.Parameter(torch.zeros(self.size, self.size))
+
+    def start_at(self, starts: Mapping[str, Tensor], units: Mapping[str, Tensor] | None = None) -> None:
+        super().start_at(starts, units)
+        with torch.no_grad():
+            self.mixing.zero_()
+
+    def place(self, loc: Tensor, scale_tril: Tensor) -> None:
+        """Become Normal(loc, L L^T) for a lower triangular L with a positive diagonal, (size, size)."""
+        scale = scale_tril.diagonal()
+        with torch.no_grad():
+            self.unit.fill_(1.0), self.loc.copy_(loc), self.log_scale.copy_(scale.log())
+            self.mixing.copy_(torch.tril(scale_tril, -1) / scale.unsqueeze(-1))
+
+    def joint(self) -> dist.Distribution:
+        scale = self.log_scale.exp() * self.unit
+        tril = scale.unsqueeze(-1) * (torch.tril(self.mixing, -1) + torch.eye(len(scale)).to(scale))
+        return dist.MultivariateNormal(self.loc * self.unit, scale_tril=tril, validate_args=False)
+
+
+class LowRankParameters(JointParameters):
+    """q(theta) = Normal(m, F F^T + diag(s^2)) over all sites jointly, F of sqrt(size) columns, in unconstrained space.
+
+    References:
+        Ong, Nott, Smith. Gaussian variational approximation with a factor covariance structure. 2018.
+    """
+
+    def _build(self) -> None:
+        self.factor = nn.Parameter(torch.zeros(self.size, max(1, math.isqrt(self.size))))
+
+    def start_at(self, starts: Mapping[str, Tensor], units: Mapping[str, Tensor] | None = None) -> None:
+        super().start_at(starts, units)
+        with torch.no_grad():
+            # columns that differ, or their gradients would never
+            self.factor.normal_(0.0, 0.1 * START_SCALE / self.factor.shape[1] ** 0.5)
+
+    def joint(self) -> dist.Distribution:
+        # in units of its own, for the squares of very small ones would underflow
+        scale = self.log_scale.exp()
+        own = dist.LowRankMultivariateNormal(self.loc, self.factor, scale.square(), validate_args=False)
+        return dist.TransformedDistribution(own, [AffineTransform(torch.zeros_like(self.unit), self.unit, event_dim=1)])
+
+
+class FlowParameters(JointParameters):
+    """q(theta): a Normal sent through two inverse autoregressive flows, over all sites jointly, in unconstrained space.
+
+    References:
+        Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling. Improved variational inference with inverse
+        autoregressive flow. 2016.
+    """
+
+    def _build(self) -> None:
+        self.flow = AutoregressiveFlow(self.size, layers=2, hidden_size=2 * self.size)
+
+    def joint(self) -> dist.Distribution:
+        base = dist.Normal(torch.zeros_like(self.loc), 1.0, validate_args=False).to_event(1)
+        placed = _Placed(self.flow, self.loc * self.unit, self.log_scale + self.unit.log())
+        return Bent(base, placed, None)
+
+
+class _Placed(NamedTuple):
+    """z = m + s * f(x)."""
+
+    flow: AutoregressiveFlow
+    loc: Tensor
+    log_scale: Tensor
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z, log_det = self.flow(x)
+        return self.loc + self.log_scale.exp() * z, log_det + self.log_scale.sum()
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        x, log_det = self.flow.inverse((z - self.loc) * torch.exp(-self.log_scale))
+        return x, log_det + self.log_scale.sum()
+
+
+FAMILIES: dict[str, type[ParameterFamily]] = {
+    "normal": NormalParameters,
+    "multivariate": MultivariateParameters,
+    "low_rank": LowRankParameters,
+    "flow": FlowParameters,
+    "point": PointParameters,
+}

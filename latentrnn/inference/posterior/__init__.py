@@ -1,0 +1,1 @@
+"""A fitted posterior and what is asked of it."""

@@ -1,0 +1,184 @@
+"""What would have happened: the same latents under other covariates or clamped gates."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from latentrnn.data import SequenceData
+from latentrnn.data.ingest.names import check_mapping
+from latentrnn.data.ingest.plain_numbers import to_tensor
+from latentrnn.inference.posterior.clamps import Clamped, Hold, checked_clamps, of_rows
+from latentrnn.inference.posterior.sampler import Draw, Draws, assemble, expanded, padding_to_nan
+from latentrnn.models.ancestral import Course
+from latentrnn.models.latents.latent import gaps
+from latentrnn.models.state_space import LatentRNN
+from latentrnn.support.arguments import check_choice, check_size, is_integer
+from latentrnn.support.shown import shapes
+
+
+@dataclass(frozen=True, eq=False)
+class Counterfactual:
+    """The course that sequences would have taken.
+
+    Attributes:
+        rates: per head E[y' | latents, parameters], (sample, sequence, time, channel), padding NaN, or (sample,
+            sequence, channel) of a per-sequence head; sample s has the latents and parameters of sample s of
+            `posterior.rates(head, num_samples)`.
+        states: what readouts see, (sample, sequence, time, dim).
+        from_step: the first step that the intervention touches.
+    """
+
+    rates: dict[str, Tensor]
+    states: Tensor
+    from_step: int
+
+    def __repr__(self) -> str:
+        steps = {name: rates for name, rates in self.rates.items() if rates.dim() == self.states.dim()}
+        whole = {name: rates for name, rates in self.rates.items() if name not in steps}
+        shown = [
+            shapes(steps, ("samples", "sequences", "steps", "channels")),
+            shapes(whole, ("samples", "sequences", "channels")),
+        ]
+        return f"Counterfactual({', '.join(filter(None, shown))}, from step {self.from_step})"
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """Other covariates, (sequence, time, feature), and gates held, from a step on.
+
+    Attributes:
+        data: the recording with its covariates changed.
+        clamp: gate to what stands in its place, of `checked_clamps`.
+        from_step: the first step that is touched.
+        free: whether heads that feed back do so with their own samples from there on.
+    """
+
+    data: SequenceData
+    clamp: Mapping[str, Any]
+    from_step: int
+    free: bool
+
+
+def counterfactual(
+    draws: Draws,
+    covariates: Mapping[str, Any] | None,
+    clamp: Mapping[str, Hold] | None,
+    from_step: int,
+    feedback: str,
+    num_samples: int,
+) -> Counterfactual:
+    """Run the same latents under an intervention; see `Posterior.counterfactual`."""
+    check_choice("counterfactual", "feedback", feedback, ("recorded", "free"))
+    last = draws.data.num_steps - 1
+    if not is_integer(from_step) or not 0 <= from_step <= last:
+        raise ValueError(f"counterfactual: from_step must be a step of the data, 0 to {last}; found {from_step!r}")
+    check_size("counterfactual", "num_samples", num_samples)
+    changed = _changed(draws.data, covariates, from_step)
+    draws.model.check_covariates(changed)
+    clamps = checked_clamps(clamp, draws.data, num_samples, from_step)
+    rates: dict[str, list[Tensor]] = {name: [] for name in draws.model.observations}
+    states, start = [], 0
+    for draw in draws.courses(num_samples):
+        stop = start + draw.course.data.num_sequences
+        data = changed[start:stop] if stop - start < len(changed) else changed
+        held = of_rows(clamps, slice(start, stop))
+        start = stop
+        course = _course(draws.model, draw, Intervention(data, held, from_step, feedback == "free"), num_samples)
+        for name, found in rates.items():
+            law = course.distribution(name).expand(torch.Size((num_samples, len(data))))
+            found.append(padding_to_nan(course.observations[name].mean(law), data, name))
+        seen = expanded(course.states(), num_samples)
+        states.append(torch.where(data.valid.unsqueeze(-1), seen, torch.nan))
+    frames = {name: draws.data.observations[name].shape[1] for name in rates}
+    return Counterfactual(
+        {name: assemble(parts, frames[name]) for name, parts in rates.items()},
+        assemble(states, draws.data.num_steps),
+        from_step,
+    )
+
+
+def _course(model: LatentRNN, draw: Draw, what: Intervention, num_samples: int) -> Course:
+    """Return the course of the changed data with the latents of a draw."""
+    data, shape = what.data, torch.Size((num_samples, len(what.data)))
+    if draw.course.path.states is not None and not model.latent_sites():
+        raise ValueError(
+            f"counterfactual: {type(model.latent).__name__} sums its switch out, so that no path of it can be kept; "
+            "use RelaxedDiscrete"
+        )
+    clamped = Clamped(model.transition, what.clamp, what.from_step, shape)
+    if what.clamp:
+        model = copy.copy(model)
+        model._modules = {**model._modules, "transition": clamped}
+    if what.free:  # what comes before the intervention is given
+        context = torch.full_like(data.lengths, what.from_step).minimum(data.lengths)
+        data = replace(data, context=context, host_context=data.host_lengths.clip(max=what.from_step))
+    latents = draw.latents
+    if not model.latent.consumes_feedback:
+        latents = _as_surprising(draw, model, data, shape)
+    with pyro.plate("draws", num_samples, dim=-2), poutine.block(), poutine.condition(data=latents | draw.parameters):
+        clamped.rewind()
+        course = model.unfold(data)
+    if what.free:
+        clamped.rewind()
+        course.values = {name: course.fed_back(name).expand(shape).sample() for name in course.feeding}
+    else:
+        course.values = {name: data.observations[name] for name in course.feeding}
+    clamped.rewind()
+    course.states()
+    return course
+
+
+def _as_surprising(draw: Draw, model: LatentRNN, data: SequenceData, shape: torch.Size) -> dict[str, Tensor]:
+    """Return latents whose every step is as surprising as before, seen from the changed course.
+
+    z_t = loc_t + scale_t e_t, where loc_t and scale_t depend on the past: e_t is what stays the same.
+    """
+    latent = model.latent
+    site = next(site.name for site in latent.sites() if site.along_time)
+    starts = {name: v.expand(*shape, -1) for name, v in draw.latents.items() if name != site}
+    old = new = latent.begin_with(shape, starts)
+    path = draw.latents[site].expand(*shape, -1, -1).unbind(-2)
+    gap, values = gaps(data), []
+    for t, (a_t, b_t) in enumerate(zip(draw.course.drive.unbind(-2), model.drive(data).unbind(-2), strict=True)):
+        since = None if gap is None else gap[:, t]
+        step = latent.step(draw.course.transition, old, a_t.expand(*shape, -1), since)
+        other = latent.step(model.transition, new, b_t.expand(*shape, -1), since)
+        assert step.prior is not None
+        assert other.prior is not None
+        values.append(_moved(path[t], step.prior, other.prior))
+        old, new = step.move(path[t]), other.move(values[-1])
+    return {**draw.latents, site: torch.stack(values, -2)}
+
+
+def _moved(value: Tensor, prior: dist.Distribution, other: dist.Distribution) -> Tensor:
+    old, new = prior.base_dist, other.base_dist
+    assert isinstance(old, torch.distributions.Normal)
+    assert isinstance(new, torch.distributions.Normal)
+    # written so that nothing changes, to the last digit, where the two are the same
+    return value + (new.loc - old.loc) + (new.scale / old.scale - 1) * (value - old.loc)
+
+
+def _changed(data: SequenceData, covariates: Mapping[str, Any] | None, from_step: int) -> SequenceData:
+    given = check_mapping("covariates", covariates, data.covariates, "a covariate")
+    found = dict(data.covariates)
+    later = ((torch.arange(data.num_steps, device=data.device) >= from_step) & data.valid).unsqueeze(-1)
+    for name, value in given.items():
+        new = to_tensor(f"covariates[{name!r}]", value).to(found[name])
+        if new.shape not in ((), found[name].shape):
+            raise ValueError(
+                f"covariates[{name!r}]: expected one number, or (sequence, time, feature) {tuple(found[name].shape)} "
+                f"as in the data; found {tuple(new.shape)}"
+            )
+        if not bool((new.isfinite() | ~later).all()):
+            raise ValueError(f"covariates[{name!r}]: expected numbers from step {from_step} on; found NaN or infinity")
+        found[name] = torch.where(later, new, found[name])
+    return replace(data, covariates=found)

@@ -1,0 +1,311 @@
+"""Sample paths of the future, from the posterior of the last state on by the model's own steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from latentrnn.data import SequenceData
+from latentrnn.data.ingest.names import check_mapping
+from latentrnn.data.views.horizon import extend
+from latentrnn.inference.posterior.sample_scores import aligned_samples, coverage, crps, quantiles
+from latentrnn.inference.posterior.sampler import Draws
+from latentrnn.models.ancestral import Course
+from latentrnn.models.latents.latent import gaps
+from latentrnn.models.state_space import LatentRNN
+from latentrnn.support.arguments import check_selection, check_size
+from latentrnn.support.isolation import isolated
+from latentrnn.support.shown import shapes
+
+Density = Callable[[str, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """Paths after the end of every sequence, in the data's units.
+
+    Frame k of a head on the base clock is k + 1 steps ahead; a slow head has the frames that are complete by then,
+    where a sequence has fewer than others NaN.
+
+    Attributes:
+        samples: head to (sample, sequence, frame, channel).
+        names: names of the sequences.
+        dt: seconds per base step, None for unit or irregular steps.
+        density: (head, observed, mask) to log-densities; None where there are samples only.
+    """
+
+    samples: dict[str, Tensor]
+    names: tuple[str, ...]
+    dt: float | None
+    density: Density | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        return f"Forecast({shapes(self.samples, ('samples', 'sequences', 'frames', 'channels'))})"
+
+    def mean(self, head: str) -> Tensor:
+        """Return the mean over samples, (sequence, frame, channel)."""
+        return self._of(head).mean(0)
+
+    @isolated
+    def quantiles(self, head: str, probabilities: float | Sequence[float] = (0.05, 0.5, 0.95)) -> Tensor:
+        """Return quantiles over samples, (quantile, sequence, frame, channel) (type 6: order statistic p (S + 1))."""
+        return quantiles(self._of(head), probabilities)
+
+    @isolated
+    def crps(self, head: str, observed: Any, mask: Any = None) -> Tensor:
+        """Return the fair continuous ranked probability score of every entry, NaN where missing; see `lr.crps`."""
+        return crps(self._of(head), observed, mask)
+
+    @isolated
+    def coverage(self, head: str, observed: Any, level: float = 0.9, mask: Any = None) -> Tensor:
+        """Return whether every entry lies in its central interval, 1.0 or 0.0, NaN where missing; see `lr.coverage`."""
+        return coverage(self._of(head), observed, mask, level=level)
+
+    @isolated
+    def log_score(self, head: str, observed: Any, mask: Any = None) -> Tensor:
+        """Return log p(y_{T+k} | y_{<=T}, covariates) of every entry, nats, NaN where missing.
+
+        The density is averaged over the sampled paths of everything before the entry; each step is scored by itself.
+
+        Args:
+            head: the head's name.
+            observed: (sequence, frame, channel); NaN is missing.
+            mask: booleans like `observed`.
+
+        Returns:
+            (sequence, frame, channel), or (sequence, frame, 1) for a family that joins channels.
+
+        Raises:
+            ValueError: shapes that differ, or a forecast that is only samples (a baseline).
+
+        References:
+            Krüger, Lerch, Thorarinsdottir, Gneiting. Predictive inference based on Markov chain Monte Carlo output.
+            2021.
+        """
+        _, values = aligned_samples(self._of(head), observed, mask)
+        if self.density is None:
+            raise ValueError("log_score: a forecast of samples alone has no densities; use crps")
+        return self.density(head, values.nan_to_num(0.0), ~values.isnan())
+
+    def _of(self, head: str) -> Tensor:
+        if not isinstance(head, str) or head not in self.samples:
+            raise ValueError(f"unknown head {head!r}; the forecast has {sorted(self.samples)}")
+        return self.samples[head]
+
+
+def forecast(
+    draws: Draws,
+    horizon: int,
+    covariates: Mapping[str, Any] | None,
+    times: Any,
+    totals: Mapping[str, Any] | None,
+    num_samples: int,
+    heads: Sequence[str] | None,
+) -> Forecast:
+    """Forecast every sequence from its own end; see `Posterior.forecast`."""
+    horizon, num_samples = (
+        check_size("forecast", name, value) for name, value in (("horizon", horizon), ("num_samples", num_samples))
+    )
+    model, data = draws.model, draws.data
+    names = [name for name, head in model.observations.items() if head.head.per_step]
+    names = names if heads is None else check_selection("forecast", "heads", heads, model.observations, "head")
+    for name in names:
+        if not model.observations[name].head.per_step:
+            raise ValueError(f"forecast: {name!r} has one value per sequence; see `predictive`")
+    covariates = check_mapping("covariates", covariates, data.spec.covariates, "a covariate")
+    per_step = [name for name, head in data.spec.heads.items() if head.per_step]
+    totals = check_mapping("totals", totals, per_step, "a per-step head")
+    _require_covariates(model, data, covariates, horizon)
+    if times is not None and data.times is None:
+        raise ValueError("times: the data have a regular clock; expected none")
+    later = extend(data, horizon, covariates=covariates, times=times, totals=totals)
+    model.check_covariates(later)
+    _require_totals(model, names, totals, later, horizon)
+    courses: list[Course] = []
+    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+    for course in futures(draws, later, num_samples):
+        courses.append(course)
+        shape = torch.Size((num_samples, course.data.num_sequences))
+        for name in names:
+            if name in course.feeding:
+                value = course.values[name]
+            else:
+                law = course.distribution(name).expand(shape)
+                known, mask = course.data.observations[name], course.data.masks[name]
+                value = course.observations[name].complete(law, known, mask)
+            parts[name].append(_ahead(value, course.data, name, horizon))
+    samples = {name: _joined(found) for name, found in parts.items()}
+
+    return Forecast(samples, data.names, data.spec.dt, _PathDensity(courses, num_samples, horizon))
+
+
+@dataclass(frozen=True, eq=False)
+class _PathDensity:
+    """The density of what comes, averaged over sampled paths; a class, so that a forecast can be pickled."""
+
+    courses: Sequence[Course]
+    num_samples: int
+    horizon: int
+
+    def __call__(self, name: str, values: Tensor, mask: Tensor) -> Tensor:
+        found, start = [], 0
+        for course in self.courses:
+            rows = slice(start, start + course.data.num_sequences)
+            found.append(_log_density(course, name, values[rows], mask[rows], self.num_samples, self.horizon))
+            start = rows.stop
+        return _joined([part.unsqueeze(0) for part in found])[0]
+
+
+def futures(draws: Draws, later: SequenceData, num_samples: int) -> Iterator[Course]:
+    """Yield, chunk by chunk, the courses of recording and future: heads that feed back are drawn, others are not."""
+    model, start = draws.model, 0
+    for draw in draws.courses(num_samples):
+        stop = start + draw.course.data.num_sequences
+        data = later[start:stop] if stop - start < len(later) else later
+        start = stop
+        shape = torch.Size((num_samples, data.num_sequences))
+        values = _gone_on(model, data, draw.latents, shape) | draw.parameters
+        with pyro.plate("draws", num_samples, dim=-2), poutine.block(), poutine.condition(data=values):
+            course = model.unfold(data)
+        # what is drawn is complete: nothing is masked in it
+        course.inputs = {name: inputs._replace(mask=None) for name, inputs in course.inputs.items()}
+        course.complete(shape, given_data=True)
+        course.values = {name: course.fed_back(name).expand(shape).sample() for name in course.feeding}
+        yield course
+
+
+def _gone_on(
+    model: LatentRNN, data: SequenceData, latents: Mapping[str, Tensor], shape: torch.Size
+) -> dict[str, Tensor]:
+    """Return latents whose trajectory goes on after the recording, drawn from the prior step by step."""
+    latent, transition = model.latent, model.transition
+    values = dict(latents)
+    site = next((site for site in latent.sites() if site.along_time), None)
+    if site is None:
+        return values
+    recorded = values[site.name].expand(*shape, -1, -1).unbind(-2)
+    heads = [head.feedback.size for head in model.observations.values() if head.feedback is not None
+             and "transition" in head.feedback.into]  # fmt: skip
+    # a latent that goes with feedback draws whatever the state is, so that nothing need be fed back here
+    drive = torch.nn.functional.pad(model.drive(data), (0, sum(heads)))
+    starts = {name: value.expand(*shape, -1) for name, value in values.items() if name != site.name}
+    carry, gap = latent.begin_with(shape, starts), gaps(data)
+    steps: list[Tensor] = []
+    everywhere = int(data.host_context.min())
+    for t, a_t in enumerate(drive.unbind(-2)):
+        step = latent.step(transition, carry, a_t.expand(*shape, -1), None if gap is None else gap[:, t])
+        assert step.prior is not None
+        value = recorded[t] if t < len(recorded) else recorded[-1]
+        if t >= everywhere:
+            known = (t < data.context).unsqueeze(-1)
+            value = torch.where(known, value, step.prior.sample())
+        steps.append(value)
+        carry = step.move(value)
+    values[site.name] = torch.stack(steps, -2)
+    return values
+
+
+class _Noting(dict[str, Tensor]):
+    """Covariates that note which of them are asked for."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__(values)
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.asked.add(name)
+        return super().__getitem__(name)
+
+
+def used_covariates(model: LatentRNN, data: SequenceData) -> set[str]:
+    """Return the covariates that the model (not the guide) looks at."""
+    noting = _Noting(data.covariates)
+    probe = replace(data, covariates=noting)
+    with torch.no_grad():
+        model.drive(probe)
+        for head in model.observations.values():
+            head.inputs(probe)
+    return noting.asked
+
+
+def _require_covariates(model: LatentRNN, data: SequenceData, given: Mapping[str, Any], horizon: int) -> None:
+    missing = sorted(used_covariates(model, data[:1]) - set(given))
+    if missing:
+        shapes = {name: (len(data), horizon, data.spec.covariates[name].features) for name in missing}
+        raise ValueError(
+            f"forecast: the model is driven by {missing}, of which the future must be given: expected covariates= "
+            f"of (sequence, step, feature) {shapes}"
+        )
+
+
+def _require_totals(
+    model: LatentRNN, names: Sequence[str], given: Mapping[str, Any], later: SequenceData, horizon: int
+) -> None:
+    for name in names:
+        head = model.observations[name]
+        if name not in given and head.inputs(later).totals is not None:
+            frames = horizon // head.head.clock
+            raise ValueError(
+                f"forecast: the channels of {name!r} share a total at every step, and those of the future must be "
+                f"given: expected totals= of (sequence, frame), {frames} or more frames, under {name!r}"
+            )
+
+
+def _frames(data: SequenceData, name: str, horizon: int) -> tuple[Tensor, Tensor]:
+    """Return which frames of a head are the future's, (sequence, frame), and which of these exist."""
+    clock = data.spec.heads[name].clock
+    first, end = data.context // clock, data.lengths // clock
+    most = int(((data.host_lengths // clock) - (data.host_context // clock)).max())
+    frames = first[:, None] + torch.arange(most, device=data.device)
+    return frames, frames < end[:, None]
+
+
+def _ahead(value: Tensor, data: SequenceData, name: str, horizon: int) -> Tensor:
+    """Return what follows the recording, (sample, sequence, frame, ...), of values at all frames."""
+    frames, inside = _frames(data, name, horizon)
+    rows = torch.arange(len(data), device=data.device)[:, None]
+    found = value[:, rows, frames.clamp(max=value.shape[2] - 1)]
+    return torch.where(inside.reshape(*inside.shape, *[1] * (found.dim() - 3)), found, torch.nan).cpu()
+
+
+def _log_density(course: Course, name: str, values: Tensor, mask: Tensor, num_samples: int, horizon: int) -> Tensor:
+    head, data = course.observations[name], course.data
+    frames, inside = _frames(data, name, horizon)
+    known, seen = data.observations[name].clone(), data.masks[name].clone()
+    count = min(frames.shape[1], values.shape[1])
+    rows = torch.arange(len(data), device=data.device)[:, None].expand_as(frames)[:, :count]
+    chosen = inside[:, :count]
+    there = rows[chosen], frames[:, :count][chosen]
+    mask = mask[:, :count].to(data.device)[chosen]
+    known[there] = torch.where(mask, values[:, :count].to(known)[chosen], known[there])
+    seen[there] = mask
+    inputs, law_inputs = course.inputs, dict(course.inputs)
+    law_inputs[name] = inputs[name]._replace(mask=seen, partial=True)
+    course.inputs = law_inputs
+    try:
+        with torch.no_grad(), course.precisely():
+            known = known.double() if course.precise else known
+            entries = head.entry_log_prob(course.distribution(name), known)
+    finally:
+        course.inputs = inputs
+    entries = entries.expand(num_samples, *entries.shape[-3:])
+    found = torch.logsumexp(entries, 0, keepdim=True) - math.log(num_samples)
+    found = _ahead(found, data, name, horizon)[0]
+    scored = torch.zeros(len(data), frames.shape[1], seen.shape[-1], dtype=torch.bool)
+    scored[:, :count][chosen.cpu()] = mask.cpu()
+    scored = scored if found.shape[-1] == scored.shape[-1] else scored.any(-1, keepdim=True)
+    return torch.where(scored, found, torch.nan)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Join chunks along sequences, padded with NaN to the most frames."""
+    most = max(part.shape[2] for part in parts)
+    wide = [torch.nn.functional.pad(p, (0, 0, 0, most - p.shape[2]), value=torch.nan) for p in parts]
+    return wide[0] if len(wide) == 1 else torch.cat(wide, 1)

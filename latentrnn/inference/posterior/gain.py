@@ -1,0 +1,66 @@
+"""Draws of a head's stimulus gain, in the one convention in which gains are reported."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from latentrnn.inference.posterior.conditioning import conditional_on
+from latentrnn.inference.posterior.sampler import Draws, assemble, expanded
+from latentrnn.models import sites
+from latentrnn.models.observations import Observation
+
+
+class _Draws(NamedTuple):
+    beta: Tensor
+    gate: Tensor
+
+
+class GainSamples(_Draws):
+    """Draws of a head's stimulus gain, in the convention that the largest gate over the data is one.
+
+    Unpacks into `beta, gate`.
+
+    Attributes:
+        beta: gain of a fully open gate, (sample, channel, feature), in the data's units (per unit of the stimulus).
+        gate: (sample, sequence, time, feature).
+        conditional_on: what the draws take as known, in words: all that was learned without a prior; None if nothing.
+            Intervals leave its uncertainty out.
+    """
+
+    conditional_on: str | None = None
+
+    def given(self, conditional_on: str | None) -> GainSamples:
+        """Return the same draws, conditional on something."""
+        found = GainSamples(self.beta, self.gate)
+        found.conditional_on = conditional_on
+        return found
+
+    def __repr__(self) -> str:
+        given = f", conditional on {self.conditional_on}" if self.conditional_on else ""
+        return f"GainSamples(beta of shape {tuple(self.beta.shape)}, gate of shape {tuple(self.gate.shape)}{given})"
+
+
+def gain_samples(draws: Draws, observation: Observation, num_samples: int) -> GainSamples:
+    """Draw the gain of a head that has one; see `Posterior.gain`."""
+    assert observation.gain is not None
+    head = observation.head.name
+    gates, betas = [], torch.zeros(0)
+    for draw in draws.courses(num_samples):
+        course = draw.course
+        states = expanded(course.states(), num_samples)
+        states = observation.at_clock(states, course.data.observations[head].shape[1])
+        gate = observation.gain.gate(states, course.inputs[head].stimulus)
+        scored = course.data.scored(head).any(-1)
+        gates.append(torch.where(scored.unsqueeze(-1), gate, torch.nan))
+        site = sites.parameter_site(head, "gain.beta")
+        beta = observation.from_units("gain.beta", observation.gain.beta)
+        if site in draw.parameters:
+            beta = draw.parameters[site].squeeze(1)
+        betas = beta.detach().expand(num_samples, *beta.shape[-2:]).cpu()
+    gate = assemble(gates, draws.data.observations[head].shape[1])
+    largest = gate.nan_to_num(0.0).amax((1, 2)).clamp_min(1e-12)
+    found = GainSamples(betas * largest[:, None], gate / largest[:, None, None])
+    return found.given(conditional_on(draws.model, draws.guide))

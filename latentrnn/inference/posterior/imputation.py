@@ -1,0 +1,39 @@
+"""Draws of what was not observed, given what was."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from latentrnn.inference.posterior.sampler import Draws, assemble, padding_to_nan
+
+
+def impute(draws: Draws, name: str, num_samples: int) -> Tensor:
+    """Complete a head; see `Posterior.impute`."""
+    head, data = draws.model.observations[name], draws.data
+    _check_totals(draws, name)
+    parts = []
+    for draw in draws.courses(num_samples):
+        course = draw.course
+        course.inputs = {other: inputs._replace(mask=None) for other, inputs in course.inputs.items()}
+        law = course.distribution(name).expand(torch.Size((num_samples, course.data.num_sequences)))
+        value = head.complete(law, course.data.observations[name], course.data.masks[name])
+        parts.append(padding_to_nan(value, course.data, name))
+    return assemble(parts, data.observations[name].shape[1] if head.head.per_step else 0)
+
+
+def _check_totals(draws: Draws, name: str) -> None:
+    data, head = draws.data, draws.model.observations[name]
+    if head.inputs(data).totals is None:
+        return
+    clock = head.head.clock
+    inside = torch.arange(data.masks[name].shape[1], device=data.device) < (data.lengths // clock)[:, None]
+    holes = inside & ~data.masks[name].all(-1)
+    known = ~data.totals[name].isnan() if name in data.totals else torch.zeros_like(holes)
+    unknown = (holes & ~known).nonzero()
+    if len(unknown):
+        sequence, step = unknown[0].tolist()
+        raise ValueError(
+            f"impute: the channels of {name!r} share a total, which is not known at sequence {sequence}, step {step}, "
+            "where some are missing; give it with SequenceData.from_arrays(totals=...)"
+        )

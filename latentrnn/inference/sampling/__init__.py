@@ -1,0 +1,1 @@
+"""Posteriors of parameters by sampling: NUTS, Laplace's approximation, ensembles."""

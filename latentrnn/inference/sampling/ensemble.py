@@ -1,0 +1,197 @@
+"""Several fits of one model from different seeds, weighed by what they say of held-out sequences."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentrnn.data import DataSpec, SequenceData, SequenceKey, StoredSequences
+from latentrnn.inference.fitting.fit import fit
+from latentrnn.inference.fitting.result import FitResult
+from latentrnn.inference.fitting.schedules import AdamW
+from latentrnn.inference.fitting.vectorised.vectorised import fit_together
+from latentrnn.inference.guides.guide import Guide
+from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
+from latentrnn.models.state_space import LatentRNN
+from latentrnn.support.arguments import check_flag, check_kind_of, check_list, check_seed, check_size
+from latentrnn.support.isolation import isolated
+
+OPTIMAL = 1e-9  # nats per sequence that other weights could still gain
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """A mixture of fits: p(y) = sum_k w_k p_k(y).
+
+    Attributes:
+        members: the fits, each a result of its own.
+        weights: w_k, (member,), adding up to one.
+        log_evidence: of every sequence that decided the weights, by member, (member, sequence), nats; None where all
+            weights are equal because no sequences were given.
+        used: identity of every sequence that was fitted, decided when to stop, or decided the weights.
+
+    References:
+        Yao, Vehtari, Simpson, Gelman. Using stacking to average Bayesian predictive distributions. 2018.
+        Lakshminarayanan, Pritzel, Blundell. Simple and scalable predictive uncertainty estimation using deep
+        ensembles. 2017.
+    """
+
+    members: tuple[FitResult, ...]
+    weights: Tensor
+    log_evidence: Tensor | None
+    used: frozenset[SequenceKey]
+
+    def posterior(self, data: SequenceData, **settings: Any) -> EnsemblePosterior:
+        """Return what the mixture believes about sequences; settings as of `FitResult.posterior`."""
+        members = [member.posterior(data, **settings) for member in self.members]
+        return EnsemblePosterior(members, self.weights, self)
+
+    @property
+    def spec(self) -> DataSpec:
+        """The spec of the data that the members were built for."""
+        return self.members[0].spec
+
+    @isolated
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write every member and what weighs them into the folder `path`; `Ensemble.load` reads it."""
+        from latentrnn.export.ensembles import save_ensemble
+
+        save_ensemble(self, path)
+
+    @staticmethod
+    @isolated
+    def load(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> Ensemble:
+        """Read what `save` wrote, on the CPU; `spec` is compared with the saved one, as by `latentrnn.load`."""
+        from latentrnn.export.ensembles import load_ensemble
+
+        return load_ensemble(path, spec=spec)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"seed {m.seed}: {w:.3f}" for m, w in zip(self.members, self.weights.tolist(), strict=True))
+        return f"Ensemble({shown})"
+
+
+@isolated
+def fit_ensemble(
+    model: LatentRNN,
+    guide: Guide,
+    train: SequenceData,
+    validation: SequenceData | None = None,
+    *,
+    seeds: Sequence[int] = range(5),
+    optimisers: Sequence[AdamW] | None = None,
+    together: bool = False,
+    stacking: SequenceData | None = None,
+    num_evidence_particles: int = 64,
+    **settings: Any,
+) -> Ensemble:
+    """Fit a model from several seeds, and weigh the fits so that their mixture predicts held-out sequences best.
+
+        w = argmax sum_n log sum_k w_k p_k(y_n)   over the sequences of `stacking`
+
+    Weights of sequences that were fitted, or that chose among a fit's steps, would favour what over-fits: so they take
+    sequences of their own, and without these all weights are equal. Each member is what `fit` gives with its seed.
+
+    Args:
+        model, guide, train, validation: as of `fit`.
+        seeds: one per member.
+        optimisers: one per member, for members that differ in learning rate, decay and the like; None gives all that
+            of the settings.
+        together: whether members take their steps together, their weights in one tensor with an axis of members, which
+            is faster the smaller they are (docs/performance.md); else one fit follows the other, to the bit as it
+            would alone. The random numbers are the same, so that results agree up to rounding.
+        stacking: the sequences that decide the weights.
+        num_evidence_particles: behind each p_k(y_n), see `Posterior.evidence("auto")`.
+        **settings: of every fit.
+
+    Raises:
+        ValueError: no seed or one twice, another number of optimisers, stacking sequences that took part in the fits, a
+            setting that members cannot share, data or parts that do not go with `together`, or whatever `fit` raises.
+        TypeError: an argument of the wrong kind, or one that `fit` does not have.
+
+    References:
+        Yao, Vehtari, Simpson, Gelman. Using stacking to average Bayesian predictive distributions. 2018.
+    """
+    seeds = _checked_seeds(seeds)
+    together = check_flag("fit_ensemble", "together", together)
+    for name in settings.keys() - inspect.signature(fit).parameters.keys():
+        raise TypeError(f"fit_ensemble: {name!r} is no setting of fit, to which all that is not named here goes")
+    for name in ("seed", "start_from", "resume", "checkpoint"):
+        if (shared := settings.pop(name, None)) is not None and shared is not False:
+            raise ValueError(f"fit_ensemble: {name} belongs to one fit, and cannot be shared by the members")
+    check_size("fit_ensemble", "num_evidence_particles", num_evidence_particles)
+    if stacking is not None:
+        check_kind_of("fit_ensemble", "stacking", stacking, SequenceData)
+        for name, other in (("train", train), ("validation", validation)):
+            if other is None:
+                continue
+            check_kind_of("fit_ensemble", name, other, SequenceData, StoredSequences)
+            if common := stacking.overlaps(other):
+                raise ValueError(
+                    f"fit_ensemble: {common} stacking sequences are in {name} too, where they would favour what "
+                    f"over-fits; stacking.without({name})"
+                )
+    optimisers = [settings.pop("optimiser", AdamW())] * len(seeds) if optimisers is None else optimisers
+    optimisers = check_list("fit_ensemble", "optimisers", optimisers, "AdamW, one for each seed")
+    if len(optimisers) != len(seeds) or "optimiser" in settings:
+        raise ValueError(
+            f"fit_ensemble: optimisers must be one for each of {len(seeds)} seeds, without optimiser=; "
+            f"found {len(optimisers)}"
+        )
+    if together:
+        members = fit_together(model, guide, train, validation, seeds, optimisers, settings)
+    else:
+        members = tuple(
+            fit(model, guide, train, validation, seed=seed, optimiser=optimiser, **settings)
+            for seed, optimiser in zip(seeds, optimisers, strict=True)
+        )
+    used = frozenset().union(*(member.used for member in members))
+    if stacking is None:
+        return Ensemble(members, torch.full((len(seeds),), 1 / len(seeds), dtype=torch.float64), None, used)
+    device = settings.get("device", "auto")
+    found = [member.posterior(stacking, device=device).evidence("auto", num_evidence_particles) for member in members]
+    for member, evidence in zip(members, found, strict=True):
+        evidence.warn("fit_ensemble", f"the member of seed {member.seed}")
+    values = torch.stack([evidence.values for evidence in found]).double()
+    return Ensemble(members, stacking_weights(values), values, used | frozenset(stacking.keys))
+
+
+def _checked_seeds(seeds: Any) -> list[int]:
+    given = check_list("fit_ensemble", "seeds", seeds, "integers")
+    found = [check_seed("fit_ensemble", seed, name="each of seeds") for seed in given]
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"fit_ensemble: seeds must be different from each other, at least one; found {found}")
+    return found
+
+
+@isolated
+def stacking_weights(log_evidence: Tensor, *, max_steps: int = 100_000) -> Tensor:
+    """Return the weights of a mixture that maximise the sum of its log densities, (member,).
+
+    By expectation maximisation, which climbs this concave function from equal weights; it ends when no weights could
+    gain more than 1e-9 nats per sequence (log max_k mean_n p_k / p bounds that from above).
+
+    Args:
+        log_evidence: log p_k(y_n), (member, sequence), nats.
+        max_steps: at most.
+
+    Raises:
+        ValueError: another shape, or values that are not finite.
+    """
+    values = log_evidence.detach().double().cpu()
+    if values.dim() != 2 or not values.numel() or not bool(values.isfinite().all()):
+        raise ValueError(f"stacking_weights: expected finite (member, sequence); found shape {tuple(values.shape)}")
+    density = (values - values.amax(0)).exp()
+    weights = torch.full((len(values),), 1 / len(values), dtype=torch.float64)
+    for _ in range(max_steps):
+        gain = (density / (weights @ density)).mean(1)
+        if float(gain.max().log()) < OPTIMAL:
+            break
+        weights = weights * gain
+    return weights / weights.sum()

@@ -1,0 +1,222 @@
+"""Markov chain Monte Carlo: Pyro's NUTS for models that are small enough."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, cast
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import MCMC, NUTS
+from pyro.infer.autoguide.initialization import InitMessenger, init_to_uniform, init_to_value
+from torch import Tensor
+
+from latentrnn.data import SequenceData
+from latentrnn.inference.evidence.marginal import Marginal, fixed_model
+from latentrnn.inference.fitting.fit import resolve_device
+from latentrnn.inference.fitting.result import FitResult
+from latentrnn.inference.guides.guide import Guide
+from latentrnn.inference.objectives.elbo import sampled_sites
+from latentrnn.inference.posterior.posterior import Posterior
+from latentrnn.inference.posterior.stored_draws import Chains, StoredDraws
+from latentrnn.models.sites import LATENTS
+from latentrnn.models.state_space import LatentRNN
+from latentrnn.support.arguments import (
+    LARGEST_COUNT,
+    check_flag,
+    check_number,
+    check_seed,
+    check_size,
+)
+from latentrnn.support.isolation import isolated
+from latentrnn.support.random_numbers import random_state
+
+DEEPEST_TREE = 30  # a billion steps per draw; what is asked for beyond is a slip
+
+
+@isolated
+def sample(
+    model: LatentRNN,
+    data: SequenceData,
+    *,
+    num_samples: int = 500,
+    warmup: int = 500,
+    chains: int = 4,
+    given: FitResult | None = None,
+    sites: Literal["all", "parameters"] = "all",
+    num_particles: int = 64,
+    target_acceptance: float = 0.8,
+    max_tree_depth: int = 10,
+    device: str | torch.device = "auto",
+    seed: int | None = 0,
+    progress: bool = True,
+) -> Posterior:
+    """Draw from the exact posterior by the no-U-turn sampler, the network's weights taken as they are.
+
+    With `sites="all"`, parameters with priors and local latents jointly. With `sites="parameters"`, parameters alone:
+    local latents are integrated out by importance sampling from the guide of `given`, with draws made once (see
+    `Marginal`), and the posterior keeps that guide for them. Every step evaluates the whole data: this is for models
+    with few parameters and latents, and to check what a guide says of them.
+
+    Args:
+        model: the model.
+        data: all of the sequences (NUTS takes no sub-samples).
+        num_samples: draws of each chain.
+        warmup: steps before them, in which step size and mass matrix are adapted.
+        chains: run one after another, from different starts.
+        given: a fit of this model: its weights are taken and chains start from draws of its guide. Without it, the
+            model's own weights, and starts uniform in (-2, 2) of unconstrained space.
+        sites: "all" or "parameters".
+        num_particles: importance samples of the local latents, where they are integrated out.
+        target_acceptance: smaller steps the closer to one; raise it where draws diverge.
+        max_tree_depth: at most 2 to this power steps per draw.
+        device: "auto" takes CUDA where there is one.
+        seed: of starts and chains, None for a fresh one, which the result tells.
+        progress: whether to show a progress bar per chain.
+
+    Returns:
+        A posterior whose methods draw from the chains; `posterior.chains` has their diagnostics, and `to_arviz` exports
+        all draws by chain. Where local latents were sampled, it knows those of `data` alone, and what needs the density
+        of a guide (`evidence`, `log_likelihood`, `refined`) is refused.
+
+    Raises:
+        ValueError: nothing to sample, a log density that is not finite where a chain starts, a batch of a larger plate,
+            local latents to be integrated out without `given`, or a setting out of range.
+        TypeError: an argument of the wrong kind.
+
+    Warns:
+        UserWarning: draws diverged, or the chains disagree (R-hat above 1.05).
+
+    References:
+        Hoffman, Gelman. The No-U-turn sampler: adaptively setting path lengths in Hamiltonian Monte Carlo. 2014.
+    """
+    for name, value in (("num_samples", num_samples), ("warmup", warmup), ("chains", chains)):
+        check_size("sample", name, value)
+    if not isinstance(sites, str) or sites not in ("all", "parameters"):
+        raise ValueError(f"sample: sites must be 'all' or 'parameters'; found {sites!r}")
+    check_size("sample", "num_particles", num_particles)
+    check_size("sample", "max_tree_depth", max_tree_depth, most=DEEPEST_TREE)
+    target_acceptance = check_number("sample", "target_acceptance", target_acceptance, above=0, below=1)
+    progress, seed = check_flag("sample", "progress", progress), check_seed("sample", seed)
+    if seed > LARGEST_COUNT - chains:
+        raise ValueError(f"sample: seed must leave room for those of the chains, which follow it; found {seed}")
+    integrate = sites == "parameters"
+    model, guide = fixed_model("sample", model, data, given, integrate=integrate)
+    if not model.parameter_sites() and not model.latent_sites():
+        raise ValueError("sample: the model has neither random latents nor parameters with priors to sample")
+    device = resolve_device(device)
+    # rejections decide by small differences of large energies
+    exact, exact_data = model.double().to(device), data.to(device, torch.float64)
+    guide = None if guide is None else guide.double().to(device)
+    arguments: tuple[Any, ...] = (exact_data,)
+    program: Any = exact
+    if integrate and exact.latent_sites():
+        with random_state(seed, device):
+            program, arguments = Marginal(exact, guide, exact_data, num_particles), ()
+    runs = []
+    for chain in range(chains):
+        with random_state(seed + 1 + chain, device), torch.enable_grad():
+            start = init_to_uniform if guide is None else init_to_value(values=_start(guide, exact_data))
+            kernel = NUTS(
+                program,
+                target_accept_prob=target_acceptance,
+                max_tree_depth=max_tree_depth,
+                init_strategy=start,
+            )
+            try:
+                runs.append(_run(kernel, arguments, num_samples, warmup, progress))
+            except ValueError as error:
+                if said := _not_finite(exact, program, arguments, start):
+                    raise ValueError(f"sample: {said}") from error
+                raise
+    values = {name: torch.stack([run[0][name].cpu() for run in runs]) for name in runs[0][0]}
+    diverging = torch.stack([run[1] for run in runs])
+    found = Chains.of(values, diverging, *(torch.tensor([run[i] for run in runs]) for i in (2, 3)))
+    _warn(found)
+    flat = {name: value.flatten(0, 1).to(data.dtype) for name, value in values.items()}
+    keeps_guide = integrate and bool(exact.latent_sites())
+    if keeps_guide:
+        assert guide is not None
+        guide = guide.to("cpu", data.dtype)
+        guide.parameter_sites = None  # the chains have drawn those
+    keys = data.keys if any(k in LATENTS for k in flat) else ()
+    stored = StoredDraws(
+        exact.latent_sites(), flat, keys, guide if keeps_guide else None,
+        conditioned_on=frozenset(data.keys), learned_from=frozenset() if given is None else given.used,
+    )  # fmt: skip
+    settings = {"method": "nuts", "num_samples": num_samples, "warmup": warmup, "chains": chains, "sites": sites}
+    used = frozenset(data.keys) | (frozenset() if given is None else given.used)
+    exact = exact.to("cpu", data.dtype)
+    result = FitResult(exact, cast(Guide, stored), {}, f"nuts: {found!r}", 0, seed, settings, used)
+    return Posterior(exact, cast(Guide, stored), data, result=result, device=device, seed=seed, chains=found)
+
+
+def _start(guide: Guide, data: SequenceData) -> dict[str, Tensor]:
+    with torch.no_grad():
+        trace = poutine.trace(guide).get_trace(data)
+    return {name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"}
+
+
+def _not_finite(model: LatentRNN, program: Any, arguments: tuple[Any, ...], start: Any) -> str | None:
+    """Say where the log density or its gradient is not finite at a start, and what to do; None where all is finite."""
+    if broken := [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]:
+        return f"the model's weights are not finite ({', '.join(broken)}); fit it, and give the result as given="
+    with pyro.validation_enabled(False), torch.enable_grad():
+        trace = poutine.trace(InitMessenger(start)(program)).get_trace(*arguments)
+        free = {name: site["value"].detach() for name, site in sampled_sites(trace) if not site["is_observed"]}
+        free = {name: value.clone().requires_grad_(True) for name, value in free.items()}
+        trace = poutine.trace(poutine.condition(program, data=free)).get_trace(*arguments)
+        found = {name: site["fn"].log_prob(site["value"]).sum() for name, site in sampled_sites(trace)}
+        slopes = torch.autograd.grad(torch.stack(list(found.values())).sum(), list(free.values()), allow_unused=True)
+    bad = [f"{name!r} ({value.item():g})" for name, value in found.items() if not bool(torch.isfinite(value))]
+    bad = bad or [
+        f"{name!r} (gradient)"
+        for name, slope in zip(free, slopes, strict=True)
+        if slope is not None and not bool(torch.isfinite(slope).all())
+    ]
+    if not bad:
+        return None
+    return (
+        f"the log density is not finite at the start, at {', '.join(bad)}: for a head, look for values outside of its "
+        "family's support or too large to compute with; for a parameter or latent, for a prior that is too wide. Or "
+        "give the result of a fit as given=, from which the chains then start"
+    )
+
+
+def _run(
+    kernel: NUTS, arguments: tuple[Any, ...], num_samples: int, warmup: int, progress: bool
+) -> tuple[dict[str, Tensor], Tensor, float, float]:
+    """Run one chain: draws by site, which of them diverged, acceptance rate, step size."""
+    diverging = torch.zeros(num_samples, dtype=torch.bool)
+    known = 0
+    outcome = [float("nan"), float("nan")]
+
+    def watch(kernel: NUTS, values: Any, stage: str, index: int) -> None:
+        nonlocal known
+        if not stage.startswith("Sample"):
+            return
+        report = kernel.diagnostics()
+        count = len(report["divergences"])
+        diverging[index] = count > known
+        known = count
+        outcome[:] = [float(report["acceptance rate"]), float(kernel.step_size)]
+
+    chain = MCMC(kernel, num_samples=num_samples, warmup_steps=warmup, disable_progbar=not progress, hook_fn=watch)
+    chain.run(*arguments)
+    return {name: value.detach() for name, value in chain.get_samples().items()}, diverging, outcome[0], outcome[1]
+
+
+def _warn(chains: Chains) -> None:
+    if count := int(chains.diverging.sum()):
+        warnings.warn(
+            f"sample: {count} of {chains.diverging.numel()} draws diverged, so that some region is not explored; raise "
+            "target_acceptance towards 1, or tighten priors",
+            stacklevel=3,
+        )
+    if chains.largest_r_hat > 1.05:
+        warnings.warn(
+            f"sample: the chains have not mixed (R-hat up to {chains.largest_r_hat:.2f}); raise warmup and "
+            "num_samples, or look for several modes",
+            stacklevel=3,
+        )

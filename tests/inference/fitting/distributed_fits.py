@@ -1,0 +1,144 @@
+"""A program: fits that a launcher starts in several processes, or one alone, and writes what came out.
+
+torchrun --standalone --nproc-per-node 2 -m tests.inference.fitting.distributed_fits FOLDER KIND ...
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+
+import latentrnn as lr
+from latentrnn.inference.fitting.trainer import Run
+
+STEPS = 20
+
+
+def make_data(sequences: int, *, seed: int, ragged: bool = True) -> lr.SequenceData:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(4, 9, sequences) if ragged else np.full(sequences, 6)
+    drive = [rng.normal(size=(n, 1)) for n in lengths]
+    spikes = [rng.poisson(np.exp(0.5 + x @ np.ones((1, 2)))) for x in drive]
+    return lr.SequenceData.from_arrays({"y": spikes}, {"drive": drive}, dt=0.01)
+
+
+# what differs from the defaults of `fit_here`; batches of 5 are shared 3 to 2, of 4, the last of a pass, 2 to 2, and of
+# 1 one to none
+KINDS: dict[str, Callable[[], dict[str, Any]]] = {
+    "defaults": dict,
+    "one by one": lambda: {"batch_size": 1},
+    "parameters": lambda: {"head": lr.Poisson(priors={"weight": dist.Normal(0.0, 1.0)})},
+    "markov": lambda: {
+        "transition": lr.VanillaRNN(4),
+        "latent": lr.MarkovNormal(),
+        "guide": {"family": lr.Markov(3)},
+        "num_particles": 3,
+        "coordinated_dropout": 0.3,
+    },
+    "one batch": lambda: {"batch_size": 64, "stopping": lr.EarlyStopping(every=2, patience=3), "learning_rate": 0.05},
+    "iwae": lambda: {"objective": lr.IWAE(), "num_particles": 3, "transition": lr.GRU(4, zoneout=0.2)},
+    "fivo": lambda: {"objective": lr.FIVO(), "num_particles": 3},
+    "per sequence": lambda: {"guide": {"family": lr.PerSequence(lr.MeanField())}, "validation": None},
+    "stored": lambda: {"stored": True},
+    "divergence": lambda: {"learning_rate": 1e4, "kl": lr.KLWarmUp(0.0), "rollback": lr.Rollback(factor=1e-6)},
+    "unreachable": lambda: {"transition": lr.GRU(4, layers=2, dropout=0.5)},
+}
+
+# signal, which process it meets, and whether there is a folder for checkpoints
+EVENTS = {
+    "second killed": (signal.SIGKILL, 1, True),
+    "first killed": (signal.SIGKILL, 0, True),
+    "killed in validation": (signal.SIGKILL, 1, True),
+    "killed without checkpoint": (signal.SIGKILL, 1, False),
+    "interrupted": (signal.SIGINT, 1, True),
+    "terminated": (signal.SIGTERM, 1, True),
+}
+
+
+def fit_here(**settings: Any) -> lr.FitResult:
+    data: Any = make_data(14, seed=0)
+    if settings.pop("stored", False):
+        data = lr.StoredSequences.from_arrays(
+            {"y": _ragged(data, data.observations["y"])}, {"drive": _ragged(data, data.covariates["drive"])}, dt=0.01
+        )
+    parts = {"transition": lr.GRU(4), "latent": lr.Innovations(2), "head": lr.Poisson(), "guide": {}}
+    parts |= {name: settings.pop(name) for name in list(settings) if name in parts}
+    validation = settings.pop("validation", make_data(5, seed=1))
+    model = lr.LatentRNN(
+        data.spec, transition=parts["transition"], latent=parts["latent"], observations={"y": parts["head"]}
+    )
+    guide = lr.Guide(model, **({"encoder": lr.RNNEncoder(3)} | parts["guide"]))
+    optimiser = lr.AdamW(learning_rate=settings.pop("learning_rate", 3e-3))
+    defaults = {"steps": STEPS, "batch_size": 5, "stopping": lr.EarlyStopping(every=6), "report_every": 4}
+    defaults |= {"progress": False, "device": "cpu", "optimiser": optimiser}
+    return lr.fit(model, guide, data, validation, **(defaults | settings))
+
+
+def _ragged(data: lr.SequenceData, values: torch.Tensor) -> list[np.ndarray]:
+    return [value[:length].numpy() for value, length in zip(values, data.host_lengths, strict=True)]
+
+
+def written(result: lr.FitResult) -> dict[str, Any]:
+    """What there is to compare of a fit."""
+    weights = {f"model/{k}": v for k, v in result.model.state_dict().items()}
+    weights |= {f"guide/{k}": v for k, v in result.guide.state_dict().items()}
+    return {
+        "weights": weights, "history": result.history, "stop_reason": result.stop_reason, "events": result.events,
+        "best_step": result.best_step,
+    }  # fmt: skip
+
+
+def at_step(number: int, action: Callable[[], None]) -> None:
+    """Do something when this process begins a step."""
+    original = Run._gradient
+
+    def acts(self: Run, batch: Any, step: int, stale: int) -> Any:
+        if step == number:
+            action()
+        return original(self, batch, step, stale)
+
+    Run._gradient = acts  # type: ignore[method-assign]
+
+
+def at_evaluation(number: int, action: Callable[[], None]) -> None:
+    """Do something when this process begins to evaluate the weights of a step."""
+    original = Run._judge
+
+    def acts(self: Run, validation: Any, step: int) -> bool:
+        if step == number:
+            action()
+        return original(self, validation, step)
+
+    Run._judge = acts  # type: ignore[method-assign]
+
+
+def main(folder: Path, names: list[str]) -> None:
+    torch.set_num_threads(1)
+    rank = int(os.environ.get("RANK", 0))
+    for name in names:
+        settings: dict[str, Any] = {}
+        if name in KINDS:
+            settings = KINDS[name]()
+        elif name == "other data":
+            settings = {"validation": make_data(5, seed=2 + rank)}
+        elif name == "resumed":
+            settings = {"checkpoint": folder / "checkpoint", "checkpoint_every": 0, "resume": True}
+        else:  # something happens to one process at step 11, or in the evaluation after it
+            number, hit, kept = EVENTS[name]
+            settings = {"checkpoint": folder / "checkpoint"} if kept else {}
+            if rank == hit:
+                happens = at_evaluation if name == "killed in validation" else at_step
+                happens(11, lambda number=number: os.kill(os.getpid(), number))
+        torch.save(written(fit_here(**settings)), folder / f"{name}-{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
