@@ -1,5 +1,7 @@
 """Probabilistic state-space models whose transitions are recurrent networks."""
 
+from typing import TYPE_CHECKING
+
 from latentrnn import plotting as plotting  # matplotlib is imported when something is drawn
 from latentrnn.criticism import PIT as PIT
 from latentrnn.criticism import Calibration as Calibration
@@ -156,5 +158,8 @@ from latentrnn.models import WindowedAttention as WindowedAttention
 from latentrnn.models import ZeroInflatedGamma as ZeroInflatedGamma
 from latentrnn.models import ZeroInflatedPoisson as ZeroInflatedPoisson
 from latentrnn.models import per_session as per_session
+from latentrnn.support.deprecations import former_name
 
 __version__ = "0.1.0"
+if not TYPE_CHECKING:  # which would take it that any name is there
+    __getattr__ = former_name("latentrnn")
