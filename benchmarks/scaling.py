@@ -22,7 +22,7 @@ import latentrnn as lr
 from latentrnn.inference.fitting.fit import starting_point
 from latentrnn.inference.fitting.plan import Plan
 from latentrnn.inference.fitting.trainer import Run
-from latentrnn.inference.fitting.windows import reach
+from latentrnn.inference.guides.windows import reach
 from latentrnn.support.random_numbers import random_state
 
 HIDDEN, LATENT, ENCODER = 64, 4, 64

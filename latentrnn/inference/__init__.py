@@ -18,7 +18,6 @@ from latentrnn.inference.fitting.schedules import EarlyStopping as EarlyStopping
 from latentrnn.inference.fitting.schedules import KLWarmUp as KLWarmUp
 from latentrnn.inference.fitting.schedules import Plateau as Plateau
 from latentrnn.inference.fitting.schedules import Rollback as Rollback
-from latentrnn.inference.fitting.windows import Window as Window
 from latentrnn.inference.guides.encoders import Encoder as Encoder
 from latentrnn.inference.guides.encoders import RNNEncoder as RNNEncoder
 from latentrnn.inference.guides.encoders import StepEncoder as StepEncoder
@@ -30,6 +29,7 @@ from latentrnn.inference.guides.families import Markov as Markov
 from latentrnn.inference.guides.families import MeanField as MeanField
 from latentrnn.inference.guides.families import PerSequence as PerSequence
 from latentrnn.inference.guides.guide import Guide as Guide
+from latentrnn.inference.guides.windows import Window as Window
 from latentrnn.inference.objectives.elbo import Terms as Terms
 from latentrnn.inference.objectives.elbo import elbo_terms as elbo_terms
 from latentrnn.inference.objectives.objectives import ELBO as ELBO

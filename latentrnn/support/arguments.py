@@ -18,6 +18,7 @@ import torch
 
 LARGEST_SIZE = 2**31 - 1  # of an axis; larger ones are a slip, and overflow somewhere below torch
 LARGEST_COUNT = 2**63 - 1  # what torch and NumPy count with
+LARGEST_RATE = 1e30  # torch's fused optimisers compute with single precision
 
 
 def is_integer(value: Any) -> bool:
@@ -101,6 +102,18 @@ def check_number(
         must = "must be finite" if inside else f"must {_in_words(least, most, above, below)}"
         raise ValueError(f"{owner}: {name} {must}; found {_shown(value)}")
     return _as_float(value)
+
+
+def check_learning_rate(owner: str, rate: Any) -> float:
+    """Return a learning rate, positive and within what single precision holds.
+
+    Raises:
+        ValueError: anything else.
+    """
+    found = check_number(owner, "learning_rate", rate, above=0)
+    if found > LARGEST_RATE:
+        raise ValueError(f"{owner}: learning_rate must be at most {LARGEST_RATE:g}; found {found:g}")
+    return found
 
 
 def check_flag(owner: str, name: str, value: Any) -> bool:

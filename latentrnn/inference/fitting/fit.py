@@ -18,12 +18,13 @@ from latentrnn.inference.fitting.plan import Plan
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.fitting.schedules import AdamW, Constant, Cosine, EarlyStopping, KLWarmUp, Plateau, Rollback
 from latentrnn.inference.fitting.trainer import Run
-from latentrnn.inference.fitting.windows import Window, reach
 from latentrnn.inference.guides.guide import Guide
+from latentrnn.inference.guides.windows import Window, reach
 from latentrnn.inference.objectives.objectives import ELBO, Objective
 from latentrnn.models.observations import Observation
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_flag, check_number, check_seed, is_number
+from latentrnn.support.devices import resolve_device
 from latentrnn.support.isolation import isolated
 from latentrnn.support.random_numbers import random_state
 
@@ -182,25 +183,6 @@ def fit(
         run.batches.close()
     model.to("cpu"), guide.to("cpu")
     return FitResult(model, guide, run.history, run.stop_reason, run.best_step, number, settings, used, run.events)
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """Return the torch device; "auto" is CUDA where there is one.
-
-    Raises:
-        ValueError: CUDA is asked for and there is none, or torch knows no such device.
-    """
-    if isinstance(device, str) and device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(device)
-    except (RuntimeError, TypeError, ValueError):
-        raise ValueError(f"device: expected 'auto' or the name of a torch device; found {device!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError('device: "cuda" was asked for, but torch finds no CUDA device; use "auto" or "cpu"')
-    if device.type == "meta" or (device.type == "mps" and not torch.backends.mps.is_available()):
-        raise ValueError(f'device: {device.type!r} cannot compute here; use "auto" or "cpu"')
-    return device
 
 
 def starting_point(model: LatentRNN, guide: Guide, train: Any, start_from: FitResult | None) -> tuple[LatentRNN, Guide]:

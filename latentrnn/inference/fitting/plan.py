@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from latentrnn.inference.fitting.schedules import AdamW, Constant, Cosine, EarlyStopping, KLWarmUp, Plateau, Rollback
-from latentrnn.inference.fitting.windows import Window
+from latentrnn.inference.guides.windows import Window
 from latentrnn.inference.objectives.objectives import Objective
 from latentrnn.support.arguments import LARGEST_COUNT, check_flag, check_number, check_size, settle
 

@@ -12,7 +12,7 @@ from latentrnn.inference.posterior.conditioning import remark
 from latentrnn.models.state_space import LatentRNN
 
 if TYPE_CHECKING:
-    from latentrnn.inference.fitting.windows import Window
+    from latentrnn.inference.guides.windows import Window
     from latentrnn.inference.posterior.posterior import Posterior
 
 

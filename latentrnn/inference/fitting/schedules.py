@@ -11,9 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from latentrnn.support.arguments import check_integer, check_number, check_size, is_integer, is_number, settle
-
-LARGEST_RATE = 1e30  # torch's fused optimisers compute with single precision
+from latentrnn.support.arguments import (
+    check_integer,
+    check_learning_rate,
+    check_number,
+    check_size,
+    is_integer,
+    is_number,
+    settle,
+)
 
 
 @dataclass(frozen=True)
@@ -243,18 +249,6 @@ class Rollback:
 def _count(owner: str, name: str, value: Any) -> int:
     check_number(owner, name, value, above=0)
     return check_size(owner, name, value)
-
-
-def check_learning_rate(owner: str, rate: Any) -> float:
-    """Return a learning rate, positive and within what single precision holds.
-
-    Raises:
-        ValueError: anything else.
-    """
-    found = check_number(owner, "learning_rate", rate, above=0)
-    if found > LARGEST_RATE:
-        raise ValueError(f"{owner}: learning_rate must be at most {LARGEST_RATE:g}; found {found:g}")
-    return found
 
 
 def _two_rates(owner: str, betas: Any) -> tuple[float, float]:

@@ -21,8 +21,9 @@ from latentrnn.inference.fitting.dropout import coordinated_dropout as split_ent
 from latentrnn.inference.fitting.extremes import farthest_input
 from latentrnn.inference.fitting.plan import Plan
 from latentrnn.inference.fitting.snapshots import Snapshot, put_back, take_snapshot
-from latentrnn.inference.fitting.windows import Reach, WindowedBatches
+from latentrnn.inference.fitting.windows import WindowedBatches
 from latentrnn.inference.guides.guide import Guide
+from latentrnn.inference.guides.windows import Reach
 from latentrnn.inference.objectives.elbo import Terms
 from latentrnn.inference.objectives.objectives import Evaluation, Objective
 from latentrnn.models.ancestral import Course

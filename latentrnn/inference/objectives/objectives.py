@@ -70,6 +70,11 @@ class Objective:
         """What the bound is called in a fit's history: "elbo", "iwae", ..."""
         return type(self).__name__.lower()
 
+    @property
+    def adds_over_windows(self) -> bool:
+        """Whether the bound of a sequence is the sum of those of its windows."""
+        return False
+
     def step(self, at: Evaluation) -> Step:
         """Evaluate the bound on a batch."""
         raise NotImplementedError
@@ -108,6 +113,10 @@ class ELBO(Objective):
         )
         if self.free_bits and self.sticking_the_landing:
             raise ValueError("ELBO: free_bits needs the KL of each site, which sticking_the_landing never forms")
+
+    @property
+    def adds_over_windows(self) -> bool:
+        return not self.free_bits
 
     def step(self, at: Evaluation) -> Step:
         if self.sticking_the_landing:

@@ -24,9 +24,9 @@ from latentrnn.inference.evidence.leaving_out import reason_against_loo
 from latentrnn.inference.filters import one_step_ahead as filtering
 from latentrnn.inference.filters.one_step_ahead import OneStepAhead
 from latentrnn.inference.fitting.result import FitResult
-from latentrnn.inference.fitting.windows import Window
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.parameters import JOINT
+from latentrnn.inference.guides.windows import Window
 from latentrnn.inference.posterior.clamps import Hold
 from latentrnn.inference.posterior.conditioning import conditional_on, remark
 from latentrnn.inference.posterior.counterfactual import Counterfactual, counterfactual

@@ -7,12 +7,11 @@ import copy
 import torch
 
 from latentrnn.data import SequenceData
-from latentrnn.inference.fitting.schedules import check_learning_rate
 from latentrnn.inference.guides.families import PerSequence
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.objectives import ELBO, Evaluation
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.support.arguments import check_size
+from latentrnn.support.arguments import check_learning_rate, check_size
 
 
 def refine(

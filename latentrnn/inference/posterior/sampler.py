@@ -17,15 +17,15 @@ from latentrnn.data import SequenceData
 from latentrnn.inference.evidence.ais import anneal
 from latentrnn.inference.evidence.evidence import AIS, PRIOR_SHARE, SMC
 from latentrnn.inference.filters.particle_filter import ParticleFilter, of_steps
-from latentrnn.inference.fitting.fit import resolve_device
-from latentrnn.inference.fitting.windows import Window, reach
 from latentrnn.inference.guides.guide import Guide
+from latentrnn.inference.guides.windows import Window, reach
 from latentrnn.inference.objectives.elbo import log_weights, sampled_sites
 from latentrnn.models import sites
 from latentrnn.models.ancestral import Course
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.models.transitions.transition import check_size
 from latentrnn.support.arguments import check_seed
+from latentrnn.support.devices import resolve_device
 from latentrnn.support.random_numbers import RandomNumbers, random_state
 
 T = TypeVar("T")

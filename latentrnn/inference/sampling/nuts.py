@@ -14,7 +14,6 @@ from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.evidence.marginal import Marginal, fixed_model
-from latentrnn.inference.fitting.fit import resolve_device
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.elbo import sampled_sites
@@ -29,6 +28,7 @@ from latentrnn.support.arguments import (
     check_seed,
     check_size,
 )
+from latentrnn.support.devices import resolve_device
 from latentrnn.support.isolation import isolated
 from latentrnn.support.random_numbers import random_state
 

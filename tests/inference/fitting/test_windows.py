@@ -15,7 +15,7 @@ from torch import Tensor
 import latentrnn as lr
 from latentrnn.inference.fitting import dropout
 from latentrnn.inference.fitting import trainer as training
-from latentrnn.inference.fitting.windows import Reach, reach
+from latentrnn.inference.guides.windows import Reach, reach
 from latentrnn.inference.objectives import objectives
 from latentrnn.inference.objectives.elbo import sampled_sites
 from tests.registry import OBSERVATIONS as HEADS

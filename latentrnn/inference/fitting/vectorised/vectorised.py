@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from latentrnn.data import SequenceData
 from latentrnn.data.facts import Facts
-from latentrnn.inference.fitting.fit import check_arguments, fit, resolve_device, starting_point
+from latentrnn.inference.fitting.fit import check_arguments, fit, starting_point
 from latentrnn.inference.fitting.matmul_precision import matrix_products
 from latentrnn.inference.fitting.plan import Plan
 from latentrnn.inference.fitting.result import FitResult
@@ -27,6 +27,7 @@ from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.objectives import IWAE
 from latentrnn.models.scans import together as scans_together
 from latentrnn.models.state_space import LatentRNN
+from latentrnn.support.devices import resolve_device
 from latentrnn.support.random_numbers import random_state
 
 
