@@ -5,28 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from latentrnn.data.facts import Facts
 from latentrnn.data.identity import check_data, overlapping
 from latentrnn.data.ingest.ingest import read_arrays
 from latentrnn.data.ingest.placing import check_dtype, read_device
 from latentrnn.data.ingest.spikes import count_spikes
-from latentrnn.data.spec import DataSpec, HeadSpec, SequenceKey
+from latentrnn.data.record import SequenceRecord, WindowContext
 from latentrnn.data.summary import describe
-from latentrnn.data.views import batches as batching
-from latentrnn.data.views import selection as selecting
-from latentrnn.data.views import splits as splitting
-from latentrnn.data.views import time_slices as cutting
+from latentrnn.data.views import batches, selection, splits, time_slices
 from latentrnn.data.views.labelled import to_xarray
 from latentrnn.data.views.sessions import join
-from latentrnn.data.views.windows import Around
 from latentrnn.support.arguments import is_integer
 
 if TYPE_CHECKING:
@@ -34,50 +27,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SequenceData:
+class SequenceData(SequenceRecord):
     """Sequences of observations and covariates, padded to one length, in the user's units.
 
     Made by `from_arrays` or `from_spike_times`, which check everything, and never by the constructor. Treat it
-    as immutable: every method returns a new object, and tensors may be shared between objects.
-
-    Args:
-        observations: per head (sequence, time, channel), or (sequence, channel) for a per-sequence head; what is
-            unobserved holds a value inside the family's support.
-        masks: per head, in the shape of its observations; True where observed, False when missing or padding.
-        covariates: per covariate (sequence, time, feature); 0 in padding.
-        totals: per head that has them (sequence, time); NaN where a channel is missing and the total not known.
-        lengths: base steps of each sequence.
-        context: leading base steps of each sequence that inform (history, encoder, state) but are not scored.
-        times: seconds (sequence, time) in float64 when steps are irregular, else None.
-        keys: identity of each sequence by content, with its scored base steps.
-        names: name of each sequence.
-        spec: heads, covariates, units.
-        total: sequences that these stand for: all of the plate, of which these may be a sub-sample.
-        indices: which sequences of the plate these are; None for all of them.
-        num_steps: base steps of the longest sequence, to which all are padded.
-        host_lengths: `lengths` as numpy, so that no decision on the host waits for the device.
-        host_context: `context` as numpy.
-        sessions: name of the session of each sequence, in data made by `join`, else None.
-        around: what lies around a window of longer sequences that `fit` or a posterior cut, else None.
+    as immutable: every method returns a new object, and tensors may be shared between objects. Its fields are
+    those of a `SequenceRecord`.
     """
 
-    observations: dict[str, Tensor]
-    masks: dict[str, Tensor]
-    covariates: dict[str, Tensor]
-    totals: dict[str, Tensor]
-    lengths: Tensor
-    context: Tensor
-    times: Tensor | None
-    keys: tuple[SequenceKey, ...]
-    names: tuple[str, ...]
-    spec: DataSpec
-    total: int
-    indices: Tensor | None
-    num_steps: int
-    host_lengths: NDArray[np.int64]
-    host_context: NDArray[np.int64]
-    sessions: tuple[str, ...] | None = None
-    around: Around | None = None
+    around: WindowContext[SequenceData] | None = None
 
     @classmethod
     def from_arrays(
@@ -250,62 +208,6 @@ class SequenceData:
             raise ValueError(f"session: expected a session among {known}, found {name!r}")
         return self[np.array([session == name for session in self.sessions])]
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a pickle holds: the data, and nothing that was found out about them since."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
-    @property
-    def num_sequences(self) -> int:
-        """Sequences held here, without waiting for the device."""
-        return len(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the tensors are."""
-        return self.lengths.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating type of observations and covariates."""
-        return next(iter(self.observations.values())).dtype
-
-    @cached_property
-    def padded(self) -> bool:
-        """Whether any sequence is shorter than `num_steps`."""
-        return bool((self.host_lengths < self.num_steps).any())
-
-    @cached_property
-    def valid(self) -> Tensor:
-        """Booleans (sequence, time), True inside the sequence and False in padding."""
-        return torch.arange(self.num_steps, device=self.device) < self.lengths[:, None]
-
-    @cached_property
-    def inside(self) -> Tensor | None:
-        """Where among all (sequence, time) there are steps, (entry,); None where there is no padding."""
-        if not self.padded:
-            return None
-        there = np.arange(self.num_steps) < self.host_lengths[:, None]
-        return torch.from_numpy(np.flatnonzero(there)).to(self.device, non_blocking=True)
-
-    @cached_property
-    def facts(self) -> Facts:
-        """What was found out about these tensors."""
-        return Facts()
-
-    def complete(self, name: str) -> bool:
-        """Whether every entry of a head is known to be observed and scored, without waiting for the device."""
-        head, mask = self._head("complete", name), self.masks[name]
-
-        def look() -> bool:
-            partial = head.missing or head.session is not None or (head.per_step and self.padded)
-            unscored = head.per_step and bool(self.host_context.any())
-            return self.device.type == "cpu" and not partial and not unscored and bool(mask.all())
-
-        return self.facts.whole(name, mask, look)
-
     def has(self, name: str) -> Tensor | None:
         """Which sequences have a head: those of its session, (sequence,); None where it belongs to all sessions.
 
@@ -317,13 +219,6 @@ class SequenceData:
         if self.sessions is None:
             return self.masks[name].flatten(1).any(1)
         return torch.from_numpy(np.array([own == session for own in self.sessions])).to(self.device, non_blocking=True)
-
-    def _head(self, method: str, name: Any) -> HeadSpec:
-        try:
-            return self.spec.heads[name]
-        except (KeyError, TypeError):
-            known = list(self.spec.heads)
-            raise ValueError(f"{method}: expected an observation head among {known}, found {name!r}") from None
 
     @property
     def remembered(self) -> Mapping[str, Tensor] | None:
@@ -356,8 +251,8 @@ class SequenceData:
             TypeError: when the index is not made of integers or booleans.
             ValueError: when booleans do not match the sequences, or nothing is chosen.
         """
-        chosen = batching.read_index(item, len(self))
-        return dataclasses.replace(batching.take(self, torch.from_numpy(chosen)), total=len(chosen), indices=None)
+        chosen = batches.read_index(item, len(self))
+        return dataclasses.replace(batches.take(self, torch.from_numpy(chosen)), total=len(chosen), indices=None)
 
     def batch(self, indices: Tensor, *, padded_as: Tensor | None = None, total: int | None = None) -> SequenceData:
         """A sub-sample of the plate, padded no further than its longest sequence.
@@ -372,8 +267,8 @@ class SequenceData:
             IndexError, TypeError, ValueError: as for `data[indices]`, where they are not such a tensor.
         """
         if not isinstance(indices, Tensor) or indices.dtype != torch.int64 or indices.dim() != 1 or indices.is_cuda:
-            indices = torch.from_numpy(batching.read_index(indices, len(self)))
-        return batching.take(self, indices, padded_as, total)
+            indices = torch.from_numpy(batches.read_index(indices, len(self)))
+        return batches.take(self, indices, padded_as, total)
 
     def batches(self, batch_size: int, *, generator: torch.Generator | None = None) -> Iterator[SequenceData]:
         """Batches that visit every sequence once, sequences of similar length together.
@@ -388,7 +283,7 @@ class SequenceData:
         Raises:
             ValueError: when `batch_size` is not a positive whole number.
         """
-        plan = batching.plan(self.host_lengths, batch_size, self.padded, generator)
+        plan = batches.plan(self.host_lengths, batch_size, self.padded, generator)
         return (self.batch(at, total=len(plan) * len(at) * self.total // len(self)) for at in plan)
 
     def split(
@@ -421,18 +316,18 @@ class SequenceData:
         Raises:
             ValueError: when fractions do not add up to 1 or a part would be empty.
         """
-        fractions = splitting.read_fractions(train, valid, test)
+        fractions = splits.read_fractions(train, valid, test)
         if not isinstance(along, str) or along not in ("sequence", "time"):
             raise ValueError(f'along: expected "sequence" or "time", found {along!r:.80}')
         if along == "sequence":
             if not is_integer(context) or context:
                 raise ValueError(f'context: expected 0 with along="sequence", found {context}')
-            labels = None if stratify is None else splitting.read_strata(self, stratify)
-            first, second, third = splitting.assign(len(self), fractions, seed, labels)
+            labels = None if stratify is None else splits.read_strata(self, stratify)
+            first, second, third = splits.assign(len(self), fractions, seed, labels)
             return self[first], self[second], self[third]
         if stratify is not None:
             raise ValueError('stratify: expected None with along="time", which cuts every sequence')
-        return cutting.stretches(self, fractions, context)
+        return time_slices.stretches(self, fractions, context)
 
     def windows(self, length: int, *, context: int = 0) -> SequenceData:
         """Every sequence cut in consecutive windows, which together score each of its steps once.
@@ -447,7 +342,7 @@ class SequenceData:
         Raises:
             ValueError: when there is a per-sequence head, or `length` or `context` is no multiple of every clock.
         """
-        return cutting.windows(self, length, context)
+        return time_slices.windows(self, length, context)
 
     def time_slice(self, start: int, stop: int) -> SequenceData:
         """Base steps `start` to `stop - 1` of every sequence; those that ended before have length 0.
@@ -460,7 +355,7 @@ class SequenceData:
             TypeError: when `start` or `stop` is no whole number.
             ValueError: when one is negative, nothing is left, or `start` is no multiple of a clock.
         """
-        return cutting.time_slice(self, *cutting.check_stretch(start, stop, self.num_steps))
+        return time_slices.time_slice(self, *time_slices.check_stretch(start, stop, self.num_steps))
 
     def with_observations(self, observations: dict[str, Tensor]) -> SequenceData:
         """The same data with the values of the named heads replaced, for replicates: masks stay, no value is checked.
@@ -491,7 +386,7 @@ class SequenceData:
             TypeError: when `hide` is not a tensor of booleans.
             ValueError: when the head is unknown or the shape differs.
         """
-        return selecting.mask_entries(self, name, hide)
+        return selection.mask_entries(self, name, hide)
 
     def select(self, *, heads: Sequence[str] | None = None, covariates: Sequence[str] | None = None) -> SequenceData:
         """The same sequences with the named heads and covariates only; None keeps all.
@@ -499,7 +394,7 @@ class SequenceData:
         Raises:
             ValueError: when a name is unknown or no head is left.
         """
-        return selecting.select(self, heads, covariates)
+        return selection.select(self, heads, covariates)
 
     def overlaps(self, other: SequenceData) -> int:
         """How many sequences score a step that `other` scores too, in the same sequence by content.

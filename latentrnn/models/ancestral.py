@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from latentrnn.data import SequenceData
-from latentrnn.data.views.windows import Around
+from latentrnn.data.record import WindowContext
 from latentrnn.models.in_chunks import InChunks
 from latentrnn.models.in_double import InDouble, in_double, worthwhile
 from latentrnn.models.latents.latent import Latent, Path, join
@@ -169,7 +169,7 @@ class Course:
             )  # drawn after the context, which has the data's holes
         return head.feedback(head.encode_history(values, mask))
 
-    def _history_in_window(self, name: str, values: Tensor, around: Around) -> Tensor:
+    def _history_in_window(self, name: str, values: Tensor, around: WindowContext[SequenceData]) -> Tensor:
         head, whole = self.observations[name], around.whole
         if values is not self.data.observations[name]:
             raise ValueError(f"head {name!r} feeds back and is sampled; its own samples do not reach the next window")

@@ -23,12 +23,13 @@ from latentrnn.data.ingest.placing import read_device
 from latentrnn.data.sequence_data import SequenceData
 from latentrnn.data.spec import DataSpec, SequenceKey
 from latentrnn.data.stored import arrays as stored_arrays
+from latentrnn.data.stored import subsample
 from latentrnn.data.stored.arrays import Source
 from latentrnn.data.stored.ingest import look_through
 from latentrnn.data.summary import describe
 from latentrnn.data.views import batches as batching
 from latentrnn.data.views import splits as splitting
-from latentrnn.data.views import subsample as starting
+from latentrnn.data.views.selection import select_spec
 from latentrnn.data.views.time_slices import check_clocks, check_stretch
 
 CPU = torch.device("cpu")
@@ -259,7 +260,7 @@ class StoredSequences:
 
     def small(self, count: int) -> bool:
         """Whether so many sequences, or all where there are fewer, have at most four million numbers."""
-        return min(count, len(self)) * self.numbers <= starting.STARTING_VALUES
+        return min(count, len(self)) * self.numbers <= subsample.STARTING_VALUES
 
     def for_start(self) -> SequenceData:
         """Return what starting values come from: all, or evenly spaced parts of at most four million numbers.
@@ -267,7 +268,7 @@ class StoredSequences:
         Parts are sequences, or stretches of these where they are long. Per-sequence heads then have rows of their own:
         those of all sequences, or of as many as have four million numbers.
         """
-        return starting.from_everywhere(self)
+        return subsample.from_everywhere(self)
 
     def through(self, *, whole: bool = False) -> Iterator[tuple[SequenceData, int, int]]:
         """Read everything, some sequences at a time, long ones stretch by stretch unless `whole`.
@@ -304,6 +305,20 @@ class StoredSequences:
         labels = None if stratify is None else splitting.strata_of(stratify, len(self))
         parts = splitting.assign(len(self), splitting.read_fractions(train, valid, test), seed, labels)
         return self[parts[0]], self[parts[1]], self[parts[2]]
+
+    def select(self, *, heads: Sequence[str] | None = None, covariates: Sequence[str] | None = None) -> StoredSequences:
+        """The same sequences with the named heads and covariates only; None keeps all.
+
+        Raises:
+            ValueError: when a name is unknown or no head is left.
+        """
+        spec = select_spec(self.spec, heads, covariates)
+        kept = {**spec.heads, **spec.covariates}
+        sources = {
+            kind: {name: source for name, source in named.items() if kind == "times" or name in kept}
+            for kind, named in self.sources.items()
+        }
+        return dataclasses.replace(self, sources=sources, spec=spec, _coming={}, _reader=[])
 
     def overlaps(self, other: SequenceData | StoredSequences) -> int:
         """How many sequences score a step that `other` scores too, in the same sequence by content.
@@ -360,9 +375,9 @@ class StoredSequences:
         lengths = (self.host_lengths - start).clip(0, stop - start)
         fields = read_stretch(self.spec, self._arrays(start, stop), stop - start, self.dtype, self.fillers)
         positions = self.positions
-        stamps = [self.sources["times"]["times"].read(row) for row in self.rows] if self.sources["times"] else None
         times = None
-        if stamps is not None:
+        if self.sources["times"] and stop > start:
+            stamps = [self.sources["times"]["times"].read(row) for row in self.rows]
             seconds = continued([np.asarray(stamp, np.float64) for stamp in stamps], max(self.num_steps, stop))
             times = torch.from_numpy(seconds)[:, start:stop]
         return SequenceData(

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from latentrnn.data.record import Record
 from latentrnn.support.arguments import is_integer
-
-if TYPE_CHECKING:
-    from latentrnn.data.sequence_data import SequenceData
 
 # batches per pool within which sequences are sorted by length: enough to save padding, few enough to stay random
 POOL = 8
 
 
-def take(data: SequenceData, indices: Tensor, longest: Tensor | None = None, total: int | None = None) -> SequenceData:
+def take(data: Record, indices: Tensor, longest: Tensor | None = None, total: int | None = None) -> Record:
     """The sequences at `indices` (in the host's memory) as a sub-sample of the same plate, trimmed to the longest.
 
     The longest of the sequences at `longest`, where these are given. They stand for `total` sequences, by default for

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,19 +15,17 @@ from latentrnn.data.ingest.arrays import read_steps, read_times, read_vectors
 from latentrnn.data.ingest.axes import by_name
 from latentrnn.data.ingest.names import check_mapping
 from latentrnn.data.ingest.padding import fill
-
-if TYPE_CHECKING:
-    from latentrnn.data.sequence_data import SequenceData
+from latentrnn.data.record import Record, SequenceRecord
 
 
 def extend(
-    data: SequenceData,
+    data: Record,
     steps: int,
     *,
     covariates: Mapping[str, Any] | None = None,
     times: Any = None,
     totals: Mapping[str, Any] | None = None,
-) -> SequenceData:
+) -> Record:
     """Every sequence with `steps` more base steps after its own end, of which nothing is observed.
 
     What was recorded becomes context: it informs and is not scored. A covariate that is not given is zero there.
@@ -129,7 +127,7 @@ def _read_totals(name: str, value: Any, sequences: int) -> Tensor:
     return torch.from_numpy(np.stack(arrays).astype(np.float64))
 
 
-def _read_times(data: SequenceData, value: Any, steps: int) -> Tensor:
+def _read_times(data: SequenceRecord, value: Any, steps: int) -> Tensor:
     if value is None:
         raise ValueError(
             f"times: the steps are irregular; expected the future's, (sequence, step) = {len(data), steps}"

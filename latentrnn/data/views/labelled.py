@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from latentrnn.data.record import SequenceRecord
+
 if TYPE_CHECKING:
     import xarray
 
-    from latentrnn.data.sequence_data import SequenceData
 
-
-def to_xarray(data: SequenceData) -> xarray.Dataset:
+def to_xarray(data: SequenceRecord) -> xarray.Dataset:
     """Observations, covariates and totals with named axes; NaN where unobserved and in padding."""
     # importing xarray takes most of a second, which only those who export should wait for
     import xarray

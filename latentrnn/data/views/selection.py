@@ -4,46 +4,54 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentrnn.data.ingest.names import check_known
 from latentrnn.data.ingest.padding import fill
+from latentrnn.data.record import Record
+from latentrnn.data.spec import DataSpec
 
-if TYPE_CHECKING:
-    from latentrnn.data.sequence_data import SequenceData
 
-
-def select(data: SequenceData, heads: Sequence[str] | None, covariates: Sequence[str] | None) -> SequenceData:
+def select(data: Record, heads: Sequence[str] | None, covariates: Sequence[str] | None) -> Record:
     """The named heads and covariates only; None keeps all.
 
     Raises:
         ValueError: a name that the data do not have.
     """
-    heads = list(data.observations) if heads is None else heads
-    covariates = list(data.covariates) if covariates is None else covariates
-    check_known("heads", heads, data.observations, "an observation head")
-    check_known("covariates", covariates, data.covariates, "a covariate")
-    if len(heads) == 0:
-        raise ValueError("heads: expected at least one head, found none")
-    spec = dataclasses.replace(
-        data.spec,
-        heads={name: data.spec.heads[name] for name in heads},
-        covariates={name: data.spec.covariates[name] for name in covariates},
-    )
+    spec = select_spec(data.spec, heads, covariates)
     return dataclasses.replace(
         data,
-        observations={name: data.observations[name] for name in heads},
-        masks={name: data.masks[name] for name in heads},
-        covariates={name: data.covariates[name] for name in covariates},
-        totals={name: total for name, total in data.totals.items() if name in heads},
+        observations={name: data.observations[name] for name in spec.heads},
+        masks={name: data.masks[name] for name in spec.heads},
+        covariates={name: data.covariates[name] for name in spec.covariates},
+        totals={name: total for name, total in data.totals.items() if name in spec.heads},
         spec=spec,
     )
 
 
-def mask_entries(data: SequenceData, name: str, hide: Any) -> SequenceData:
+def select_spec(spec: DataSpec, heads: Sequence[str] | None, covariates: Sequence[str] | None) -> DataSpec:
+    """The spec of the named heads and covariates alone.
+
+    Raises:
+        ValueError: a name that is not there, or no head.
+    """
+    heads = list(spec.heads) if heads is None else heads
+    covariates = list(spec.covariates) if covariates is None else covariates
+    check_known("heads", heads, spec.heads, "an observation head")
+    check_known("covariates", covariates, spec.covariates, "a covariate")
+    if len(heads) == 0:
+        raise ValueError("heads: expected at least one head, found none")
+    return dataclasses.replace(
+        spec,
+        heads={name: spec.heads[name] for name in heads},
+        covariates={name: spec.covariates[name] for name in covariates},
+    )
+
+
+def mask_entries(data: Record, name: str, hide: Any) -> Record:
     """More entries of a head unobserved, and their values dropped so that nothing can peep."""
     check_known("mask_entries", [name], data.observations, "an observation head")
     mask = data.masks[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +14,11 @@ from torch.nn import functional as F
 
 from latentrnn.data.ingest.names import check_known, check_names
 from latentrnn.data.ingest.padding import fill
+from latentrnn.data.record import SequenceRecord
 from latentrnn.data.spec import CovariateSpec, DataSpec, HeadSpec, SequenceKey
 
-if TYPE_CHECKING:
-    from latentrnn.data.sequence_data import SequenceData
 
-
-def join(sessions: Mapping[str, SequenceData], shared: Sequence[str]) -> dict[str, Any]:
+def join(sessions: Mapping[str, SequenceRecord], shared: Sequence[str]) -> dict[str, Any]:
     """The fields of the joined `SequenceData`; see `SequenceData.join`."""
     _check_sessions(sessions)
     parts = list(sessions.values())
@@ -95,7 +93,7 @@ def len_of(rows: list[slice]) -> int:
     return rows[-1].stop
 
 
-def _rows(parts: list[SequenceData]) -> list[slice]:
+def _rows(parts: list[SequenceRecord]) -> list[slice]:
     """Which sequences of the joined data are those of each session."""
     ends = np.cumsum([len(part) for part in parts]).tolist()
     return [slice(end - len(part), end) for end, part in zip(ends, parts, strict=True)]
@@ -121,7 +119,7 @@ def _continued(times: Tensor | None, num_steps: int) -> Tensor:
     return torch.cat([times, times[:, -1:] + step * beyond], 1)
 
 
-def _keys(parts: list[SequenceData]) -> tuple[SequenceKey, ...]:
+def _keys(parts: list[SequenceRecord]) -> tuple[SequenceKey, ...]:
     """The sequences' own keys, so that what was fitted alone is known in the joined data."""
     keys = []
     taken: dict[str, int] = {}
@@ -133,7 +131,7 @@ def _keys(parts: list[SequenceData]) -> tuple[SequenceKey, ...]:
     return tuple(keys)
 
 
-def _shared_head(head: str, sessions: Mapping[str, SequenceData]) -> HeadSpec:
+def _shared_head(head: str, sessions: Mapping[str, SequenceRecord]) -> HeadSpec:
     specs = {name: part.spec.heads[head] for name, part in sessions.items() if head in part.observations}
     if len(specs) < len(sessions):
         absent = [name for name in sessions if name not in specs]
@@ -145,8 +143,6 @@ def _shared_head(head: str, sessions: Mapping[str, SequenceData]) -> HeadSpec:
 
 
 def _check_sessions(sessions: Any) -> None:
-    from latentrnn.data.sequence_data import SequenceData
-
     if not isinstance(sessions, Mapping):
         raise TypeError(f"join: expected a dict of session name to SequenceData, found {type(sessions).__name__}")
     if not sessions:
@@ -156,7 +152,7 @@ def _check_sessions(sessions: Any) -> None:
             raise TypeError(f"join: expected strings as session names, found {name!r}")
         if not session_head("x", name).isidentifier() or not name:
             raise ValueError(f"join: expected session names of letters, digits and underscores, found {name!r}")
-        if not isinstance(part, SequenceData):
+        if not isinstance(part, SequenceRecord):
             raise TypeError(f"sessions[{name!r}]: expected SequenceData, found {type(part).__name__}")
         if part.indices is not None:
             raise ValueError(f"sessions[{name!r}]: expected a whole data set, found a batch of a plate of {part.total}")
@@ -164,7 +160,7 @@ def _check_sessions(sessions: Any) -> None:
             raise ValueError(f"sessions[{name!r}]: expected one session, found data that are joined already")
 
 
-def _check_alike(name: str, first: SequenceData, part: SequenceData) -> None:
+def _check_alike(name: str, first: SequenceRecord, part: SequenceRecord) -> None:
     where = f"sessions[{name!r}]"
     same_dt = first.spec.dt == part.spec.dt or (
         None not in (first.spec.dt, part.spec.dt) and math.isclose(first.spec.dt, part.spec.dt, rel_tol=1e-9)  # type: ignore[arg-type]

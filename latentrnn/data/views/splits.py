@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from latentrnn.data.ingest.names import check_known
+from latentrnn.data.record import SequenceRecord
 from latentrnn.support.arguments import is_integer, is_number
-
-if TYPE_CHECKING:
-    from latentrnn.data.sequence_data import SequenceData
 
 Fractions = tuple[float, float, float]
 PARTS = ("train", "valid", "test")
@@ -36,7 +34,7 @@ def read_fractions(train: float, valid: float, test: float) -> Fractions:
     return float(train), float(valid), float(test)
 
 
-def read_strata(data: SequenceData, stratify: Any) -> NDArray[np.int64]:
+def read_strata(data: SequenceRecord, stratify: Any) -> NDArray[np.int64]:
     """One whole number per sequence, equal for equal labels; sequences with a missing label are a stratum."""
     if isinstance(stratify, str):
         check_known("stratify", [stratify], data.observations, "an observation head")

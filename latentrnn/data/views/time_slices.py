@@ -5,18 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from latentrnn.data.record import Record, SequenceRecord
 from latentrnn.data.spec import DataSpec, SequenceKey
 from latentrnn.data.views.splits import PARTS, Fractions
 from latentrnn.support.arguments import is_integer
-
-if TYPE_CHECKING:
-    from latentrnn.data.sequence_data import SequenceData
 
 
 @dataclass
@@ -29,7 +27,7 @@ class _Piece:
     stop: int
 
 
-def time_slice(data: SequenceData, start: int, stop: int) -> SequenceData:
+def time_slice(data: Record, start: int, stop: int) -> Record:
     """Base steps `start` to `stop - 1` of every sequence, without copying and without waiting for the device.
 
     Raises:
@@ -101,7 +99,7 @@ def check_stretch(start: Any, stop: Any, num_steps: int) -> tuple[int, int]:
     return int(start), int(stop)
 
 
-def windows(data: SequenceData, length: int, context: int) -> SequenceData:
+def windows(data: Record, length: int, context: int) -> Record:
     """Consecutive windows of `length` scored steps, each preceded by up to `context` steps."""
     _check_steps(data, "length", length, 1)
     _check_steps(data, "context", context, 0)
@@ -117,9 +115,7 @@ def windows(data: SequenceData, length: int, context: int) -> SequenceData:
     return _gather(data, pieces, names)
 
 
-def stretches(
-    data: SequenceData, fractions: Fractions, context: int
-) -> tuple[SequenceData, SequenceData, SequenceData]:
+def stretches(data: Record, fractions: Fractions, context: int) -> tuple[Record, Record, Record]:
     """Every sequence cut at the fractions (rounded down) of its scored steps."""
     _check_steps(data, "context", context, 0)
     unit = _unit(data)
@@ -138,7 +134,7 @@ def stretches(
     return train, valid, test
 
 
-def _gather(data: SequenceData, pieces: list[_Piece], names: list[str]) -> SequenceData:
+def _gather(data: Record, pieces: list[_Piece], names: list[str]) -> Record:
     for head in data.spec.heads.values():
         if not head.per_step:
             raise ValueError(
@@ -200,7 +196,7 @@ def _continued_times(times: Tensor, rows: Tensor, begins: Tensor, num_steps: int
     return times[rows, index.clamp(max=last)] + beyond * (times[rows, last] - times[rows, last - 1])
 
 
-def _unit(data: SequenceData) -> int:
+def _unit(data: SequenceRecord) -> int:
     """Base steps after which all clocks tick together."""
     return math.lcm(*(head.clock for head in data.spec.heads.values()))
 
@@ -210,7 +206,7 @@ def _floor(steps: float, unit: int) -> int:
     return math.floor(steps / unit + 1e-9) * unit
 
 
-def _check_steps(data: SequenceData, name: str, value: Any, least: int) -> None:
+def _check_steps(data: SequenceRecord, name: str, value: Any, least: int) -> None:
     if not is_integer(value):
         raise TypeError(f"{name}: expected a whole number of base steps, found {value!r}")
     unit = _unit(data)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from latentrnn.data.sequence_data import SequenceData
+from latentrnn.data.record import Record, SequenceRecord, WindowContext
+from latentrnn.data.views.time_slices import time_slice
+
+Slice = TypeVar("Slice", bound=SequenceRecord, covariant=True)
 
 
-class Sliced(Protocol):
-    """Sequences of which stretches can be taken: a `SequenceData`, or a batch of stored data that is not read yet."""
+class Sliced(Protocol[Slice]):
+    """Sequences of which stretches can be taken: a record, or a batch of stored data that is not read yet."""
 
     @property
     def num_steps(self) -> int:
@@ -24,29 +26,8 @@ class Sliced(Protocol):
     def lengths(self) -> Tensor:
         """Base steps of each sequence."""
 
-    def time_slice(self, start: int, stop: int) -> SequenceData:
+    def time_slice(self, start: int, stop: int) -> Slice:
         """Return base steps `start` to `stop - 1` of every sequence."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Around:
-    """What lies around a window of longer sequences.
-
-    Attributes:
-        whole: the window with some steps before and after it, where its sequences have them.
-        before: steps of `whole` before the window.
-        after: steps of `whole` after it.
-        remembered: what model and guide left at the end of the window before, detached; None at the first window.
-        left: what they leave at the end of this one, by name; written while they run.
-        ends: which sequences end in this window, booleans (sequence,): there a value of the whole sequence counts.
-    """
-
-    whole: SequenceData
-    before: int
-    after: int
-    remembered: Mapping[str, Tensor] | None
-    ends: Tensor
-    left: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 def bounds(num_steps: int, steps: int, shortest: int) -> list[tuple[int, int]]:
@@ -64,7 +45,7 @@ def bounds(num_steps: int, steps: int, shortest: int) -> list[tuple[int, int]]:
 
 
 def window(
-    sequences: Sliced,
+    sequences: Sliced[Record],
     start: int,
     stop: int,
     *,
@@ -72,7 +53,7 @@ def window(
     after: int,
     remembered: Mapping[str, Tensor] | None,
     total: int,
-) -> SequenceData:
+) -> Record:
     """Return base steps `start` to `stop - 1` as a batch that goes on from the window before.
 
     Args:
@@ -86,19 +67,19 @@ def window(
     last = min(stop + after, sequences.num_steps)
     whole = sequences.time_slice(first, last)
     ends = (sequences.lengths > start) & (sequences.lengths <= stop)
-    around = Around(whole, start - first, last - stop, remembered, ends)
+    around = WindowContext(whole, start - first, last - stop, remembered, ends)
     indices = torch.arange(whole.num_sequences, device=whole.device) if whole.indices is None else whole.indices
     return _cut(whole, around, stop - start, total=total, indices=indices)
 
 
-def of_whole(data: SequenceData, whole: SequenceData) -> SequenceData:
+def of_whole(data: Record, whole: Record) -> Record:
     """Return the window of other data that lie around it as `whole`: the same place, memory and plate."""
     assert data.around is not None
     around = dataclasses.replace(data.around, whole=whole)
     return _cut(whole, around, data.num_steps, total=data.total, indices=data.indices)
 
 
-def onward(data: SequenceData) -> SequenceData:
+def onward(data: Record) -> Record:
     """Return a window with the steps after it; anything else as it is."""
     around = data.around
     if around is None or not around.after:
@@ -106,8 +87,8 @@ def onward(data: SequenceData) -> SequenceData:
     return _cut(around.whole, around, data.num_steps + around.after, total=data.total, indices=data.indices)
 
 
-def _cut(whole: SequenceData, around: Around, steps: int, *, total: int, indices: Tensor | None) -> SequenceData:
-    cut = whole.time_slice(around.before, around.before + steps)
+def _cut(whole: Record, around: WindowContext[Record], steps: int, *, total: int, indices: Tensor | None) -> Record:
+    cut = time_slice(whole, around.before, around.before + steps)
     per_sequence = {name: mask for name, mask in cut.masks.items() if not cut.spec.heads[name].per_step}
     masks = cut.masks | {name: mask & around.ends[:, None] for name, mask in per_sequence.items()}
     found = dataclasses.replace(cut, masks=masks, around=around, total=total, indices=indices)

@@ -16,7 +16,7 @@ import zarr
 
 import latentrnn as lr
 from latentrnn.data.stored import arrays as stored_arrays
-from latentrnn.data.views import subsample as starting
+from latentrnn.data.stored import subsample
 from latentrnn.inference.fitting import fit as svi
 from latentrnn.inference.fitting import trainer as training
 
@@ -205,13 +205,13 @@ def test_a_validation_in_files_takes_no_more_at_once_than_a_fit(monkeypatch: pyt
     lr.fit(*parts_for(train), train, validation, **plan)
     assert taken == [8]  # few numbers: all that are evaluated together in memory
     taken.clear()
-    monkeypatch.setattr(starting, "STARTING_VALUES", 8 * validation.numbers - 1)
+    monkeypatch.setattr(subsample, "STARTING_VALUES", 8 * validation.numbers - 1)
     lr.fit(*parts_for(train), train, validation, **plan)
     assert taken == [3, 3, 2]
 
 
 def test_a_fit_reads_no_more_than_a_window_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starting, "STARTING_VALUES", 16 * 40 * 4)
+    monkeypatch.setattr(subsample, "STARTING_VALUES", 16 * 40 * 4)
     rng = np.random.default_rng(0)
     counts = Watched(rng.poisson(1.0, (6, 400, 3)))
     stored = lr.StoredSequences.from_arrays({"y": counts})
@@ -247,7 +247,7 @@ def drifting(lengths: tuple[int, ...]) -> dict[str, Any]:
 def test_starting_values_of_long_sequences_come_from_everywhere(
     monkeypatch: pytest.MonkeyPatch, lengths: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr(starting, "STARTING_VALUES", 5000)
+    monkeypatch.setattr(subsample, "STARTING_VALUES", 5000)
     given = drifting(lengths)
     data, stored = lr.SequenceData.from_arrays(**given), lr.StoredSequences.from_arrays(**given)
     first = stored.for_start()
@@ -276,18 +276,18 @@ def test_starting_values_of_long_sequences_come_from_everywhere(
 
 
 def test_starting_values_of_many_sequences_come_from_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starting, "STARTING_VALUES", 18 * (60 * 2 + 30 + 20 + 2))
+    monkeypatch.setattr(subsample, "STARTING_VALUES", 18 * (60 * 2 + 30 + 20 + 2))
     given = drifting((60,) * 50)
     data, stored = lr.SequenceData.from_arrays(**given), lr.StoredSequences.from_arrays(**given)
     first = stored.for_start()
     assert first.keys == data[np.linspace(0, 49, 18).astype(int)].keys
     assert torch.equal(first.masks["label"], data.masks["label"])
-    monkeypatch.setattr(starting, "STARTING_VALUES", 50 * (60 * 2 + 30 + 20 + 2))
+    monkeypatch.setattr(subsample, "STARTING_VALUES", 50 * (60 * 2 + 30 + 20 + 2))
     assert_same(data, stored.for_start())  # all that fits
 
 
 def test_a_fit_starts_from_the_whole_of_a_long_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starting, "STARTING_VALUES", 2000)
+    monkeypatch.setattr(subsample, "STARTING_VALUES", 2000)
     counts = drifting((6000, 5000))["observations"]["y"]
     stored = lr.StoredSequences.from_arrays({"y": counts})
     model, _ = svi.starting_point(*parts_for(stored), stored.for_start(), None)

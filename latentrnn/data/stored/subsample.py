@@ -4,24 +4,59 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from latentrnn.data.sequence_data import SequenceData
-from latentrnn.data.stored.arrays import Source
-
-if TYPE_CHECKING:
-    from latentrnn.data.stored.sequences import StoredSequences
+from latentrnn.data.spec import DataSpec
 
 STARTING_VALUES = 2**22  # numbers from which a fit takes its starting baselines and scales
 STRETCHES = 16  # parts of long sequences among which these are spread
 GOLDEN = (5**0.5 - 1) / 2
 
 
-def from_everywhere(stored: StoredSequences) -> SequenceData:
+class Stored(Protocol):
+    """Sequences of which some, or stretches, are read; see `StoredSequences`."""
+
+    @property
+    def spec(self) -> DataSpec:
+        """Heads, covariates, units."""
+
+    @property
+    def host_lengths(self) -> NDArray[np.int64]:
+        """Base steps of each sequence."""
+
+    @property
+    def num_steps(self) -> int:
+        """Base steps of the longest sequence."""
+
+    @property
+    def numbers(self) -> int:
+        """Numbers of a sequence as long as the longest."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, item: Any) -> Stored: ...
+
+    def small(self, count: int) -> bool:
+        """Whether so many sequences may be read at once."""
+
+    def select(self, *, heads: Sequence[str], covariates: Sequence[str]) -> Stored:
+        """Fewer heads and covariates of the same sequences."""
+
+    def read_stretch(self, start: int, stop: int) -> SequenceData:
+        """Read base steps `start` to `stop - 1`."""
+
+    def load(self) -> SequenceData:
+        """Read everything."""
+
+
+def from_everywhere(stored: Stored) -> SequenceData:
     """Return all sequences, or evenly spaced parts of them; see `StoredSequences.for_start`."""
     if stored.small(len(stored)):
         return stored.load()
@@ -38,7 +73,7 @@ def from_everywhere(stored: StoredSequences) -> SequenceData:
     )
 
 
-def _spread(stored: StoredSequences) -> list[tuple[int, int, int]]:
+def _spread(stored: Stored) -> list[tuple[int, int, int]]:
     """Return stretches as (sequence, start, stop), one in each of as many equal parts of all that there is."""
     unit = math.lcm(*(head.clock for head in stored.spec.heads.values()))
     steps = max(STARTING_VALUES * stored.num_steps // (stored.numbers * STRETCHES * unit), 1) * unit
@@ -55,16 +90,12 @@ def _spread(stored: StoredSequences) -> list[tuple[int, int, int]]:
     return sorted(found)
 
 
-def _per_sequence(stored: StoredSequences) -> SequenceData:
+def _per_sequence(stored: Stored) -> SequenceData:
     """Read the per-sequence heads alone, of all sequences or of as many as starting values may come from."""
     heads = {name: head for name, head in stored.spec.heads.items() if not head.per_step}
     count = max(STARTING_VALUES // sum(head.channels for head in heads.values()), 1)
     part = stored[np.linspace(0, len(stored) - 1, min(count, len(stored))).astype(np.int64)]
-    sources: dict[str, dict[str, Source]] = {kind: {} for kind in stored.sources}
-    for kind in ("observations", "masks"):
-        sources[kind] = {name: source for name, source in stored.sources[kind].items() if name in heads}
-    spec = dataclasses.replace(stored.spec, heads=heads, covariates={})
-    return dataclasses.replace(part, sources=sources, spec=spec).read_stretch(0, 0)
+    return part.select(heads=list(heads), covariates=()).read_stretch(0, 0)
 
 
 def _joined(parts: list[SequenceData]) -> SequenceData:

@@ -1,0 +1,151 @@
+"""The record of a data set: its plain fields, and what follows from them alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from latentrnn.data.facts import Facts
+from latentrnn.data.spec import DataSpec, HeadSpec, SequenceKey
+
+Record = TypeVar("Record", bound="SequenceRecord")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SequenceRecord:
+    """Sequences of observations and covariates, padded to one length, in the user's units.
+
+    `SequenceData` is its face, with the methods that users call; views of a data set take a record and return one of
+    the same type.
+
+    Args:
+        observations: per head (sequence, time, channel), or (sequence, channel) for a per-sequence head; what is
+            unobserved holds a value inside the family's support.
+        masks: per head, in the shape of its observations; True where observed, False when missing or padding.
+        covariates: per covariate (sequence, time, feature); 0 in padding.
+        totals: per head that has them (sequence, time); NaN where a channel is missing and the total not known.
+        lengths: base steps of each sequence.
+        context: leading base steps of each sequence that inform (history, encoder, state) but are not scored.
+        times: seconds (sequence, time) in float64 when steps are irregular, else None.
+        keys: identity of each sequence by content, with its scored base steps.
+        names: name of each sequence.
+        spec: heads, covariates, units.
+        total: sequences that these stand for: all of the plate, of which these may be a sub-sample.
+        indices: which sequences of the plate these are; None for all of them.
+        num_steps: base steps of the longest sequence, to which all are padded.
+        host_lengths: `lengths` as numpy, so that no decision on the host waits for the device.
+        host_context: `context` as numpy.
+        sessions: name of the session of each sequence, in data made by `join`, else None.
+        around: what lies around a window of longer sequences that `fit` or a posterior cut, else None.
+    """
+
+    observations: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    covariates: dict[str, Tensor]
+    totals: dict[str, Tensor]
+    lengths: Tensor
+    context: Tensor
+    times: Tensor | None
+    keys: tuple[SequenceKey, ...]
+    names: tuple[str, ...]
+    spec: DataSpec
+    total: int
+    indices: Tensor | None
+    num_steps: int
+    host_lengths: NDArray[np.int64]
+    host_context: NDArray[np.int64]
+    sessions: tuple[str, ...] | None = None
+    around: WindowContext[Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle holds: the data, and nothing that was found out about them since."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences held here, without waiting for the device."""
+        return len(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.lengths.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of observations and covariates."""
+        return next(iter(self.observations.values())).dtype
+
+    @cached_property
+    def padded(self) -> bool:
+        """Whether any sequence is shorter than `num_steps`."""
+        return bool((self.host_lengths < self.num_steps).any())
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """Booleans (sequence, time), True inside the sequence and False in padding."""
+        return torch.arange(self.num_steps, device=self.device) < self.lengths[:, None]
+
+    @cached_property
+    def inside(self) -> Tensor | None:
+        """Where among all (sequence, time) there are steps, (entry,); None where there is no padding."""
+        if not self.padded:
+            return None
+        there = np.arange(self.num_steps) < self.host_lengths[:, None]
+        return torch.from_numpy(np.flatnonzero(there)).to(self.device, non_blocking=True)
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What was found out about these tensors."""
+        return Facts()
+
+    def complete(self, name: str) -> bool:
+        """Whether every entry of a head is known to be observed and scored, without waiting for the device."""
+        head, mask = self._head("complete", name), self.masks[name]
+
+        def look() -> bool:
+            partial = head.missing or head.session is not None or (head.per_step and self.padded)
+            unscored = head.per_step and bool(self.host_context.any())
+            return self.device.type == "cpu" and not partial and not unscored and bool(mask.all())
+
+        return self.facts.whole(name, mask, look)
+
+    def _head(self, method: str, name: Any) -> HeadSpec:
+        """What the spec says of a head; a ValueError names the method that was asked where there is none."""
+        try:
+            return self.spec.heads[name]
+        except (KeyError, TypeError):
+            known = list(self.spec.heads)
+            raise ValueError(f"{method}: expected an observation head among {known}, found {name!r}") from None
+
+
+@dataclass(frozen=True, eq=False)
+class WindowContext(Generic[Record]):
+    """What lies around a window of longer sequences.
+
+    Attributes:
+        whole: the window with some steps before and after it, where its sequences have them.
+        before: steps of `whole` before the window.
+        after: steps of `whole` after it.
+        remembered: what model and guide left at the end of the window before, detached; None at the first window.
+        left: what they leave at the end of this one, by name; written while they run.
+        ends: which sequences end in this window, booleans (sequence,): there a value of the whole sequence counts.
+    """
+
+    whole: Record
+    before: int
+    after: int
+    remembered: Mapping[str, Tensor] | None
+    ends: Tensor
+    left: dict[str, Tensor] = dataclasses.field(default_factory=dict)
