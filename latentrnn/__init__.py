@@ -160,6 +160,6 @@ from latentrnn.models import ZeroInflatedPoisson as ZeroInflatedPoisson
 from latentrnn.models import per_session as per_session
 from latentrnn.support.deprecations import former_name
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 if not TYPE_CHECKING:  # which would take it that any name is there
     __getattr__ = former_name("latentrnn")
