@@ -81,8 +81,8 @@ from latentrnn.inference import crps as crps
 from latentrnn.inference import elbo_terms as elbo_terms
 from latentrnn.inference import fit as fit
 from latentrnn.inference import fit_ensemble as fit_ensemble
+from latentrnn.inference import laplace as laplace
 from latentrnn.inference import sample as sample
-from latentrnn.inference.sampling import laplace
 from latentrnn.models import GRU as GRU
 from latentrnn.models import LSTM as LSTM
 from latentrnn.models import AttentionPooling as AttentionPooling

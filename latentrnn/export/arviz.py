@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from latentrnn.export.settings import checked
 from latentrnn.support import arviz_generations
 from latentrnn.support.arguments import check_choice
+from latentrnn.support.shortcuts import provides_shortcut
 
 if TYPE_CHECKING:
     from latentrnn.inference.posterior.posterior import Posterior
     from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 
 
+@provides_shortcut
 def to_arviz(
     posterior: Posterior | EnsemblePosterior,
     *,

@@ -13,6 +13,7 @@ import torch
 from latentrnn.export.settings import checked
 from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 from latentrnn.support.arguments import check_path
+from latentrnn.support.shortcuts import provides_shortcut
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _SAMPLE = ("chain", "draw")
 
 
+@provides_shortcut
 def to_netcdf(
     posterior: Posterior | EnsemblePosterior,
     path: str | os.PathLike[str],

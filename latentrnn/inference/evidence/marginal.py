@@ -12,7 +12,7 @@ from pyro import poutine
 from torch import Tensor
 
 from latentrnn.data import SequenceData
-from latentrnn.inference.fitting.result import FitResult
+from latentrnn.inference.guides.fitted import Fit
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.elbo import sampled_sites
 from latentrnn.models.sites import LATENTS
@@ -73,7 +73,7 @@ class Marginal:
 
 
 def fixed_model(
-    owner: str, model: LatentRNN, data: SequenceData, given: FitResult | None, *, integrate: bool
+    owner: str, model: LatentRNN, data: SequenceData, given: Fit | None, *, integrate: bool
 ) -> tuple[LatentRNN, Guide | None]:
     """Return copies of the model whose weights are taken as they are, and of the guide of its local latents, if any.
 
@@ -85,7 +85,7 @@ def fixed_model(
     for name, value, kind in (("model", model, LatentRNN), ("data", data, SequenceData)):
         if not isinstance(value, kind):
             raise TypeError(f"{owner}: {name} must be a {kind.__name__}; found {type(value).__name__}")
-    if given is not None and not isinstance(given, FitResult):
+    if given is not None and not isinstance(given, Fit):
         raise TypeError(f"{owner}: given must be a FitResult; found {type(given).__name__}")
     if given is not None and given.model.config() != model.config():
         raise ValueError(f"{owner}: given holds another model: expected {model!r}; found {given.model!r}")

@@ -18,44 +18,44 @@ posterior in windows) end with importance weights, sound or not. What decides is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from latentrnn.inference.evidence.evidence import SMC, Evidence
+from latentrnn.inference.evidence.evidence import AIS, SMC, Evidence
 
-if TYPE_CHECKING:
-    from latentrnn.inference.posterior.posterior import Posterior
+Estimate = Callable[[str | SMC | AIS, int], Evidence]  # of a kind, with so many particles
 
 SHORT = 100  # steps up to which importance weights of whole paths are tried
 MORE = 4  # times as many particles of filters in a second attempt
 MORE_DRAWS = 16  # the same of importance weights
 
 
-def best(posterior: Posterior, num_particles: int) -> Evidence:
+def best(estimate: Estimate, num_particles: int, *, num_steps: int, along_time: bool) -> Evidence:
     """Return the evidence by the first rung that its own diagnosis lets pass, see above.
 
     Args:
-        posterior: of the sequences.
+        estimate: what returns the evidence of a kind.
         num_particles: importance draws, and particles per filter.
+        num_steps: of the sequences.
+        along_time: whether latents go along time.
     """
-    along = any(site.along_time for site in posterior.model.latent_sites())
     weighed = None
-    if not along or posterior.data.num_steps <= SHORT:
-        weighed = posterior.evidence("iwae", num_particles)
+    if not along_time or num_steps <= SHORT:
+        weighed = estimate("iwae", num_particles)
         if bool(weighed.doubtful.any()):
-            weighed = posterior.evidence("iwae", MORE_DRAWS * num_particles)
-        if not along or not bool(weighed.doubtful.any()):
+            weighed = estimate("iwae", MORE_DRAWS * num_particles)
+        if not along_time or not bool(weighed.doubtful.any()):
             return weighed
-    filtered = _filtered(posterior, num_particles)
+    filtered = _filtered(estimate, num_particles)
     if filtered is not None:
         return filtered
-    return posterior.evidence("iwae", num_particles) if weighed is None else weighed
+    return estimate("iwae", num_particles) if weighed is None else weighed
 
 
-def _filtered(posterior: Posterior, num_particles: int) -> Evidence | None:
+def _filtered(estimate: Estimate, num_particles: int) -> Evidence | None:
     """Return the evidence by filters; None where there cannot be any."""
     tried = []
     for proposal in ("mixture", "prior"):
-        found = _filters(posterior, proposal, num_particles)
+        found = _filters(estimate, proposal, num_particles)
         if found is not None and not bool(found.doubtful.any()):
             return found
         tried += [] if found is None else [found]
@@ -63,16 +63,16 @@ def _filtered(posterior: Posterior, num_particles: int) -> Evidence | None:
         return None
     closest = min(tried, key=_distance)
     assert closest.proposal is not None
-    more = _filters(posterior, closest.proposal, MORE * num_particles)
+    more = _filters(estimate, closest.proposal, MORE * num_particles)
     if more is None:
         return closest
     # those that pass are taken, even where the doubtful ones before happened to lie closer together
     return min(closest, more, key=_distance) if bool(more.doubtful.any()) else more
 
 
-def _filters(posterior: Posterior, proposal: str, num_particles: int) -> Evidence | None:
+def _filters(estimate: Estimate, proposal: str, num_particles: int) -> Evidence | None:
     try:
-        return posterior.evidence(SMC(proposal=proposal), num_particles)
+        return estimate(SMC(proposal=proposal), num_particles)
     except ValueError:  # a model, or for the mixture a family, without steps; what else is wrong shows in any rung
         return None
 

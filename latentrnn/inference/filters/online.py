@@ -19,8 +19,7 @@ from latentrnn.data import SequenceData
 from latentrnn.inference.filters.filtered_state import FilteredState
 from latentrnn.inference.filters.particle_filter import choose, resampled, sample_size
 from latentrnn.inference.filters.stream import Read, Stream
-from latentrnn.inference.fitting.result import FitResult
-from latentrnn.inference.posterior.posterior import Posterior
+from latentrnn.inference.guides.fitted import Fitted
 from latentrnn.models.features import Feature
 from latentrnn.models.in_double import as_double, inputs_in_double
 from latentrnn.models.latents.latent import Carry, gaps, join
@@ -63,7 +62,7 @@ class OnlineFilter:
     @isolated
     def __init__(
         self,
-        source: FitResult | Posterior,
+        source: Fitted,
         *,
         num_particles: int | None = 256,
         proposal: str = "prior",
@@ -71,7 +70,7 @@ class OnlineFilter:
         check: bool = True,
         session: str | None = None,
     ) -> None:
-        if not isinstance(source, FitResult | Posterior):
+        if not isinstance(source, Fitted):
             raise TypeError(f"OnlineFilter: source must be a FitResult or a Posterior; found {type(source).__name__}")
         check_choice("OnlineFilter", "proposal", proposal, ("prior", "guide"))
         check, seed = check_flag("OnlineFilter", "check", check), check_seed("OnlineFilter", seed)

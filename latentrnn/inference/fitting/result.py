@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentrnn.data import DataSpec, SequenceData, SequenceKey
 from latentrnn.inference.guides.guide import Guide
+from latentrnn.inference.guides.windows import Window
 from latentrnn.inference.posterior.conditioning import remark
+from latentrnn.inference.posterior.posterior import Posterior
 from latentrnn.models.state_space import LatentRNN
-
-if TYPE_CHECKING:
-    from latentrnn.inference.guides.windows import Window
-    from latentrnn.inference.posterior.posterior import Posterior
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,18 @@ class FitResult:
     events: list[str] = field(default_factory=list)
 
     @property
+    def conditioned_on(self) -> frozenset[SequenceKey] | None:
+        """Identity of the sequences that were fitted; None where they are not told from those of the validation."""
+        validated = any(name.startswith("validation_") and values for name, values in self.history.items())
+        return None if validated else self.used
+
+    @property
+    def learned_from(self) -> frozenset[SequenceKey]:
+        """Identity of the sequences from which what has no prior was learned: none where Laplace took it as given."""
+        given = self.settings.get("method") == "laplace" and not self.settings.get("continued")
+        return frozenset() if given else self.used
+
+    @property
     def spec(self) -> DataSpec:
         """The spec of the data that the model was built for."""
         return self.model.spec
@@ -68,8 +78,6 @@ class FitResult:
         Raises:
             ValueError: the data do not fit the model, or a part of it cannot be gone through in windows.
         """
-        from latentrnn.inference.posterior.posterior import Posterior
-
         return Posterior(
             self.model, self.guide, data, result=self, device=device, seed=seed, window=window,
             max_elements=max_elements,

@@ -20,10 +20,9 @@ from latentrnn.data.ingest.narrowing import losses
 from latentrnn.inference.evidence import evidence as evidence_of
 from latentrnn.inference.evidence import rungs
 from latentrnn.inference.evidence.evidence import AIS, SMC, Evidence
-from latentrnn.inference.evidence.leaving_out import reason_against_loo
 from latentrnn.inference.filters import one_step_ahead as filtering
 from latentrnn.inference.filters.one_step_ahead import OneStepAhead
-from latentrnn.inference.fitting.result import FitResult
+from latentrnn.inference.guides.fitted import Provenance
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.parameters import JOINT
 from latentrnn.inference.guides.windows import Window
@@ -35,6 +34,7 @@ from latentrnn.inference.posterior.diagnosis import Diagnosis, diagnose
 from latentrnn.inference.posterior.forecast import Forecast, forecast
 from latentrnn.inference.posterior.gain import GainSamples, gain_samples
 from latentrnn.inference.posterior.imputation import impute
+from latentrnn.inference.posterior.leaving_out import reason_against_loo
 from latentrnn.inference.posterior.refinement import refine
 from latentrnn.inference.posterior.sampler import Assembly, Draw, Draws, Place, computed_in, expanded, padding_to_nan
 from latentrnn.inference.posterior.stored_draws import Chains
@@ -49,6 +49,7 @@ from latentrnn.support.arguments import (
     check_size,
 )
 from latentrnn.support.isolation import isolated
+from latentrnn.support.shortcuts import shortcut
 
 
 class Posterior:
@@ -60,7 +61,7 @@ class Posterior:
     Args:
         model, guide: fitted.
         data: the sequences, which are computed with in the model's own floating type.
-        result: the fit that they came from, if any (it knows which sequences were used).
+        result: the fit that they came from, if any; it knows which sequences were used (`Provenance`).
         device: "auto" takes CUDA where there is one.
         seed: of every random number.
         chains: how the chains went, where the guide replays draws of `latentrnn.sample`.
@@ -84,7 +85,7 @@ class Posterior:
         guide: Guide,
         data: SequenceData,
         *,
-        result: FitResult | None = None,
+        result: Provenance | None = None,
         device: str | torch.device = "auto",
         seed: int = 0,
         chains: Chains | None = None,
@@ -96,8 +97,11 @@ class Posterior:
                 raise TypeError(f"Posterior: {name} must be a {kind.__name__}; found {type(value).__name__}")
         if not isinstance(guide, nn.Module):  # guides of one's own are modules that do what a `Guide` does
             raise TypeError(f"Posterior: guide must be a Guide; found {type(guide).__name__}")
-        for argument, given, expected in _optional(result, chains, window):
-            check_kind_of("Posterior", argument, given, expected)
+        if result is not None and not isinstance(result, Provenance):
+            raise TypeError(f"Posterior: result must be a FitResult; found {type(result).__name__}")
+        for argument, given, expected in (("chains", chains, Chains), ("window", window, Window)):
+            if given is not None:
+                check_kind_of("Posterior", argument, given, expected)
         model.check(data)
         self.data, self.result, self.chains = data, result, chains
         _warn_of_losses(data, model)
@@ -448,7 +452,8 @@ class Posterior:
         evidence_of.check_kind(name)
         num_particles = check_size("evidence", "num_particles", num_particles)
         if name == evidence_of.AUTO:
-            return rungs.best(self, num_particles)
+            along = any(site.along_time for site in self.model.latent_sites())
+            return rungs.best(self.evidence, num_particles, num_steps=self.data.num_steps, along_time=along)
         random = bool(self.model.latent_sites())
         if random and name == "smc":
             smc = kind if isinstance(kind, SMC) else SMC()
@@ -534,7 +539,7 @@ class Posterior:
         Args:
             fully_known: your word for that, taken only where the posterior does not come from a fit.
         """
-        return reason_against_loo(self, fully_known=fully_known)
+        return reason_against_loo(self.model, self.guide, self.data, self.result, fully_known=fully_known)
 
     @isolated
     def one_step_ahead(
@@ -590,16 +595,13 @@ class Posterior:
     @isolated
     def to_arviz(self, **settings: Any) -> Any:
         """Return the posterior as ArviZ's InferenceData (or DataTree); see `latentrnn.export.to_arviz`."""
-        from latentrnn.export.arviz import to_arviz
-
-        return to_arviz(self, **settings)
+        return shortcut("to_arviz")(self, **settings)
 
     @isolated
     def to_netcdf(self, path: str | os.PathLike[str], **settings: Any) -> Path:
         """Write the same groups to a file, draws part by part; see `latentrnn.export.to_netcdf`."""
-        from latentrnn.export.streaming import to_netcdf
-
-        return to_netcdf(self, path, **settings)
+        found: Path = shortcut("to_netcdf")(self, path, **settings)
+        return found
 
     def __repr__(self) -> str:
         given = remark(self.model, self.guide)
@@ -658,13 +660,6 @@ class Posterior:
             for name in names:
                 for part in _of_head(name, padding_to_nan(values[name], course.data, name), draw, draw.place):
                     yield name, *part
-
-
-def _optional(result: Any, chains: Any, window: Any) -> Iterator[tuple[str, Any, type]]:
-    """Yield those arguments of a posterior that were given, with their names and classes."""
-    for name, value, kind in (("result", result, FitResult), ("chains", chains, Chains), ("window", window, Window)):
-        if value is not None:
-            yield name, value, kind
 
 
 def _of_head(head: str, value: Tensor, draw: Draw, place: Place) -> Iterator[tuple[Tensor, Place, int | None]]:

@@ -21,6 +21,7 @@ from latentrnn.inference.posterior.sampler import Place
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_kind_of, check_list, check_size
 from latentrnn.support.isolation import isolated
+from latentrnn.support.shortcuts import shortcut
 
 if TYPE_CHECKING:
     from latentrnn.inference.sampling.ensemble import Ensemble
@@ -258,15 +259,12 @@ class EnsemblePosterior:
 
     def to_arviz(self, **settings: Any) -> Any:
         """Return pooled draws as ArviZ groups, without latents; see `latentrnn.export.to_arviz`."""
-        from latentrnn.export.arviz import to_arviz
-
-        return to_arviz(self, **settings)
+        return shortcut("to_arviz")(self, **settings)
 
     def to_netcdf(self, path: str | os.PathLike[str], **settings: Any) -> Path:
         """Write the groups of `to_arviz` to a file."""
-        from latentrnn.export.streaming import to_netcdf
-
-        return to_netcdf(self, path, **settings)
+        found: Path = shortcut("to_netcdf")(self, path, **settings)
+        return found
 
     def replicate_parts(
         self, num_samples: int = 100, *, prior: bool = False

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import cast
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -155,18 +154,15 @@ def test_what_is_doubtful(case: str) -> None:
 # -- which filters are taken -------------------------------------------------------------------------------------------
 
 
-class Filters:
-    """A posterior whose filters say of themselves what they are told to, by the number of particles."""
+def filters(said: dict[int, tuple[float, float]]) -> Callable[[str | lr.SMC | lr.AIS, int], Evidence]:
+    """Return estimates by filters that say of themselves what they are told to, by the number of particles."""
 
-    model = SimpleNamespace(latent_sites=lambda: [SimpleNamespace(along_time=True)])
-    data = SimpleNamespace(num_steps=500)
-
-    def __init__(self, said: dict[int, tuple[float, float]]) -> None:
-        self.said = said
-
-    def evidence(self, kind: lr.SMC, num_particles: int) -> Evidence:
-        size, spread = (torch.tensor([value]) for value in self.said[num_particles])
+    def estimate(kind: str | lr.SMC | lr.AIS, num_particles: int) -> Evidence:
+        assert isinstance(kind, lr.SMC)
+        size, spread = (torch.tensor([value]) for value in said[num_particles])
         return Evidence("smc", torch.zeros(1), torch.ones(1), num_particles, size, size * 0, spread, kind.proposal)
+
+    return estimate
 
 
 @pytest.mark.parametrize(
@@ -179,6 +175,6 @@ class Filters:
 )
 def test_filters_that_pass_are_taken_before_those_that_lie_closest(more: tuple[float, float], taken: int) -> None:
     """A single particle may carry a step of all filters, which then lie close together by chance."""
-    found = rungs.best(cast(lr.Posterior, Filters({64: (1.2, 0.3), 256: more})), 64)
+    found = rungs.best(filters({64: (1.2, 0.3), 256: more}), 64, num_steps=500, along_time=True)
     assert found.num_particles == taken
     assert bool(found.doubtful.any()) == (more[0] < 2)
