@@ -100,7 +100,7 @@ def train(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData, recipe: R
 def moments(guide: lr.Guide, data: lr.SequenceData) -> tuple[np.ndarray, np.ndarray]:
     """Means and variances of the states under the guide: exact for a chain, else from 20,000 draws."""
     with torch.no_grad():
-        numbers = guide.numbers(data)
+        numbers = guide.variational_parameters(data)
         if isinstance(chain := getattr(guide.local, "base", guide.local), lr.GaussianChain):
             chain = chain.trajectory(numbers, data)
             return chain.mean.numpy(), chain.variance.numpy()

@@ -62,7 +62,7 @@ def parts(online: lr.OnlineFilter) -> list[tuple[str, float]]:
     head = model.observations["spikes"]
     numbers = online._numbers(data)
     assert online.carry is not None
-    a_t, carry = model.drive(data)[:, -1].expand(1, 1, 1, -1), online.carry
+    a_t, carry = model.transition_inputs(data)[:, -1].expand(1, 1, 1, -1), online.carry
     mean = guide.local.filtered(numbers, None).mean.expand(1, 1, 1, -1)
     h_t = model.latent.output(model.transition, carry)
     law = online._law("spikes", data, h_t, {})
@@ -83,7 +83,7 @@ def parts(online: lr.OnlineFilter) -> list[tuple[str, float]]:
         ),
         ("encoder and the family's numbers", median(lambda: online._numbers(data))),
         ("moments of the family", median(lambda: guide.local.filtered(numbers, None))),
-        ("drive", median(lambda: model.drive(data))),
+        ("transition inputs", median(lambda: model.transition_inputs(data))),
         (
             "transition and the prior of its step",
             median(lambda: model.latent.step(model.transition, carry, a_t, None).move(mean)),

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from benchmarks.step_time import gflops, ratio
 from latentrnn.inference.guides.families import combiner, markov_scan
-from latentrnn.models.scans import layer_of, reverse_within, run, run_ways
+from latentrnn.models.scans import layer_of, reverse_within, run, run_directions
 
 RESULTS = Path(__file__).resolve().parent / "results"
 WARM_UP = 2
@@ -105,7 +105,7 @@ def modules(shape: Shape) -> tuple[dict[str, Call], list[Tensor]]:
         return found if inside is None else found * inside
 
     def ours() -> Tensor:
-        return (run_ways(*kernels, inputs, lengths) if shape.both else run(kernels[0], inputs, state))[0]
+        return (run_directions(*kernels, inputs, lengths) if shape.both else run(kernels[0], inputs, state))[0]
 
     def loop() -> Tensor:
         found = []

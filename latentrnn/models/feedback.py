@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentrnn.models.component import Component
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_names
+from latentrnn.support.arguments import check_names, check_size
 
 
 class History(Component):

@@ -10,8 +10,7 @@ from latentrnn.models.component import Component
 from latentrnn.models.features import CovariateReader, Lags
 from latentrnn.models.priors import Prior, check_priors
 from latentrnn.models.readouts import linear
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_flag, check_text
+from latentrnn.support.arguments import check_flag, check_size, check_text
 
 
 class StimulusGain(Component):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
 from latentrnn.models.component import Component
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_size
 
 
 class Pooling(Component):

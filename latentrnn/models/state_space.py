@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models import sites
-from latentrnn.models.ancestral import Course, Head
 from latentrnn.models.component import from_config
 from latentrnn.models.couplings.couplings import Coupling
 from latentrnn.models.features import CovariateReader, Feature, Gap
+from latentrnn.models.features.gap import elapsed
 from latentrnn.models.latents import Latent, LatentSite
-from latentrnn.models.latents.latent import elapsed
-from latentrnn.models.named_modules import NamedModules
+from latentrnn.models.module_dict import NamedModules
 from latentrnn.models.observations import Observation
 from latentrnn.models.priors import Population, expanded_prior, populations, refuse_ignored_priors
 from latentrnn.models.readouts import Readout
+from latentrnn.models.rollout import Head, Rollout
 from latentrnn.models.transitions import Transition
 from latentrnn.support.arguments import check_list, check_size
 
@@ -104,7 +104,7 @@ class LatentRNN(nn.Module):
         self._build()
         self._warn_where_time_is_ignored()
         self.couplings = _checked_couplings(couplings, self.observations)
-        self.latent.check_couplings(self.couplings)
+        self._refuse_couplings_beside_marginalised_states()
         self._refuse_ignored_priors()
         self._checked: DataSpec | None = None
 
@@ -160,6 +160,13 @@ class LatentRNN(nn.Module):
         self.latent.check_heads(self.observations)
         self.populations = populations(self.observations)
 
+    def _refuse_couplings_beside_marginalised_states(self) -> None:
+        if self.couplings and self.latent.marginalises:
+            raise ValueError(
+                f"{type(self.latent).__name__} sums its switch out of every head's density, so that no rollout of the "
+                f"heads is left for the couplings {[coupling.label for coupling in self.couplings]} to look at"
+            )
+
     def _refuse_ignored_priors(self) -> None:
         parts = {"transition": self.transition, "latent": self.latent, "inputs": self.features}
         parts |= {f"couplings[{index}]": coupling for index, coupling in enumerate(self.couplings)}
@@ -192,41 +199,41 @@ class LatentRNN(nn.Module):
             ValueError: the batch does not fit the model's spec.
             RuntimeError: called by `pyro.infer.SVI`, which would train nothing.
         """
-        return self.follow(data)[0]
+        return self.trace(data)[0]
 
-    def follow(self, data: SequenceData) -> tuple[dict[str, Tensor], Course]:
-        """Run the Pyro program on a batch, and return with the heads' values the course that they came from."""
-        course, plate = self._begin(data)
+    def trace(self, data: SequenceData) -> tuple[dict[str, Tensor], Rollout]:
+        """Run the Pyro program on a batch, and return the heads' values and the rollout that they came from."""
+        rollout, plate = self._begin(data)
         with plate:
-            for name in course.feeding:
-                value = pyro.sample(name, course.fed_back(name), obs=data.observations[name])
-                course.record(name, value)
-            others = [name for name in self.observations if name not in course.values]
+            for name in rollout.feedback_heads:
+                value = pyro.sample(name, rollout.feedback_distribution(name), obs=data.observations[name])
+                rollout.record(name, value)
+            others = [name for name in self.observations if name not in rollout.values]
             for name in others:
-                course.outcomes[name] = pyro.sample(name, course.scored(name), obs=data.observations[name])
-        return course.values | course.outcomes, course
+                rollout.outcomes[name] = pyro.sample(name, rollout.scored(name), obs=data.observations[name])
+        return rollout.values | rollout.outcomes, rollout
 
-    def unfold(self, data: SequenceData) -> Course:
-        """Sample parameters and latents (Pyro statements), and return the course of the batch before any head.
+    def unroll(self, data: SequenceData) -> Rollout:
+        """Sample parameters and latents (Pyro statements), and return the rollout of the batch before any head.
 
         With `poutine.replay` this is how a guide's draws become states and distributions of heads. Shapes and
         errors are those of `forward`.
         """
         return self._begin(data)[0]
 
-    def _begin(self, data: SequenceData) -> tuple[Course, pyro.plate]:
+    def _begin(self, data: SequenceData) -> tuple[Rollout, pyro.plate]:
         refuse_param_store(self)
         self._check_spec(data)
         heads = self._sample_parameters()
         plate = sequence_plate(data)
         with plate:
-            drive = self.drive(data)
-            path = self.latent.sample(self.transition, drive, data)
+            inputs = self.transition_inputs(data)
+            path = self.latent.sample(self.transition, inputs, data)
         parts = self.transition, self.latent, self.observations
-        return Course(*parts, heads, data, drive, path, self.max_elements), plate
+        return Rollout(*parts, heads, data, inputs, path, self.max_elements), plate
 
-    def drive(self, data: SequenceData) -> Tensor:
-        """Return what drives the transition whatever the latents: features of covariates, (sequence, time, channel).
+    def transition_inputs(self, data: SequenceData) -> Tensor:
+        """Return the transition's inputs from covariates alone, (sequence, time, channel), whatever the latents.
 
         For a timed transition the time since the last step comes first.
         """

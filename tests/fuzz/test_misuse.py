@@ -141,7 +141,7 @@ COMPONENTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "SMC": (lr.SMC, {"num_filters": 2, "proposal": "prior", "resample_below": 0.5}),
     "AIS": (lr.AIS, {"temperatures": 3, "leapfrog": 2, "pilot": 1}),
     "ConjugateForce": (lr.ConjugateForce, {"strain": "x"}),
-    "PhysicalPenalty": (lr.PhysicalPenalty, {"function": lambda course: 0.0, "weight": 1.0, "name": "n"}),
+    "PhysicalPenalty": (lr.PhysicalPenalty, {"function": lambda rollout: 0.0, "weight": 1.0, "name": "n"}),
     "LocalGlobalAgreement": (lr.LocalGlobalAgreement, {"steps": "y", "sequence": "z", "weight": 1.0, "name": "n"}),
     "PhaseClassAgreement": (lr.PhaseClassAgreement, {"steps": "y", "sequence": "z", "weight": 1.0, "name": "n"}),
     "SurvivalConsistency": (lr.SurvivalConsistency, {"steps": "y", "sequence": "z", "weight": 1.0, "name": "n"}),

@@ -66,10 +66,10 @@ def test_a_penalty_is_its_formula(kind: type, classes: bool) -> None:
         return
     data = make_data()
     model = make_model(data, [kind("step", "label")], classes)
-    course = model.unfold(data)
-    found = model.couplings[0].penalty(course).detach()
+    rollout = model.unroll(data)
+    found = model.couplings[0].penalty(rollout).detach()
     step, label = (
-        model.observations[name].mean(course.distribution(name)).detach().numpy() for name in ("step", "label")
+        model.observations[name].mean(rollout.distribution(name)).detach().numpy() for name in ("step", "label")
     )
     for n, steps in enumerate(LENGTHS):
         if classes:
@@ -149,11 +149,11 @@ def test_survival_follows_from_the_hazards_of_a_survival_head_too() -> None:
         couplings=[SurvivalConsistency("step", "label")],
     ).double()
     shake(model, 0.5)
-    course = model.unfold(data)
-    found = model.couplings[0].penalty(course).detach()
-    hazard = model.observations["step"].mean(course.distribution("step"))
+    rollout = model.unroll(data)
+    found = model.couplings[0].penalty(rollout).detach()
+    hazard = model.observations["step"].mean(rollout.distribution("step"))
     alive = model.observations["step"].survival(hazard).detach().numpy()
-    label = model.observations["label"].mean(course.distribution("label")).detach().numpy()
+    label = model.observations["label"].mean(rollout.distribution("label")).detach().numpy()
     for n, length in enumerate(LENGTHS):
         p, q = (np.array([1 - each, each]) for each in (alive[n, length - 1, 0], label[n, 0]))
         assert float(found[n]) == pytest.approx(kl(p, q) + kl(q, p), abs=1e-9)
@@ -230,10 +230,10 @@ def test_a_physical_penalty_is_its_function_s_sum_over_the_steps_inside(law: Cal
     model = circuit_model(data, PhysicalPenalty(law))
     draws, lengths = 4, (8, 5, 6)
     with pyro.plate("draws", draws, dim=-2):
-        course = model.unfold(data)
-    found = model.couplings[0].penalty(course)
+        rollout = model.unroll(data)
+    found = model.couplings[0].penalty(rollout)
     assert found.shape == (draws, 3)
-    means = {name: head.mean(course.distribution(name)).detach().numpy() for name, head in model.observations.items()}
+    means = {name: head.mean(rollout.distribution(name)).detach().numpy() for name, head in model.observations.items()}
     for s, n in itertools.product(range(draws), range(3)):
         charge, current = means["charge"][s, n, : lengths[n], 0], means["current"][s, n, : lengths[n], 0]
         if law is charge_is_kept:
@@ -248,9 +248,9 @@ def test_a_physical_penalty_is_its_function_s_sum_over_the_steps_inside(law: Cal
 def test_a_physical_penalty_does_not_see_what_lies_in_padding() -> None:
     data = circuit()
     model = circuit_model(data, PhysicalPenalty(charge_is_kept), latent=lr.Deterministic())
-    penalty = model.couplings[0].penalty(model.unfold(data))
+    penalty = model.couplings[0].penalty(model.unroll(data))
     for n in range(3):
-        torch.testing.assert_close(model.couplings[0].penalty(model.unfold(data[n]))[0], penalty[n])
+        torch.testing.assert_close(model.couplings[0].penalty(model.unroll(data[n]))[0], penalty[n])
     penalty.sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.transition.parameters())
 
@@ -350,7 +350,7 @@ def shaped(result: Callable[[Tensor], Any]) -> Callable[[], object]:
     """A penalty of a shape (or kind) that it must not have."""
     data = circuit()
     law = PhysicalPenalty(lambda means, data: result(means["charge"]), name="law")
-    return lambda: law.penalty(circuit_model(data, law).unfold(data))
+    return lambda: law.penalty(circuit_model(data, law).unroll(data))
 
 
 REFUSED = {

@@ -50,7 +50,7 @@ def test_the_mean_is_exposure_times_the_link(family: str, features: int, link: s
     head = model.observations["y"]
     with torch.no_grad():
         found = elbo_terms(model, guide, data).log_likelihood["y"].item()
-        states = model.unfold(data).states().numpy()
+        states = model.unroll(data).states().numpy()
         posterior = lr.Posterior(model, guide, data, device="cpu")
     eta = states @ head.readout.weight.detach().numpy().T + head.readout.baseline.detach().numpy()
     mean = (np.exp(eta) if link == "exp" else np.log1p(np.exp(eta))) * data.covariates["area"].numpy()

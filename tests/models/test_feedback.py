@@ -127,7 +127,7 @@ def test_free_runs_are_scored_step_by_step_as_they_were_drawn(observation: str) 
         state = model.latent.start.map(values["initial"])
         past = torch.zeros(len(data), history.steps, head.history_channels, dtype=data.dtype)
         expected = torch.zeros(len(data), dtype=data.dtype)
-        drive = model.drive(data)
+        drive = model.transition_inputs(data)
         for t in range(data.num_steps):
             features = history.at(past)
             inputs = [drive[:, t], features] if "transition" in history.into else [drive[:, t]]

@@ -12,7 +12,7 @@ from torch import nn
 
 import latentrnn as lr
 from latentrnn.data.ingest.names import AXES, SITES
-from latentrnn.models.named_modules import NamedModules
+from latentrnn.models.module_dict import NamedModules
 
 COUNTS = np.random.default_rng(0).poisson(0.5, (5, 4, 2))
 OF_TORCH = sorted({name for name in dir(nn.ModuleDict()) if name.isidentifier()} | {"values", "type", "train", "items"})

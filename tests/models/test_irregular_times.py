@@ -101,7 +101,7 @@ def test_the_gap_is_the_standardised_log_of_the_time_since_the_step_before() -> 
     model = put_together(data, lr.GRU(3), inputs=GAP)
     model.initialise(data)
     known = np.concatenate([np.log(GAPS[n, 1:length]) for n, length in enumerate(lengths)])
-    drive = model.drive(data)[..., 0].numpy()
+    drive = model.transition_inputs(data)[..., 0].numpy()
     for n, length in enumerate(lengths):
         expected = (np.log(GAPS[n, 1:length]) - known.mean()) / known.std()
         np.testing.assert_allclose(drive[n, 1:length], expected, rtol=1e-3, atol=1e-4)
@@ -114,7 +114,7 @@ def test_a_clock_that_jitters_is_not_blown_up() -> None:
     data = lr.SequenceData.from_arrays({"y": VALUES}, times=np.cumsum(1 + jitter, 1))
     model = put_together(data, lr.GRU(3), inputs=GAP)
     model.initialise(data)
-    assert model.drive(data).abs().max() < 0.01
+    assert model.transition_inputs(data).abs().max() < 0.01
 
 
 def test_windows_know_the_gap_before_their_first_step() -> None:
@@ -132,7 +132,7 @@ def test_online_filters_know_the_gap() -> None:
         model = put_together(data, transition, lr.Deterministic(), inputs)
         result = lr.fit(model, lr.Guide(model), data, steps=2, progress=False, device="cpu")
         online = lr.OnlineFilter(result, num_particles=1)
-        states = result.model.unfold(data[:1]).states().squeeze(0)
+        states = result.model.unroll(data[:1]).states().squeeze(0)
         for t in range(STEPS):
             found = online.update(VALUES[0, t], time=float(np.cumsum(GAPS[0])[t]))
             torch.testing.assert_close(found.states[0], states.reshape(STEPS, -1)[t].detach(), rtol=1e-4, atol=1e-5)

@@ -35,7 +35,12 @@ def test_the_density_is_the_equations_written_out() -> None:
     numbers = {k: v.detach().numpy() for k, v in model.named_parameters()}
     cell = {k.removeprefix("transition.kernel.")[:-3]: v for k, v in numbers.items() if "kernel" in k}
     z_0, z = torch.randn(3, 3).double(), torch.randn(3, 6, 3).double()
-    found = MarkovNormalPath(model.latent, model.transition, z_0, model.drive(data), data).log_prob(z).detach().numpy()
+    found = (
+        MarkovNormalPath(model.latent, model.transition, z_0, model.transition_inputs(data), data)
+        .log_prob(z)
+        .detach()
+        .numpy()
+    )
     for n, length in enumerate(LENGTHS):
         before, expected = z_0[n].numpy(), stats.norm.logpdf(z[n, length:].numpy()).sum()
         for t in range(length):
@@ -51,14 +56,16 @@ def test_draws_step_by_step_are_those_that_are_scored() -> None:
     count = 20_000
     with torch.no_grad():
         z_0 = model.latent._initial((count, 3)).sample()
-        law = MarkovNormalPath(model.latent, model.transition, z_0, model.drive(data), data)
+        law = MarkovNormalPath(model.latent, model.transition, z_0, model.transition_inputs(data), data)
         z = law.sample()
         before = torch.cat([z_0.unsqueeze(-2), z[..., :-1, :]], -2)
-        loc = model.transition.step(before, model.drive(data).expand(*before.shape[:-1], -1))
+        loc = model.transition.step(before, model.transition_inputs(data).expand(*before.shape[:-1], -1))
         ranks = special.ndtr(((z - loc) / model.latent.noise_scale(loc)).numpy())
         carry = model.latent.begin((count, 3))
         for t in range(6):
-            carry = model.latent.advance(model.transition, carry, model.drive(data)[:, t].expand(count, 3, -1), None)
+            carry = model.latent.advance(
+                model.transition, carry, model.transition_inputs(data)[:, t].expand(count, 3, -1), None
+            )
     for n, length in enumerate(LENGTHS):
         for t in range(length):
             assert stats.kstest(ranks[:, n, t, 0], "uniform").pvalue > 1e-7

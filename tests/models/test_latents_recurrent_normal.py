@@ -58,7 +58,7 @@ def test_the_density_is_the_equations_written_out(name: str) -> None:
     cell = {k.removeprefix("transition.kernel.")[:-3]: v for k, v in numbers.items() if "kernel" in k}
     g, z = torch.randn(3, 2).double(), torch.randn(3, 7, 2).double()
     start = model.latent.start.map(g)
-    law = RecurrentNormalPath(model.latent, model.transition, start, model.drive(data), data)
+    law = RecurrentNormalPath(model.latent, model.transition, start, model.transition_inputs(data), data)
     found, hidden = law.log_prob(z).detach().numpy(), law.hidden(z).detach().numpy()
     for n, length in enumerate(LENGTHS):
         state, before, expected = start[n].detach().numpy(), np.zeros(2), 0.0
@@ -79,7 +79,9 @@ def test_draws_step_by_step_are_those_that_are_scored(transition: lr.Transition)
     model, data = make(transition)
     count = 20_000
     with torch.no_grad():
-        law = RecurrentNormalPath(model.latent, model.transition, model.latent.initial_state, model.drive(data), data)
+        law = RecurrentNormalPath(
+            model.latent, model.transition, model.latent.initial_state, model.transition_inputs(data), data
+        )
         z = law.expand((count, 3)).sample()
         loc, scale = model.latent.prior(law.hidden(z))
         ranks = special.ndtr(((z - loc) / scale).numpy())
@@ -89,7 +91,7 @@ def test_draws_step_by_step_are_those_that_are_scored(transition: lr.Transition)
         assert stats.kstest(special.ndtr(z[:, 0, 6, 0].numpy()), "uniform").pvalue < 1e-7  # negative control
         padding = z[:, 2, 1:].numpy()
         assert stats.kstest(special.ndtr(padding.ravel()), "uniform").pvalue > 1e-7
-        carry, drive = model.latent.begin((count, 3)), model.drive(data).expand(count, -1, -1, -1)
+        carry, drive = model.latent.begin((count, 3)), model.transition_inputs(data).expand(count, -1, -1, -1)
         for t in range(7):
             carry = model.latent.advance(model.transition, carry, drive[..., t, :], None)
         for d in range(2):

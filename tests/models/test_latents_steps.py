@@ -12,7 +12,7 @@ from torch import Tensor
 
 import latentrnn as lr
 from latentrnn.models import sites
-from latentrnn.models.latents.latent import gaps
+from latentrnn.models.features.gap import gaps
 from tests.registry import LATENTS, OBSERVATIONS, Fixed, fixed_latents, make_data, make_model
 
 
@@ -28,7 +28,7 @@ def stepwise(
     total = sum((prior.log_prob(values[name]) for name, prior in starts.items()), torch.zeros(len(data)).double())
     carry, gap, seen = latent.begin_with(shape, values), gaps(data), []
     names = [site.name for site in model.latent_sites() if site.along_time]
-    for t, a_t in enumerate(model.drive(data).unbind(-2)):
+    for t, a_t in enumerate(model.transition_inputs(data).unbind(-2)):
         step = latent.step(transition, carry, a_t, None if gap is None else gap[:, t])
         value = None
         if step.prior is not None:
@@ -50,12 +50,12 @@ def test_densities_of_steps_multiply_to_that_of_the_path(latent: str, clock: str
     values = fixed_latents(model, data)
     with torch.no_grad():
         with poutine.trace() as recorder, Fixed(values):
-            course = model.unfold(data)
+            rollout = model.unroll(data)
         found = [node for name, node in recorder.trace.nodes.items() if name in sites.LATENTS]
         expected = sum((node["fn"].log_prob(node["value"]) for node in found), torch.zeros(len(data)).double())
         total, seen = stepwise(model, data, values)
         torch.testing.assert_close(total, expected, rtol=0, atol=1e-9)
-        whole = course.states().expand_as(seen)
+        whole = rollout.states().expand_as(seen)
         torch.testing.assert_close(seen[data.valid], whole[data.valid], rtol=0, atol=1e-9)
         if any(site.along_time for site in model.latent_sites()):  # negative control
             assert ((stepwise(model, data, values, delay=1)[0] - expected).abs() > 1e-3).all()
@@ -86,4 +86,4 @@ def test_what_has_no_steps_says_so(latent: lr.Latent, match: str) -> None:
     model = lr.LatentRNN(data.spec, transition=lr.GRU(3), latent=latent, observations={"y": lr.Gaussian()}).double()
     carry = model.latent.begin((len(data),))
     with pytest.raises(ValueError, match=match):
-        model.latent.advance(model.transition, carry, model.drive(data)[:, 0], None)
+        model.latent.advance(model.transition, carry, model.transition_inputs(data)[:, 0], None)

@@ -27,7 +27,7 @@ def parts(room: object) -> dict[str, type[Component]]:
 MODEL_PARTS, GUIDE_PARTS = parts(models), parts(inference)
 # what several parts have in common, and what stands in where a user gives nothing
 BASES = {
-    "AttentionReadout", "Component", "DrivenTransition", "ExposedCounts", "GammaShaped", "Identity",
+    "AttentionReadout", "Component", "ProjectedInputTransition", "ExposedCounts", "GammaShaped", "Identity",
     "Fading", "LibraryTransition", "LogExposure", "NoReadout", "PositiveLink", "RealLink", "SharedTotal", "TimeScaled",
     "Trials", "UnitLink", "ZeroInflated", "ReadingEncoder", "Clamped",
 }  # fmt: skip

@@ -122,4 +122,4 @@ def test_attention_finds_the_step_that_counts() -> None:
 
 
 def model_states(model: lr.LatentRNN, data: lr.SequenceData) -> Tensor:
-    return model.unfold(data).states().detach()
+    return model.unroll(data).states().detach()

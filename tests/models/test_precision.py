@@ -80,7 +80,7 @@ def test_evidence_is_that_of_double_precision(family: str, size: int) -> None:
         head.readout.weight.mul_(1e-2)
     posterior = lr.Posterior(model, lr.Guide(model), data, device="cpu")
     with torch.no_grad():
-        states = model.unfold(data).states().double().numpy()
+        states = model.unroll(data).states().double().numpy()
     weight, baseline = (p.detach().double().numpy() for p in (head.readout.weight, head.readout.baseline))
     density = np.reshape(by_hand(head, states @ weight.T + baseline, y), (2, STEPS, -1))
     exact = density.sum((1, 2))

@@ -132,7 +132,7 @@ def written_out(posterior: lr.Posterior, draws: dict[str, Array], states: Array)
 def states_of(posterior: lr.Posterior, guide_trace: pyro.poutine.Trace, particles: int) -> Array:
     plate = pyro.plate("particles", particles, dim=-2)
     with plate, pyro.poutine.replay(trace=guide_trace):
-        states = array(posterior.model.unfold(posterior.data).states())
+        states = array(posterior.model.unroll(posterior.data).states())
     return states.reshape(-1, *states.shape[-3:])
 
 

@@ -258,7 +258,7 @@ def test_a_particle_filter_keeps_each_particle_s_own_past(readout: Readout) -> N
     ahead = posterior.one_step_ahead("y", num_particles=2000, num_filters=8)
     draws = 40_000
     with torch.no_grad():
-        drive = model.drive(data)
+        drive = model.transition_inputs(data)
         noise = torch.randn(draws, 2, 5, 1, dtype=torch.float64)  # innovations of unit scale
         states = model.transition.scan(
             torch.cat([drive.expand(draws, *drive.shape), noise], -1), model.latent.begin((draws, 2)).state

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import latentrnn as lr
-from latentrnn.models.scans import directions, gru_scan, layer_of, run, run_ways, vanilla_scan
+from latentrnn.models.scans import gru_scan, layer_of, layout, run, run_directions, vanilla_scan
 from tests.registry import shake
 
 KERNELS: dict[str, Callable[..., nn.RNNBase]] = {
@@ -27,7 +27,7 @@ every_way = pytest.mark.parametrize("way", WAYS)
 @pytest.fixture(params=[2**20, 24, 1], ids=["one chunk", "chunks of two steps", "chunks of one"], autouse=True)
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sequences are 5 steps of 3 rows with 4 units, so that the last of several chunks is shorter."""
-    monkeypatch.setattr(directions, "CHUNK", request.param)
+    monkeypatch.setattr(layout, "CHUNK", request.param)
 
 
 class Setting(NamedTuple):
@@ -111,7 +111,7 @@ def test_a_row_with_padding_is_as_alone(kind: str, way: str) -> None:
 def test_gradients_of_the_ends_alone(kind: str, way: str, padded: bool) -> None:
     at = setting(kind, way)
     pair = [at.kernels[at.reverse.index(back)] if back in at.reverse else None for back in (False, True)]
-    found = run_ways(*pair, at.inputs, LENGTHS if padded else None)[1]
+    found = run_directions(*pair, at.inputs, LENGTHS if padded else None)[1]
     lengths = LENGTHS if padded else torch.full((3,), 5)
     alone = [by_torch(at, at.inputs[n : n + 1, :length], None)[0, -1] for n, length in enumerate(lengths)]
     weights = [at.inputs, *at.wanted[2:]]
@@ -202,7 +202,7 @@ def test_modules_that_run_both_ways(kind: str, layers: int, padded: bool) -> Non
     inputs = torch.randn(3, 5, 2, dtype=torch.float64)
     lengths = LENGTHS if padded else torch.full((3,), 5)
     for pair in ((forwards, backwards), (forwards, None), (None, backwards)):
-        found, ends = run_ways(*pair, inputs, lengths if padded else None)
+        found, ends = run_directions(*pair, inputs, lengths if padded else None)
         for n, length in enumerate(lengths):
             x, expected, last = inputs[n : n + 1, :length], [], []
             if pair[0] is not None:

@@ -73,7 +73,7 @@ def test_each_stream_is_the_textbook_s_cell_on_its_share(common: str | None) -> 
     model = make_model(two(common=common), inputs=["both"])
     transition = model.transition
     u = torch.randn(3, STEPS, 2, dtype=torch.float64)
-    drive = torch.cat([model.drive(DATA), u], -1)
+    drive = torch.cat([model.transition_inputs(DATA), u], -1)
     assert drive.shape[-1] == 2 + 2 + 1 + 2
     state = torch.randn(3, transition.state_size, dtype=torch.float64)
     outputs, last = transition.scan(drive, state)
@@ -94,7 +94,7 @@ def test_each_stream_is_the_textbook_s_cell_on_its_share(common: str | None) -> 
 @pytest.mark.parametrize("handled", [False, True])
 def test_a_scan_is_repeated_steps(handled: bool) -> None:
     model = make_model(two(common="ear"), lr.Deterministic(), inputs=["both"])
-    transition, drive = model.transition, model.drive(DATA)
+    transition, drive = model.transition, model.transition_inputs(DATA)
     state = torch.randn(4, 3, transition.state_size, dtype=torch.float64)
     seen: list[str] = []
 
@@ -143,8 +143,11 @@ def test_streams_may_hold_streams() -> None:
         inner.cells["right"].input_weight.shape[1]
     ]
     assert sizes == [2 + 1, 1, 1]  # left: audio and, as both ears, `both`; eye: text; right: `both`
-    assert model.drive(DATA).shape[-1] == 4
-    assert "ears.left.update" in model.transition.record(model.drive(DATA), model.latent.begin((3,)).state).gates
+    assert model.transition_inputs(DATA).shape[-1] == 4
+    assert (
+        "ears.left.update"
+        in model.transition.record(model.transition_inputs(DATA), model.latent.begin((3,)).state).gates
+    )
     log_weights(model, lr.Guide(model), DATA, 1).sum().backward()
     assert all(parameter.grad is not None for parameter in model.transition.parameters())
 
@@ -163,7 +166,7 @@ def test_a_stream_that_nothing_drives_runs_by_itself() -> None:
     transition = lr.Streams({"ear": lr.GRU(2), "clock": lr.GRU(2)}, {"ear": "audio"})
     model = make_model(transition, lr.InitialState(2))
     assert model.transition.cells["clock"].kernel.input_size == 1
-    states = model.transition.scan(model.drive(DATA), torch.ones(4, dtype=torch.float64))[0]
+    states = model.transition.scan(model.transition_inputs(DATA), torch.ones(4, dtype=torch.float64))[0]
     assert (states[0, :, 2:] == states[1, :, 2:]).all()
     assert (states[:, 1:, 2:] != states[:, :-1, 2:]).all()
 
@@ -179,12 +182,12 @@ def test_a_readout_finds_the_streams_in_what_it_sees(latent: lr.Latent) -> None:
     shift = 3 if isinstance(latent, lr.RecurrentNormal) else 0  # z_t comes before h_t
     parts = model.observations["y"].readout.parts
     assert parts == {"ear": slice(shift, shift + 3), "eye": slice(shift + 3, shift + 5)}
-    course = poutine.trace(model.unfold).get_trace(DATA).nodes["_RETURN"]["value"]
-    seen = course.states()
+    rollout = poutine.trace(model.unroll).get_trace(DATA).nodes["_RETURN"]["value"]
+    seen = rollout.states()
     assert seen.shape[-1] == shift + 5
     if not isinstance(latent, lr.MarkovNormal):
         z = torch.nn.functional.pad(seen[..., :shift], (0, 0, 1, 0))[:, :-1]
-        h = model.transition.scan(torch.cat([model.drive(DATA), z], -1), course.path.initial_state)[0]
+        h = model.transition.scan(torch.cat([model.transition_inputs(DATA), z], -1), rollout.path.initial_state)[0]
         torch.testing.assert_close(seen[..., shift:], h, **EXACT)
 
 
@@ -228,7 +231,7 @@ def test_a_fit_is_saved_and_loaded(tmp_path: Path) -> None:
 
 
 def test_without_noise_a_filter_is_the_run_all_at_once() -> None:
-    """The particles then all follow the one course, which readouts of the past must find step by step."""
+    """The particles then all follow the one rollout, which readouts of the past must find step by step."""
     data = make_data(channels=1)
     readout = lr.CrossAttention("eye", "ear", 4, heads=2)
     model = make_model(data=data, readout=readout)
@@ -239,7 +242,7 @@ def test_without_noise_a_filter_is_the_run_all_at_once() -> None:
     posterior = lr.Posterior(model, lr.Guide(model, encoder=lr.RNNEncoder(2)).double(), data)
     ahead = posterior.one_step_ahead("y", num_particles=4, num_filters=2)
     head = model.observations["y"]
-    drive = torch.nn.functional.pad(model.drive(data), (0, 2))
+    drive = torch.nn.functional.pad(model.transition_inputs(data), (0, 2))
     states = model.transition.scan(drive, model.latent.begin((3,)).state)[0]
     expected = head.entry_log_prob(head(states, head.inputs(data)), data.observations["y"])
     torch.testing.assert_close(ahead.log_prob, expected, rtol=0, atol=1e-9)

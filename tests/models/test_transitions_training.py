@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.models.latents.latent import elapsed
+from latentrnn.models.features.gap import elapsed
 
 NOISY = {
     "gru, dropout": lambda: lr.GRU(6, layers=2, dropout=0.5),
@@ -127,7 +127,7 @@ def test_the_gap_is_the_first_channel_of_what_drives_a_timed_transition(timed: b
             data.spec, transition=cell, latent=lr.Deterministic(), observations={"y": lr.Gaussian()}, inputs=inputs
         )
         rest = [3.0] if inputs else [1.0]  # a transition that nothing drives is given a constant
-        assert model.drive(data).tolist() == [[([0.5] if timed else []) + rest] * 2]
+        assert model.transition_inputs(data).tolist() == [[([0.5] if timed else []) + rest] * 2]
         assert model.transition.dt == 0.5
 
 

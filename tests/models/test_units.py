@@ -14,8 +14,8 @@ from pyro import poutine
 
 import latentrnn as lr
 from latentrnn.models.component import from_config
+from latentrnn.models.features.units import LARGEST_PART, channel_size, channel_units
 from latentrnn.models.observations.links import PositiveLink, RealLink
-from latentrnn.models.units import LARGEST_PART, channel_size, channel_units
 
 SEQUENCES, STEPS, CHANNELS = 6, 8, 2
 TINY, HUGE = 1e-9, 1e9
@@ -342,7 +342,7 @@ def test_a_transition_of_one_s_own_is_driven_in_the_data_s_units() -> None:
     for transition, same in ((Sum(), True), (lr.Streams({"own": Sum(), "gru": lr.GRU(2)}), True), (lr.GRU(2), False)):
         model = lr.LatentRNN(data.spec, transition=transition, latent=lr.Deterministic(), observations=heads)
         model.initialise(data)
-        assert torch.equal(model.drive(data), data.covariates["amps"]) is same
+        assert torch.equal(model.transition_inputs(data), data.covariates["amps"]) is same
 
 
 # -- units of channels that barely vary, or that were never seen ------------------------------------------------------
@@ -434,6 +434,6 @@ def test_a_channel_never_seen_starts_at_the_level_and_spread_of_the_others(famil
         noise = (head.scale * head.log_noise_scale.exp()).detach().numpy()
         np.testing.assert_allclose(noise[2], noise[:2].mean(), rtol=1e-2)
     shown = [part.numpy() for part in (head.history_centre, head.history_scale)]
-    shown += [part.numpy() for part in head.view.scales(data.observations["y"], data.masks["y"])]
+    shown += [part.numpy() for part in head.encoder_input.scales(data.observations["y"], data.masks["y"])]
     for part in shown:
         np.testing.assert_allclose(part[2], part[:2].mean())

@@ -12,8 +12,8 @@ from torch import Tensor
 
 import latentrnn as lr
 from latentrnn.inference.objectives.elbo import elbo_terms, sampled_sites
-from latentrnn.models.in_chunks import InChunks
 from latentrnn.models.observations import entries
+from latentrnn.models.rollout.chunked_density import ChunkedDensity
 from tests.registry import OBSERVATIONS, Fixed, default_transition, fixed_latents, make_data, make_model
 
 # steps of these depend on each other given the states, or belong to no step
@@ -38,13 +38,13 @@ def results(model: lr.LatentRNN, data: lr.SequenceData, values: dict[str, Tensor
 def chunks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Steps of every chunk whose density was asked for."""
     seen: list[int] = []
-    original = InChunks._density
+    original = ChunkedDensity._density
 
-    def noting(self: InChunks, states: Tensor, *rest: Any) -> Tensor:
+    def noting(self: ChunkedDensity, states: Tensor, *rest: Any) -> Tensor:
         seen.append(states.shape[-2])
         return original(self, states, *rest)
 
-    monkeypatch.setattr(InChunks, "_density", noting)
+    monkeypatch.setattr(ChunkedDensity, "_density", noting)
     return seen
 
 
@@ -148,11 +148,11 @@ def test_a_read_in_of_wide_heads_is_the_same_in_chunks(kind: Any, monkeypatch: p
         torch.manual_seed(0)
         guide = lr.Guide(model, encoder=kind([3] if kind is lr.StepEncoder else 3, read_in=2)).double()
         guide.initialise(model, data)
-        numbers = guide.numbers(data)["innovations"]
+        numbers = guide.variational_parameters(data)["innovations"]
         numbers.sum().backward()
         found.append([numbers, *(p.grad for p in guide.parameters() if p.grad is not None)])
         with torch.no_grad():
-            assert torch.allclose(guide.numbers(data)["innovations"], numbers, rtol=1e-12)
+            assert torch.allclose(guide.variational_parameters(data)["innovations"], numbers, rtol=1e-12)
     assert parts == [6, 6] + 3 * [2] + 3 * [2] + 3 * [2]  # backwards again, and without a gradient
     assert len(found[0]) == len(found[1]) > 4
     assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-13) for a, b in zip(*found, strict=True))

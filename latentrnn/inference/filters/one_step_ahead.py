@@ -12,8 +12,8 @@ from torch import Tensor
 
 from latentrnn.data import SequenceKey
 from latentrnn.inference.filters.particle_filter import ParticleFilter, in_steps
-from latentrnn.models.ancestral import Course
 from latentrnn.models.observations import Observation
+from latentrnn.models.rollout import Rollout
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,12 @@ class OneStepAhead:
 
 
 def averaged(
-    courses: Iterable[Course], name: str, num_particles: int, num_filters: int
+    rollouts: Iterable[Rollout], name: str, num_particles: int, num_filters: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return log-probabilities and means of one head, averaged at each step over draws of the parameters.
 
     Args:
-        courses: the data under each draw of the parameters.
+        rollouts: the data under each draw of the parameters.
         name: the head to predict.
         num_particles, num_filters: see `bootstrap_filter`.
 
@@ -91,26 +91,26 @@ def averaged(
     """
     log_prob, means = [], []
     error: Tensor | None = None
-    for course in courses:
-        if course.latent.sites():
-            value, mean, error = bootstrap_filter(course, name, num_particles, num_filters)
+    for rollout in rollouts:
+        if rollout.latent.sites():
+            value, mean, error = bootstrap_filter(rollout, name, num_particles, num_filters)
         else:
-            value, mean = exact(course, name)
+            value, mean = exact(rollout, name)
         log_prob.append(value)
         means.append(mean)
     estimates = torch.stack(log_prob)
     value = torch.logsumexp(estimates, 0) - math.log(len(estimates))
     if len(estimates) > 1:
         error = (estimates - value).exp().std(0) / len(estimates) ** 0.5
-    return value, torch.stack(means).mean(0).to(course.drive.dtype), error
+    return value, torch.stack(means).mean(0).to(rollout.transition_inputs.dtype), error
 
 
-def exact(course: Course, name: str) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities per entry and means for a course without local randomness: the past is all it needs."""
-    head = course.observations[name]
+def exact(rollout: Rollout, name: str) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities per entry and means for a rollout without local randomness: the past is all it needs."""
+    head = rollout.observations[name]
     entries, means = [], []
-    for log_weight, distribution in course.latent.ahead(course, name):
-        observed = course.recorded(name)
+    for log_weight, distribution in rollout.latent.ahead(rollout, name):
+        observed = rollout.recorded(name)
         entry, mean = head.entry_log_prob(distribution, observed), head.mean(distribution)
         entry = _with_zeros(head, distribution, entry, observed)
         entries.append(log_weight.unsqueeze(-1) + entry)
@@ -121,14 +121,16 @@ def exact(course: Course, name: str) -> tuple[Tensor, Tensor]:
     return (value, mean) if value.dim() == 3 else (value.squeeze(0), mean.squeeze(0))  # one draw of the parameters
 
 
-def bootstrap_filter(course: Course, name: str, num_particles: int, num_filters: int) -> tuple[Tensor, Tensor, Tensor]:
+def bootstrap_filter(
+    rollout: Rollout, name: str, num_particles: int, num_filters: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return log-probabilities, means and Monte Carlo errors of one head by a bootstrap particle filter.
 
     Particles move by the generative model alone (see `ParticleFilter`); weights use all that was observed of every
     per-step head, the context included. The spread of independent filters is the error.
 
     Args:
-        course: parameters and covariates of the batch; its path is not used.
+        rollout: parameters and covariates of the batch; its path is not used.
         name: the head to predict.
         num_particles: particles per filter.
         num_filters: independent filters.
@@ -137,23 +139,23 @@ def bootstrap_filter(course: Course, name: str, num_particles: int, num_filters:
         ValueError: a head whose density depends on the states of earlier steps.
     """
     masks = {}
-    for n, head in course.observations.items():
-        if head.head.per_step and not in_steps(course, n):
+    for n, head in rollout.observations.items():
+        if head.head.per_step and not in_steps(rollout, n):
             raise ValueError(
                 f"one_step_ahead: head {n!r}, {type(head).__name__}, depends on the states of earlier steps, which "
                 "particles do not carry; use evidence, or a latent without randomness"
             )
         if head.head.per_step:
-            masks[n] = head.observed(course.data)
-    head = course.observations[name]
+            masks[n] = head.observed(rollout.data)
+    head = rollout.observations[name]
     log_prob: list[Tensor] = []
     means: list[Tensor] = []
-    for moment in ParticleFilter(course, num_particles, num_filters, masks=masks).moments():
+    for moment in ParticleFilter(rollout, num_particles, num_filters, masks=masks).moments():
         if name not in moment.seen:
             continue
         weights, seen = moment.log_weights, moment.seen[name]
         frame = len(log_prob)
-        observed = course.recorded(name)[:, frame : frame + 1]
+        observed = rollout.recorded(name)[:, frame : frame + 1]
         entries = _with_zeros(head, seen.distribution, seen.entries.unsqueeze(-2), observed).squeeze(-2)
         log_prob.append(torch.logsumexp(weights.unsqueeze(-1) + entries, 1))
         mean = head.mean(seen.distribution).squeeze(3)  # (filter, particle, sequence, channel, ...)

@@ -21,12 +21,14 @@ from latentrnn.inference.filters.particle_filter import choose, resampled, sampl
 from latentrnn.inference.filters.stream import Read, Stream
 from latentrnn.inference.guides.fitted import Fitted
 from latentrnn.models.features import Feature
-from latentrnn.models.in_double import as_double, inputs_in_double
-from latentrnn.models.latents.latent import Carry, gaps, join
+from latentrnn.models.features.gap import gaps
+from latentrnn.models.latents import Carry
 from latentrnn.models.observations import HeadInputs, Observation
 from latentrnn.models.observations.multinomial import SharedTotal
 from latentrnn.models.readouts import Readout
+from latentrnn.models.rollout.double_precision import inputs_to_double, to_double
 from latentrnn.models.sites import parameter_site
+from latentrnn.models.transitions.transition import concatenate_channels
 from latentrnn.support.arguments import check_choice, check_flag, check_seed, check_size
 from latentrnn.support.isolation import isolated
 from latentrnn.support.random_numbers import random_state
@@ -95,7 +97,7 @@ class OnlineFilter:
         dtype = next(self.model.parameters()).dtype
         missing = dict.fromkeys(self.heads, True)
         if self.guided and self.guide.encoder is not None:
-            missing |= self.guide.encoder.follow()
+            missing |= self.guide.encoder.start_streaming()
         sessions = sorted({head.session for head in self.model.spec.heads.values() if head.session is not None})
         if session is not None and (not isinstance(session, str) or session not in sessions):
             raise ValueError(f"OnlineFilter: unknown session {session!r}; the model has {sessions}")
@@ -266,9 +268,9 @@ class OnlineFilter:
         gap = None if data.times is None else gaps(data)
         since = None if gap is None else gap[:, -1]
         past = {n: self.heads[n].feedback.at(window) for n, window in self.histories.items()}
-        drive = self.model.drive(data)[:, -1]
+        drive = self.model.transition_inputs(data)[:, -1]
         fed = [past[n] for n in self.feeding if "transition" in self.heads[n].feedback.into]
-        a_t = (join(drive, *fed) if fed else drive).expand(*self.shape, -1)
+        a_t = (concatenate_channels(drive, *fed) if fed else drive).expand(*self.shape, -1)
         with _generator(self, self.num_particles is not None):
             if self.num_particles is None:
                 found = self._by_guide(step, data, a_t, since, past)
@@ -282,7 +284,7 @@ class OnlineFilter:
     def _numbers(self, data: Any) -> dict[str, Tensor]:
         assert self.guide.encoder is not None
         encoding, self.encoded = self.guide.encoder.advance(data, self.encoded)
-        return self.guide.local.numbers(encoding, data)
+        return self.guide.local.variational_parameters(encoding, data)
 
     def _by_guide(
         self, step: int, data: Any, a_t: Tensor, since: Tensor | None, past: Mapping[str, Tensor]
@@ -356,7 +358,7 @@ class OnlineFilter:
             law = self._law(name, data, h_t, past)
             means[name] = self.precise[name].mean(law)[0, :, 0, 0].to(h_t.dtype)  # (particle, channel)
             if name in observed:
-                entries = self.precise[name].entry_log_prob(law, as_double(data.observations[name][:, -1:]))
+                entries = self.precise[name].entry_log_prob(law, to_double(data.observations[name][:, -1:]))
                 increment = increment + entries.squeeze(-2).sum(-1)
             self.pasts[name] = head.readout.remember(self.pasts[name], h_t)
         ahead = log_weights.softmax(1)[0, :, 0].to(h_t.dtype)
@@ -384,7 +386,7 @@ class OnlineFilter:
         inputs: HeadInputs = self.heads[name].inputs(data).at(data.num_steps - 1, self.pasts[name])
         history = past[name].unsqueeze(1) if name in past else None
         law: dist.Distribution = self.precise[name](
-            as_double(h_t.unsqueeze(-2)), inputs_in_double(inputs), as_double(history)
+            to_double(h_t.unsqueeze(-2)), inputs_to_double(inputs), to_double(history)
         )
         return law
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from latentrnn.inference.evidence.pareto import tail_shape
 from latentrnn.inference.guides.families import Proposals
 from latentrnn.inference.guides.families.family import Start
-from latentrnn.models.ancestral import Course
-from latentrnn.models.latents.latent import gaps, join
+from latentrnn.models.features.gap import gaps
 from latentrnn.models.observations import Observation
+from latentrnn.models.rollout import Rollout
+from latentrnn.models.transitions.transition import concatenate_channels
 
 
 class Seen(NamedTuple):
@@ -56,7 +57,7 @@ class ParticleFilter:
     Gradients go through draws and weights; how resampling depends on weights is left out of them.
 
     Args:
-        course: parameters and covariates of the batch; its path is not used. Draws of parameters are one for each
+        rollout: parameters and covariates of the batch; its path is not used. Draws of parameters are one for each
             filter, on axes (filter, 1, 1).
         num_particles: particles per filter.
         num_filters: independent filters.
@@ -85,7 +86,7 @@ class ParticleFilter:
 
     def __init__(
         self,
-        course: Course,
+        rollout: Rollout,
         num_particles: int,
         num_filters: int = 1,
         *,
@@ -98,24 +99,25 @@ class ParticleFilter:
         keep: bool = False,
         diagnose: bool = False,
     ) -> None:
-        self.course, self.data, self.proposals = course, course.data, proposals
-        self.shape = (num_filters, num_particles, course.data.num_sequences)
+        self.rollout, self.data, self.proposals = rollout, rollout.data, proposals
+        self.shape = (num_filters, num_particles, rollout.data.num_sequences)
         given = {} if masks is None else masks
-        inputs = {n: course.inputs[n]._replace(mask=given[n]) if n in given else course.inputs[n] for n in course.heads}
-        counted = course.observations if masks is None else {n: course.observations[n] for n in masks}
-        self.heads = {n: head for n, head in counted.items() if in_steps(course, n)}
+        inputs = {n: rollout.inputs[n] for n in rollout.heads}
+        inputs |= {n: inputs[n]._replace(mask=mask) for n, mask in given.items() if n in inputs}
+        counted = rollout.observations if masks is None else {n: rollout.observations[n] for n in masks}
+        self.heads = {n: head for n, head in counted.items() if in_steps(rollout, n)}
         self.at_end = [n for n in counted if n not in self.heads]
         for n in self.at_end:
-            if n in course.feeding:
+            if n in rollout.feedback_heads:
                 raise ValueError(
                     f"particle filter: head {n!r}, {type(counted[n]).__name__}, feeds back and depends on the states "
                     "of earlier steps, which particles do not carry"
                 )
         self.inputs = inputs
-        self.history = {n: course.history_features(n, self.data.observations[n]) for n in course.feeding}
+        self.history = {n: rollout.history_features(n, self.data.observations[n]) for n in rollout.feedback_heads}
         self.pasts: dict[str, Tensor | None] = dict.fromkeys(self.heads)  # earlier states that readouts remember
         self.gaps = gaps(self.data)
-        self.site = next((site.name for site in course.latent.sites() if site.along_time), None)
+        self.site = next((site.name for site in rollout.latent.sites() if site.along_time), None)
         self.resample_below, self.keep, self.diagnose = resample_below, keep, diagnose
         self.prior_share = 0.0 if proposals is None else prior_share
         self.prior_weight, self.head_weights = prior_weight, {} if head_weights is None else head_weights
@@ -138,7 +140,7 @@ class ParticleFilter:
         (filter, sequence), and, if asked for, `largest_shape`, the largest k-hat on the way of the weights of all
         filters together, (sequence,).
         """
-        course, data, latent, transition = self.course, self.data, self.course.latent, self.course.transition
+        rollout, data, latent, transition = self.rollout, self.data, self.rollout.latent, self.rollout.transition
         starts, first, log_weights = self._start()
         carry, before = latent.begin_with(self.shape, starts), None
         log_weights = self.prior_weight * log_weights - math.log(self.shape[1])
@@ -146,10 +148,10 @@ class ParticleFilter:
         self.smallest_sample = torch.full_like(self.log_evidence, float(self.shape[1]))
         self.largest_shape = log_weights.new_zeros(self.shape[2], dtype=torch.float64)
         self._starts = starts if self.keep else {}
-        steps = course.drive.unbind(-2)
+        steps = rollout.transition_inputs.unbind(-2)
         for t, a_t in enumerate(steps):
-            fed_back = [self.history[n][:, t] for n in course.feeding if course.drives(n)]
-            a_t = join(a_t, *fed_back).expand(*self.shape, -1)
+            fed_back = [self.history[n][:, t] for n in rollout.feedback_heads if rollout.feeds_transition(n)]
+            a_t = concatenate_channels(a_t, *fed_back).expand(*self.shape, -1)
             step = latent.step(transition, carry, a_t, None if self.gaps is None else self.gaps[:, t])
             value, ratio = None, None
             if step.prior is not None:
@@ -199,9 +201,9 @@ class ParticleFilter:
 
     def _start(self) -> tuple[dict[str, Tensor], Tensor | None, Tensor]:
         """Draw what lies before the first step; with it a first value, if it came before, and log-weights."""
-        priors = self.course.latent.start_prior(self.shape)
-        like = self.course.drive
-        dtype = torch.float64 if self.course.precise else like.dtype
+        priors = self.rollout.latent.start_prior(self.shape)
+        like = self.rollout.transition_inputs
+        dtype = torch.float64 if self.rollout.is_double else like.dtype
         log_weights = torch.zeros(self.shape, dtype=dtype, device=like.device)
         if self.proposals is None:
             return {name: prior.rsample() for name, prior in priors.items()}, None, log_weights
@@ -217,7 +219,7 @@ class ParticleFilter:
     ) -> tuple[dict[str, Tensor], Tensor | None, Tensor]:
         """Let a share of the particles start from the prior."""
         chosen, values = self._from_prior(), {}
-        log_prior = torch.zeros(self.shape, dtype=self.course.drive.dtype, device=self.course.drive.device)
+        log_prior = self.rollout.transition_inputs.new_zeros(self.shape)
         for name, prior in priors.items():
             values[name] = torch.where(chosen.unsqueeze(-1), prior.sample(), start.values[name])
             log_prior = log_prior + prior.log_prob(values[name])
@@ -229,7 +231,7 @@ class ParticleFilter:
 
     def _from_prior(self) -> Tensor:
         """Choose the particles that come from the prior, each by a draw of its own, so that Z stays unbiased."""
-        return torch.rand(self.shape, device=self.course.drive.device) < self.prior_share
+        return torch.rand(self.shape, device=self.rollout.transition_inputs.device) < self.prior_share
 
     def _mixed(self, log_prior: Tensor, log_guide: Tensor) -> Tensor:
         """Return the log-density of the mixture of prior and guide."""
@@ -270,9 +272,9 @@ class ParticleFilter:
                 continue
             history = self.history[name][:, t : t + 1] if name in self.history else None
             inputs = self.inputs[name].at(frame, self.pasts[name])
-            distribution = self.course.heads[name](h_t.unsqueeze(-2), inputs, history)
+            distribution = self.rollout.heads[name](h_t.unsqueeze(-2), inputs, history)
             self.pasts[name] = head.readout.remember(self.pasts[name], h_t)
-            observed = self.course.recorded(name)[:, frame : frame + 1]
+            observed = self.rollout.recorded(name)[:, frame : frame + 1]
             found[name] = Seen(distribution, head.entry_log_prob(distribution, observed).squeeze(-2))
         return found
 
@@ -280,8 +282,8 @@ class ParticleFilter:
         """Return the log-density of the heads that are counted at the end, given what readouts saw at all steps."""
         total = states.new_zeros(self.shape)
         for name in self.at_end:
-            values = self.course.recorded(name)
-            log_prob = self.course.given(name, states).log_prob(values)
+            values = self.rollout.recorded(name)
+            log_prob = self.rollout.given(name, states).log_prob(values)
             total = total + self.head_weights.get(name, 1.0) * log_prob
         return total
 
@@ -312,9 +314,9 @@ class ParticleFilter:
         return torch.stack([choose(step, index) for step, index in zip(steps, self._lineage(), strict=True)], -2)
 
 
-def in_steps(course: Course, name: str) -> bool:
+def in_steps(rollout: Rollout, name: str) -> bool:
     """Return whether a head's density is a product over steps, each of which depends on the present state alone."""
-    return of_steps(course.observations[name])
+    return of_steps(rollout.observations[name])
 
 
 def of_steps(head: Observation) -> bool:

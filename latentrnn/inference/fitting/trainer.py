@@ -26,7 +26,7 @@ from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.windows import Reach
 from latentrnn.inference.objectives.elbo import Terms
 from latentrnn.inference.objectives.objectives import Evaluation, Objective
-from latentrnn.models.ancestral import Course
+from latentrnn.models.rollout import Rollout
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.random_numbers import random_state
 
@@ -225,7 +225,7 @@ class Run:
                 visible,
                 joint=[name for name, head in heads.items() if head.joint],
                 centres={name: heads[name].history_centre for name in visible},
-                symbols=[name for name in visible if heads[name].view.symbols is not None],
+                symbols=[name for name in visible if heads[name].encoder_input.symbols is not None],
             )
             if batch.around is not None:
                 shown, scored = of_whole(batch, shown), of_whole(batch, scored)
@@ -233,7 +233,7 @@ class Run:
         at = Evaluation(program, self.guide, scored, plan.num_particles, shown, weight, reweighted)
         surrogate, bound, terms = plan.objective.step(at)
         # couplings are no part of the program, so that nothing but this loss ever sees them
-        penalties = {c: c.penalty(program.courses[-1]).mean() * batch.total for c in self.model.couplings}
+        penalties = {c: c.penalty(program.rollouts[-1]).mean() * batch.total for c in self.model.couplings}
         coupled = sum((c.weight * value for c, value in penalties.items()), torch.zeros(()))
         # what a weight adds to the bound is in the loss alone, so that the report stays true
         added = sum(((w - 1) * terms.log_likelihood[name] for name, w in plan.head_weights.items()), torch.zeros(()))
@@ -371,18 +371,18 @@ class Run:
 
 
 class _Followed:
-    """The model's program, which remembers the courses that it went."""
+    """The model's program, which remembers the rollouts that it went."""
 
     def __init__(self, model: LatentRNN) -> None:
-        self.model, self.courses = model, list[Course]()
+        self.model, self.rollouts = model, list[Rollout]()
 
     def __call__(self, data: SequenceData) -> dict[str, Tensor]:
-        values, course = self.model.follow(data)
-        self.courses.append(course)
+        values, rollout = self.model.trace(data)
+        self.rollouts.append(rollout)
         return values
 
-    def unfold(self, data: SequenceData) -> Course:
-        return self.model.unfold(data)
+    def unroll(self, data: SequenceData) -> Rollout:
+        return self.model.unroll(data)
 
 
 class Report(NamedTuple):

@@ -21,7 +21,7 @@ class Guide(nn.Module):
     """q(parameters) q(latents | data), as a Pyro program with the model's sites and plate.
 
     What is known of a sequence comes from the encoder, so that the posterior of a new sequence is one evaluation
-    away (amortised), or, with the family `PerSequence`, from numbers of its own. In padding local latents equal the
+    away (amortised), or, with the family `PerSequence`, from parameters of its own. In padding local latents equal the
     prior. Parameters with a prior have their own family, in unconstrained space. A guide keeps no reference to its
     model.
 
@@ -29,7 +29,7 @@ class Guide(nn.Module):
         model: the model whose sites it covers; read once, for their shapes.
         encoder: summarises the data for local latents; it may be left out where the model has none.
         family: of the local latents: `MeanField`, `Markov`, `GaussianChain`, a `Flow` on top of one of them, or
-            `PerSequence` numbers for one of them.
+            `PerSequence` parameters for one of them.
         global_family: of the parameters with priors: "normal" (independent), "multivariate", "low_rank", "flow" or
             "point" (no spread).
 
@@ -71,7 +71,7 @@ class Guide(nn.Module):
             sizes = 1, 1
             if self.encoder is not None:
                 self.encoder.max_elements = model.max_elements
-                self.encoder.build(model.spec, {name: head.view for name, head in model.observations.items()})
+                self.encoder.build(model.spec, {name: head.encoder_input for name, head in model.observations.items()})
                 _refuse_leaks(model, self.encoder)
                 sizes = self.encoder.step_size, self.encoder.summary_size
             self.local.build(self.sites, *sizes)
@@ -86,19 +86,19 @@ class Guide(nn.Module):
         refuse_param_store(self)
         values = {} if self.parameter_sites is None else self.parameter_sites()
         if self.sites:
-            numbers = self.numbers(data)
+            parameters = self.variational_parameters(data)
             with sequence_plate(data):
-                values |= self.local.sample(numbers, data)
+                values |= self.local.sample(parameters, data)
         return values
 
-    def numbers(self, data: SequenceData) -> dict[str, Tensor]:
+    def variational_parameters(self, data: SequenceData) -> dict[str, Tensor]:
         """Return all that the family is told of each sequence, by site: (sequence, time, n) or (sequence, n)."""
         if self.encoder is None:
             ones = data.lengths.new_ones(data.num_sequences, 1, dtype=data.dtype)
             encoding = Encoding(ones.unsqueeze(-1).expand(-1, data.num_steps, -1), ones)
         else:
             encoding = self.encoder(data)
-        return self.local.numbers(encoding, data)
+        return self.local.variational_parameters(encoding, data)
 
     def initialise(self, model: LatentRNN, data: SequenceData) -> None:
         """Start from the model's starting values and the training data's scales."""

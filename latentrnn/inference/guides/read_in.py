@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from latentrnn.models.named_modules import NamedModules
+from latentrnn.models.module_dict import NamedModules
 
 
 class ReadIn(nn.Module):

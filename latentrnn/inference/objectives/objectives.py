@@ -223,11 +223,11 @@ class FIVO(Objective):
         guide: Any = at.guide
         fixed = Trace() if guide.parameter_sites is None else poutine.trace(guide.parameter_sites).get_trace()
         with poutine.trace() as recorder, poutine.replay(trace=fixed):
-            course = at.model.unfold(at.data)  # type: ignore[attr-defined]
+            rollout = at.model.unroll(at.data)  # type: ignore[attr-defined]
         run = ParticleFilter(
-            course,
+            rollout,
             at.num_particles,
-            proposals=guide.local.proposals(guide.numbers(shown), at.data) if guide.sites else None,
+            proposals=guide.local.proposals(guide.variational_parameters(shown), at.data) if guide.sites else None,
             resample_below=self.resample_below,
             prior_weight=at.kl_weight,
             head_weights=at.weights,

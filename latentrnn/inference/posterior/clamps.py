@@ -152,7 +152,7 @@ class Clamped(Transition):
     """A transition whose gates are held from a step on; it counts the steps that it is asked for one by one.
 
     From that step on every step is asked for once, for all draws and sequences, whatever the latent: where the
-    same course is gone through again (`rewind`), what functions said is remembered.
+    same rollout is gone through again (`rewind`), what functions said is remembered.
 
     Args:
         cell: the transition, built.

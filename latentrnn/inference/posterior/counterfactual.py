@@ -18,8 +18,8 @@ from latentrnn.data.ingest.names import check_mapping
 from latentrnn.data.ingest.plain_numbers import to_tensor
 from latentrnn.inference.posterior.clamps import Clamped, Hold, checked_clamps, of_rows
 from latentrnn.inference.posterior.sampler import Draw, Draws, assemble, expanded, padding_to_nan
-from latentrnn.models.ancestral import Course
-from latentrnn.models.latents.latent import gaps
+from latentrnn.models.features.gap import gaps
+from latentrnn.models.rollout import Rollout
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_choice, check_size, is_integer
 from latentrnn.support.shown import shapes
@@ -27,7 +27,7 @@ from latentrnn.support.shown import shapes
 
 @dataclass(frozen=True, eq=False)
 class Counterfactual:
-    """The course that sequences would have taken.
+    """The rollout that sequences would have taken.
 
     Attributes:
         rates: per head E[y' | latents, parameters], (sample, sequence, time, channel), padding NaN, or (sample,
@@ -87,16 +87,16 @@ def counterfactual(
     clamps = checked_clamps(clamp, draws.data, num_samples, from_step)
     rates: dict[str, list[Tensor]] = {name: [] for name in draws.model.observations}
     states, start = [], 0
-    for draw in draws.courses(num_samples):
-        stop = start + draw.course.data.num_sequences
+    for draw in draws.rollouts(num_samples):
+        stop = start + draw.rollout.data.num_sequences
         data = changed[start:stop] if stop - start < len(changed) else changed
         held = of_rows(clamps, slice(start, stop))
         start = stop
-        course = _course(draws.model, draw, Intervention(data, held, from_step, feedback == "free"), num_samples)
+        rollout = _rollout(draws.model, draw, Intervention(data, held, from_step, feedback == "free"), num_samples)
         for name, found in rates.items():
-            law = course.distribution(name).expand(torch.Size((num_samples, len(data))))
-            found.append(padding_to_nan(course.observations[name].mean(law), data, name))
-        seen = expanded(course.states(), num_samples)
+            law = rollout.distribution(name).expand(torch.Size((num_samples, len(data))))
+            found.append(padding_to_nan(rollout.observations[name].mean(law), data, name))
+        seen = expanded(rollout.states(), num_samples)
         states.append(torch.where(data.valid.unsqueeze(-1), seen, torch.nan))
     frames = {name: draws.data.observations[name].shape[1] for name in rates}
     return Counterfactual(
@@ -106,10 +106,10 @@ def counterfactual(
     )
 
 
-def _course(model: LatentRNN, draw: Draw, what: Intervention, num_samples: int) -> Course:
-    """Return the course of the changed data with the latents of a draw."""
+def _rollout(model: LatentRNN, draw: Draw, what: Intervention, num_samples: int) -> Rollout:
+    """Return the rollout of the changed data with the latents of a draw."""
     data, shape = what.data, torch.Size((num_samples, len(what.data)))
-    if draw.course.path.states is not None and not model.latent_sites():
+    if draw.rollout.path.states is not None and not model.latent_sites():
         raise ValueError(
             f"counterfactual: {type(model.latent).__name__} sums its switch out, so that no path of it can be kept; "
             "use RelaxedDiscrete"
@@ -126,19 +126,21 @@ def _course(model: LatentRNN, draw: Draw, what: Intervention, num_samples: int) 
         latents = _as_surprising(draw, model, data, shape)
     with pyro.plate("draws", num_samples, dim=-2), poutine.block(), poutine.condition(data=latents | draw.parameters):
         clamped.rewind()
-        course = model.unfold(data)
+        rollout = model.unroll(data)
     if what.free:
         clamped.rewind()
-        course.values = {name: course.fed_back(name).expand(shape).sample() for name in course.feeding}
+        rollout.values = {
+            name: rollout.feedback_distribution(name).expand(shape).sample() for name in rollout.feedback_heads
+        }
     else:
-        course.values = {name: data.observations[name] for name in course.feeding}
+        rollout.values = {name: data.observations[name] for name in rollout.feedback_heads}
     clamped.rewind()
-    course.states()
-    return course
+    rollout.states()
+    return rollout
 
 
 def _as_surprising(draw: Draw, model: LatentRNN, data: SequenceData, shape: torch.Size) -> dict[str, Tensor]:
-    """Return latents whose every step is as surprising as before, seen from the changed course.
+    """Return latents whose every step is as surprising as before, seen from the changed rollout.
 
     z_t = loc_t + scale_t e_t, where loc_t and scale_t depend on the past: e_t is what stays the same.
     """
@@ -148,9 +150,11 @@ def _as_surprising(draw: Draw, model: LatentRNN, data: SequenceData, shape: torc
     old = new = latent.begin_with(shape, starts)
     path = draw.latents[site].expand(*shape, -1, -1).unbind(-2)
     gap, values = gaps(data), []
-    for t, (a_t, b_t) in enumerate(zip(draw.course.drive.unbind(-2), model.drive(data).unbind(-2), strict=True)):
+    for t, (a_t, b_t) in enumerate(
+        zip(draw.rollout.transition_inputs.unbind(-2), model.transition_inputs(data).unbind(-2), strict=True)
+    ):
         since = None if gap is None else gap[:, t]
-        step = latent.step(draw.course.transition, old, a_t.expand(*shape, -1), since)
+        step = latent.step(draw.rollout.transition, old, a_t.expand(*shape, -1), since)
         other = latent.step(model.transition, new, b_t.expand(*shape, -1), since)
         assert step.prior is not None
         assert other.prior is not None

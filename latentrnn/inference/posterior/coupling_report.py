@@ -43,10 +43,10 @@ def coupling_reports(draws: Draws, num_samples: int) -> dict[str, CouplingReport
     """Return a report of every coupling of the model, by name, over draws of latents and parameters."""
     exact = not draws.model.latent_sites() and draws.guide.parameter_sites is None
     parts: dict[str, list[Tensor]] = {coupling.label: [] for coupling in draws.model.couplings}
-    for draw in draws.courses(num_samples) if parts else ():
+    for draw in draws.rollouts(num_samples) if parts else ():
         for coupling in draws.model.couplings:
-            value = coupling.penalty(draw.course)  # without a sample axis where nothing is random
-            parts[coupling.label].append(value.expand(num_samples, draw.course.data.num_sequences).cpu())
+            value = coupling.penalty(draw.rollout)  # without a sample axis where nothing is random
+            parts[coupling.label].append(value.expand(num_samples, draw.rollout.data.num_sequences).cpu())
     found = {}
     for coupling in draws.model.couplings:
         value = torch.cat(parts[coupling.label], 1)

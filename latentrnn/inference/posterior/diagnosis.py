@@ -14,7 +14,7 @@ from latentrnn.inference.evidence.pareto import LARGEST_GOOD
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.elbo import elbo_terms, paired_traces, sampled_sites
 from latentrnn.models.sites import LATENTS
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_size
 
 if TYPE_CHECKING:
     from latentrnn.inference.posterior.posterior import Posterior
@@ -180,11 +180,11 @@ def _moments(posterior: Posterior, source: str) -> dict[str, tuple[Tensor, Tenso
     """Return means and variances of every latent over draws, (sequence and step, dim), by site."""
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     with posterior._draws.drawing():
-        for draw in posterior._draws.courses(MOMENT_DRAWS, latents=source):
+        for draw in posterior._draws.rollouts(MOMENT_DRAWS, latents=source):
             for name, value in draw.latents.items():
                 mean, variance = value.mean(0), value.var(0)
                 if value.dim() == 4:
-                    inside = draw.course.data.valid
+                    inside = draw.rollout.data.valid
                     mean, variance = mean[inside], variance[inside]
                 found.setdefault(name, []).append((mean.cpu(), variance.cpu()))
     return {

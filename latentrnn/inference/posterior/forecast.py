@@ -17,8 +17,8 @@ from latentrnn.data.ingest.names import check_mapping
 from latentrnn.data.views.horizon import extend
 from latentrnn.inference.posterior.sample_scores import aligned_samples, coverage, crps, quantiles
 from latentrnn.inference.posterior.sampler import Draws
-from latentrnn.models.ancestral import Course
-from latentrnn.models.latents.latent import gaps
+from latentrnn.models.features.gap import gaps
+from latentrnn.models.rollout import Rollout
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_selection, check_size
 from latentrnn.support.isolation import isolated
@@ -128,57 +128,59 @@ def forecast(
     later = extend(data, horizon, covariates=covariates, times=times, totals=totals)
     model.check_covariates(later)
     _require_totals(model, names, totals, later, horizon)
-    courses: list[Course] = []
+    rollouts: list[Rollout] = []
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
-    for course in futures(draws, later, num_samples):
-        courses.append(course)
-        shape = torch.Size((num_samples, course.data.num_sequences))
+    for rollout in futures(draws, later, num_samples):
+        rollouts.append(rollout)
+        shape = torch.Size((num_samples, rollout.data.num_sequences))
         for name in names:
-            if name in course.feeding:
-                value = course.values[name]
+            if name in rollout.feedback_heads:
+                value = rollout.values[name]
             else:
-                law = course.distribution(name).expand(shape)
-                known, mask = course.data.observations[name], course.data.masks[name]
-                value = course.observations[name].complete(law, known, mask)
-            parts[name].append(_ahead(value, course.data, name, horizon))
+                law = rollout.distribution(name).expand(shape)
+                known, mask = rollout.data.observations[name], rollout.data.masks[name]
+                value = rollout.observations[name].sample_missing(law, known, mask)
+            parts[name].append(_ahead(value, rollout.data, name, horizon))
     samples = {name: _joined(found) for name, found in parts.items()}
 
-    return Forecast(samples, data.names, data.spec.dt, _PathDensity(courses, num_samples, horizon))
+    return Forecast(samples, data.names, data.spec.dt, _PathDensity(rollouts, num_samples, horizon))
 
 
 @dataclass(frozen=True, eq=False)
 class _PathDensity:
     """The density of what comes, averaged over sampled paths; a class, so that a forecast can be pickled."""
 
-    courses: Sequence[Course]
+    rollouts: Sequence[Rollout]
     num_samples: int
     horizon: int
 
     def __call__(self, name: str, values: Tensor, mask: Tensor) -> Tensor:
         found, start = [], 0
-        for course in self.courses:
-            rows = slice(start, start + course.data.num_sequences)
-            found.append(_log_density(course, name, values[rows], mask[rows], self.num_samples, self.horizon))
+        for rollout in self.rollouts:
+            rows = slice(start, start + rollout.data.num_sequences)
+            found.append(_log_density(rollout, name, values[rows], mask[rows], self.num_samples, self.horizon))
             start = rows.stop
         return _joined([part.unsqueeze(0) for part in found])[0]
 
 
-def futures(draws: Draws, later: SequenceData, num_samples: int) -> Iterator[Course]:
-    """Yield, chunk by chunk, the courses of recording and future: heads that feed back are drawn, others are not."""
+def futures(draws: Draws, later: SequenceData, num_samples: int) -> Iterator[Rollout]:
+    """Yield, chunk by chunk, the rollouts of recording and future: heads that feed back are drawn, others are not."""
     model, start = draws.model, 0
-    for draw in draws.courses(num_samples):
-        stop = start + draw.course.data.num_sequences
+    for draw in draws.rollouts(num_samples):
+        stop = start + draw.rollout.data.num_sequences
         data = later[start:stop] if stop - start < len(later) else later
         start = stop
         shape = torch.Size((num_samples, data.num_sequences))
         values = _gone_on(model, data, draw.latents, shape) | draw.parameters
         with pyro.plate("draws", num_samples, dim=-2), poutine.block(), poutine.condition(data=values):
-            course = model.unfold(data)
+            rollout = model.unroll(data)
         # what is drawn is complete: nothing is masked in it
-        course.inputs = {name: inputs._replace(mask=None) for name, inputs in course.inputs.items()}
-        course.complete(shape, given_data=True)
-        course.values = {name: course.fed_back(name).expand(shape).sample() for name in course.feeding}
-        yield course
+        rollout.inputs = {name: inputs._replace(mask=None) for name, inputs in rollout.inputs.items()}
+        rollout.sample_marginalised(shape, given_data=True)
+        rollout.values = {
+            name: rollout.feedback_distribution(name).expand(shape).sample() for name in rollout.feedback_heads
+        }
+        yield rollout
 
 
 def _gone_on(
@@ -194,7 +196,7 @@ def _gone_on(
     heads = [head.feedback.size for head in model.observations.values() if head.feedback is not None
              and "transition" in head.feedback.into]  # fmt: skip
     # a latent that goes with feedback draws whatever the state is, so that nothing need be fed back here
-    drive = torch.nn.functional.pad(model.drive(data), (0, sum(heads)))
+    drive = torch.nn.functional.pad(model.transition_inputs(data), (0, sum(heads)))
     starts = {name: value.expand(*shape, -1) for name, value in values.items() if name != site.name}
     carry, gap = latent.begin_with(shape, starts), gaps(data)
     steps: list[Tensor] = []
@@ -229,7 +231,7 @@ def used_covariates(model: LatentRNN, data: SequenceData) -> set[str]:
     noting = _Noting(data.covariates)
     probe = replace(data, covariates=noting)
     with torch.no_grad():
-        model.drive(probe)
+        model.transition_inputs(probe)
         for head in model.observations.values():
             head.inputs(probe)
     return noting.asked
@@ -275,8 +277,8 @@ def _ahead(value: Tensor, data: SequenceData, name: str, horizon: int) -> Tensor
     return torch.where(inside.reshape(*inside.shape, *[1] * (found.dim() - 3)), found, torch.nan).cpu()
 
 
-def _log_density(course: Course, name: str, values: Tensor, mask: Tensor, num_samples: int, horizon: int) -> Tensor:
-    head, data = course.observations[name], course.data
+def _log_density(rollout: Rollout, name: str, values: Tensor, mask: Tensor, num_samples: int, horizon: int) -> Tensor:
+    head, data = rollout.observations[name], rollout.data
     frames, inside = _frames(data, name, horizon)
     known, seen = data.observations[name].clone(), data.masks[name].clone()
     count = min(frames.shape[1], values.shape[1])
@@ -286,15 +288,15 @@ def _log_density(course: Course, name: str, values: Tensor, mask: Tensor, num_sa
     mask = mask[:, :count].to(data.device)[chosen]
     known[there] = torch.where(mask, values[:, :count].to(known)[chosen], known[there])
     seen[there] = mask
-    inputs, law_inputs = course.inputs, dict(course.inputs)
+    inputs, law_inputs = rollout.inputs, dict(rollout.inputs)
     law_inputs[name] = inputs[name]._replace(mask=seen, partial=True)
-    course.inputs = law_inputs
+    rollout.inputs = law_inputs
     try:
-        with torch.no_grad(), course.precisely():
-            known = known.double() if course.precise else known
-            entries = head.entry_log_prob(course.distribution(name), known)
+        with torch.no_grad(), rollout.double_precision():
+            known = known.double() if rollout.is_double else known
+            entries = head.entry_log_prob(rollout.distribution(name), known)
     finally:
-        course.inputs = inputs
+        rollout.inputs = inputs
     entries = entries.expand(num_samples, *entries.shape[-3:])
     found = torch.logsumexp(entries, 0, keepdim=True) - math.log(num_samples)
     found = _ahead(found, data, name, horizon)[0]

@@ -48,12 +48,12 @@ def gain_samples(draws: Draws, observation: Observation, num_samples: int) -> Ga
     assert observation.gain is not None
     head = observation.head.name
     gates, betas = [], torch.zeros(0)
-    for draw in draws.courses(num_samples):
-        course = draw.course
-        states = expanded(course.states(), num_samples)
-        states = observation.at_clock(states, course.data.observations[head].shape[1])
-        gate = observation.gain.gate(states, course.inputs[head].stimulus)
-        scored = course.data.scored(head).any(-1)
+    for draw in draws.rollouts(num_samples):
+        rollout = draw.rollout
+        states = expanded(rollout.states(), num_samples)
+        states = observation.at_clock(states, rollout.data.observations[head].shape[1])
+        gate = observation.gain.gate(states, rollout.inputs[head].stimulus)
+        scored = rollout.data.scored(head).any(-1)
         gates.append(torch.where(scored.unsqueeze(-1), gate, torch.nan))
         site = sites.parameter_site(head, "gain.beta")
         beta = observation.from_units("gain.beta", observation.gain.beta)

@@ -13,12 +13,12 @@ def impute(draws: Draws, name: str, num_samples: int) -> Tensor:
     head, data = draws.model.observations[name], draws.data
     _check_totals(draws, name)
     parts = []
-    for draw in draws.courses(num_samples):
-        course = draw.course
-        course.inputs = {other: inputs._replace(mask=None) for other, inputs in course.inputs.items()}
-        law = course.distribution(name).expand(torch.Size((num_samples, course.data.num_sequences)))
-        value = head.complete(law, course.data.observations[name], course.data.masks[name])
-        parts.append(padding_to_nan(value, course.data, name))
+    for draw in draws.rollouts(num_samples):
+        rollout = draw.rollout
+        rollout.inputs = {other: inputs._replace(mask=None) for other, inputs in rollout.inputs.items()}
+        law = rollout.distribution(name).expand(torch.Size((num_samples, rollout.data.num_sequences)))
+        value = head.sample_missing(law, rollout.data.observations[name], rollout.data.masks[name])
+        parts.append(padding_to_nan(value, rollout.data, name))
     return assemble(parts, data.observations[name].shape[1] if head.head.per_step else 0)
 
 

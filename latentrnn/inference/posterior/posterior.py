@@ -207,13 +207,13 @@ class Posterior:
         return self._draws.in_parts(lambda: self._latent_parts(num_samples))
 
     def _latent_parts(self, num_samples: int) -> Iterator[tuple[str, Tensor, Place, int | None]]:
-        for draw in self._draws.courses(num_samples, parts=True):
-            found = {sites.STATES: expanded(draw.course.states(), draw.number)}
+        for draw in self._draws.rollouts(num_samples, parts=True):
+            found = {sites.STATES: expanded(draw.rollout.states(), draw.number)}
             found |= draw.latents
-            found |= {k: expanded(v, draw.number) for k, v in draw.course.latent.report(draw.course).items()}
+            found |= {k: expanded(v, draw.number) for k, v in draw.rollout.latent.report(draw.rollout).items()}
             for name, value in found.items():
                 if value.dim() == 4:
-                    value = torch.where(draw.course.data.valid.unsqueeze(-1), value, torch.nan)
+                    value = torch.where(draw.rollout.data.valid.unsqueeze(-1), value, torch.nan)
                 yield name, value, draw.place, 1 if value.dim() == 4 else None
 
     @isolated
@@ -576,8 +576,8 @@ class Posterior:
         num_draws = check_integer("one_step_ahead", "num_draws", num_draws, least=2)
         draws = 1 if self.guide.parameter_sites is None else num_draws
         with self._draws.drawing():
-            courses = (self._draws.course(self._draws.parameter_trace(1)) for _ in range(draws))
-            value, mean, spread = filtering.averaged(courses, head, num_particles, num_filters)
+            rollouts = (self._draws.rollout(self._draws.parameter_trace(1)) for _ in range(draws))
+            value, mean, spread = filtering.averaged(rollouts, head, num_particles, num_filters)
         counts = self._head(head).counts_events
         value, zero = value.cpu().chunk(2, -1) if counts else (value.cpu(), None)
         error: Tensor | None = None if spread is None else spread.cpu()
@@ -623,9 +623,9 @@ class Posterior:
         observation = self._head(head)
         whole = Assembly(num_samples if keep_samples else 1, self.data)
         with self._draws.drawing():
-            for draw in self._draws.courses(num_samples, parts=True):
-                data, place = draw.course.data, draw.place
-                mean = observation.mean(draw.course.distribution(head).expand((draw.number, data.num_sequences)))
+            for draw in self._draws.rollouts(num_samples, parts=True):
+                data, place = draw.rollout.data, draw.place
+                mean = observation.mean(draw.rollout.distribution(head).expand((draw.number, data.num_sequences)))
                 mean = padding_to_nan(mean, data, head)
                 add = False
                 if not keep_samples:
@@ -651,20 +651,24 @@ class Posterior:
     ) -> Iterator[tuple[str, Tensor, Place, int | None]]:
         known = list(self.model.observations)
         names = known if heads is None else check_selection("predictive", "heads", heads, known, "head")
-        for draw in self._draws.courses(num_samples, latents=latents, parameters=parameters, fed=fed, parts=True):
-            course = draw.course
-            shape = torch.Size((draw.number, course.data.num_sequences))
-            values = {} if fed else {n: course.fed_back(n).expand(shape).sample() for n in course.feeding}
-            course.values = course.values | values
-            values |= {n: course.distribution(n).expand(shape).sample() for n in names if n not in values}
+        for draw in self._draws.rollouts(num_samples, latents=latents, parameters=parameters, fed=fed, parts=True):
+            rollout = draw.rollout
+            shape = torch.Size((draw.number, rollout.data.num_sequences))
+            values = (
+                {}
+                if fed
+                else {n: rollout.feedback_distribution(n).expand(shape).sample() for n in rollout.feedback_heads}
+            )
+            rollout.values = rollout.values | values
+            values |= {n: rollout.distribution(n).expand(shape).sample() for n in names if n not in values}
             for name in names:
-                for part in _of_head(name, padding_to_nan(values[name], course.data, name), draw, draw.place):
+                for part in _of_head(name, padding_to_nan(values[name], rollout.data, name), draw, draw.place):
                     yield name, *part
 
 
 def _of_head(head: str, value: Tensor, draw: Draw, place: Place) -> Iterator[tuple[Tensor, Place, int | None]]:
     """Return a head's values with their place; one value per sequence is known in the window in which it ends."""
-    data = draw.course.data
+    data = draw.rollout.data
     spec = data.spec.heads[head]
     if spec.per_step:
         yield value, place, spec.clock

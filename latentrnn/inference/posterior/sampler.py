@@ -21,10 +21,9 @@ from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.windows import Window, reach
 from latentrnn.inference.objectives.elbo import log_weights, sampled_sites
 from latentrnn.models import sites
-from latentrnn.models.ancestral import Course
+from latentrnn.models.rollout import Rollout
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_seed
+from latentrnn.support.arguments import check_seed, check_size
 from latentrnn.support.devices import resolve_device
 from latentrnn.support.random_numbers import RandomNumbers, random_state
 
@@ -41,9 +40,9 @@ class Place(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """The course of a part of the data under draws of latents and parameters."""
+    """The rollout of a part of the data under draws of latents and parameters."""
 
-    course: Course
+    rollout: Rollout
     latents: dict[str, Tensor]
     parameters: dict[str, Tensor]
     place: Place
@@ -159,7 +158,7 @@ class Draws:
             yield slice(start, start + window.num_steps), window
             start += window.num_steps
 
-    def courses(
+    def rollouts(
         self,
         num_samples: int,
         *,
@@ -168,7 +167,7 @@ class Draws:
         fed: bool = True,
         parts: bool = False,
     ) -> Iterator[Draw]:
-        """Yield, part by part, the course of the data under draws of latents and parameters.
+        """Yield, part by part, the rollout of the data under draws of latents and parameters.
 
         It draws from torch's generators as they are: go through it within `drawing`, or by `in_parts`.
 
@@ -202,18 +201,18 @@ class Draws:
             if latents == "posterior":
                 guided = poutine.trace(poutine.replay(self.guide, trace=given)).get_trace(data)
             with poutine.trace() as recorder, poutine.replay(trace=guided):
-                course = self.model.unfold(data)
+                rollout = self.model.unroll(data)
         drawn = {name: site["value"] for name, site in sampled_sites(recorder.trace)}
         if fed:
-            course.values = {name: data.observations[name] for name in course.feeding}
+            rollout.values = {name: data.observations[name] for name in rollout.feedback_heads}
         local = {name: value for name, value in drawn.items() if name in sites.LATENTS}
-        course.complete(torch.Size((count, len(data))), given_data=latents == "posterior")
+        rollout.sample_marginalised(torch.Size((count, len(data))), given_data=latents == "posterior")
         if data.around is not None:
-            course.states()  # now, for the next window goes on from them
-        return Draw(course, local, {k: v for k, v in drawn.items() if k not in local}, place)
+            rollout.states()  # now, for the next window goes on from them
+        return Draw(rollout, local, {k: v for k, v in drawn.items() if k not in local}, place)
 
-    def course(self, parameters: Trace, data: SequenceData | None = None) -> Course:
-        """Return the course of the data with latents from the prior (for filters, which draw their own).
+    def rollout(self, parameters: Trace, data: SequenceData | None = None) -> Rollout:
+        """Return the rollout of the data with latents from the prior (for filters, which draw their own).
 
         Its densities are in double precision.
         """
@@ -221,10 +220,10 @@ class Draws:
             self.chunks(1)
             data = self.data
         with poutine.block(), poutine.replay(trace=parameters):
-            course = self.model.unfold(data)
-        course.values = {name: data.observations[name] for name in course.feeding}
-        course.be_precise()
-        return course
+            rollout = self.model.unroll(data)
+        rollout.values = {name: data.observations[name] for name in rollout.feedback_heads}
+        rollout.use_double_precision()
+        return rollout
 
     def filters(self, num_particles: int, settings: SMC) -> tuple[Tensor, Tensor, Tensor]:
         """Return log Z and the smallest effective sample of independent particle filters, (filter, sequence) each.
@@ -242,11 +241,11 @@ class Draws:
             if all(map(of_steps, self.model.observations.values())):  # then no more than one step is held at once
                 count = max(1, count // self.data.num_steps)
             for data in self.chunks(count):
-                course, proposals = self.course(parameters, data), None
+                rollout, proposals = self.rollout(parameters, data), None
                 if settings.proposal != "prior":
-                    proposals = self.guide.local.proposals(self.guide.numbers(data), data)
+                    proposals = self.guide.local.proposals(self.guide.variational_parameters(data), data)
                 run = ParticleFilter(
-                    course,
+                    rollout,
                     num_particles,
                     settings.num_filters,
                     proposals=proposals,

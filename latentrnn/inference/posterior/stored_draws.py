@@ -126,13 +126,13 @@ class StoredDraws(nn.Module):
         """
         return self._guide().local
 
-    def numbers(self, data: SequenceData) -> dict[str, Tensor]:
-        """Return all that the family of the local latents is told of each sequence; see `Guide.numbers`.
+    def variational_parameters(self, data: SequenceData) -> dict[str, Tensor]:
+        """Return all that the family of the local latents is told of each sequence; see `Guide.variational_parameters`.
 
         Raises:
             ValueError: the latents themselves were drawn.
         """
-        return self._guide().numbers(data)
+        return self._guide().variational_parameters(data)
 
     def _guide(self) -> Guide:
         if self.guide is None:

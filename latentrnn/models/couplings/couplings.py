@@ -8,16 +8,16 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from latentrnn.models.ancestral import Course
 from latentrnn.models.component import Component
 from latentrnn.models.observations import Bernoulli, Categorical, DiscreteHazard, Observation
+from latentrnn.models.rollout import Rollout
 from latentrnn.support.arguments import check_number, check_text
 
 FLOOR = 1e-6  # probabilities are kept this far from zero and one
 
 
 class Coupling(Component):
-    """weight * penalty(course), in nats, subtracted from the ELBO while fitting.
+    """weight * penalty(rollout), in nats, subtracted from the ELBO while fitting.
 
     A coupling un-normalises the model, so it enters the loss of `fit` alone. The reported ELBO, validation, evidence,
     log-likelihoods, comparison, and whatever Pyro does with the model leave it out; `fit` reports the penalty itself,
@@ -49,7 +49,7 @@ class Coupling(Component):
         """Raise a ValueError where the model's heads are not those that the coupling needs."""
 
     @abstractmethod
-    def penalty(self, course: Course) -> Tensor:
+    def penalty(self, rollout: Rollout) -> Tensor:
         """Return a penalty of each sequence, nats, (*sample, sequence), given one draw of the latents."""
 
 
@@ -79,10 +79,10 @@ class _StepAndSequence(Coupling):
         if classes[0] != classes[1]:
             raise ValueError(f"{owner}: {self.steps!r} has {classes[0]} classes, {self.sequence!r} has {classes[1]}")
 
-    def _average(self, values: Tensor, course: Course) -> Tensor:
+    def _average(self, values: Tensor, rollout: Rollout) -> Tensor:
         """Return the mean over the steps inside each sequence, at the head's clock, of (*, sequence, time, ...)."""
-        clock = course.observations[self.steps].head.clock
-        frames = torch.arange(values.shape[-2], device=values.device) < (course.data.lengths // clock)[:, None]
+        clock = rollout.observations[self.steps].head.clock
+        frames = torch.arange(values.shape[-2], device=values.device) < (rollout.data.lengths // clock)[:, None]
         inside = frames.to(values.dtype).unsqueeze(-1)
         return (values * inside).sum(-2) / inside.sum(-2).clamp_min(1)
 
@@ -104,12 +104,12 @@ class SurvivalConsistency(_StepAndSequence):
         if not all(isinstance(observations[name], Bernoulli | DiscreteHazard) for name in (self.steps, self.sequence)):
             raise ValueError("SurvivalConsistency: both heads must be Bernoulli (the steps' may be DiscreteHazard)")
 
-    def penalty(self, course: Course) -> Tensor:
-        log_stay = class_log_probs(course, self.steps)[..., 0]
-        clock = course.observations[self.steps].head.clock
-        inside = torch.arange(log_stay.shape[-1], device=log_stay.device) < (course.data.lengths // clock)[:, None]
+    def penalty(self, rollout: Rollout) -> Tensor:
+        log_stay = class_log_probs(rollout, self.steps)[..., 0]
+        clock = rollout.observations[self.steps].head.clock
+        inside = torch.arange(log_stay.shape[-1], device=log_stay.device) < (rollout.data.lengths // clock)[:, None]
         survival = torch.where(inside, log_stay, 0.0).sum(-1).exp().clamp(FLOOR, 1 - FLOOR)
-        return jeffreys(torch.stack([1 - survival, survival], -1).log(), class_log_probs(course, self.sequence))
+        return jeffreys(torch.stack([1 - survival, survival], -1).log(), class_log_probs(rollout, self.sequence))
 
 
 class LocalGlobalAgreement(_StepAndSequence):
@@ -122,9 +122,9 @@ class LocalGlobalAgreement(_StepAndSequence):
         weight, name: see `Coupling`.
     """
 
-    def penalty(self, course: Course) -> Tensor:
-        pooled = self._average(class_log_probs(course, self.steps), course).log_softmax(-1)
-        return jeffreys(pooled, class_log_probs(course, self.sequence))
+    def penalty(self, rollout: Rollout) -> Tensor:
+        pooled = self._average(class_log_probs(rollout, self.steps), rollout).log_softmax(-1)
+        return jeffreys(pooled, class_log_probs(rollout, self.sequence))
 
 
 class PhaseClassAgreement(_StepAndSequence):
@@ -135,9 +135,9 @@ class PhaseClassAgreement(_StepAndSequence):
         weight, name: see `Coupling`.
     """
 
-    def penalty(self, course: Course) -> Tensor:
-        pooled = self._average(class_log_probs(course, self.steps).exp(), course).clamp_min(FLOOR).log()
-        return (pooled.exp() * (pooled - class_log_probs(course, self.sequence))).sum(-1)
+    def penalty(self, rollout: Rollout) -> Tensor:
+        pooled = self._average(class_log_probs(rollout, self.steps).exp(), rollout).clamp_min(FLOOR).log()
+        return (pooled.exp() * (pooled - class_log_probs(rollout, self.sequence))).sum(-1)
 
 
 class OutcomeCalibration(_StepAndSequence):
@@ -154,17 +154,17 @@ class OutcomeCalibration(_StepAndSequence):
         replication). 2016.
     """
 
-    def penalty(self, course: Course) -> Tensor:
-        outcome, seen = (part[self.sequence][:, 0] for part in (course.data.observations, course.data.masks))
-        average = self._average(class_log_probs(course, self.steps), course)
+    def penalty(self, rollout: Rollout) -> Tensor:
+        outcome, seen = (part[self.sequence][:, 0] for part in (rollout.data.observations, rollout.data.masks))
+        average = self._average(class_log_probs(rollout, self.steps), rollout)
         chosen = average.gather(-1, outcome.long().unsqueeze(-1).expand(*average.shape[:-1], 1)).squeeze(-1)
         return torch.where(seen, -chosen, 0.0)
 
 
-def class_log_probs(course: Course, name: str) -> Tensor:
+def class_log_probs(rollout: Rollout, name: str) -> Tensor:
     """Return log-probabilities of a one-channel head's classes, (..., [time,] class)."""
-    head = course.observations[name]
-    mean = head.mean(course.distribution(name))
+    head = rollout.observations[name]
+    mean = head.mean(rollout.distribution(name))
     probs = mean.squeeze(-2) if isinstance(head, Categorical) else torch.cat([1 - mean, mean], -1)
     return probs.clamp(FLOOR, 1 - FLOOR).log()
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import SequenceData
-from latentrnn.models.ancestral import Course
 from latentrnn.models.couplings.couplings import Coupling
+from latentrnn.models.rollout import Rollout
 
 Penalty = Callable[[Mapping[str, Tensor], SequenceData], Tensor]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,7 +27,7 @@ class PhysicalPenalty(Coupling):
     a per-sequence head (*sample, sequence, channel), and the batch (`data.covariates`, `data.spec.dt`, ...). It returns
     a penalty that is zero where the law holds and positive elsewhere, for every step, (*sample, sequence, time), or for
     every sequence, (*sample, sequence). Steps in padding do not count. At a slower head's clock its frames are the
-    steps. For laws of the states write a `Coupling`, whose `penalty` sees all of the course.
+    steps. For laws of the states write a `Coupling`, whose `penalty` sees all of the rollout.
 
         def charge_is_kept(means, data):                      # the current is the derivative of the charge
             change = means["charge"].diff(dim=-2) / data.spec.dt
@@ -114,28 +114,28 @@ class PhysicalPenalty(Coupling):
     def fresh(self) -> Self:
         return type(self)(**super().arguments())
 
-    def penalty(self, course: Course) -> Tensor:
-        laws = {name: course.distribution(name) for name in course.observations}
+    def penalty(self, rollout: Rollout) -> Tensor:
+        laws = {name: rollout.distribution(name) for name in rollout.observations}
         batch = torch.broadcast_shapes(*(law.batch_shape for law in laws.values()))
         means = {}
         for name, law in laws.items():
-            mean = course.observations[name].mean(law)
+            mean = rollout.observations[name].mean(law)
             means[name] = mean.expand(*batch, *mean.shape[len(law.batch_shape) :])
-        found = self.function(means, course.data)
+        found = self.function(means, rollout.data)
         if not isinstance(found, Tensor):
             raise TypeError(f"PhysicalPenalty {self.label!r}: expected a tensor; found {type(found).__name__}")
         if found.shape == batch:
             return found
-        clock = self._clock(course, found, batch)
-        inside = torch.arange(found.shape[-1], device=found.device) < (course.data.lengths // clock)[:, None]
+        clock = self._clock(rollout, found, batch)
+        inside = torch.arange(found.shape[-1], device=found.device) < (rollout.data.lengths // clock)[:, None]
         return torch.where(inside, found, 0.0).sum(-1)
 
-    def _clock(self, course: Course, found: Tensor, batch: torch.Size) -> int:
+    def _clock(self, rollout: Rollout, found: Tensor, batch: torch.Size) -> int:
         """Return how many base steps one step of the penalty takes."""
-        frames = {course.data.num_steps: 1}
-        for name, head in course.observations.items():
+        frames = {rollout.data.num_steps: 1}
+        for name, head in rollout.observations.items():
             if head.head.per_step:
-                frames.setdefault(course.data.observations[name].shape[1], head.head.clock)
+                frames.setdefault(rollout.data.observations[name].shape[1], head.head.clock)
         if found.dim() == 0 or found.shape[:-1] != batch or found.shape[-1] not in frames:
             expected = " or ".join(str((*batch, steps)) for steps in frames)
             raise ValueError(

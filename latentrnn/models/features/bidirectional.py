@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models.features.feature import CovariateReader, Feature, listed
-from latentrnn.models.scans import run_ways
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.models.scans import run_directions
+from latentrnn.support.arguments import check_size
 
 
 class BidirectionalRNN(Feature):
@@ -50,4 +50,4 @@ class BidirectionalRNN(Feature):
 
     def forward(self, data: SequenceData) -> Tensor:
         inputs = self.reader(data)
-        return run_ways(self.forwards, self.backwards, inputs, data.lengths if data.padded else None)[0]
+        return run_directions(self.forwards, self.backwards, inputs, data.lengths if data.padded else None)[0]

@@ -10,8 +10,7 @@ from torch.nn import functional as F
 
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models.features.feature import CovariateReader, Feature, inside, listed
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_choice, check_flag, check_list, is_integer
+from latentrnn.support.arguments import check_choice, check_flag, check_list, check_size, is_integer
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU, "none": nn.Identity}
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from latentrnn.data import CovariateSpec, DataSpec, HeadSpec, SequenceData
 from latentrnn.models.component import Component
-from latentrnn.models.units import channel_size, channel_units
+from latentrnn.models.features.units import channel_size, channel_units
 from latentrnn.support.arguments import check_list, check_text
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models.features.feature import Feature
-from latentrnn.models.units import channel_size, channel_units
+from latentrnn.models.features.units import channel_size, channel_units
 
 LEAST_SPREAD = 0.01  # of log gaps: of clocks that jitter by less nothing is to be told
 

@@ -7,8 +7,7 @@ from torch.nn import functional as F
 
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models.features.feature import Feature, Identity, inside
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import LARGEST_SIZE, check_integer, check_text
+from latentrnn.support.arguments import LARGEST_SIZE, check_integer, check_size, check_text
 
 
 class Lags(Feature):

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models.features.feature import Feature, find
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_text
+from latentrnn.support.arguments import check_size, check_text
 
 
 class OneHot(Feature):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import SequenceData
-from latentrnn.models.latents.latent import STATE, Carry, Latent, LatentSite, Path, learned_vector
+from latentrnn.models.latents.latent import STATE, Latent, learned_vector
+from latentrnn.models.latents.path import Carry, LatentSite, Path
 from latentrnn.models.transitions import Transition
 
 
@@ -34,7 +35,7 @@ class Deterministic(Latent):
     def sites(self) -> list[LatentSite]:
         return []
 
-    def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
+    def sample(self, transition: Transition, inputs: Tensor, data: SequenceData) -> Path:
         return Path(self.initial_state if data.remembered is None else data.remembered[STATE])
 
     def begin_with(self, shape: tuple[int, ...], values: Mapping[str, Tensor]) -> Carry:

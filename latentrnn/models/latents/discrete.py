@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pyro.distributions as dist
 import torch
@@ -13,15 +13,13 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from latentrnn.data import SequenceData
-from latentrnn.models.latents.latent import Carry, Latent, LatentSite, Path, Step, join, learned_vector
+from latentrnn.models.latents.latent import Latent, learned_vector
+from latentrnn.models.latents.path import Carry, LatentSite, Path, Step
+from latentrnn.models.latents.rollout_protocol import RolloutProtocol
+from latentrnn.models.observations import Observation
 from latentrnn.models.transitions import Transition
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_choice, check_flag, check_names
-
-if TYPE_CHECKING:
-    from latentrnn.models.ancestral import Course
-    from latentrnn.models.couplings.couplings import Coupling
-    from latentrnn.models.observations import Observation
+from latentrnn.models.transitions.transition import concatenate_channels
+from latentrnn.support.arguments import check_choice, check_flag, check_names, check_size
 
 
 class Discrete(Latent):
@@ -103,13 +101,6 @@ class Discrete(Latent):
             if name not in heads:
                 raise ValueError(f"Discrete: observes unknown head {name!r}; the model has {sorted(heads)}")
 
-    def check_couplings(self, couplings: Sequence[Coupling]) -> None:
-        if couplings:
-            raise ValueError(
-                f"Discrete sums its switch out of every head's density, so that no course of the heads is left for the "
-                f"couplings {[coupling.label for coupling in couplings]} to look at"
-            )
-
     def readout_size(self, transition: Transition) -> int:
         hidden = transition.hidden_size
         return self.num_states + (hidden if self.weights == "shared" else self.num_states * hidden)
@@ -120,12 +111,12 @@ class Discrete(Latent):
     def sites(self) -> list[LatentSite]:
         return []
 
-    def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
+    def sample(self, transition: Transition, inputs: Tensor, data: SequenceData) -> Path:
         return Path(self.initial_state)
 
-    def states(self, transition: Transition, drive: Tensor, path: Path) -> Tensor:
+    def states(self, transition: Transition, inputs: Tensor, path: Path) -> Tensor:
         """Return what readouts see where a path was drawn; where paths are summed, h_{1:T}."""
-        return super().states(transition, drive, path) if path.states is None else path.states
+        return super().states(transition, inputs, path) if path.states is None else path.states
 
     def begin_with(self, shape: tuple[int, ...], values: Mapping[str, Tensor]) -> Carry:
         return Carry(self.initial_state.expand(*shape, -1))
@@ -135,39 +126,39 @@ class Discrete(Latent):
 
     # -- densities -------------------------------------------------------------------------------------------------
 
-    def distribution(self, course: Course, name: str) -> dist.Distribution:
-        if course.path.states is not None:
-            return super().distribution(course, name)
-        h = self._hidden(course)
-        return SummedHead(self, course, name, h, self._before(course, name, h))
+    def distribution(self, rollout: RolloutProtocol, name: str) -> dist.Distribution:
+        if rollout.path.states is not None:
+            return super().distribution(rollout, name)
+        h = self._hidden(rollout)
+        return SummedHead(self, rollout, name, h, self._before(rollout, name, h))
 
-    def ahead(self, course: Course, name: str) -> list[tuple[Tensor, dist.Distribution]]:
-        h = self._hidden(course)
-        chain, seen = self._chain(h), self._evidence(course, h, list(course.observations))
+    def ahead(self, rollout: RolloutProtocol, name: str) -> list[tuple[Tensor, dist.Distribution]]:
+        h = self._hidden(rollout)
+        chain, seen = self._chain(h), self._evidence(rollout, h, list(rollout.observations))
         predicted = torch.stack(chain.predict(seen), -2)  # (..., time, state)
-        frames = course.data.observations[name].shape[1]
-        predicted = course.observations[name].at_clock(predicted, frames)
-        return list(zip(predicted.unbind(-1), self._regimes(course, name, h), strict=True))
+        frames = rollout.data.observations[name].shape[1]
+        predicted = rollout.observations[name].at_clock(predicted, frames)
+        return list(zip(predicted.unbind(-1), self._regimes(rollout, name, h), strict=True))
 
-    def complete(self, course: Course, batch: torch.Size, *, given_data: bool) -> Path:
-        h = self._hidden(course)
-        names = (list(course.observations) if self.observes is None else self.observes) if given_data else []
-        path = self._chain(h).draw(self._evidence(course, h, names), batch)
-        return course.path._replace(states=self._seen(h, nn.functional.one_hot(path, self.num_states).to(h)))
+    def sample_marginalised(self, rollout: RolloutProtocol, batch: torch.Size, *, given_data: bool) -> Path:
+        h = self._hidden(rollout)
+        names = (list(rollout.observations) if self.observes is None else self.observes) if given_data else []
+        path = self._chain(h).draw(self._evidence(rollout, h, names), batch)
+        return rollout.path._replace(states=self._seen(h, nn.functional.one_hot(path, self.num_states).to(h)))
 
-    def report(self, course: Course) -> dict[str, Tensor]:
-        h = self._hidden(course)
-        names = list(course.observations) if self.observes is None else self.observes
-        return {"switch": self._chain(h).smooth(self._evidence(course, h, names))}
+    def report(self, rollout: RolloutProtocol) -> dict[str, Tensor]:
+        h = self._hidden(rollout)
+        names = list(rollout.observations) if self.observes is None else self.observes
+        return {"switch": self._chain(h).smooth(self._evidence(rollout, h, names))}
 
-    def _hidden(self, course: Course) -> Tensor:
-        return course.transition.scan(course.drive, course.path.initial_state)[0]
+    def _hidden(self, rollout: RolloutProtocol) -> Tensor:
+        return rollout.transition.scan(rollout.transition_inputs, rollout.path.initial_state)[0]
 
     def _seen(self, h: Tensor, regime: Tensor) -> Tensor:
         """Return what readouts see of h_t and a one-hot c_t."""
         if self.weights == "shared":
-            return join(h, regime)
-        return join(regime, (regime.unsqueeze(-1) * h.unsqueeze(-2)).flatten(-2))
+            return concatenate_channels(h, regime)
+        return concatenate_channels(regime, (regime.unsqueeze(-1) * h.unsqueeze(-2)).flatten(-2))
 
     def _chain(self, h: Tensor) -> Chain:
         logits: Tensor = self.switch_logits
@@ -177,57 +168,57 @@ class Discrete(Latent):
         steps = h.shape[-2]
         return Chain(self.initial_logits.log_softmax(-1), moves.unbind(-3) if self.driven else (moves,) * steps)
 
-    def _regimes(self, course: Course, name: str, h: Tensor) -> list[dist.Distribution]:
+    def _regimes(self, rollout: RolloutProtocol, name: str, h: Tensor) -> list[dist.Distribution]:
         """Return a head's distribution under each regime."""
         regimes = torch.eye(self.num_states, dtype=h.dtype, device=h.device)
-        return [self._given(course, name, h, c.expand(*h.shape[:-1], -1)) for c in regimes]
+        return [self._given(rollout, name, h, c.expand(*h.shape[:-1], -1)) for c in regimes]
 
-    def _given(self, course: Course, name: str, h: Tensor, regime: Tensor) -> dist.Distribution:
+    def _given(self, rollout: RolloutProtocol, name: str, h: Tensor, regime: Tensor) -> dist.Distribution:
         """Return a head's distribution given h_t and a one-hot c_t, everything observed counted, the context too."""
-        head, frames = course.observations[name], course.data.observations[name].shape[1]
-        inputs = course.inputs[name]._replace(mask=course.data.masks[name])
-        return course.heads[name](head.at_clock(self._seen(h, regime), frames), inputs, None)
+        head, frames = rollout.observations[name], rollout.data.observations[name].shape[1]
+        inputs = rollout.inputs[name]._replace(mask=rollout.data.masks[name])
+        return rollout.heads[name](head.at_clock(self._seen(h, regime), frames), inputs, None)
 
-    def _evidence(self, course: Course, h: Tensor, names: Sequence[str]) -> Tensor:
+    def _evidence(self, rollout: RolloutProtocol, h: Tensor, names: Sequence[str]) -> Tensor:
         """Return log p(y_t | c_t) of the recorded values of some heads, (..., sequence, time, state)."""
         total = h.new_zeros(*h.shape[:-1], self.num_states)
         for name in names:
-            total = total + emissions(course, name, self._regimes(course, name, h), course.data.observations[name])
+            total = total + emissions(rollout, name, self._regimes(rollout, name, h), rollout.data.observations[name])
         return total
 
-    def _before(self, course: Course, name: str, h: Tensor) -> Tensor | None:
+    def _before(self, rollout: RolloutProtocol, name: str, h: Tensor) -> Tensor | None:
         """Return what is known when a head's turn comes: the heads before it, and the context of all."""
-        known, data, turn = None, course.data, False
-        for other in course.observations:
+        known, data, turn = None, rollout.data, False
+        for other in rollout.observations:
             turn = turn or other == name
             if turn and not data.host_context.any():
                 break
-            value = data.observations[other] if turn else course.outcomes.get(other, data.observations[other])
-            found = emissions(course, other, self._regimes(course, other, h), value)
+            value = data.observations[other] if turn else rollout.outcomes.get(other, data.observations[other])
+            found = emissions(rollout, other, self._regimes(rollout, other, h), value)
             if data.host_context.any():
-                inside = self._context(course, other)
-                recorded = emissions(course, other, self._regimes(course, other, h), data.observations[other])
+                inside = self._context(rollout, other)
+                recorded = emissions(rollout, other, self._regimes(rollout, other, h), data.observations[other])
                 found = torch.where(inside, recorded, torch.zeros_like(found) if turn else found)
             known = found if known is None else known + found
         return known
 
     @staticmethod
-    def _context(course: Course, name: str) -> Tensor:
+    def _context(rollout: RolloutProtocol, name: str) -> Tensor:
         """Return which base steps hold a frame of the head's context, (sequence, time, 1)."""
-        clock = course.observations[name].head.clock
-        first = torch.arange(course.data.num_steps, device=course.data.device) - (clock - 1)
-        return (first < course.data.context[:, None]).unsqueeze(-1)
+        clock = rollout.observations[name].head.clock
+        first = torch.arange(rollout.data.num_steps, device=rollout.data.device) - (clock - 1)
+        return (first < rollout.data.context[:, None]).unsqueeze(-1)
 
 
-def emissions(course: Course, name: str, regimes: Sequence[dist.Distribution], value: Tensor) -> Tensor:
+def emissions(rollout: RolloutProtocol, name: str, regimes: Sequence[dist.Distribution], value: Tensor) -> Tensor:
     """Return log p(value_t | c_t) at the base steps at which frames are complete, (..., sequence, time, state)."""
-    head = course.observations[name]
-    value = value.double() if course.precise else value
+    head = rollout.observations[name]
+    value = value.double() if rollout.is_double else value
     found = torch.stack([head.entry_log_prob(regime, value).sum(-1) for regime in regimes], -1)
     clock = head.head.clock
     if clock == 1:
         return found
-    spread = found.new_zeros(*found.shape[:-2], course.data.num_steps, found.shape[-1])
+    spread = found.new_zeros(*found.shape[:-2], rollout.data.num_steps, found.shape[-1])
     spread[..., clock - 1 :: clock, :][..., : found.shape[-2], :] = found
     return spread
 
@@ -288,31 +279,31 @@ class SummedHead(TorchDistribution):
     def __init__(
         self,
         latent: Discrete,
-        course: Course,
+        rollout: RolloutProtocol,
         name: str,
         h: Tensor,
         before: Tensor | None,
         batch_shape: torch.Size | None = None,
         regimes: Sequence[dist.Distribution] | None = None,
     ) -> None:
-        self.latent, self.course, self.name = latent, course, name
+        self.latent, self.rollout, self.name = latent, rollout, name
         self.h, self.before = h, before
         self.chain = latent._chain(h)
-        # as precise as the course is now: it may be asked for a density when it no longer is
-        self.regimes = latent._regimes(course, name, h) if regimes is None else regimes
+        # as precise as the rollout is now: it may be asked for a density when it no longer is
+        self.regimes = latent._regimes(rollout, name, h) if regimes is None else regimes
         batch = self.regimes[0].batch_shape if batch_shape is None else batch_shape
         if before is not None and batch_shape is None:
             batch = torch.broadcast_shapes(batch, before.shape[:-2])
-        super().__init__(batch, course.data.observations[name].shape[1:], validate_args=False)
+        super().__init__(batch, rollout.data.observations[name].shape[1:], validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> SummedHead:
-        parts = self.latent, self.course, self.name, self.h, self.before
+        parts = self.latent, self.rollout, self.name, self.h, self.before
         return SummedHead(*parts, torch.Size(batch_shape), self.regimes)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        own = emissions(self.course, self.name, self.regimes, value)
-        if self.course.data.host_context.any():
-            own = torch.where(self.latent._context(self.course, self.name), torch.zeros_like(own), own)
+        own = emissions(self.rollout, self.name, self.regimes, value)
+        if self.rollout.data.host_context.any():
+            own = torch.where(self.latent._context(self.rollout, self.name), torch.zeros_like(own), own)
         if self.before is None:
             found = self.chain.total(own)
         else:
@@ -324,6 +315,6 @@ class SummedHead(TorchDistribution):
         batch = torch.Size(sample_shape) + self.batch_shape
         before = self.before
         if before is None:
-            before = self.chain.first.new_zeros(*batch, self.course.data.num_steps, self.latent.num_states)
+            before = self.chain.first.new_zeros(*batch, self.rollout.data.num_steps, self.latent.num_states)
         path = nn.functional.one_hot(self.chain.draw(before, batch), self.latent.num_states).to(self.h)
-        return self.latent._given(self.course, self.name, self.h, path).sample()
+        return self.latent._given(self.rollout, self.name, self.h, path).sample()

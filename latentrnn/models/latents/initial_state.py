@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
-from latentrnn.models.latents.latent import STATE, Carry, Latent, LatentSite, Path
+from latentrnn.models.latents.latent import STATE, Latent
+from latentrnn.models.latents.path import Carry, LatentSite, Path
 from latentrnn.models.transitions import Transition
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_choice
+from latentrnn.support.arguments import check_choice, check_size
 
 
 class NormalStart(nn.Module):
@@ -84,7 +84,7 @@ class InitialState(Latent):
     def sites(self) -> list[LatentSite]:
         return [LatentSite(sites.INITIAL, self.dim, along_time=False)]
 
-    def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
+    def sample(self, transition: Transition, inputs: Tensor, data: SequenceData) -> Path:
         return Path(self.start.sample(data.num_sequences) if data.remembered is None else data.remembered[STATE])
 
     def start_prior(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:

@@ -12,27 +12,16 @@ from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
-from latentrnn.models.features.gap import median_gap
+from latentrnn.models.features.gap import gaps, median_gap
 from latentrnn.models.latents.autoregressive import AutoregressiveNormal
 from latentrnn.models.latents.gaussian_process import KERNELS, NUGGET, GaussianProcess
 from latentrnn.models.latents.initial_state import NormalStart
-from latentrnn.models.latents.latent import (
-    DRAWN,
-    STATE,
-    Carry,
-    Latent,
-    LatentSite,
-    Path,
-    Step,
-    gaps,
-    join,
-    learned_vector,
-    where_valid,
-)
+from latentrnn.models.latents.latent import DRAWN, STATE, Latent, learned_vector, where_valid
+from latentrnn.models.latents.path import Carry, LatentSite, Path, Step
 from latentrnn.models.latents.student_t import StudentTTrajectory
 from latentrnn.models.transitions import Transition
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_choice
+from latentrnn.models.transitions.transition import concatenate_channels
+from latentrnn.support.arguments import check_choice, check_size
 
 PRIORS = ("white", "student_t", "ar1", "matern32", "squared_exponential")
 
@@ -135,7 +124,7 @@ class Innovations(Latent):
         initial = [] if self.initial is None else [LatentSite(sites.INITIAL, self.initial, along_time=False)]
         return [*initial, LatentSite(sites.INNOVATIONS, self.dim, along_time=True)]
 
-    def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
+    def sample(self, transition: Transition, inputs: Tensor, data: SequenceData) -> Path:
         if data.remembered is not None:
             start = data.remembered[STATE]
         else:
@@ -198,7 +187,7 @@ class Innovations(Latent):
 
         def move(u_t: Tensor | None) -> Carry:
             assert u_t is not None
-            return Carry(transition.step(carry.state, join(a_t, u_t)), u_t)
+            return Carry(transition.step(carry.state, concatenate_channels(a_t, u_t)), u_t)
 
         return Step(prior.to_event(1), move)
 
@@ -237,6 +226,6 @@ class Innovations(Latent):
             left = NUGGET / variance  # 1 - (1 - nugget) v_ff / variance, without the difference
             known += [left * v_ff, left * v_fs, v_ss - (1 - NUGGET) * v_fs**2 / variance]
             memory = torch.cat([u_t.double(), *(part.expand(shape) for part in known)], -1)
-            return Carry(transition.step(carry.state, join(a_t, u_t)), memory)
+            return Carry(transition.step(carry.state, concatenate_channels(a_t, u_t)), memory)
 
         return Step(dist.Normal(loc, spread, validate_args=False).to_event(1), move)

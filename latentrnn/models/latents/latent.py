@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -13,59 +12,13 @@ from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
 from latentrnn.models.component import Component
-from latentrnn.models.features.gap import elapsed as elapsed
-from latentrnn.models.features.gap import gaps as gaps
+from latentrnn.models.latents.path import Carry, LatentSite, Path, Step
+from latentrnn.models.latents.rollout_protocol import RolloutProtocol
+from latentrnn.models.observations import Observation
 from latentrnn.models.transitions import Transition
+from latentrnn.models.transitions.transition import concatenate_channels
 
-if TYPE_CHECKING:
-    from latentrnn.models.ancestral import Course
-    from latentrnn.models.couplings.couplings import Coupling
-    from latentrnn.models.observations import Observation
-
-
-@dataclass(frozen=True)
-class LatentSite:
-    """What a guide must know of a latent site: its name, its dimension, and whether it runs along time."""
-
-    name: str
-    dim: int
-    along_time: bool
-
-
-class Path(NamedTuple):
-    """One draw of everything random in the state.
-
-    Attributes:
-        initial_state: s_0, (..., state_size).
-        innovations: u_{1:T}, (*sample, sequence, time, dim), where the latent has them.
-        states: z_{1:T}, (*sample, sequence, time, dim), where the states themselves were drawn.
-    """
-
-    initial_state: Tensor
-    innovations: Tensor | None = None
-    states: Tensor | None = None
-
-
-class Carry(NamedTuple):
-    """What one step of the prior needs of the step before: the state and, where it is remembered, what was drawn."""
-
-    state: Tensor
-    innovation: Tensor | None = None
-
-
-class Step(NamedTuple):
-    """One step before anything is drawn at it, so that a filter may draw from elsewhere.
-
-    Attributes:
-        prior: p(u_t or z_t | past), batch shape that of the particles, event (dim,); None where nothing is drawn.
-        move: the value drawn (None where nothing is) to what the next step needs.
-    """
-
-    prior: dist.Distribution | None
-    move: Callable[[Tensor | None], Carry]
-
-
-# what one window leaves for the next: the state, and what was drawn at the last step
+# what a window carries out, by name: the state, and what was drawn at the last step
 STATE, DRAWN = "state", "drawn"
 
 
@@ -81,6 +34,12 @@ class Latent(Component):
     timed = False  # whether what is drawn depends on the time between steps
     consumes_feedback = True  # False where z_{1:T} is drawn before any observation could be fed back
     continues = False  # whether `sample` goes on from the window before, where the data are one of longer sequences
+    marginalises = False  # whether some of the state is summed out of densities: set where `distribution` is overridden
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "distribution" in vars(cls) and "marginalises" not in vars(cls):
+            cls.marginalises = True
 
     @abstractmethod
     def build(self, transition: Transition, dt: float | None) -> None:
@@ -91,9 +50,6 @@ class Latent(Component):
 
     def check_heads(self, heads: Mapping[str, Observation]) -> None:
         """Raise a ValueError where a head cannot go with this latent."""
-
-    def check_couplings(self, couplings: Sequence[Coupling]) -> None:
-        """Raise a ValueError where a coupling cannot go with this latent."""
 
     def readout_size(self, transition: Transition) -> int:
         """Return how many channels readouts see."""
@@ -113,41 +69,41 @@ class Latent(Component):
         """Return the latent sites, in the order in which they are sampled."""
 
     @abstractmethod
-    def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
-        """Draw a path with `pyro.sample`; call inside the plate. `drive` is a_{1:T} without u.
+    def sample(self, transition: Transition, inputs: Tensor, data: SequenceData) -> Path:
+        """Draw a path with `pyro.sample`; call inside the plate. `inputs` is a_{1:T} without u.
 
         Where `data.remembered` is not None, they are a window that goes on from there, and nothing is drawn before its
         first step.
         """
 
-    def states(self, transition: Transition, drive: Tensor, path: Path) -> Tensor:
+    def states(self, transition: Transition, inputs: Tensor, path: Path) -> Tensor:
         """Return what readouts see, (*sample, sequence, time, readout_size), for a path and a_{1:T} without u."""
-        return self.run(transition, drive, path)[0]
+        return self.run(transition, inputs, path)[0]
 
-    def run(self, transition: Transition, drive: Tensor, path: Path) -> tuple[Tensor, dict[str, Tensor]]:
+    def run(self, transition: Transition, inputs: Tensor, path: Path) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the same states, and what the next window of the same sequences needs, by name."""
-        left = {}
+        carry_out = {}
         if path.innovations is not None:
-            drive = join(drive, path.innovations)
-            left[DRAWN] = path.innovations[..., -1, :]
-        states, last = transition.scan(drive, path.initial_state)
-        return states, left | {STATE: last}
+            inputs = concatenate_channels(inputs, path.innovations)
+            carry_out[DRAWN] = path.innovations[..., -1, :]
+        states, last = transition.scan(inputs, path.initial_state)
+        return states, carry_out | {STATE: last}
 
     # where some of the state is summed out of densities instead of drawn, the four methods below say how
 
-    def distribution(self, course: Course, name: str) -> dist.Distribution:
-        """Return a head's distribution given the course's path, and given the heads before it where these matter."""
-        return course.given(name, course.states())
+    def distribution(self, rollout: RolloutProtocol, name: str) -> dist.Distribution:
+        """Return a head's distribution given the rollout's path, and given the heads before it where these matter."""
+        return rollout.given(name, rollout.states())
 
-    def ahead(self, course: Course, name: str) -> list[tuple[Tensor, dist.Distribution]]:
+    def ahead(self, rollout: RolloutProtocol, name: str) -> list[tuple[Tensor, dist.Distribution]]:
         """Return p(y_t | y_{<t}) of a head as a mixture: log-weights (..., time), and distributions."""
-        return [(course.drive.new_zeros(()), course.distribution(name))]
+        return [(rollout.transition_inputs.new_zeros(()), rollout.distribution(name))]
 
-    def complete(self, course: Course, batch: torch.Size, *, given_data: bool) -> Path:
+    def sample_marginalised(self, rollout: RolloutProtocol, batch: torch.Size, *, given_data: bool) -> Path:
         """Return the path with what is summed out drawn too, from its prior or given the data."""
-        return course.path
+        return rollout.path
 
-    def report(self, course: Course) -> dict[str, Tensor]:
+    def report(self, rollout: RolloutProtocol) -> dict[str, Tensor]:
         """Return what is known exactly of what is summed out, (..., sequence, time, size) by name."""
         return {}
 
@@ -184,14 +140,6 @@ class Latent(Component):
     def output(self, transition: Transition, carry: Carry) -> Tensor:
         """Return what readouts see of one step, (..., readout_size)."""
         return transition.output(carry.state)
-
-
-def join(*parts: Tensor) -> Tensor:
-    """Concatenate along channels, the leading axes broadcast."""
-    if all(part.shape[:-1] == parts[0].shape[:-1] for part in parts):  # broadcasting is slow to find needless
-        return torch.cat(parts, -1)
-    batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
-    return torch.cat([part.expand(*batch, part.shape[-1]) for part in parts], -1)
 
 
 def learned_vector(size: int) -> nn.Parameter:

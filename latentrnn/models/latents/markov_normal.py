@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
-from latentrnn.models.latents.latent import STATE, Carry, Latent, LatentSite, Path, Step, where_valid
+from latentrnn.models.latents.latent import STATE, Latent, where_valid
+from latentrnn.models.latents.path import Carry, LatentSite, Path, Step
 from latentrnn.models.transitions import Transition
 from latentrnn.support.arguments import check_choice
 
@@ -72,15 +73,15 @@ class MarkovNormal(Latent):
     def sites(self) -> list[LatentSite]:
         return [LatentSite(sites.INITIAL, self.dim, False), LatentSite(sites.STATES, self.dim, True)]
 
-    def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
+    def sample(self, transition: Transition, inputs: Tensor, data: SequenceData) -> Path:
         if data.remembered is not None:
             z_0 = data.remembered[STATE]
         else:
             z_0 = pyro.sample(sites.INITIAL, self._initial((data.num_sequences,)))
-        z = pyro.sample(sites.STATES, MarkovNormalPath(self, transition, z_0, drive, data))
+        z = pyro.sample(sites.STATES, MarkovNormalPath(self, transition, z_0, inputs, data))
         return Path(z_0, states=z)
 
-    def run(self, transition: Transition, drive: Tensor, path: Path) -> tuple[Tensor, dict[str, Tensor]]:
+    def run(self, transition: Transition, inputs: Tensor, path: Path) -> tuple[Tensor, dict[str, Tensor]]:
         assert path.states is not None
         return path.states, {STATE: path.states[..., -1, :]}
 
@@ -117,21 +118,21 @@ class MarkovNormalPath(TorchDistribution):
     has_rsample = True
 
     def __init__(
-        self, latent: MarkovNormal, transition: Transition, z_0: Tensor, drive: Tensor, data: SequenceData
+        self, latent: MarkovNormal, transition: Transition, z_0: Tensor, inputs: Tensor, data: SequenceData
     ) -> None:
         self.latent, self.transition, self.data = latent, transition, data
-        self.z_0, self.drive = z_0, drive
-        batch = torch.broadcast_shapes(z_0.shape[:-1], drive.shape[:-2])
-        super().__init__(batch, torch.Size((drive.shape[-2], latent.dim)), validate_args=False)
+        self.z_0, self.inputs = z_0, inputs
+        batch = torch.broadcast_shapes(z_0.shape[:-1], inputs.shape[:-2])
+        super().__init__(batch, torch.Size((inputs.shape[-2], latent.dim)), validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> MarkovNormalPath:
         z_0 = self.z_0.expand(*batch_shape, self.latent.dim)
-        return MarkovNormalPath(self.latent, self.transition, z_0, self.drive, self.data)
+        return MarkovNormalPath(self.latent, self.transition, z_0, self.inputs, self.data)
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         z, path = self.z_0.expand(*sample_shape, *self.batch_shape, -1), []
         valid = self.data.valid.unsqueeze(-1).unbind(1) if self.data.padded else None
-        for t, a_t in enumerate(self.drive.unbind(-2)):
+        for t, a_t in enumerate(self.inputs.unbind(-2)):
             h_t = self.transition.step(z, a_t.expand(*z.shape[:-1], -1))
             noise = torch.randn_like(z)
             z = h_t + self.latent.noise_scale(h_t) * noise
@@ -143,17 +144,17 @@ class MarkovNormalPath(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         z_0 = self.z_0.unsqueeze(-2).expand(*value.shape[:-2], 1, -1)
         previous = torch.cat([z_0, value[..., :-1, :]], -2)
-        drive = self.drive.expand(*previous.shape[:-1], -1)
+        inputs = self.inputs.expand(*previous.shape[:-1], -1)
         inside = self.data.inside
         constant = 0.5 * math.log(2 * math.pi) * self.event_shape.numel()
         if inside is None or not self.transition.by_rows:
-            loc = self.transition.step(previous, drive)
+            loc = self.transition.step(previous, inputs)
             scale = where_valid(self.latent.noise_scale(loc).expand_as(loc), self.data, 1.0)
             standard = (value - where_valid(loc, self.data, 0.0)) / scale
             return (-0.5 * standard**2 - scale.log()).sum((-2, -1)) - constant
         # padding needs no transition
-        z, previous, drive = (part.flatten(-3, -2).index_select(-2, inside) for part in (value, previous, drive))
-        loc = self.transition.step(previous, drive)
+        z, previous, inputs = (part.flatten(-3, -2).index_select(-2, inside) for part in (value, previous, inputs))
+        loc = self.transition.step(previous, inputs)
         scale = self.latent.noise_scale(loc).expand_as(loc)
         entries = (-0.5 * ((z - loc) / scale) ** 2 - scale.log()).sum(-1)
         padding = torch.where(self.data.valid, 0.0, -0.5 * (value**2).sum(-1))

@@ -17,21 +17,11 @@ from torch.nn import functional as F
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
 from latentrnn.models.latents.initial_state import NormalStart
-from latentrnn.models.latents.latent import (
-    DRAWN,
-    STATE,
-    Carry,
-    Latent,
-    LatentSite,
-    Path,
-    Step,
-    join,
-    learned_vector,
-    where_valid,
-)
+from latentrnn.models.latents.latent import DRAWN, STATE, Latent, learned_vector, where_valid
+from latentrnn.models.latents.path import Carry, LatentSite, Path, Step
 from latentrnn.models.transitions import Transition
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_choice
+from latentrnn.models.transitions.transition import concatenate_channels
+from latentrnn.support.arguments import check_choice, check_size
 
 
 class RecurrentNormal(Latent):
@@ -97,20 +87,20 @@ class RecurrentNormal(Latent):
         loc, raw = self.prior_map(h).chunk(2, -1)
         return loc, F.softplus(raw + math.log(math.e - 1)) + 1e-4
 
-    def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
+    def sample(self, transition: Transition, inputs: Tensor, data: SequenceData) -> Path:
         before = None
         if data.remembered is not None:
             start, before = data.remembered[STATE], data.remembered[DRAWN]
         else:
             start = self.initial_state if self.initial is None else self.start.sample(data.num_sequences)
-        law = RecurrentNormalPath(self, transition, start, drive, data, before)
+        law = RecurrentNormalPath(self, transition, start, inputs, data, before)
         z = pyro.sample(sites.STATES, law)
         if data.around is not None:
             data.remember(STATE, law.last(z))
             data.remember(DRAWN, z[..., -1, :])
-        return Path(start, states=z if self.reads == "latent" else join(z, law.hidden(z)))
+        return Path(start, states=z if self.reads == "latent" else concatenate_channels(z, law.hidden(z)))
 
-    def run(self, transition: Transition, drive: Tensor, path: Path) -> tuple[Tensor, dict[str, Tensor]]:
+    def run(self, transition: Transition, inputs: Tensor, path: Path) -> tuple[Tensor, dict[str, Tensor]]:
         assert path.states is not None
         return path.states, {}  # `sample`, which knows the transition's state, has left it
 
@@ -126,14 +116,14 @@ class RecurrentNormal(Latent):
 
     def step(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Step:
         assert carry.innovation is not None
-        state = transition.step(carry.state, join(a_t, carry.innovation))
+        state = transition.step(carry.state, concatenate_channels(a_t, carry.innovation))
         loc, scale = self.prior(transition.output(state))
         return Step(dist.Normal(loc, scale, validate_args=False).to_event(1), lambda z_t: Carry(state, z_t))
 
     def output(self, transition: Transition, carry: Carry) -> Tensor:
         z_t = carry.innovation
         assert z_t is not None
-        return z_t if self.reads == "latent" else join(z_t, transition.output(carry.state))
+        return z_t if self.reads == "latent" else concatenate_channels(z_t, transition.output(carry.state))
 
 
 class RecurrentNormalPath(TorchDistribution):
@@ -148,20 +138,20 @@ class RecurrentNormalPath(TorchDistribution):
         latent: RecurrentNormal,
         transition: Transition,
         start: Tensor,
-        drive: Tensor,
+        inputs: Tensor,
         data: SequenceData,
         before: Tensor | None = None,
     ) -> None:
         self.latent, self.transition, self.data = latent, transition, data
-        self.start, self.drive, self.before = start, drive, before
+        self.start, self.inputs, self.before = start, inputs, before
         # the last path, its h_{1:T} and s_T, shared with what Pyro expands from this: density and readouts need both
         self._scanned: list[tuple[Tensor, Tensor, Tensor]] = []
-        batch = torch.broadcast_shapes(start.shape[:-1], drive.shape[:-2])
-        super().__init__(batch, torch.Size((drive.shape[-2], latent.dim)), validate_args=False)
+        batch = torch.broadcast_shapes(start.shape[:-1], inputs.shape[:-2])
+        super().__init__(batch, torch.Size((inputs.shape[-2], latent.dim)), validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> RecurrentNormalPath:
         start = self.start.expand(*batch_shape, self.start.shape[-1])
-        new = RecurrentNormalPath(self.latent, self.transition, start, self.drive, self.data, self.before)
+        new = RecurrentNormalPath(self.latent, self.transition, start, self.inputs, self.data, self.before)
         new._scanned = self._scanned
         return new
 
@@ -172,7 +162,7 @@ class RecurrentNormalPath(TorchDistribution):
                 before = F.pad(z, (0, 0, 1, 0))[..., :-1, :]
             else:
                 before = torch.cat([self.before.unsqueeze(-2).expand(*z.shape[:-2], 1, -1), z[..., :-1, :]], -2)
-            self._scanned[:] = [(z, *self.transition.scan(join(self.drive, before), self.start))]
+            self._scanned[:] = [(z, *self.transition.scan(concatenate_channels(self.inputs, before), self.start))]
         return self._scanned[0][1]
 
     def last(self, z: Tensor) -> Tensor:
@@ -185,8 +175,8 @@ class RecurrentNormalPath(TorchDistribution):
         state, path = self.start.expand(*batch, -1), []
         z = state.new_zeros(*batch, self.latent.dim) if self.before is None else self.before.expand(*batch, -1)
         valid = self.data.valid.unsqueeze(-1).unbind(1) if self.data.padded else None
-        for t, a_t in enumerate(self.drive.unbind(-2)):
-            state = self.transition.step(state, join(a_t, z))
+        for t, a_t in enumerate(self.inputs.unbind(-2)):
+            state = self.transition.step(state, concatenate_channels(a_t, z))
             loc, scale = self.latent.prior(self.transition.output(state))
             noise = torch.randn_like(z)
             z = loc + scale * noise

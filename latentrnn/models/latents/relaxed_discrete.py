@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -17,13 +17,12 @@ from torch.nn import functional as F
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
 from latentrnn.models.latents.initial_state import NormalStart
-from latentrnn.models.latents.latent import DRAWN, STATE, Carry, Latent, LatentSite, Path, Step, join, learned_vector
+from latentrnn.models.latents.latent import DRAWN, STATE, Latent, learned_vector
+from latentrnn.models.latents.path import Carry, LatentSite, Path, Step
+from latentrnn.models.latents.rollout_protocol import RolloutProtocol
 from latentrnn.models.transitions import Transition
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_number
-
-if TYPE_CHECKING:
-    from latentrnn.models.ancestral import Course
+from latentrnn.models.transitions.transition import concatenate_channels
+from latentrnn.support.arguments import check_number, check_size
 
 
 class RelaxedDiscrete(Latent):
@@ -92,7 +91,7 @@ class RelaxedDiscrete(Latent):
         initial = [] if self.initial is None else [LatentSite(sites.INITIAL, self.initial, along_time=False)]
         return [*initial, LatentSite(sites.SWITCH, self.num_states - 1, along_time=True)]
 
-    def sample(self, transition: Transition, drive: Tensor, data: SequenceData) -> Path:
+    def sample(self, transition: Transition, inputs: Tensor, data: SequenceData) -> Path:
         first: Tensor = self.initial_logits
         if data.remembered is not None:
             start, first = data.remembered[STATE], (data.remembered[DRAWN] @ self.moves).log()
@@ -108,9 +107,9 @@ class RelaxedDiscrete(Latent):
         x = pyro.sample(sites.SWITCH, law)
         return Path(start, innovations=log_weights(x, self.temperature).exp())
 
-    def report(self, course: Course) -> dict[str, Tensor]:
-        assert course.path.innovations is not None
-        return {"switch": course.path.innovations}
+    def report(self, rollout: RolloutProtocol) -> dict[str, Tensor]:
+        assert rollout.path.innovations is not None
+        return {"switch": rollout.path.innovations}
 
     def start_prior(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
         return {} if self.initial is None else {sites.INITIAL: self.start.prior(shape)}
@@ -128,7 +127,7 @@ class RelaxedDiscrete(Latent):
         def move(x_t: Tensor | None) -> Carry:
             assert x_t is not None
             w_t = log_weights(x_t, self.temperature).exp()
-            return Carry(transition.step(carry.state, join(a_t, w_t)), w_t)
+            return Carry(transition.step(carry.state, concatenate_channels(a_t, w_t)), w_t)
 
         return Step(Concrete(log_odds.expand(*carry.state.shape[:-1], -1)), move)
 

@@ -8,6 +8,7 @@ from latentrnn.models.observations.calcium import Calcium as Calcium
 from latentrnn.models.observations.categorical import Categorical as Categorical
 from latentrnn.models.observations.dirichlet_multinomial import DirichletMultinomial as DirichletMultinomial
 from latentrnn.models.observations.discrete_hazard import DiscreteHazard as DiscreteHazard
+from latentrnn.models.observations.encoder_input import EncoderInput as EncoderInput
 from latentrnn.models.observations.gamma import Gamma as Gamma
 from latentrnn.models.observations.gaussian import Gaussian as Gaussian
 from latentrnn.models.observations.links import Link as Link
@@ -19,7 +20,6 @@ from latentrnn.models.observations.observation import Observation as Observation
 from latentrnn.models.observations.ordered_logistic import OrderedLogistic as OrderedLogistic
 from latentrnn.models.observations.poisson import Poisson as Poisson
 from latentrnn.models.observations.student_t import StudentT as StudentT
-from latentrnn.models.observations.view import View as View
 from latentrnn.models.observations.volatility import Volatility as Volatility
 from latentrnn.models.observations.zero_inflated import ZeroInflatedGamma as ZeroInflatedGamma
 from latentrnn.models.observations.zero_inflated import ZeroInflatedPoisson as ZeroInflatedPoisson

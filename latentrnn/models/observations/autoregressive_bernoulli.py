@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from latentrnn.data import HeadSpec
 from latentrnn.models.observations.observation import HeadInputs, Observation, channel_means, refuse_outside
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_size
 
 POINTS = 16  # over which a mean is taken
 

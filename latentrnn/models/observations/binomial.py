@@ -12,7 +12,7 @@ from torch import Tensor
 from latentrnn.data import HeadSpec
 from latentrnn.models.observations.links import Link, UnitLink, as_link, check_link
 from latentrnn.models.observations.observation import Observation, channel_means, refuse_outside
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_size
 
 
 class Trials(Observation):

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.data import DataSpec, HeadSpec
+from latentrnn.models.features.units import like_the_others
 from latentrnn.models.observations.drifting_normal import DriftingNormal
 from latentrnn.models.observations.links import IdentityLink, Link, PositiveLink, RealLink, as_link, check_link
 from latentrnn.models.observations.observation import HeadInputs, Observation
 from latentrnn.models.readouts import LinearReadout
-from latentrnn.models.units import like_the_others
 from latentrnn.support.arguments import check_choice, check_flag, check_number, check_text
 
 KERNELS = ("ar1", "ar2", "double_exponential")
@@ -269,9 +269,9 @@ class Calcium(Observation):
             return super().entry_log_prob(distribution, value)
         return distribution.entry_log_prob(value)
 
-    def complete(self, distribution: dist.Distribution, values: Tensor, mask: Tensor) -> Tensor:
+    def sample_missing(self, distribution: dist.Distribution, values: Tensor, mask: Tensor) -> Tensor:
         if self.drift is None:
-            return super().complete(distribution, values, mask)
+            return super().sample_missing(distribution, values, mask)
         return distribution.completed(values, mask)
 
     # -- where a fit starts ------------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from latentrnn.models.observations.encoder_input import EncoderInput
 from latentrnn.models.observations.observation import Observation, refuse_outside
-from latentrnn.models.observations.view import View
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_size
 
 
 class Categorical(Observation):
@@ -52,8 +52,8 @@ class Categorical(Observation):
         return (counts / counts.sum(-1, keepdim=True)).log().flatten().to(values.dtype)
 
     @property
-    def view(self) -> View:
-        return View(self.head.channels, self.classes)
+    def encoder_input(self) -> EncoderInput:
+        return EncoderInput(self.head.channels, self.classes)
 
     @property
     def history_channels(self) -> int:

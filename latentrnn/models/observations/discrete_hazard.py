@@ -73,7 +73,7 @@ class DiscreteHazard(Observation):
     def entry_log_prob(self, distribution: dist.Distribution, value: Tensor) -> Tensor:
         return distribution.entry_log_prob(value)
 
-    def complete(self, distribution: dist.Distribution, values: Tensor, mask: Tensor) -> Tensor:
+    def sample_missing(self, distribution: dist.Distribution, values: Tensor, mask: Tensor) -> Tensor:
         drawn = torch.bernoulli(distribution.mean)
         # who was at risk at an observed step had no event before
         seen = mask & at_risk(values, mask)

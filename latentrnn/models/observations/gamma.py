@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.data import HeadSpec
+from latentrnn.models.features.units import channel_units, units_of_all
 from latentrnn.models.observations.entries import inside_positive
 from latentrnn.models.observations.links import ExpLink, Link, PositiveLink, as_link, check_link
 from latentrnn.models.observations.observation import Observation, refuse_outside
-from latentrnn.models.units import channel_units, units_of_all
 
 
 class GammaShaped(Observation):

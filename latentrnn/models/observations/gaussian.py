@@ -15,8 +15,7 @@ from latentrnn.data import HeadSpec
 from latentrnn.models.observations.links import IdentityLink, Link, RealLink, as_link, check_link
 from latentrnn.models.observations.low_rank_normal import StepwiseLowRankNormal
 from latentrnn.models.observations.observation import HeadInputs, Observation, channel_means
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_choice
+from latentrnn.support.arguments import check_choice, check_size
 
 
 class Gaussian(Observation):
@@ -119,9 +118,9 @@ class Gaussian(Observation):
             return super().entry_log_prob(distribution, value)
         return distribution.step_log_prob(value).unsqueeze(-1)
 
-    def complete(self, distribution: dist.Distribution, values: Tensor, mask: Tensor) -> Tensor:
+    def sample_missing(self, distribution: dist.Distribution, values: Tensor, mask: Tensor) -> Tensor:
         if not self.joint:
-            return super().complete(distribution, values, mask)
+            return super().sample_missing(distribution, values, mask)
         tril = torch.linalg.cholesky(self.noise_covariance)
         return StepwiseMultivariateNormal(distribution.mean, tril, None, True).completed(values, mask)
 

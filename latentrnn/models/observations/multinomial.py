@@ -52,7 +52,7 @@ class SharedTotal(Observation):
     def entry_log_prob(self, distribution: dist.Distribution, value: Tensor) -> Tensor:
         return distribution.step_log_prob(value).unsqueeze(-1)
 
-    def complete(self, distribution: dist.Distribution, values: Tensor, mask: Tensor) -> Tensor:
+    def sample_missing(self, distribution: dist.Distribution, values: Tensor, mask: Tensor) -> Tensor:
         return distribution.completed(values, mask)
 
     def check(self, name: str, values: Tensor, mask: Tensor) -> None:

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from latentrnn.data import DataSpec, HeadSpec, SequenceData
 from latentrnn.models.component import Component
 from latentrnn.models.features import CovariateReader, Feature, listed, standardisation
+from latentrnn.models.features.units import like_the_others, units_of_all
 from latentrnn.models.feedback import History
 from latentrnn.models.gain import StimulusGain
+from latentrnn.models.observations.encoder_input import EncoderInput
 from latentrnn.models.observations.entries import channel_means as channel_means
-from latentrnn.models.observations.view import View
 from latentrnn.models.pooling import POOLINGS, Pooling
 from latentrnn.models.priors import Prior, check_priors
 from latentrnn.models.readouts import FactorReadout, LinearReadout, Readout, Surroundings, linear
-from latentrnn.models.units import like_the_others, units_of_all
 
 
 class HeadInputs(NamedTuple):
@@ -224,7 +224,7 @@ class Observation(Component):
         """Return E[y], (..., time, channel), in the data's own units."""
         return distribution.mean
 
-    def complete(self, distribution: dist.Distribution, values: Tensor, mask: Tensor) -> Tensor:
+    def sample_missing(self, distribution: dist.Distribution, values: Tensor, mask: Tensor) -> Tensor:
         """Return one draw of every entry given those that are observed, which stay as they are.
 
         A family whose entries depend on each other given the states conditions on what was observed of them.
@@ -260,9 +260,9 @@ class Observation(Component):
         return alone and self.head.per_step and self.readout.memory == 0
 
     @property
-    def view(self) -> View:
+    def encoder_input(self) -> EncoderInput:
         """How an encoder is shown this head."""
-        return View(self.head.channels)
+        return EncoderInput(self.head.channels)
 
     @property
     def history_channels(self) -> int:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from latentrnn.data import HeadSpec
 from latentrnn.models.observations.categorical import Codes
 from latentrnn.models.observations.observation import Observation, refuse_outside
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_size
 
 
 class OrderedLogistic(Observation):

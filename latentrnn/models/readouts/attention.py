@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models.features import CovariateReader, Feature, listed
 from latentrnn.models.readouts.readout import Readout, Surroundings, with_past
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_size
 
 
 class AttentionReadout(Readout):

@@ -9,7 +9,7 @@ from latentrnn.data import DataSpec
 from latentrnn.models.priors import Prior, check_priors
 from latentrnn.models.readouts.linear import linear
 from latentrnn.models.readouts.readout import Readout, Surroundings
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_size
 
 
 class FactorReadout(Readout):

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from latentrnn.data import DataSpec
 from latentrnn.models.readouts.readout import Readout, Surroundings
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_choice
+from latentrnn.support.arguments import check_choice, check_size
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus, "silu": nn.SiLU}
 

@@ -13,9 +13,8 @@ from latentrnn.models.features import CovariateReader, Feature, listed
 from latentrnn.models.features.feature import find
 from latentrnn.models.readouts.attention import AttentionReadout, check_heads
 from latentrnn.models.readouts.readout import Surroundings
-from latentrnn.models.scans import run_ways
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_text
+from latentrnn.models.scans import run_directions
+from latentrnn.support.arguments import check_size, check_text
 
 
 class SourceAttention(AttentionReadout):
@@ -95,7 +94,7 @@ class SourceAttention(AttentionReadout):
             order = (~there).to(torch.uint8).argsort(dim=1, stable=True)
             x, valid = x.gather(1, order.unsqueeze(-1).expand_as(x)), there.gather(1, order)
         lengths = valid.sum(1)
-        source, _ = run_ways(self.forwards, self.backwards, x, lengths)
+        source, _ = run_directions(self.forwards, self.backwards, x, lengths)
         source = torch.where(valid.unsqueeze(-1), source, 0.0)
         if order is not None:
             where = order.argsort(1)

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 
-def by_hand() -> bool:
+def hand_backward_applies() -> bool:
     """Return whether a hand-written backward will do: no `vmap`, `jacrev` or `jvp` is under way, which need a rule."""
     return not torch._C._are_functorch_transforms_active() and torch.autograd.forward_ad._current_level < 0
 
 
-def wanted(*tensors: Tensor) -> bool:
+def gradient_wanted(*tensors: Tensor) -> bool:
     """Return whether a gradient will be asked for."""
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
-def again(
+def gradients_by_autograd(
     reference: Callable[..., tuple[Tensor, ...]],
     inputs: Sequence[Tensor],
     needed: Sequence[bool],

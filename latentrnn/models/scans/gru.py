@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentrnn.models.scans.derivatives import again, by_hand, wanted
-from latentrnn.models.scans.directions import Chunk, Layer, Ways, among, ends_of, split_layers
-from latentrnn.models.scans.members import MembersGRU, of_members
-from latentrnn.models.scans.ragged import Order, ways_of
+from latentrnn.models.scans.derivatives import gradient_wanted, gradients_by_autograd, hand_backward_applies
+from latentrnn.models.scans.layout import Chunk, Layer, ScanLayout, active_rows, final_states, split_layers
+from latentrnn.models.scans.packed_layout import LengthOrder, layout_of
+from latentrnn.models.scans.vmap_members import MembersGRU, over_members
 
 
 @torch.compiler.disable
@@ -40,17 +40,17 @@ def gru_scan(
         h_{1:T}, (row, time, direction * hidden), and the states at which the directions end, (row, direction * hidden).
     """
     inputs = inputs.to(layers[0].weight.dtype).transpose(0, 1).contiguous()
-    ways = tuple(reverse)
+    directions = tuple(reverse)
     flat: Any = (inputs, state, *(tensor for layer in layers for tensor in layer))
-    if not by_hand():
-        if of_members() and lengths is None:
-            outputs = MembersGRU.apply(ways, inputs, state, *flat[2:])
-            return outputs, ends_of(outputs, ways, None)
-        return _reference(ways, lengths, *flat)
-    order = None if lengths is None else Order(lengths, len(inputs))
-    if wanted(*(tensor for tensor in flat if tensor is not None)):
-        return _GRUScan.apply(ways, order, lengths, *flat)
-    return _forward(ways, order, *flat, keep=False)[:2]
+    if not hand_backward_applies():
+        if over_members() and lengths is None:
+            outputs = MembersGRU.apply(directions, inputs, state, *flat[2:])
+            return outputs, final_states(outputs, directions, None)
+        return _reference(directions, lengths, *flat)
+    order = None if lengths is None else LengthOrder(lengths, len(inputs))
+    if gradient_wanted(*(tensor for tensor in flat if tensor is not None)):
+        return _GRUScan.apply(directions, order, lengths, *flat)
+    return _forward(directions, order, *flat, keep=False)[:2]
 
 
 def _reference(
@@ -59,11 +59,11 @@ def _reference(
     """The same, followed by autograd step by step."""
     found = []
     for k, (backwards, layer) in enumerate(zip(reverse, split_layers(weights), strict=True)):
-        driven = F.linear(inputs, layer.input_weight, layer.input_bias).unbind(0)
+        projected = F.linear(inputs, layer.input_weight, layer.input_bias).unbind(0)
         h = inputs.new_zeros(inputs.shape[1], layer.weight.shape[1]) if state is None else state[k]
         steps: list[Tensor] = []
-        for t in range(len(driven))[:: -1 if backwards else 1]:
-            r, z, n = driven[t].chunk(3, -1)
+        for t in range(len(projected))[:: -1 if backwards else 1]:
+            r, z, n = projected[t].chunk(3, -1)
             from_r, from_z, from_n = F.linear(h, layer.weight, layer.bias).chunk(3, -1)
             r, z = torch.sigmoid(r + from_r), torch.sigmoid(z + from_z)
             n = torch.tanh(n + r * from_n)
@@ -73,7 +73,7 @@ def _reference(
             steps.append(h)
         found.append(torch.stack(steps[::-1] if backwards else steps, 1))
     outputs = torch.cat(found, -1)
-    return outputs, ends_of(outputs, reverse, lengths)
+    return outputs, final_states(outputs, reverse, lengths)
 
 
 class _Gates:
@@ -84,11 +84,11 @@ class _Gates:
         self.open, self.recurrent = everything.split([2 * hidden, hidden], -1)
         self.reset, self.update = self.open.chunk(2, -1)
 
-    def drive(self, ways: Ways, chunk: Chunk, layers: list[Layer]) -> None:
+    def project_inputs(self, layout: ScanLayout, chunk: Chunk, layers: list[Layer]) -> None:
         """Put in place what does not depend on the state."""
-        size = ways.hidden
+        size = layout.hidden
         for k, layer in enumerate(layers):
-            x, bias = ways.given(k, chunk), layer.input_bias[: 2 * size] + layer.bias[: 2 * size]
+            x, bias = layout.given(k, chunk), layer.input_bias[: 2 * size] + layer.bias[: 2 * size]
             torch.addmm(bias, x, layer.input_weight[: 2 * size].t(), out=self.open[k])
             bias, weight = layer.input_bias[2 * size :], layer.input_weight[2 * size :].t()
             torch.addmm(bias, x, weight, out=self.candidate[k])
@@ -96,95 +96,95 @@ class _Gates:
 
 
 def _forward(
-    reverse: tuple[bool, ...], order: Order | None, inputs: Tensor, state: Any, *weights: Tensor, keep: bool
+    reverse: tuple[bool, ...], order: LengthOrder | None, inputs: Tensor, state: Any, *weights: Tensor, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    """Return h_{1:T}, the ends, the course of the states, and, to keep, gates and candidates chunk by chunk."""
+    """Return h_{1:T}, the ends, the trajectory of the states, and, to keep, gates and candidates chunk by chunk."""
     layers = split_layers(weights)
-    ways = ways_of(reverse, inputs, layers[0].weight.shape[1], order)
-    course, kept = ways.course(state), []
+    layout = layout_of(reverse, inputs, layers[0].weight.shape[1], order)
+    trajectory, kept = layout.trajectory(state), []
     # transposed copies: the product of a few rows with a matrix as it lies is a quarter to a third faster
-    onto = ways.together([layer.weight.t().contiguous() for layer in layers])
-    h, *states = ways.path(course)
+    onto = layout.together([layer.weight.t().contiguous() for layer in layers])
+    h, *states = layout.path(trajectory)
     gates: Any = None
-    for chunk in ways.chunks():
+    for chunk in layout.chunks():
         if keep or gates is None or chunk.entries != gates.all.shape[1]:
-            gates = _Gates(ways.hidden, ways.buffer(chunk, 3 * ways.hidden), ways.buffer(chunk, ways.hidden))
-        gates.drive(ways, chunk, layers)
+            gates = _Gates(layout.hidden, layout.buffer(chunk, 3 * layout.hidden), layout.buffer(chunk, layout.hidden))
+        gates.project_inputs(layout, chunk, layers)
         buffers = (gates.all, gates.open, gates.reset, gates.update, gates.recurrent, gates.candidate)
-        steps = zip(*(ways.views(buffer, chunk) for buffer in buffers), strict=True)
+        steps = zip(*(layout.views(buffer, chunk) for buffer in buffers), strict=True)
         own = states[chunk.first : chunk.first + chunk.length]
         for (all_t, open_t, r_t, z_t, u_t, n_t), h_t in zip(steps, own, strict=True):
-            h = among(h, h_t)
-            ways.add_product(all_t, h, onto)
+            h = active_rows(h, h_t)
+            layout.add_product(all_t, h, onto)
             open_t.sigmoid_()
             n_t.addcmul_(r_t, u_t).tanh_()
             h = torch.lerp(n_t, h, z_t, out=h_t)
         if keep:
             kept += [gates.all, gates.candidate]
-    return ways.outputs(course), ways.ends(course), course, kept
+    return layout.outputs(trajectory), layout.ends(trajectory), trajectory, kept
 
 
 class _GRUScan(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, reverse: tuple[bool, ...], order: Order | None, lengths: Tensor | None, *flat: Any
+        ctx: Any, reverse: tuple[bool, ...], order: LengthOrder | None, lengths: Tensor | None, *flat: Any
     ) -> tuple[Tensor, Tensor]:
-        outputs, ends, course, kept = _forward(reverse, order, *flat, keep=True)
+        outputs, ends, trajectory, kept = _forward(reverse, order, *flat, keep=True)
         ctx.options, ctx.given = (reverse, order, lengths), len(flat)
-        ctx.save_for_backward(*flat, course, *kept)
+        ctx.save_for_backward(*flat, trajectory, *kept)
         ctx.set_materialize_grads(False)
         return outputs, ends
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        flat, (course, *kept) = ctx.saved_tensors[: ctx.given], ctx.saved_tensors[ctx.given :]
+        flat, (trajectory, *kept) = ctx.saved_tensors[: ctx.given], ctx.saved_tensors[ctx.given :]
         (reverse, order, lengths), needed = ctx.options, ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():
-            found = again(lambda *given: _reference(reverse, lengths, *given), flat, needed, gradients)
+            found = gradients_by_autograd(lambda *given: _reference(reverse, lengths, *given), flat, needed, gradients)
             return (None, None, None, *found)
         inputs, _, *weights = flat
         layers = split_layers(weights)
-        ways = ways_of(reverse, inputs, layers[0].weight.shape[1], order)
-        hidden = ways.hidden
-        weight = ways.together([layer.weight for layer in layers])
+        layout = layout_of(reverse, inputs, layers[0].weight.shape[1], order)
+        hidden = layout.hidden
+        weight = layout.together([layer.weight for layer in layers])
         # gradients lie in the order n, r, z, U_n h + c_n: the first three for the inputs, the last three for the state
         n_first = [layer.input_weight.roll(hidden, 0) for layer in layers]
         sums = [
             (torch.zeros_like(own), torch.zeros_like(layer.weight)) for own, layer in zip(n_first, layers, strict=True)
         ]
-        biases, learned = inputs.new_zeros(ways.count, 4 * hidden), any(needed[2:])
-        carry = ways.carry(gradients[1])
-        laid, there = None if gradients[0] is None else ways.laid(gradients[0]), None
-        for chunk in reversed(ways.chunks()):
+        biases, learned = inputs.new_zeros(layout.count, 4 * hidden), any(needed[2:])
+        carry = layout.carry(gradients[1])
+        laid, there = None if gradients[0] is None else layout.laid(gradients[0]), None
+        for chunk in reversed(layout.chunks()):
             gates = _Gates(hidden, *kept[-2:])
             del kept[-2:]
             if there is None or there.shape[1] != chunk.entries:
-                there, factors, total = (ways.buffer(chunk, *size) for size in ((hidden,), (4, hidden), (4, hidden)))
+                there, factors, total = (layout.buffer(chunk, *size) for size in ((hidden,), (4, hidden), (4, hidden)))
             buffers = (there, factors, total, total.flatten(-2)[..., hidden:], gates.update)
-            steps = list(zip(*(ways.views(buffer, chunk) for buffer in buffers), strict=True))[::-1]
-            before = [ways.before(course, k, chunk) for k in range(ways.count)]
+            steps = list(zip(*(layout.views(buffer, chunk) for buffer in buffers), strict=True))[::-1]
+            before = [layout.before(trajectory, k, chunk) for k in range(layout.count)]
             for k, own in enumerate(before):
                 _slopes(gates, k, own, factors[k])
-            ways.read(laid, there, chunk)
+            layout.read(laid, there, chunk)
             last, first = steps[0][0], steps[-1][0]
-            last.add_(among(carry, last))
+            last.add_(active_rows(carry, last))
             carry.zero_()
             for s, (there_t, factor_t, total_t, to_state_t, z_t) in enumerate(steps):
                 torch.mul(there_t.unsqueeze(-2), factor_t, out=total_t)
-                earlier = among(carry if there_t is first else steps[s + 1][0], there_t).addcmul_(there_t, z_t)
-                ways.add_product(earlier, to_state_t, weight)
+                earlier = active_rows(carry if there_t is first else steps[s + 1][0], there_t).addcmul_(there_t, z_t)
+                layout.add_product(earlier, to_state_t, weight)
 
             for k, own in enumerate(before):
                 flat_total = total[k].view(-1, 4 * hidden)
                 to_input, to_state = flat_total[:, : 3 * hidden], flat_total[:, hidden:]
                 if learned:
-                    sums[k][0].addmm_(to_input.t(), ways.given(k, chunk))
+                    sums[k][0].addmm_(to_input.t(), layout.given(k, chunk))
                     sums[k][1].addmm_(to_state.t(), own)
                     biases[k] += flat_total.sum(0)
                 if needed[0]:
-                    ways.to_given(k, chunk).addmm_(to_input, n_first[k])
-        to_inputs = ways.to_inputs() if needed[0] else None
-        to_start = carry.view(ways.count, ways.rows, hidden) if needed[1] else None
+                    layout.to_given(k, chunk).addmm_(to_input, n_first[k])
+        to_inputs = layout.to_inputs() if needed[0] else None
+        to_start = carry.view(layout.count, layout.rows, hidden) if needed[1] else None
         to_weights: list[Tensor] = []
         for (of_input, of_state), bias in zip(sums, biases, strict=True):
             to_weights += [of_input.roll(-hidden, 0), of_state, bias[: 3 * hidden].roll(-hidden), bias[hidden:]]

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentrnn.models.scans.derivatives import by_hand
-from latentrnn.models.scans.directions import Layer, ends_of
+from latentrnn.models.scans.derivatives import hand_backward_applies
 from latentrnn.models.scans.gru import gru_scan
-from latentrnn.models.scans.members import of_members
+from latentrnn.models.scans.layout import Layer, final_states
 from latentrnn.models.scans.vanilla import vanilla_scan
+from latentrnn.models.scans.vmap_members import over_members
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
@@ -26,7 +26,7 @@ def loops(kernel: nn.RNNBase, inputs: Tensor) -> bool:
     """
     if isinstance(kernel, nn.LSTM) or (kernel.dropout and kernel.training):
         return False
-    return inputs.device.type == "cpu" or not by_hand()
+    return inputs.device.type == "cpu" or not hand_backward_applies()
 
 
 def run(kernel: nn.RNNBase, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -40,7 +40,7 @@ def run(kernel: nn.RNNBase, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
     Raises:
         NotImplementedError: dropout between layers, of many members.
     """
-    if of_members():
+    if over_members():
         _refuse_dropout(kernel)
         if isinstance(kernel, nn.LSTM):
             return _lstm(kernel, inputs, *state)
@@ -54,7 +54,7 @@ def run(kernel: nn.RNNBase, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
     return inputs, torch.stack(last)
 
 
-def run_ways(
+def run_directions(
     forwards: nn.RNNBase | None, backwards: nn.RNNBase | None, inputs: Tensor, lengths: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return what modules say of each step that run forwards and backwards in time, side by side.
@@ -73,20 +73,20 @@ def run_ways(
     """
     kernels = [(kernel, back) for kernel, back in ((forwards, False), (backwards, True)) if kernel is not None]
     reverse = tuple(back for _, back in kernels)
-    if of_members():
+    if over_members():
         _refuse_dropout(kernels[0][0])
     if not loops(kernels[0][0], inputs):
         found = []
         for kernel, back in kernels:
             given = _reversed(inputs, lengths) if back else inputs
-            if isinstance(kernel, nn.LSTM) and of_members():
+            if isinstance(kernel, nn.LSTM) and over_members():
                 zero = given.new_zeros(kernel.num_layers, len(given), kernel.hidden_size)
                 outputs = _lstm(kernel, given, zero, zero)[0]
             else:
                 outputs = kernel(given)[0]
             found.append(_reversed(outputs, lengths) if back else outputs)
         together = torch.cat(found, -1) if len(found) > 1 else found[0]
-        return together, ends_of(together, reverse, lengths)
+        return together, final_states(together, reverse, lengths)
     if all(kernel.num_layers == 1 for kernel, _ in kernels):
         # both in one product per step: 0.91 to 1.00 of the time of one after the other
         return _scan(kernels[0][0], inputs, None, [layer_of(kernel, 0) for kernel, _ in kernels], reverse, lengths)
@@ -118,10 +118,10 @@ def _lstm(kernel: nn.LSTM, inputs: Tensor, hidden: Tensor, cell: Tensor) -> tupl
     last = []
     for number in range(kernel.num_layers):
         layer = layer_of(kernel, number)
-        driven = F.linear(inputs, layer.input_weight, layer.input_bias + layer.bias).unbind(1)
+        projected = F.linear(inputs, layer.input_weight, layer.input_bias + layer.bias).unbind(1)
         h, c, steps = hidden[number], cell[number], []
-        for drive in driven:
-            i, f, g, o = (drive + F.linear(h, layer.weight)).chunk(4, -1)
+        for projected_t in projected:
+            i, f, g, o = (projected_t + F.linear(h, layer.weight)).chunk(4, -1)
             c = f.sigmoid() * c + i.sigmoid() * g.tanh()
             h = o.sigmoid() * c.tanh()
             steps.append(h)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentrnn.models.scans.derivatives import again, by_hand, wanted
-from latentrnn.models.scans.directions import Layer, among, ends_of, split_layers
-from latentrnn.models.scans.ragged import Order, ways_of
+from latentrnn.models.scans.derivatives import gradient_wanted, gradients_by_autograd, hand_backward_applies
+from latentrnn.models.scans.layout import Layer, active_rows, final_states, split_layers
+from latentrnn.models.scans.packed_layout import LengthOrder, layout_of
 
 
 @torch.compiler.disable
@@ -37,14 +37,14 @@ def vanilla_scan(
         As of `gru_scan`.
     """
     inputs = inputs.to(layers[0].weight.dtype).transpose(0, 1).contiguous()
-    ways, relu = tuple(reverse), nonlinearity == "relu"
+    layout, relu = tuple(reverse), nonlinearity == "relu"
     flat: Any = (inputs, state, *(tensor for layer in layers for tensor in layer))
-    if not by_hand():
-        return _reference(ways, lengths, relu, *flat)
-    order = None if lengths is None else Order(lengths, len(inputs))
-    if wanted(*(tensor for tensor in flat if tensor is not None)):
-        return _VanillaScan.apply(ways, order, lengths, relu, *flat)
-    return _forward(ways, order, relu, *flat)[:2]
+    if not hand_backward_applies():
+        return _reference(layout, lengths, relu, *flat)
+    order = None if lengths is None else LengthOrder(lengths, len(inputs))
+    if gradient_wanted(*(tensor for tensor in flat if tensor is not None)):
+        return _VanillaScan.apply(layout, order, lengths, relu, *flat)
+    return _forward(layout, order, relu, *flat)[:2]
 
 
 def _reference(
@@ -53,92 +53,96 @@ def _reference(
     """The same, followed by autograd step by step."""
     found = []
     for k, (backwards, layer) in enumerate(zip(reverse, split_layers(weights), strict=True)):
-        driven = F.linear(inputs, layer.input_weight, layer.input_bias).unbind(0)
+        projected = F.linear(inputs, layer.input_weight, layer.input_bias).unbind(0)
         h = inputs.new_zeros(inputs.shape[1], layer.weight.shape[1]) if state is None else state[k]
         steps: list[Tensor] = []
-        for t in range(len(driven))[:: -1 if backwards else 1]:
-            pre = driven[t] + F.linear(h, layer.weight, layer.bias)
+        for t in range(len(projected))[:: -1 if backwards else 1]:
+            pre = projected[t] + F.linear(h, layer.weight, layer.bias)
             h = torch.relu(pre) if relu else torch.tanh(pre)
             if lengths is not None:
                 h = torch.where((t < lengths).unsqueeze(-1), h, 0.0)
             steps.append(h)
         found.append(torch.stack(steps[::-1] if backwards else steps, 1))
     outputs = torch.cat(found, -1)
-    return outputs, ends_of(outputs, reverse, lengths)
+    return outputs, final_states(outputs, reverse, lengths)
 
 
 def _forward(
-    reverse: tuple[bool, ...], order: Order | None, relu: bool, inputs: Tensor, state: Any, *weights: Tensor
+    reverse: tuple[bool, ...], order: LengthOrder | None, relu: bool, inputs: Tensor, state: Any, *weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return h_{1:T}, the ends and the course of the states."""
+    """Return h_{1:T}, the ends and the trajectory of the states."""
     layers = split_layers(weights)
-    ways = ways_of(reverse, inputs, layers[0].weight.shape[1], order)
-    course = ways.course(state)
-    onto = ways.together([layer.weight.t().contiguous() for layer in layers])
-    h, *states = ways.path(course)
-    for chunk in ways.chunks():
+    layout = layout_of(reverse, inputs, layers[0].weight.shape[1], order)
+    trajectory = layout.trajectory(state)
+    onto = layout.together([layer.weight.t().contiguous() for layer in layers])
+    h, *states = layout.path(trajectory)
+    for chunk in layout.chunks():
         for k, layer in enumerate(layers):
             # what the inputs say of a step is written where its state will be
-            place, bias = ways.states(course, k, chunk), layer.input_bias + layer.bias
-            torch.addmm(bias, ways.given(k, chunk), layer.input_weight.t(), out=place)
+            place, bias = layout.states(trajectory, k, chunk), layer.input_bias + layer.bias
+            torch.addmm(bias, layout.given(k, chunk), layer.input_weight.t(), out=place)
         for h_t in states[chunk.first : chunk.first + chunk.length]:
-            ways.add_product(h_t, among(h, h_t), onto)
+            layout.add_product(h_t, active_rows(h, h_t), onto)
             h = h_t.relu_() if relu else h_t.tanh_()
-    return ways.outputs(course), ways.ends(course), course
+    return layout.outputs(trajectory), layout.ends(trajectory), trajectory
 
 
 class _VanillaScan(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, reverse: tuple[bool, ...], order: Order | None, lengths: Tensor | None, relu: bool, *flat: Any
+        ctx: Any, reverse: tuple[bool, ...], order: LengthOrder | None, lengths: Tensor | None, relu: bool, *flat: Any
     ) -> tuple[Tensor, Tensor]:
-        outputs, ends, course = _forward(reverse, order, relu, *flat)
+        outputs, ends, trajectory = _forward(reverse, order, relu, *flat)
         ctx.options = reverse, order, lengths, relu
-        ctx.save_for_backward(*flat, course)
+        ctx.save_for_backward(*flat, trajectory)
         ctx.set_materialize_grads(False)
         return outputs, ends
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        *flat, course = ctx.saved_tensors
+        *flat, trajectory = ctx.saved_tensors
         (reverse, order, lengths, relu), needed = ctx.options, ctx.needs_input_grad[4:]
         if torch.is_grad_enabled():
-            found = again(lambda *given: _reference(reverse, lengths, relu, *given), flat, needed, gradients)
+            found = gradients_by_autograd(
+                lambda *given: _reference(reverse, lengths, relu, *given), flat, needed, gradients
+            )
             return (None, None, None, None, *found)
         inputs, _, *weights = flat
         layers = split_layers(weights)
-        ways = ways_of(reverse, inputs, layers[0].weight.shape[1], order)
-        weight = ways.together([layer.weight for layer in layers])
+        layout = layout_of(reverse, inputs, layers[0].weight.shape[1], order)
+        weight = layout.together([layer.weight for layer in layers])
         sums = [(torch.zeros_like(layer.input_weight), torch.zeros_like(layer.weight)) for layer in layers]
-        biases, learned = inputs.new_zeros(ways.count, ways.hidden), any(needed[2:])
-        carry = ways.carry(gradients[1])
-        laid, there = None if gradients[0] is None else ways.laid(gradients[0]), None
-        for chunk in reversed(ways.chunks()):
+        biases, learned = inputs.new_zeros(layout.count, layout.hidden), any(needed[2:])
+        carry = layout.carry(gradients[1])
+        laid, there = None if gradients[0] is None else layout.laid(gradients[0]), None
+        for chunk in reversed(layout.chunks()):
             if there is None or there.shape[1] != chunk.entries:
-                there, slope = ways.buffer(chunk, ways.hidden), ways.buffer(chunk, ways.hidden)
-            steps = list(zip(ways.views(there, chunk), ways.views(slope, chunk), strict=True))[::-1]
-            for k in range(ways.count):
-                own = ways.states(course, k, chunk)
+                there, slope = layout.buffer(chunk, layout.hidden), layout.buffer(chunk, layout.hidden)
+            steps = list(zip(layout.views(there, chunk), layout.views(slope, chunk), strict=True))[::-1]
+            for k in range(layout.count):
+                own = layout.states(trajectory, k, chunk)
                 if relu:
                     torch.sign(own, out=slope[k])
                 else:
                     torch.mul(own, own, out=slope[k]).neg_().add_(1)
-            ways.read(laid, there, chunk)
+            layout.read(laid, there, chunk)
             last, first = steps[0][0], steps[-1][0]
-            last.add_(among(carry, last))
+            last.add_(active_rows(carry, last))
             carry.zero_()
             for s, (there_t, slope_t) in enumerate(steps):
                 there_t.mul_(slope_t)
-                ways.add_product(among(carry if there_t is first else steps[s + 1][0], there_t), there_t, weight)
+                layout.add_product(
+                    active_rows(carry if there_t is first else steps[s + 1][0], there_t), there_t, weight
+                )
 
-            for k in range(ways.count):
+            for k in range(layout.count):
                 if learned:
-                    sums[k][0].addmm_(there[k].t(), ways.given(k, chunk))
-                    sums[k][1].addmm_(there[k].t(), ways.before(course, k, chunk))
+                    sums[k][0].addmm_(there[k].t(), layout.given(k, chunk))
+                    sums[k][1].addmm_(there[k].t(), layout.before(trajectory, k, chunk))
                     biases[k] += there[k].sum(0)
                 if needed[0]:
-                    ways.to_given(k, chunk).addmm_(there[k], layers[k].input_weight)
-        to_inputs = ways.to_inputs() if needed[0] else None
-        to_start = carry.view(ways.count, ways.rows, ways.hidden) if needed[1] else None
+                    layout.to_given(k, chunk).addmm_(there[k], layers[k].input_weight)
+        to_inputs = layout.to_inputs() if needed[0] else None
+        to_start = carry.view(layout.count, layout.rows, layout.hidden) if needed[1] else None
         to_weights = [g for own, bias in zip(sums, biases, strict=True) for g in (*own, bias, bias.clone())]
         return (None, None, None, None, to_inputs, to_start, *to_weights)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from latentrnn.models.transitions.driven import DrivenTransition
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.models.transitions.projected_input import ProjectedInputTransition
+from latentrnn.support.arguments import check_size
 
 
-class CoupledGateLSTM(DrivenTransition):
+class CoupledGateLSTM(ProjectedInputTransition):
     """Coupled gates, i_t = 1 - f_t: the cell is an exponential moving average in [0, 1] with a learned, moving rate.
 
         f_t, g_t, o_t = sigmoid(W a_t + U h_{t-1} + b), one block of weights each
@@ -49,11 +49,11 @@ class CoupledGateLSTM(DrivenTransition):
         """Return c, (..., hidden_size), in [0, 1], of a state (..., state_size)."""
         return torch.sigmoid(state[..., self.hidden_size :])
 
-    def drive(self, inputs: Tensor) -> Tensor:
+    def project_inputs(self, inputs: Tensor) -> Tensor:
         return self.input_map(inputs)
 
-    def advance(self, state: Tensor, driven: Tensor) -> Tensor:
-        f, g, o = torch.sigmoid(driven + self.recurrent_map(self.output(state))).chunk(3, -1)
+    def advance(self, state: Tensor, projected: Tensor) -> Tensor:
+        f, g, o = torch.sigmoid(projected + self.recurrent_map(self.output(state))).chunk(3, -1)
         forget, candidate = self.gate("forget", f), self.gate("candidate", g)
         cell = forget * self.cell(state) + (1 - forget) * candidate
         return torch.cat([self.gate("output", o) * cell, torch.logit(cell, torch.finfo(cell.dtype).eps)], -1)

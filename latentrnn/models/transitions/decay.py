@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.models.features.feature import Feature
-from latentrnn.models.transitions.own_time import Fading, check_times
+from latentrnn.models.transitions.continuous_time import Fading, check_times
 from latentrnn.models.transitions.transition import Transition
 from latentrnn.support.arguments import check_flag
 

@@ -61,8 +61,8 @@ class DiagonalLinear(Transition):
         return turned + self.map(inputs)
 
     def scan(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        driven, start = (torch.complex(*part.chunk(2, -1)) for part in (self.map(inputs), state))
+        projected, start = (torch.complex(*part.chunk(2, -1)) for part in (self.map(inputs), state))
         turn = torch.polar(torch.exp(-1 / self.log_time_constant.exp()), self.frequency)
-        found = linear_recurrence(turn, driven, start)
+        found = linear_recurrence(turn, projected, start)
         states = torch.cat([found.real, found.imag], -1)
         return states, states[..., -1, :]

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentrnn.models.transitions.driven import DrivenTransition
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.models.transitions.projected_input import ProjectedInputTransition
+from latentrnn.support.arguments import check_size
 
 
-class GatedTransition(DrivenTransition):
+class GatedTransition(ProjectedInputTransition):
     """Each dimension chooses, by a gate, between a linear and a nonlinear step.
 
         g_t = sigmoid(MLP_g(z_{t-1}, a_t))
@@ -48,11 +48,11 @@ class GatedTransition(DrivenTransition):
             self.state_map.weight[2 * self.width :] = torch.eye(self.hidden_size)
             self.input_map.bias[2 * self.width :] = 0.0
 
-    def drive(self, inputs: Tensor) -> Tensor:
+    def project_inputs(self, inputs: Tensor) -> Tensor:
         return self.input_map(inputs)
 
-    def advance(self, state: Tensor, driven: Tensor) -> Tensor:
+    def advance(self, state: Tensor, projected: Tensor) -> Tensor:
         sizes = [self.width, self.width, self.hidden_size]
-        gate_units, units, linear = (driven + self.state_map(state)).split(sizes, -1)
+        gate_units, units, linear = (projected + self.state_map(state)).split(sizes, -1)
         gate = self.gate("gate", torch.sigmoid(self.gate_map(F.relu(gate_units))))
         return (1 - gate) * linear + gate * self.nonlinear_map(F.relu(units))

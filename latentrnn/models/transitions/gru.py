@@ -37,9 +37,9 @@ class GRU(LibraryTransition):
     def _fused(self, layer: int, inputs: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         return (torch.gru_cell(inputs, state[0], *self._weights(layer)),)
 
-    def _written(self, driven: Tensor, recurrent: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def _written(self, projected: Tensor, recurrent: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         (reset_in, update_in, candidate_in), (reset_re, update_re, candidate_re) = (
-            part.chunk(3, -1) for part in (driven, recurrent)
+            part.chunk(3, -1) for part in (projected, recurrent)
         )
         reset = self.gate("reset", torch.sigmoid(reset_in + reset_re))
         update = self.gate("update", torch.sigmoid(-update_in - update_re))

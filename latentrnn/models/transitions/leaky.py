@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentrnn.models.transitions.own_time import Fading, check_times
+from latentrnn.models.transitions.continuous_time import Fading, check_times
 from latentrnn.models.transitions.recurrence import linear_recurrence
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_flag
+from latentrnn.support.arguments import check_flag, check_size
 
 
 class LeakyIntegrator(Fading):
@@ -63,6 +62,6 @@ class LeakyIntegrator(Fading):
     def scan(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         if self._handler is not None:
             return super().scan(inputs, state)
-        driven = F.linear(inputs[..., 1:], self.input_weight)
-        states = linear_recurrence(self._retention(inputs), driven, state)
+        projected = F.linear(inputs[..., 1:], self.input_weight)
+        states = linear_recurrence(self._retention(inputs), projected, state)
         return states, states[..., -1, :]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentrnn.models.scans import layer_of, of_members, run
+from latentrnn.models.scans import layer_of, over_members, run
 from latentrnn.models.transitions.transition import Transition, broadcast_batch, check_rate, check_size
 from latentrnn.support.arguments import check_flag
 
@@ -73,7 +73,7 @@ class LibraryTransition(Transition):
         """Return the new parts of one layer's state by torch's own cell; all are (row, size)."""
 
     @abstractmethod
-    def _written(self, driven: Tensor, recurrent: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def _written(self, projected: Tensor, recurrent: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Return the new parts of one layer's state from W a + b and U h + c, (..., num_gates * hidden_size) each."""
 
     def build(self, input_size: int) -> None:
@@ -97,7 +97,7 @@ class LibraryTransition(Transition):
 
     def step(self, state: Tensor, inputs: Tensor) -> Tensor:
         batch, below = state.shape[:-1], inputs
-        written = self.layer_norm or self._handler is not None or of_members()
+        written = self.layer_norm or self._handler is not None or over_members()
         if not written:  # torch's cells take rows
             state, below = state.reshape(-1, self.state_size), inputs.reshape(-1, inputs.shape[-1])
         parts = state.chunk(self.blocks * self.layers, -1)

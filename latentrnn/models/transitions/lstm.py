@@ -38,8 +38,8 @@ class LSTM(LibraryTransition):
     def _fused(self, layer: int, inputs: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         return torch.lstm_cell(inputs, (state[0], state[1]), *self._weights(layer))
 
-    def _written(self, driven: Tensor, recurrent: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        i, f, g, o = (driven + recurrent).chunk(4, -1)
+    def _written(self, projected: Tensor, recurrent: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        i, f, g, o = (projected + recurrent).chunk(4, -1)
         forget, admit = self.gate("forget", torch.sigmoid(f)), self.gate("input", torch.sigmoid(i))
         cell = forget * state[1] + admit * self.gate("candidate", torch.tanh(g))
         return self.gate("output", torch.sigmoid(o)) * torch.tanh(cell), cell

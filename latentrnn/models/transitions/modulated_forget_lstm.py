@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentrnn.models.transitions.driven import DrivenTransition
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.models.transitions.projected_input import ProjectedInputTransition
+from latentrnn.support.arguments import check_size
 
 
-class ModulatedForgetLSTM(DrivenTransition):
+class ModulatedForgetLSTM(ProjectedInputTransition):
     """The forget gate reads the strength of the input and nothing else: f_t = sigmoid(alpha - beta |a_t|), beta >= 0.
 
         i_t, o_t = sigmoid(W a_t + U h_{t-1} + b),  g_t = tanh(W_g a_t + U_g h_{t-1} + b_g)
@@ -58,13 +58,13 @@ class ModulatedForgetLSTM(DrivenTransition):
     def output(self, state: Tensor) -> Tensor:
         return state[..., : self.hidden_size]
 
-    def drive(self, inputs: Tensor) -> Tensor:
+    def project_inputs(self, inputs: Tensor) -> Tensor:
         return torch.cat([self.input_map(inputs), F.linear(-inputs.abs(), self.beta, self.alpha)], -1)
 
-    def advance(self, state: Tensor, driven: Tensor) -> Tensor:
+    def advance(self, state: Tensor, projected: Tensor) -> Tensor:
         hidden, cell = state.chunk(2, -1)
-        i, g, o = (driven[..., : -self.hidden_size] + self.recurrent_map(hidden)).chunk(3, -1)
-        forget = self.gate("forget", torch.sigmoid(driven[..., -self.hidden_size :]))
+        i, g, o = (projected[..., : -self.hidden_size] + self.recurrent_map(hidden)).chunk(3, -1)
+        forget = self.gate("forget", torch.sigmoid(projected[..., -self.hidden_size :]))
         admit, candidate = self.gate("input", torch.sigmoid(i)), self.gate("candidate", torch.tanh(g))
         cell = forget * cell + admit * candidate
         return torch.cat([self.gate("output", torch.sigmoid(o)) * torch.tanh(cell), cell], -1)

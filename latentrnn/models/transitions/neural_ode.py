@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentrnn.models.transitions.own_time import TimeScaled, check_time_scale
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_choice, check_number
+from latentrnn.models.transitions.continuous_time import TimeScaled, check_time_scale
+from latentrnn.support.arguments import check_choice, check_number, check_size
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
 FIXED = ("euler", "midpoint", "rk4")
@@ -94,16 +93,16 @@ class NeuralODE(TimeScaled):
         """Return f, (..., hidden_size), of states and of inputs without the gap, (..., input_size - 1)."""
         return self._field(state, self.input_map(inputs))
 
-    def _field(self, state: Tensor, driven: Tensor) -> Tensor:
+    def _field(self, state: Tensor, projected: Tensor) -> Tensor:
         self.evaluations += 1
-        units = self.state_map(state) + driven
+        units = self.state_map(state) + projected
         return units if self.width is None else self.out_map(torch.tanh(units))
 
     def step(self, state: Tensor, inputs: Tensor) -> Tensor:
-        gap, driven = inputs[..., :1] / self.time_unit(), self.input_map(inputs[..., 1:])
+        gap, projected = inputs[..., :1] / self.time_unit(), self.input_map(inputs[..., 1:])
 
         def slope(h: Tensor) -> Tensor:
-            return gap * self._field(h, driven)
+            return gap * self._field(h, projected)
 
         if self.method in FIXED:
             return _fixed_steps(slope, state, self.method, self.substeps)

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 
-def linear_recurrence(retention: Tensor, driven: Tensor, state: Tensor) -> Tensor:
+def linear_recurrence(retention: Tensor, projected: Tensor, state: Tensor) -> Tensor:
     """Return h_{1:T} of h_t = a_t * h_{t-1} + b_t.
 
     Two steps after one another are one step of the same form, so neighbours are joined in pairs, pairs in fours, and
     so on: 2 log2(T) vectorised operations, work linear in T, and no division, so that small a_t do no harm.
 
     Args:
-        retention: a_{1:T}, real or complex, broadcastable to `driven`.
-        driven: b_{1:T}, (..., time, size).
-        state: h_0, (..., size); its leading axes broadcast against those of `driven`.
+        retention: a_{1:T}, real or complex, broadcastable to `projected`.
+        projected: b_{1:T}, (..., time, size).
+        state: h_0, (..., size); its leading axes broadcast against those of `projected`.
 
     Returns:
         (..., time, size).
@@ -24,10 +24,10 @@ def linear_recurrence(retention: Tensor, driven: Tensor, state: Tensor) -> Tenso
         Blelloch. Prefix sums and their applications. 1990.
         Martin, Cundy. Parallelizing linear recurrent neural nets over sequence length. 2018.
     """
-    shape = torch.broadcast_shapes(driven.shape, (*state.shape[:-1], *driven.shape[-2:]))
-    retention, driven = retention.expand(shape), driven.expand(shape)
-    first = driven[..., :1, :] + retention[..., :1, :] * state.unsqueeze(-2)
-    return _joined(retention, torch.cat([first, driven[..., 1:, :]], -2))
+    shape = torch.broadcast_shapes(projected.shape, (*state.shape[:-1], *projected.shape[-2:]))
+    retention, projected = retention.expand(shape), projected.expand(shape)
+    first = projected[..., :1, :] + retention[..., :1, :] * state.unsqueeze(-2)
+    return _joined(retention, torch.cat([first, projected[..., 1:, :]], -2))
 
 
 def _joined(a: Tensor, b: Tensor) -> Tensor:

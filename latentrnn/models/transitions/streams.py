@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.models.features.feature import Feature, listed
+from latentrnn.models.features.units import UNITS
 from latentrnn.models.transitions.transition import Transition, broadcast_batch
-from latentrnn.models.units import UNITS
 from latentrnn.support.arguments import check_names
 
 

@@ -6,14 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentrnn.models.transitions.driven import DrivenTransition
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_choice
+from latentrnn.models.transitions.projected_input import ProjectedInputTransition
+from latentrnn.support.arguments import check_choice, check_size
 
 SWITCHES = ("state", "input", "both", "given")
 
 
-class SwitchingLinear(DrivenTransition):
+class SwitchingLinear(ProjectedInputTransition):
     """h_t = sum_k w_k(h_{t-1}, a_t) (A_k h_{t-1} + B_k a_t + b_k).
 
         softmax: w = softmax([0, l_2, ..., l_K]), the first regime is the reference;  sigmoid: w_k = sigmoid(l_k)
@@ -81,25 +80,25 @@ class SwitchingLinear(DrivenTransition):
             if self.switch in ("input", "both"):
                 self.switch_input_weight.normal_(0.0, inputs**-0.5)
 
-    def drive(self, inputs: Tensor) -> Tensor:
+    def project_inputs(self, inputs: Tensor) -> Tensor:
         if self.switch == "given":
             inputs, weights = inputs[..., : -self.regimes], inputs[..., -self.regimes :]
             return torch.cat([F.linear(inputs, self.input_weight.flatten(0, 1), self.bias.flatten()), weights], -1)
-        driven = F.linear(inputs, self.input_weight.flatten(0, 1), self.bias.flatten())
+        projected = F.linear(inputs, self.input_weight.flatten(0, 1), self.bias.flatten())
         logits = self.switch_bias.expand(*inputs.shape[:-1], -1)
         if self.switch != "state":
             logits = logits + F.linear(inputs, self.switch_input_weight)
-        return torch.cat([driven, logits], -1)
+        return torch.cat([projected, logits], -1)
 
-    def advance(self, state: Tensor, driven: Tensor) -> Tensor:
+    def advance(self, state: Tensor, projected: Tensor) -> Tensor:
         size = self.regimes * self.hidden_size
-        weights = self.gate("regime", self._weights(state, driven[..., size:]))
-        moved = F.linear(state, self.recurrent_weight.flatten(0, 1)) + driven[..., :size]
+        weights = self.gate("regime", self._weights(state, projected[..., size:]))
+        moved = F.linear(state, self.recurrent_weight.flatten(0, 1)) + projected[..., :size]
         return (weights.unsqueeze(-1) * moved.unflatten(-1, (self.regimes, self.hidden_size))).sum(-2)
 
-    def _weights(self, state: Tensor, driven: Tensor) -> Tensor:
+    def _weights(self, state: Tensor, projected: Tensor) -> Tensor:
         """Return w, (..., regimes), of a state and of what the input says of it: logits, or w itself."""
         if self.switch == "given":
-            return driven
-        logits = driven if self.switch == "input" else driven + F.linear(state, self.switch_state_weight)
+            return projected
+        logits = projected if self.switch == "input" else projected + F.linear(state, self.switch_state_weight)
         return torch.softmax(F.pad(logits, (1, 0)), -1) if self.weights == "softmax" else torch.sigmoid(logits)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentrnn.models.transitions.driven import DrivenTransition
-from latentrnn.models.transitions.own_time import TimeScaled, check_time_scale
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.models.transitions.continuous_time import TimeScaled, check_time_scale
+from latentrnn.models.transitions.projected_input import ProjectedInputTransition
+from latentrnn.support.arguments import check_size
 
 
-class ThermodynamicCell(TimeScaled, DrivenTransition):
+class ThermodynamicCell(TimeScaled, ProjectedInputTransition):
     """Internal variables alpha descend a free energy psi at a rate that a convex dissipation potential phi allows.
 
         psi(alpha, a) = k . alpha^2 / 2 + v . log cosh(V alpha + M a + d) - alpha . (E a)
@@ -81,10 +81,10 @@ class ThermodynamicCell(TimeScaled, DrivenTransition):
 
     def energy(self, state: Tensor, inputs: Tensor) -> Tensor:
         """Return psi, (...), of states (..., hidden_size) under inputs (..., input_size)."""
-        driven = self.drive(inputs)
-        units = F.linear(state, self.energy_weight) + driven[..., : self.width]
+        projected = self.project_inputs(inputs)
+        units = F.linear(state, self.energy_weight) + projected[..., : self.width]
         quadratic = 0.5 * (self.log_stiffness.exp() * state**2).sum(-1)
-        pulled = (state * driven[..., self.width : -1]).sum(-1)
+        pulled = (state * projected[..., self.width : -1]).sum(-1)
         return quadratic + (self.energy_scale * log_cosh(units)).sum(-1) - pulled
 
     def potential(self, force: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class ThermodynamicCell(TimeScaled, DrivenTransition):
         Returns:
             (...), never negative.
         """
-        force = self._force(state, self.drive(inputs))
+        force = self._force(state, self.project_inputs(inputs))
         along = F.linear(force, self.dissipation_weight)
         ridges = self.log_dissipation_scale.exp() * along * self._slope(along)
         return (self.log_mobility.exp() * force**2).sum(-1) + ridges.sum(-1)
@@ -114,20 +114,20 @@ class ThermodynamicCell(TimeScaled, DrivenTransition):
         units = F.linear(state, self.energy_weight) + self.energy_map(inputs)
         return (self.energy_scale * torch.tanh(units)) @ self.energy_map.weight - state @ self.drive_weight
 
-    def drive(self, inputs: Tensor) -> Tensor:
+    def project_inputs(self, inputs: Tensor) -> Tensor:
         gap, rest = inputs[..., :1] / self.time_unit(), inputs[..., 1:]
         return torch.cat([self.energy_map(rest), F.linear(rest, self.drive_weight), gap], -1)
 
-    def advance(self, state: Tensor, driven: Tensor) -> Tensor:
-        force = self.gate("force", self._force(state, driven))
+    def advance(self, state: Tensor, projected: Tensor) -> Tensor:
+        force = self.gate("force", self._force(state, projected))
         along = F.linear(force, self.dissipation_weight)
         slopes = self.log_dissipation_scale.exp() * self._slope(along)
         rate = self.log_mobility.exp() * force + slopes @ self.dissipation_weight
-        return state + driven[..., -1:] * rate
+        return state + projected[..., -1:] * rate
 
-    def _force(self, state: Tensor, driven: Tensor) -> Tensor:
-        slopes = self.energy_scale * torch.tanh(F.linear(state, self.energy_weight) + driven[..., : self.width])
-        return driven[..., self.width : -1] - self.log_stiffness.exp() * state - slopes @ self.energy_weight
+    def _force(self, state: Tensor, projected: Tensor) -> Tensor:
+        slopes = self.energy_scale * torch.tanh(F.linear(state, self.energy_weight) + projected[..., : self.width])
+        return projected[..., self.width : -1] - self.log_stiffness.exp() * state - slopes @ self.energy_weight
 
     def _slope(self, along: Tensor) -> Tensor:
         # tanh(p + b) - tanh(b), in a form whose sign is that of p whatever the rounding

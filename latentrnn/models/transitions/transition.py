@@ -6,18 +6,16 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.models.component import Component
+from latentrnn.models.features.feature import Feature
 from latentrnn.support.arguments import check_number
 from latentrnn.support.arguments import check_size as check_size  # where it was, and where users' own parts find it
-
-if TYPE_CHECKING:
-    from latentrnn.models.features import Feature
 
 GateHandler = Callable[[str, Tensor], Tensor]
 
@@ -133,7 +131,7 @@ class Transition(Component):
             inputs: a_{1:T}, (..., time, input_size).
             state: s_0, (..., state_size); its leading axes broadcast against those of `inputs`.
 
-        Within a model the inputs are `model.drive(data)` and, after them, whatever else drives the transition: the
+        Within a model the inputs are `model.transition_inputs(data)` and, after them, whatever else comes in: the
         encoded past of heads that feed back, and innovations (`posterior.latents()` has them).
 
         Returns:
@@ -166,7 +164,7 @@ class Transition(Component):
             parts = ", ".join(f"{count} of {name}" for name, count in self.input_shares.items())
             raise ValueError(
                 f"record: expected inputs of (..., time, {size}), whose channels are {parts}, in this order; found "
-                f"{tuple(inputs.shape)}. model.drive(data) has what comes from covariates alone"
+                f"{tuple(inputs.shape)}. model.transition_inputs(data) has what comes from covariates alone"
             )
 
     def gate(self, name: str, value: Tensor) -> Tensor:
@@ -211,6 +209,14 @@ def broadcast_batch(inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """Expand the leading axes of inputs (..., time, channel) and state (..., size) to their common shape."""
     batch = torch.broadcast_shapes(inputs.shape[:-2], state.shape[:-1])
     return inputs.expand(*batch, *inputs.shape[-2:]), state.expand(*batch, state.shape[-1])
+
+
+def concatenate_channels(*parts: Tensor) -> Tensor:
+    """Concatenate along channels, the leading axes broadcast."""
+    if all(part.shape[:-1] == parts[0].shape[:-1] for part in parts):  # broadcasting is slow to find needless
+        return torch.cat(parts, -1)
+    batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    return torch.cat([part.expand(*batch, part.shape[-1]) for part in parts], -1)
 
 
 def check_rate(owner: str, name: str, value: float) -> float:

@@ -45,6 +45,6 @@ class VanillaRNN(LibraryTransition):
         cell = torch.rnn_tanh_cell if self.nonlinearity == "tanh" else torch.rnn_relu_cell
         return (cell(inputs, state[0], *self._weights(layer)),)
 
-    def _written(self, driven: Tensor, recurrent: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def _written(self, projected: Tensor, recurrent: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         function = torch.tanh if self.nonlinearity == "tanh" else torch.relu
-        return (self.gate("candidate", function(driven + recurrent)),)
+        return (self.gate("candidate", function(projected + recurrent)),)

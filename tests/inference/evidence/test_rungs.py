@@ -13,7 +13,7 @@ from latentrnn.inference import elbo_terms
 from latentrnn.inference.evidence import rungs
 from latentrnn.inference.evidence.evidence import Evidence, from_filters, log_mean
 from latentrnn.inference.filters.particle_filter import ParticleFilter
-from tests.inference.filters.test_particle_filter import ExactProposals, course_of, off_the_mark
+from tests.inference.filters.test_particle_filter import ExactProposals, off_the_mark, rollout_of
 from tests.linear_gaussian import Problem, as_data, as_model, exact_guide, random_problem
 
 BUDGET = 6  # Monte Carlo standard errors
@@ -45,15 +45,15 @@ def test_particles_from_a_mixture_leave_the_estimate_unbiased() -> None:
     problem = random_problem(1, [8, 5, 2], inputs=1, hide=0.2)
     data = as_data(problem)
     torch.manual_seed(0)
-    course = course_of(as_model(problem, data), data)
+    rollout = rollout_of(as_model(problem, data), data)
     with torch.no_grad():
         narrow = ExactProposals(problem, inflate=0.5)
-        run = ParticleFilter(course, 24, 600, proposals=narrow, prior_share=0.2).run()
+        run = ParticleFilter(rollout, 24, 600, proposals=narrow, prior_share=0.2).run()
         assert not off_the_mark(run.log_evidence, problem.evidence())
         assert off_the_mark(run.log_evidence - 0.3, problem.evidence())
         # negative control: a density that is not the one that was drawn from
         wrong = ExactProposals(problem, inflate=0.5, claimed=1.1)
-        wrongly = ParticleFilter(course, 24, 600, proposals=wrong, prior_share=0.2).run()
+        wrongly = ParticleFilter(rollout, 24, 600, proposals=wrong, prior_share=0.2).run()
         assert off_the_mark(wrongly.log_evidence, problem.evidence())
 
 

@@ -87,11 +87,11 @@ def batch(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData, proposal:
     posterior = lr.Posterior(model, guide, data, device="cpu")
     draws = posterior._draws
     with torch.no_grad():
-        course = draws.course(draws.parameter_trace(1))
-        heads = {n: h for n, h in course.observations.items() if h.head.per_step}
+        rollout = draws.rollout(draws.parameter_trace(1))
+        heads = {n: h for n, h in rollout.observations.items() if h.head.per_step}
         masks = {n: h.observed(data) for n, h in heads.items()}
-        proposals = guide.local.proposals(guide.numbers(data), data) if proposal == "guide" else None
-        return ParticleFilter(course, PARTICLES, 1, proposals=proposals, masks=masks)
+        proposals = guide.local.proposals(guide.variational_parameters(data), data) if proposal == "guide" else None
+        return ParticleFilter(rollout, PARTICLES, 1, proposals=proposals, masks=masks)
 
 
 def compare(
@@ -234,7 +234,7 @@ def test_the_guide_alone_says_what_it_says_of_every_prefix(family: lr.Family, la
         found = online.update(**told)
         prefix = data.time_slice(0, t + 1)
         with torch.no_grad():
-            numbers = guide.numbers(prefix)
+            numbers = guide.variational_parameters(prefix)
             if isinstance(family, GaussianChain):
                 law = guide.local.trajectory(numbers, prefix)
                 mean, covariance = law.mean[0, -1], law.covariance[0, -1]
@@ -245,11 +245,11 @@ def test_the_guide_alone_says_what_it_says_of_every_prefix(family: lr.Family, la
         torch.testing.assert_close(found.mean, mean, rtol=0, atol=1e-6)
         torch.testing.assert_close(found.covariance, covariance, rtol=0, atol=1e-6)
         assert found.log_prob is None
-    if latent.startswith("innovations") and isinstance(family, lr.MeanField):  # the course of the means
+    if latent.startswith("innovations") and isinstance(family, lr.MeanField):  # the rollout of the means
         with torch.no_grad():
             means = numbers[site].chunk(2, -1)[0]
             start = model.latent.start.map(numbers["initial"].chunk(2, -1)[0])
-            states = model.transition.scan(torch.cat([model.drive(data), means], -1), start)[0]
+            states = model.transition.scan(torch.cat([model.transition_inputs(data), means], -1), start)[0]
         torch.testing.assert_close(found.states[0], states[0, -1], rtol=0, atol=1e-9)
         rate = model.observations["y"](states[:, -1:], model.observations["y"].inputs(data).at(LENGTH - 1), None)
         torch.testing.assert_close(found.rates["y"], model.observations["y"].mean(rate)[0, 0].detach())

@@ -17,7 +17,7 @@ import latentrnn as lr
 from latentrnn.inference.filters.particle_filter import ParticleFilter
 from latentrnn.inference.guides.families import Proposals
 from latentrnn.inference.objectives.elbo import sampled_sites
-from latentrnn.models.ancestral import Course
+from latentrnn.models.rollout import Rollout
 from latentrnn.models.sites import LATENTS as LATENT_SITES
 from tests import oracles
 from tests.linear_gaussian import Problem, as_data, as_model, exact_guide, file_problem, needs_files, random_problem
@@ -32,10 +32,10 @@ FAMILIES = {
 }
 
 
-def course_of(model: lr.LatentRNN, data: lr.SequenceData) -> Course:
-    course = model.unfold(data)
-    course.values = {name: data.observations[name] for name in course.feeding}
-    return course
+def rollout_of(model: lr.LatentRNN, data: lr.SequenceData) -> Rollout:
+    rollout = model.unroll(data)
+    rollout.values = {name: data.observations[name] for name in rollout.feedback_heads}
+    return rollout
 
 
 class ExactProposals(Proposals):
@@ -108,11 +108,11 @@ def off_the_mark(log_evidence: Tensor, evidence: np.ndarray) -> bool:
 def test_the_exact_posterior_as_proposal_gives_the_evidence_whatever_is_drawn(case: dict[str, Any]) -> None:
     problem = random_problem(0, [8, 5, 1], **case)
     data = as_data(problem)
-    course = course_of(as_model(problem, data), data)
+    rollout = rollout_of(as_model(problem, data), data)
     with torch.no_grad():
         exact = ExactProposals(problem)
-        run = ParticleFilter(course, 3, 4, proposals=exact, resample_below=0.0).run()
-        assert not np.allclose(ParticleFilter(course, 3, 4).run().log_evidence, problem.evidence(), rtol=0, atol=0.1)
+        run = ParticleFilter(rollout, 3, 4, proposals=exact, resample_below=0.0).run()
+        assert not np.allclose(ParticleFilter(rollout, 3, 4).run().log_evidence, problem.evidence(), rtol=0, atol=0.1)
     np.testing.assert_allclose(run.log_evidence, np.broadcast_to(problem.evidence(), (4, 3)), rtol=0, atol=1e-9)
 
 
@@ -122,10 +122,10 @@ def test_the_estimate_is_unbiased(proposal: str) -> None:
     problem = random_problem(1, [8, 5, 2], inputs=1, hide=0.2)
     data = as_data(problem)
     torch.manual_seed(0)
-    course = course_of(as_model(problem, data), data)
+    rollout = rollout_of(as_model(problem, data), data)
     proposals = None if proposal == "prior" else ExactProposals(problem, inflate=1.4)
     with torch.no_grad():
-        log_evidence = ParticleFilter(course, 24, 1500, proposals=proposals).run().log_evidence
+        log_evidence = ParticleFilter(rollout, 24, 1500, proposals=proposals).run().log_evidence
         assert not off_the_mark(log_evidence, problem.evidence())
         assert off_the_mark(log_evidence + 0.3, problem.evidence())  # negative control
     # it is a bound on average
@@ -137,10 +137,10 @@ def test_a_proposal_whose_density_is_wrong_by_a_factor_is_caught() -> None:
     problem = random_problem(1, [8, 5, 2], inputs=1, hide=0.2)
     data = as_data(problem)
     torch.manual_seed(0)
-    course = course_of(as_model(problem, data), data)
+    rollout = rollout_of(as_model(problem, data), data)
     with torch.no_grad():
         wrong = ExactProposals(problem, inflate=1.4, claimed=1.02)
-        assert off_the_mark(ParticleFilter(course, 24, 1500, proposals=wrong).run().log_evidence, problem.evidence())
+        assert off_the_mark(ParticleFilter(rollout, 24, 1500, proposals=wrong).run().log_evidence, problem.evidence())
 
 
 @needs_files
@@ -150,9 +150,9 @@ def test_long_sequences_keep_a_small_error(hide: bool) -> None:
     problem, evidence = file_problem("lgssm_small", hide=hide)
     data = as_data(problem)
     torch.manual_seed(0)
-    course = course_of(as_model(problem, data), data)
+    rollout = rollout_of(as_model(problem, data), data)
     with torch.no_grad():
-        run = ParticleFilter(course, 100, 60, proposals=ExactProposals(problem, inflate=1.2)).run()
+        run = ParticleFilter(rollout, 100, 60, proposals=ExactProposals(problem, inflate=1.2)).run()
     assert not off_the_mark(run.log_evidence, np.array([evidence]))
     assert run.log_evidence.std() < 1.0
 
@@ -161,9 +161,9 @@ def test_paths_that_survive_are_draws_from_the_posterior() -> None:
     problem = random_problem(2, [7, 4], hide=0.2)
     data = as_data(problem)
     torch.manual_seed(0)
-    course = course_of(as_model(problem, data), data)
+    rollout = rollout_of(as_model(problem, data), data)
     with torch.no_grad():
-        run = ParticleFilter(course, 400, 60, keep=True).run()
+        run = ParticleFilter(rollout, 400, 60, keep=True).run()
         paths, weights = run.paths(), run.log_weights.softmax(1)
     found = torch.cat([paths["initial"].unsqueeze(-2), paths["states"]], -2)
     means = (weights[..., None, None] * found).sum(1)  # (filter, sequence, 1 + time, dim)
@@ -195,9 +195,9 @@ def one_particle(latent: str, observation: str, family: str | None, data: lr.Seq
         with pyro.plate("draws", 4, dim=-2):
             parameters = {} if guide.parameter_sites is None else guide.parameter_sites()
         with Fixed({name: value.unsqueeze(1) for name, value in parameters.items()}):
-            course = course_of(model, data)
-        proposals = None if family is None else guide.local.proposals(guide.numbers(data), data)
-        run = ParticleFilter(course, 1, 4, proposals=proposals, keep=True).run()
+            rollout = rollout_of(model, data)
+        proposals = None if family is None else guide.local.proposals(guide.variational_parameters(data), data)
+        run = ParticleFilter(rollout, 1, 4, proposals=proposals, keep=True).run()
         values = {name: value.squeeze(1) for name, value in run.paths().items()}
         expected = torch.zeros(4, len(data)).double()
         with pyro.plate("draws", 4, dim=-2), Fixed(values | parameters):
@@ -228,13 +228,13 @@ def test_states_and_what_was_drawn_come_down_the_same_line() -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         model.observations["y"].readout.weight.mul_(5.0)  # decisive observations
-        course = course_of(model, data)
-        run = ParticleFilter(course, 32, 3, keep=True).run()
+        rollout = rollout_of(model, data)
+        run = ParticleFilter(rollout, 32, 3, keep=True).run()
         paths = run.paths()
         first = paths["initial"].flatten(0, 1)
         assert len(first[:, 1].unique(dim=0)) < 32 * 3  # some lines died
         with pyro.plate("draws", 96, dim=-2), Fixed({name: v.flatten(0, 1) for name, v in paths.items()}):
-            expected = model.unfold(data).states().unflatten(0, (3, 32))
+            expected = model.unroll(data).states().unflatten(0, (3, 32))
         found = run._followed(run._hidden)
     inside = data.valid.expand(found.shape[:-1])
     torch.testing.assert_close(found[inside], expected[inside], rtol=0, atol=1e-10)
@@ -308,6 +308,6 @@ def test_impossible_particles_end_in_no_evidence_and_not_in_nan() -> None:
     ).double()
     with torch.no_grad():
         model.observations["y"].readout.baseline.fill_(-torch.inf)
-        run = ParticleFilter(course_of(model, data), 4, 2).run()
+        run = ParticleFilter(rollout_of(model, data), 4, 2).run()
     assert torch.equal(run.log_evidence, torch.full((2, 2), -torch.inf).double())
     assert torch.isfinite(run.log_weights).all()

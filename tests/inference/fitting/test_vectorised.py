@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import latentrnn as lr
-from latentrnn.models.scans import layer_of, run, run_ways, together
-from latentrnn.models.scans.members import _joined, _Scan
+from latentrnn.models.scans import layer_of, run, run_directions, vmap_over_members
+from latentrnn.models.scans.vmap_members import _joined, _Scan
 
 SEEDS = [0, 1, 2]
 
@@ -248,9 +248,9 @@ def test_scans_of_members_are_those_of_each(kind: Any, ways: tuple[bool, bool]) 
     def scan(inputs: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
         for (k, name), value in zip(names, values, strict=True):
             kernels[k]._parameters[name] = value
-        return run_ways(*kernels, inputs, None)[0]
+        return run_directions(*kernels, inputs, None)[0]
 
-    with together():
+    with vmap_over_members():
         found = torch.func.vmap(scan)(inputs, *weights)
     expected = torch.stack([_by_cells(kind, ways, inputs[m], [w[m] for w in weights]) for m in range(members)])
     torch.testing.assert_close(found, expected)
@@ -294,7 +294,7 @@ def test_a_scan_goes_on_from_the_states_of_members() -> None:
     kernel = torch.nn.GRU(2, 3, 2, batch_first=True, dtype=torch.float64)
     start = torch.randn(4, 2, 5, 3).double().requires_grad_()
     inputs = torch.randn(4, 5, 6, 2).double()
-    with together():
+    with vmap_over_members():
         found, last = torch.func.vmap(lambda x, h: run(kernel, x, h), in_dims=(0, 0))(inputs, start)
     pairs = [kernel(x, h) for x, h in zip(inputs, start, strict=True)]
     torch.testing.assert_close(found, torch.stack([outputs for outputs, _ in pairs]))

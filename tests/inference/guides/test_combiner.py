@@ -10,7 +10,7 @@ from torch.nn import functional as F
 import latentrnn as lr
 from latentrnn.inference.guides.families.combiner import combiner_scan
 from latentrnn.inference.guides.families.markov import MarkovPath
-from latentrnn.models.scans import ragged
+from latentrnn.models.scans import packed_layout
 from tests.registry import OBSERVATIONS, make_data, make_model, shake
 
 CASES = {
@@ -28,7 +28,7 @@ every_case = pytest.mark.parametrize("case", CASES)
 def padding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that have ended leave the loop on a CPU, and stay in it on a GPU."""
     if request.param == "rows stay":
-        monkeypatch.setattr(ragged, "order_of", lambda valid, shape: None)
+        monkeypatch.setattr(packed_layout, "order_of", lambda valid, shape: None)
 
 
 def arguments(case: str) -> tuple[tuple[Tensor, ...], Tensor, Tensor | None]:
@@ -100,7 +100,9 @@ def test_a_draw_has_the_density_of_its_value() -> None:
     guide = lr.Guide(model, encoder=lr.RNNEncoder(4), family=lr.Combiner()).double()
     shake(guide)
     start = torch.randn(3, 4, dtype=torch.float64)
-    path = MarkovPath(guide.local.steps["states"], guide.numbers(data)["states"], start, data.valid).expand((6, 3))
+    path = MarkovPath(
+        guide.local.steps["states"], guide.variational_parameters(data)["states"], start, data.valid
+    ).expand((6, 3))
     z = path.rsample()
     densities = path.log_prob(z), path.log_prob(z.clone())
     torch.testing.assert_close(*densities, rtol=0, atol=1e-10)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import latentrnn as lr
 from latentrnn.inference.fitting.dropout import coordinated_dropout
-from latentrnn.models.observations import View
+from latentrnn.models.observations import EncoderInput
 from tests.registry import OBSERVATIONS, make_data, make_model, shake
 
 DIRECTIONS = ("causal", "backward", "bidirectional")
@@ -37,7 +37,7 @@ def two_heads(**options: object) -> lr.SequenceData:
 
 def make_encoder(data: lr.SequenceData, heads: tuple[str, ...] = ("shown", "hidden", "label"), **options: object):
     encoder = lr.RNNEncoder(4, **options)
-    encoder.build(data.spec, {name: View(data.spec.heads[name].channels) for name in heads})
+    encoder.build(data.spec, {name: EncoderInput(data.spec.heads[name].channels) for name in heads})
     shake(encoder)
     encoder.double()
     encoder.initialise(data)
@@ -104,7 +104,7 @@ def test_step_by_step_it_says_the_same(cell: str, layers: int) -> None:
     data = two_heads()
     encoder = make_encoder(data, direction="causal", cell=cell, layers=layers)
     whole, memory = encoder(data), None
-    encoder.follow()
+    encoder.start_streaming()
     for t in range(data.num_steps):
         step, memory = encoder.advance(data.time_slice(t, t + 1), memory)
         for n, length in enumerate(data.lengths.tolist()):

@@ -18,7 +18,7 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.guides.families.chain import BlockTridiagonalNormal
+from latentrnn.inference.guides.families.block_tridiagonal_normal import BlockTridiagonalNormal
 from latentrnn.inference.guides.flows import AutoregressiveFlow
 from tests.registry import OBSERVATIONS, make_data, make_model
 
@@ -215,13 +215,13 @@ def test_proposals_multiply_to_the_family(family: str, latent: str) -> None:
     model, guide, data = setting(family, latent)
     if latent == "markov normal" and "chain" in family:
         with pytest.raises(ValueError, match="after the trajectory; use Markov"):
-            guide.local.proposals(guide.numbers(data), data).start((len(data),))
+            guide.local.proposals(guide.variational_parameters(data), data).start((len(data),))
         return
     torch.manual_seed(0)
     trace = poutine.trace(guide).get_trace(data)
     values = {site.name: trace.nodes[site.name]["value"] for site in model.latent_sites()}
     (along,) = [site.name for site in model.latent_sites() if site.along_time]
-    proposals = guide.local.proposals(guide.numbers(data), data)
+    proposals = guide.local.proposals(guide.variational_parameters(data), data)
     shape = (len(data),)
     for name, law in proposals.start(shape).items():
         expected = trace.nodes[name]["fn"].log_prob(values[name])
@@ -262,9 +262,9 @@ def test_a_flow_inverts_itself_and_knows_its_jacobian(dim: int) -> None:
 
 def test_sequences_have_numbers_of_their_own_wherever_they_appear() -> None:
     _, guide, data = setting("per sequence")
-    whole = guide.numbers(data)["innovations"]
+    whole = guide.variational_parameters(data)["innovations"]
     shuffled = data[torch.tensor([2, 0])]
-    part = guide.numbers(shuffled)["innovations"]
+    part = guide.variational_parameters(shuffled)["innovations"]
     torch.testing.assert_close(part, whole[[2, 0], : shuffled.num_steps], rtol=0, atol=1e-12)
     assert guide.local.knows(data)
 
@@ -283,8 +283,8 @@ def test_unknown_sequences_fall_back_on_what_is_shared() -> None:
     )
     assert not guide.local.knows(other)
     encoding = guide.encoder(other)
-    shared = guide.local.base.numbers(encoding, other)
-    torch.testing.assert_close(guide.numbers(other), shared)
+    shared = guide.local.base.variational_parameters(encoding, other)
+    torch.testing.assert_close(guide.variational_parameters(other), shared)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import Tensor
 import latentrnn as lr
 from latentrnn.inference.guides.families.markov import MarkovPath
 from latentrnn.inference.guides.families.markov_scan import MarkovWeights, markov_scan
-from latentrnn.models.scans import ragged
+from latentrnn.models.scans import packed_layout
 from tests.registry import OBSERVATIONS, make_data, make_model, shake
 
 CASES = {
@@ -30,7 +30,7 @@ every_case = pytest.mark.parametrize("case", CASES)
 def padding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that have ended leave the loop on a CPU, and stay in it on a GPU."""
     if request.param == "rows stay":
-        monkeypatch.setattr(ragged, "order_of", lambda valid, shape: None)
+        monkeypatch.setattr(packed_layout, "order_of", lambda valid, shape: None)
 
 
 def arguments(case: str) -> tuple[tuple[Tensor, ...], Tensor, Tensor | None]:
@@ -130,7 +130,7 @@ def drawn_path(mixing: str = "shared") -> tuple[lr.Guide, MarkovPath]:
     guide = lr.Guide(model, encoder=lr.RNNEncoder(4), family=lr.Markov(5, mixing=mixing)).double()
     shake(guide)
     start = torch.randn(3, 4, dtype=torch.float64)
-    numbers = guide.numbers(data)["states"]
+    numbers = guide.variational_parameters(data)["states"]
     return guide, MarkovPath(guide.local.steps["states"], numbers, start, data.valid)
 
 

@@ -52,7 +52,7 @@ def recursion(posterior: lr.Posterior, retention: np.ndarray, from_step: int) ->
 
 def zero_path(posterior: lr.Posterior) -> Any:
     with torch.no_grad():
-        return posterior.model.unfold(posterior.data).path
+        return posterior.model.unroll(posterior.data).path
 
 
 SHAPES: dict[str, tuple[tuple[int, ...], tuple[str, ...] | None]] = {
@@ -212,7 +212,7 @@ def test_record_says_what_of_its_input_is_missing() -> None:
         latent=lr.Innovations(2),
         observations={"y": lr.Gaussian(feedback=lr.History(steps=2, filters=1))},
     )
-    drive = model.drive(data)
+    drive = model.transition_inputs(data)
     with pytest.raises(
         ValueError, match=r"4\), whose channels are 1 of covariates, .* of the past of 'y', 2 of what Inn"
     ):

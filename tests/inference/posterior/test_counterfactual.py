@@ -74,7 +74,7 @@ def test_a_linear_model_adds_what_the_inputs_add() -> None:
 
 @pytest.mark.parametrize("latent", ["markov normal, state scale", "recurrent normal"])
 def test_every_step_is_as_surprising_as_it_was(latent: str) -> None:
-    """(z_t - loc_t) / scale_t, loc and scale from the past of each course, is the same in both."""
+    """(z_t - loc_t) / scale_t, loc and scale from the past of each rollout, is the same in both."""
     posterior = make_posterior("gaussian", latent)
     model, data = posterior.model, posterior.data
     changed = torch.randn(3, 6, 1).double()
@@ -92,7 +92,7 @@ def test_every_step_is_as_surprising_as_it_was(latent: str) -> None:
             loc, scale = model.latent.prior(model.transition.scan(inputs, model.latent.start.map(start))[0])
             return (z - loc) / scale
 
-    drives = [model.drive(data), model.drive(data)]
+    drives = [model.transition_inputs(data), model.transition_inputs(data)]
     drives[1] = torch.cat([changed, drives[0][..., 1:]], -1)
     old, new = states["states"], found
     if latent.startswith("recurrent"):

@@ -82,7 +82,7 @@ def test_parts_hold_no_more_than_they_may(monkeypatch: pytest.MonkeyPatch) -> No
 
     def noting(self: Any, data: lr.SequenceData, given: Any, place: Any, **settings: Any) -> Any:
         draw = original(self, data, given, place, **settings)
-        sizes.append(draw.course.states().numel())
+        sizes.append(draw.rollout.states().numel())
         return draw
 
     monkeypatch.setattr(draws_module.Draws, "_draw", noting)

@@ -25,7 +25,7 @@ from latentrnn.inference.fitting.trainer import Run
 from latentrnn.inference.fitting.vectorised.random_numbers import Call, recording, replaying
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.objectives import IWAE
-from latentrnn.models.scans import together as scans_together
+from latentrnn.models.scans import vmap_over_members
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.devices import resolve_device
 from latentrnn.support.random_numbers import random_state
@@ -170,7 +170,7 @@ class _Stack:
         values, axes = _tensors(batches)
 
         def one(state: dict[str, Tensor], values: dict[str, Any], noise: list[Tensor]) -> tuple[Tensor, Any]:
-            with replaying(noise), scans_together():
+            with replaying(noise), vmap_over_members():
                 return functional_call(self.program, state, (_filled(template, values), step))
 
         state = {f"pair.{name}": value for name, value in (self.weights | self.buffers).items()}
@@ -198,7 +198,7 @@ class _Stack:
         """Return the draws of a step with batches of this shape, found out by one evaluation."""
         key = batch.num_sequences, batch.num_steps, int(batch.host_context.max())
         if key not in self.calls:
-            with torch.no_grad(), recording() as calls, scans_together():
+            with torch.no_grad(), recording() as calls, vmap_over_members():
                 self.program(batch, step)
             self.calls[key] = calls
         return self.calls[key]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models.component import Component
-from latentrnn.models.observations import View
+from latentrnn.models.observations import EncoderInput
 
 
 class Encoding(NamedTuple):
@@ -37,14 +37,14 @@ class Encoder(Component):
     max_elements: int | None = None  # numbers of what it is shown that a read-in may hold at once; None for all
 
     @abstractmethod
-    def build(self, spec: DataSpec, heads: Mapping[str, View]) -> None:
+    def build(self, spec: DataSpec, heads: Mapping[str, EncoderInput]) -> None:
         """Create the parameters for the heads of a model, given how each is shown; a per-sequence head never is."""
 
     @abstractmethod
     def forward(self, data: SequenceData) -> Encoding:
         """Encode a batch."""
 
-    def follow(self) -> dict[str, bool]:
+    def start_streaming(self) -> dict[str, bool]:
         """Get ready for `advance`: frames of slow heads come at the step at which they are known.
 
         Returns:

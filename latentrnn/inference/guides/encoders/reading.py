@@ -15,9 +15,8 @@ from latentrnn.data import DataSpec, HeadSpec, SequenceData
 from latentrnn.inference.guides.encoders.encoder import Encoder
 from latentrnn.inference.guides.read_in import ReadIn
 from latentrnn.models.features import CovariateReader, Gap
-from latentrnn.models.observations import View
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_flag, check_names
+from latentrnn.models.observations import EncoderInput
+from latentrnn.support.arguments import check_flag, check_names, check_size
 
 
 class ReadingEncoder(Encoder):
@@ -47,7 +46,7 @@ class ReadingEncoder(Encoder):
         self.gap_input = None if gap_input is None else check_flag(owner, "gap_input", gap_input)
         self.observes = None if observes is None else check_names(owner, "observes", observes)
 
-    def _read(self, spec: DataSpec, heads: Mapping[str, View]) -> int:
+    def _read(self, spec: DataSpec, heads: Mapping[str, EncoderInput]) -> int:
         """Create what reading needs, and return the number of inputs per step."""
         owner = type(self).__name__
         self.visible = self._choose(spec, heads)
@@ -73,11 +72,11 @@ class ReadingEncoder(Encoder):
             raise ValueError(f"{owner}: nothing to see: no covariate, and no per-step head among those it observes")
         return size
 
-    def follow(self) -> dict[str, bool]:
+    def start_streaming(self) -> dict[str, bool]:
         self._clocks = dict.fromkeys(self._clocks, 1)
         return dict(self._masked)
 
-    def _choose(self, spec: DataSpec, heads: Mapping[str, View]) -> list[str]:
+    def _choose(self, spec: DataSpec, heads: Mapping[str, EncoderInput]) -> list[str]:
         if self.observes is None:
             return [name for name in heads if spec.heads[name].per_step]
         for name in self.observes:

@@ -11,10 +11,9 @@ from latentrnn.data import DataSpec, SequenceData
 from latentrnn.data.views.windows import onward
 from latentrnn.inference.guides.encoders.encoder import Encoding
 from latentrnn.inference.guides.encoders.reading import ReadingEncoder
-from latentrnn.models.observations import View
-from latentrnn.models.scans import Layer, ends_of, layer_of, run, run_ways
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import LARGEST_SIZE, check_choice, check_integer
+from latentrnn.models.observations import EncoderInput
+from latentrnn.models.scans import Layer, final_states, layer_of, run, run_directions
+from latentrnn.support.arguments import LARGEST_SIZE, check_choice, check_integer, check_size
 
 DIRECTIONS = ("causal", "backward", "bidirectional")
 CELLS = ("gru", "lstm", "tanh", "relu")
@@ -71,7 +70,7 @@ class RNNEncoder(ReadingEncoder):
         self.layers = check_size("RNNEncoder", "layers", layers)
         self._set(observes, mask_input, read_in, gap_input)
 
-    def build(self, spec: DataSpec, heads: Mapping[str, View]) -> None:
+    def build(self, spec: DataSpec, heads: Mapping[str, EncoderInput]) -> None:
         size = self._read(spec, heads)
 
         def kernel() -> nn.RNNBase:
@@ -91,15 +90,15 @@ class RNNEncoder(ReadingEncoder):
         inputs = self.inputs(seen)
         lengths = seen.lengths if seen.padded else None
         if data.around is None or self.forwards is None:
-            steps, ends = run_ways(self.forwards, self.backwards, inputs, lengths)
+            steps, ends = run_directions(self.forwards, self.backwards, inputs, lengths)
         else:
             ahead = self._ahead(self.forwards, inputs, data)
             if self.backwards is None:
                 steps = ahead
             else:
-                behind, first = run_ways(None, self.backwards, inputs, lengths)
+                behind, first = run_directions(None, self.backwards, inputs, lengths)
                 steps = torch.cat([ahead, behind[:, : data.num_steps]], -1)
-                ends = torch.cat([ends_of(ahead, (False,), data.lengths), first], -1)
+                ends = torch.cat([final_states(ahead, (False,), data.lengths), first], -1)
         if self.direction == "causal":
             if not self.lag:
                 return Encoding(steps, inputs.new_ones(len(inputs), 1))

@@ -11,9 +11,8 @@ from torch import nn
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.inference.guides.encoders.encoder import Encoding
 from latentrnn.inference.guides.encoders.reading import ReadingEncoder
-from latentrnn.models.observations import View
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_list
+from latentrnn.models.observations import EncoderInput
+from latentrnn.support.arguments import check_list, check_size
 
 
 class StepEncoder(ReadingEncoder):
@@ -54,7 +53,7 @@ class StepEncoder(ReadingEncoder):
         self.hidden_sizes = [check_size("StepEncoder", "hidden_sizes", size) for size in sizes]
         self._set(observes, mask_input, read_in, gap_input)
 
-    def build(self, spec: DataSpec, heads: Mapping[str, View]) -> None:
+    def build(self, spec: DataSpec, heads: Mapping[str, EncoderInput]) -> None:
         sizes = [self._read(spec, heads), *self.hidden_sizes]
         layers: list[nn.Module] = []
         for before, after in pairwise(sizes):

@@ -12,7 +12,13 @@ from torch.nn import functional as F
 from latentrnn.inference.guides.families.family import SMALLEST_SCALE, START_SCALE, positive, start_small
 from latentrnn.inference.guides.families.markov import Markov, MarkovStep
 from latentrnn.models.latents import LatentSite
-from latentrnn.models.scans import Entries, again, among, by_hand, wanted
+from latentrnn.models.scans import (
+    PackedRows,
+    active_rows,
+    gradient_wanted,
+    gradients_by_autograd,
+    hand_backward_applies,
+)
 
 _SHIFT = math.log(math.expm1(START_SCALE))  # as in `positive`
 
@@ -57,8 +63,8 @@ class _CombinerStep(MarkovStep):
             nn.init.zeros_(self.recurrent.bias)
         self.start_at_start()
 
-    def parts(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return numbers, numbers[..., :0], numbers[..., :0]
+    def parts(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return parameters, parameters[..., :0], parameters[..., :0]
 
     def mixing(self, below: Tensor) -> Tensor:
         return self.identity
@@ -67,9 +73,9 @@ class _CombinerStep(MarkovStep):
         loc, raw = self.out(0.5 * (torch.tanh(self.recurrent(z)) + e_t)).chunk(2, -1)
         return loc, positive(raw, START_SCALE)
 
-    def draw(self, start: Tensor, numbers: Tensor, noise: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    def draw(self, start: Tensor, parameters: Tensor, noise: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         weights = self.recurrent.weight, self.recurrent.bias, self.out.weight, self.out.bias
-        return combiner_scan(start, numbers, noise, valid, *weights)
+        return combiner_scan(start, parameters, noise, valid, *weights)
 
 
 @torch.compiler.disable
@@ -98,10 +104,10 @@ def combiner_scan(
     """
     features = features.to(recurrent.dtype)
     inputs = (start.expand(*noise.shape[:-2], -1), features, noise, valid, recurrent, bias, out, out_bias)
-    if not by_hand():
+    if not hand_backward_applies():
         return _reference(*inputs)
-    entries = Entries(valid, noise.shape[:-2], noise.shape[-2])
-    if wanted(start, features, recurrent, bias, out, out_bias):
+    entries = PackedRows(valid, noise.shape[:-2], noise.shape[-2])
+    if gradient_wanted(start, features, recurrent, bias, out, out_bias):
         return _CombinerScan.apply(entries, *inputs)
     z, scale, _ = _forward(entries, *inputs, keep=False)
     return z, scale
@@ -133,7 +139,7 @@ def _reference(
 
 
 def _forward(
-    entries: Entries,
+    entries: PackedRows,
     start: Tensor,
     features: Tensor,
     noise: Tensor,
@@ -145,7 +151,7 @@ def _forward(
     *,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return z, s and, to keep, tanh(...) as `Entries` want it."""
+    """Return z, s and, to keep, tanh(...) as `PackedRows` want it."""
     shape, (steps, dim), hidden = noise.shape[:-2], noise.shape[-2:], recurrent.shape[0]
     rows = shape.numel()
     # transposed copies: the product of a few rows with a matrix as it lies is a quarter to a third faster
@@ -163,7 +169,7 @@ def _forward(
     steps_of = zip(*(entries.views(part) for part in (path, scale, drawn)), strict=True)
     for t, (z_t, s_t, noise_t) in enumerate(steps_of):
         if len(z) > len(z_t):
-            z, units_0, x, both, loc, raw = (among(part, z_t) for part in (z, units_0, x, both, loc, raw))
+            z, units_0, x, both, loc, raw = (active_rows(part, z_t) for part in (z, units_0, x, both, loc, raw))
         units = units_0 if kept_steps is None else kept_steps[t]
         torch.addmm(bias, z, into, out=units).tanh_()
         torch.add(units, f_steps[t], out=x)
@@ -179,7 +185,7 @@ def _forward(
 
 class _CombinerScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, entries: Entries, *inputs: Any) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, entries: PackedRows, *inputs: Any) -> tuple[Tensor, Tensor]:
         z, scale, units = _forward(entries, *inputs, keep=True)
         ctx.entries = entries
         ctx.save_for_backward(*inputs, z, scale, units)
@@ -190,7 +196,7 @@ class _CombinerScan(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         *inputs, z, scale, units = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return (None, *again(_reference, inputs, ctx.needs_input_grad[1:], gradients))
+            return (None, *gradients_by_autograd(_reference, inputs, ctx.needs_input_grad[1:], gradients))
         start, features, noise, _, recurrent, _, out, _ = inputs
         shape, (steps, dim), hidden = noise.shape[:-2], noise.shape[-2:], recurrent.shape[0]
         rows, entries = shape.numel(), ctx.entries
@@ -220,7 +226,7 @@ class _CombinerScan(torch.autograd.Function):
             torch.mm(both_steps[t], half, out=to_x_steps[t])
             torch.ops.aten.tanh_backward.grad_input(to_x_steps[t], units_steps[t], grad_input=within)
             if t:
-                entries.come_back(loc_steps[t - 1], ahead[t - 1], within, recurrent)
+                entries.backward_step(loc_steps[t - 1], ahead[t - 1], within, recurrent)
         first = inner_steps[0] @ recurrent if inner_steps else noise.new_empty(0, dim)  # where no row has a step
         to_start = entries.at_start(first).view(*shape, dim)
 

@@ -30,15 +30,15 @@ def sample_site(name: str, distribution: Any) -> Tensor:
 
 
 class Family(Component):
-    """q(latents | data) of a batch, up to the numbers that each sequence brings.
+    """q(latents | data) of a batch, up to the parameters that each sequence brings.
 
-    A family works in two stages, so that these numbers can come from an encoder or be optimised sequence by sequence:
-    `numbers` maps an encoding to tensors that belong to one sequence each, `sample` turns them into Pyro sites. In
-    padding every trajectory is standard normal, as in the model.
+    A family works in two stages, so that these parameters can come from an encoder or be optimised sequence by
+    sequence: `variational_parameters` maps an encoding to tensors that belong to one sequence each, `sample` turns them
+    into Pyro sites. In padding every trajectory is standard normal, as in the model.
     """
 
-    amortised = True  # whether the numbers come from an encoder alone
-    stepwise = False  # whether a step given the one before needs the numbers of that step alone
+    amortised = True  # whether the parameters come from an encoder alone
+    stepwise = False  # whether a step given the one before needs the parameters of that step alone
     continues = False  # whether `sample` goes on from the window before, where the data are one of longer sequences
 
     def build(self, sites: Sequence[LatentSite], step_size: int, summary_size: int) -> None:
@@ -56,18 +56,18 @@ class Family(Component):
         """Take what it needs from the training data."""
 
     @abstractmethod
-    def numbers(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
+    def variational_parameters(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
         """Return by site (sequence, time, n) or (sequence, n): all that `sample` knows of the sequences."""
 
     @abstractmethod
-    def sample(self, numbers: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
+    def sample(self, parameters: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
         """Draw every site; call inside the plate.
 
         Where `data.remembered` is not None, they are a window that goes on from there: the sites before the first step
         are not drawn.
         """
 
-    def proposals(self, numbers: dict[str, Tensor], data: SequenceData) -> Proposals:
+    def proposals(self, parameters: dict[str, Tensor], data: SequenceData) -> Proposals:
         """Return the same distribution step by step, in the order of time.
 
         Raises:
@@ -75,11 +75,11 @@ class Family(Component):
         """
         raise ValueError(f"{type(self).__name__} cannot be drawn step by step; use MeanField, Markov or GaussianChain")
 
-    def filtered(self, numbers: dict[str, Tensor], memory: Tensor | None) -> Filtered:
-        """Return the moments of the last step of a sequence that ends here, from its own numbers and a memory.
+    def filtered(self, parameters: dict[str, Tensor], memory: Tensor | None) -> Filtered:
+        """Return the moments of the last step of a sequence that ends here, from its own parameters and a memory.
 
         Args:
-            numbers: of this step, (sequence, 1, n), and of the starts.
+            parameters: of this step, (sequence, 1, n), and of the starts.
             memory: what the step before returned, None at the first.
 
         Raises:
@@ -158,7 +158,7 @@ class NormalHead(nn.Module):
         start_small(self.map)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the numbers of a Normal, (..., 2 dim)."""
+        """Return the parameters of a Normal, (..., 2 dim)."""
         return self.map(features)
 
 
@@ -170,9 +170,9 @@ def start_small(layer: nn.Linear) -> None:
             layer.bias.zero_()
 
 
-def loc_and_scale(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Return loc and scale, (..., dim) each, of the numbers of a Normal, (..., 2 dim)."""
-    loc, raw = numbers.chunk(2, -1)
+def loc_and_scale(parameters: Tensor) -> tuple[Tensor, Tensor]:
+    """Return loc and scale, (..., dim) each, of the parameters of a Normal, (..., 2 dim)."""
+    loc, raw = parameters.chunk(2, -1)
     return loc, positive(raw, START_SCALE)
 
 
@@ -224,9 +224,9 @@ class StartHead(nn.Module):
             with torch.no_grad():
                 self.first.zero_()
 
-    def distribution(self, numbers: Tensor, first: Tensor | None) -> dist.Distribution:
-        """Return q(g) given its numbers and, where it is tied to it, the trajectory's first value."""
-        loc, scale = loc_and_scale(numbers)
+    def distribution(self, parameters: Tensor, first: Tensor | None) -> dist.Distribution:
+        """Return q(g) given its parameters and, where it is tied to it, the trajectory's first value."""
+        loc, scale = loc_and_scale(parameters)
         if self.first is not None:
             assert first is not None
             loc = loc + F.linear(first, self.first)

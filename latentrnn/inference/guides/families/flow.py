@@ -12,7 +12,7 @@ from latentrnn.inference.guides.encoders import Encoding
 from latentrnn.inference.guides.families.family import Draw, Family, sample_site
 from latentrnn.inference.guides.families.mean_field import MeanField
 from latentrnn.inference.guides.flows import AutoregressiveFlow, Bent
-from latentrnn.models.transitions.transition import check_size
+from latentrnn.support.arguments import check_size
 
 
 class Flow(Family):
@@ -62,10 +62,10 @@ class Flow(Family):
     def initialise(self, data: SequenceData) -> None:
         self.base.initialise(data)
 
-    def numbers(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
-        return self.base.numbers(encoding, data)
+    def variational_parameters(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
+        return self.base.variational_parameters(encoding, data)
 
-    def sample(self, numbers: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
+    def sample(self, parameters: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
         values = {}
         along_time = {site.name: site.along_time for site in self.sites}
         valid = data.valid if data.padded else None
@@ -75,5 +75,5 @@ class Flow(Family):
             values[name] = draw(name, law)
             return law.unbend(values[name])[0]  # the base goes on with a value of its own
 
-        self.base.sample(numbers, data, bent)
+        self.base.sample(parameters, data, bent)
         return values

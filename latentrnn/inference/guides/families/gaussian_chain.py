@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.guides.encoders import Encoding
-from latentrnn.inference.guides.families.chain import BlockTridiagonalNormal
+from latentrnn.inference.guides.families.block_tridiagonal_normal import BlockTridiagonalNormal
 from latentrnn.inference.guides.families.family import (
     Draw,
     Family,
@@ -23,8 +23,7 @@ from latentrnn.inference.guides.families.family import (
     sample_site,
     start_small,
 )
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_flag
+from latentrnn.support.arguments import check_flag, check_size
 
 
 class GaussianChain(Family):
@@ -67,36 +66,36 @@ class GaussianChain(Family):
         heads = {site.name: StartHead(site, summary_size, first) for site in self.starts}
         self.heads = nn.ModuleDict(heads)  # type: ignore[assignment]
 
-    def numbers(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
+    def variational_parameters(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
         steps = {site.name: self.chains[site.name].map(encoding.steps) for site in self.trajectories}
         return steps | {site.name: self.heads[site.name].head(encoding.summary) for site in self.starts}
 
-    def sample(self, numbers: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
+    def sample(self, parameters: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
         values = {}
         for site in self.trajectories:
-            values[site.name] = draw(site.name, self.chains[site.name](numbers[site.name], data))
+            values[site.name] = draw(site.name, self.chains[site.name](parameters[site.name], data))
         first = values[self.trajectories[0].name][..., 0, :] if self.trajectories else None
         for site in self.starts:
-            values[site.name] = draw(site.name, self.heads[site.name].distribution(numbers[site.name], first))
+            values[site.name] = draw(site.name, self.heads[site.name].distribution(parameters[site.name], first))
         return values
 
-    def proposals(self, numbers: dict[str, Tensor], data: SequenceData) -> Proposals:
-        return _Conditionals(self, numbers, data)
+    def proposals(self, parameters: dict[str, Tensor], data: SequenceData) -> Proposals:
+        return _Conditionals(self, parameters, data)
 
-    def filtered(self, numbers: dict[str, Tensor], memory: Tensor | None) -> Filtered:
+    def filtered(self, parameters: dict[str, Tensor], memory: Tensor | None) -> Filtered:
         (site,) = self.trajectories
-        memory = self.chains[site.name].forward_step(numbers[site.name][:, 0], memory)
+        memory = self.chains[site.name].forward_step(parameters[site.name][:, 0], memory)
         precision, linear = memory[..., :-1], memory[..., -1:]
         covariance = torch.linalg.inv(precision)
         mean = (covariance @ linear).squeeze(-1)
         heads = {s.name: self.heads[s.name] for s in self.starts}
-        starts = {name: head.distribution(numbers[name], mean).mean for name, head in heads.items()}
+        starts = {name: head.distribution(parameters[name], mean).mean for name, head in heads.items()}
         return Filtered(mean, covariance, starts, memory)
 
-    def trajectory(self, numbers: dict[str, Tensor], data: SequenceData) -> BlockTridiagonalNormal:
+    def trajectory(self, parameters: dict[str, Tensor], data: SequenceData) -> BlockTridiagonalNormal:
         """Return the distribution of the first trajectory, with exact `mean` and `covariance`."""
         name = self.trajectories[0].name
-        return self.chains[name](numbers[name], data)
+        return self.chains[name](parameters[name], data)
 
 
 class _Chain(nn.Module):
@@ -129,9 +128,9 @@ class _Chain(nn.Module):
             self.first_loc.zero_()
             self.directions.normal_(0.0, 1 / self.readings**0.5)
 
-    def _potentials(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _potentials(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what a step adds to J, (..., dim, dim), and to h, (..., dim), and b_t, (..., dim)."""
-        reading, raw, offset, free = numbers.split([self.readings, self.readings, self.dim, self.free], -1)
+        reading, raw, offset, free = parameters.split([self.readings, self.readings, self.dim, self.free], -1)
         weight = positive(raw, 8.0)
         seen = (self.directions.mT * weight.unsqueeze(-2)) @ self.directions
         linear = F.linear(weight * reading, self.directions.mT)
@@ -142,9 +141,9 @@ class _Chain(nn.Module):
             seen, linear = seen + root @ root.mT, linear + pushed
         return seen, linear, offset
 
-    def forward(self, numbers: Tensor, data: SequenceData) -> BlockTridiagonalNormal:
+    def forward(self, parameters: Tensor, data: SequenceData) -> BlockTridiagonalNormal:
         """Return the distribution of z_{1:T}; independent standard normals in padding."""
-        seen, linear, offset = self._potentials(numbers)
+        seen, linear, offset = self._potentials(parameters)
         precision, first = _squared(self.noise_root), _squared(self.first_root)
         pulled = self.dynamics.mT @ precision  # A^T Q^{-1}
         valid = data.valid
@@ -159,14 +158,14 @@ class _Chain(nn.Module):
         ahead = F.linear(F.pad(offset[:, 1:], (0, 0, 0, 1)), pulled)
         return BlockTridiagonalNormal(diagonal, lower, linear - torch.where(goes_on.unsqueeze(-1), ahead, 0.0))
 
-    def forward_step(self, numbers: Tensor, before: Tensor | None) -> Tensor:
+    def forward_step(self, parameters: Tensor, before: Tensor | None) -> Tensor:
         """Return [J, h] of z_t, (sequence, dim, dim + 1), all earlier steps integrated out and none later known.
 
         Args:
-            numbers: of step t, (sequence, n).
+            parameters: of step t, (sequence, n).
             before: [J, h] of the step before; None at the first.
         """
-        seen, linear, offset = self._potentials(numbers)
+        seen, linear, offset = self._potentials(parameters)
         own = _squared(self.first_root if before is None else self.noise_root)
         offset = (own @ (offset + self.first_loc if before is None else offset).unsqueeze(-1)).squeeze(-1)
         if before is None:
@@ -187,11 +186,11 @@ def _squared(root: Tensor) -> Tensor:
 
 
 class _Conditionals(Proposals):
-    def __init__(self, family: GaussianChain, numbers: dict[str, Tensor], data: SequenceData) -> None:
-        self.family, self.numbers = family, numbers
+    def __init__(self, family: GaussianChain, parameters: dict[str, Tensor], data: SequenceData) -> None:
+        self.family, self.parameters = family, parameters
         if not family.trajectories:
             return
-        gain, offset, root = family.trajectory(numbers, data).conditionals()
+        gain, offset, root = family.trajectory(parameters, data).conditionals()
         self.parts = gain.unbind(-3), offset.unbind(-2), root.unbind(-3)
 
     def start(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
@@ -200,7 +199,7 @@ class _Conditionals(Proposals):
             raise ValueError(
                 "GaussianChain draws the latent before the first step after the trajectory; use Markov, or `begin`"
             )
-        return {name: head.distribution(self.numbers[name], None).expand(shape) for name, head in heads.items()}
+        return {name: head.distribution(self.parameters[name], None).expand(shape) for name, head in heads.items()}
 
     def begin(self, shape: tuple[int, ...]) -> Start:
         if not (self.family.starts and self.family.trajectories):
@@ -210,7 +209,7 @@ class _Conditionals(Proposals):
         first = law.rsample()
         log_density, values = law.log_prob(first), {}
         for site in self.family.starts:
-            head = self.family.heads[site.name].distribution(self.numbers[site.name], first)
+            head = self.family.heads[site.name].distribution(self.parameters[site.name], first)
             values[site.name] = head.rsample()
             log_density = log_density + head.log_prob(values[site.name])
         return Start(values, first, log_density)
@@ -220,7 +219,7 @@ class _Conditionals(Proposals):
             return super().density(values, first, shape)
         log_density = self.step(0, None, {}).expand(shape).log_prob(first)
         for site in self.family.starts:
-            head = self.family.heads[site.name].distribution(self.numbers[site.name], first)
+            head = self.family.heads[site.name].distribution(self.parameters[site.name], first)
             log_density = log_density + head.log_prob(values[site.name])
         return log_density
 

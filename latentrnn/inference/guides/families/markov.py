@@ -28,8 +28,7 @@ from latentrnn.inference.guides.families.family import (
 )
 from latentrnn.inference.guides.families.markov_scan import MarkovWeights, markov_scan
 from latentrnn.models.latents import LatentSite
-from latentrnn.models.transitions.transition import check_size
-from latentrnn.support.arguments import check_choice
+from latentrnn.support.arguments import check_choice, check_size
 
 
 class Markov(Family):
@@ -44,7 +43,7 @@ class Markov(Family):
         hidden_size: size of x_t.
         mixing: "shared", one learned M for all steps, or "step", an M_t that is affine in the encoder's features too:
             where what is known of the directions of z_t changes from step to step (missing entries, a state that turns
-            quickly). Then there are dim (dim - 1) / 2 numbers more per step, which suits some ten dimensions.
+            quickly). Then there are dim (dim - 1) / 2 parameters more per step, which suits some ten dimensions.
 
     Raises:
         ValueError: a size below one, an unknown mixing.
@@ -74,30 +73,30 @@ class Markov(Family):
         noise = MixedNormal(site.dim) if self.mixing == "shared" else None
         return MarkovStep(site, start, self.hidden_size, step_size, noise)
 
-    def numbers(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
+    def variational_parameters(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
         steps = {site.name: self.steps[site.name].map(encoding.steps) for site in self.trajectories}
         return steps | {site.name: self.heads[site.name].head(encoding.summary) for site in self.starts}
 
-    def sample(self, numbers: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
+    def sample(self, parameters: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
         before, values = data.remembered, {}
         for site in self.starts if before is None else ():
-            values[site.name] = draw(site.name, self.heads[site.name].distribution(numbers[site.name], None))
+            values[site.name] = draw(site.name, self.heads[site.name].distribution(parameters[site.name], None))
         start = values[self.starts[0].name] if self.starts and before is None else None
         for site in self.trajectories:
             step, valid = self.steps[site.name], data.valid if data.padded else None
             last = None if before is None else before[f"guide/{site.name}"]
-            values[site.name] = draw(site.name, MarkovPath(step, numbers[site.name], start, valid, last))
+            values[site.name] = draw(site.name, MarkovPath(step, parameters[site.name], start, valid, last))
             data.remember(f"guide/{site.name}", values[site.name][..., -1, :])
         return values
 
-    def proposals(self, numbers: dict[str, Tensor], data: SequenceData) -> Proposals:
-        return _Stepwise(self, numbers)
+    def proposals(self, parameters: dict[str, Tensor], data: SequenceData) -> Proposals:
+        return _Stepwise(self, parameters)
 
 
 class MarkovStep(nn.Module):
     """One step of one site."""
 
-    map: nn.Module  # from an encoder's features to the numbers of a step
+    map: nn.Module  # from an encoder's features to the parameters of a step
     place: Tensor
 
     def __init__(
@@ -141,10 +140,10 @@ class MarkovStep(nn.Module):
         """Return z_0, (..., dim): the start in the coordinates of the steps, or zero."""
         return like if start is None or self.first is None else F.linear(start, self.first)
 
-    def parts(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def parts(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return e_t, (..., hidden_size), l_t with r_t, (..., 2 dim), and what there is of M_t below its diagonal."""
         size = self.hidden_size + 2 * self.dim
-        e, rest, below = numbers.split([self.hidden_size, 2 * self.dim, numbers.shape[-1] - size], -1)
+        e, rest, below = parameters.split([self.hidden_size, 2 * self.dim, parameters.shape[-1] - size], -1)
         return e, rest, below
 
     def mixing(self, below: Tensor) -> Tensor:
@@ -159,11 +158,11 @@ class MarkovStep(nn.Module):
         loc, raw = (rest_t + self.out(torch.tanh(self.recurrent(z) + e_t))).chunk(2, -1)
         return loc + F.linear(z, self.dynamics), positive(raw, START_SCALE)
 
-    def draw(self, start: Tensor, numbers: Tensor, noise: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    def draw(self, start: Tensor, parameters: Tensor, noise: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return z_{1:T} and s_{1:T}, (..., time, dim) each; see `markov_scan`."""
-        mixing = self.mixing(self.parts(numbers)[2])
+        mixing = self.mixing(self.parts(parameters)[2])
         weights = MarkovWeights(self.recurrent.weight, self.dynamics, self.out.weight, mixing)
-        return markov_scan(start, numbers[..., : self.hidden_size + 2 * self.dim], noise, valid, weights)
+        return markov_scan(start, parameters[..., : self.hidden_size + 2 * self.dim], noise, valid, weights)
 
 
 def _triangle(dim: int) -> Tensor:
@@ -179,7 +178,7 @@ class MarkovPath(TorchDistribution):
 
     Args:
         step: one step of the site.
-        numbers: what the encoder says, (sequence, time, n).
+        parameters: what the encoder says, (sequence, time, n).
         start: what was drawn before the first step, (..., dim), or None.
         valid: (sequence, time), False in padding; None where there is none.
         last: z_0 itself, (..., sequence, dim), where the path goes on from there.
@@ -190,28 +189,33 @@ class MarkovPath(TorchDistribution):
     has_rsample = True
 
     def __init__(
-        self, step: MarkovStep, numbers: Tensor, start: Tensor | None, valid: Tensor | None, last: Tensor | None = None
+        self,
+        step: MarkovStep,
+        parameters: Tensor,
+        start: Tensor | None,
+        valid: Tensor | None,
+        last: Tensor | None = None,
     ) -> None:
-        self.step, self.numbers, self.valid = step, numbers, valid
+        self.step, self.parameters, self.valid = step, parameters, valid
         # the last draw, its noise and its s_{1:T}, shared with what Pyro expands from this: its density follows from
         # them without a second run of the networks, with the whole gradient, that through the draw included
         self._drawn: list[tuple[Tensor, Tensor, Tensor]] = []
-        zero = numbers.new_zeros(*numbers.shape[:-2], step.dim)
+        zero = parameters.new_zeros(*parameters.shape[:-2], step.dim)
         self.start = step.before(start, zero) if last is None else last
-        batch = torch.broadcast_shapes(self.start.shape[:-1], numbers.shape[:-2])
-        super().__init__(batch, torch.Size((numbers.shape[-2], step.dim)), validate_args=False)
+        batch = torch.broadcast_shapes(self.start.shape[:-1], parameters.shape[:-2])
+        super().__init__(batch, torch.Size((parameters.shape[-2], step.dim)), validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> MarkovPath:
         new = MarkovPath.__new__(MarkovPath)
-        new.step, new.numbers, new.valid, new.start = self.step, self.numbers, self.valid, self.start
+        new.step, new.parameters, new.valid, new.start = self.step, self.parameters, self.valid, self.start
         new._drawn = self._drawn
         TorchDistribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
         return new
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         shape = torch.Size(sample_shape) + self.batch_shape
-        noise = torch.randn(*shape, *self.event_shape, dtype=self.numbers.dtype, device=self.numbers.device)
-        z, scale = self.step.draw(self.start.expand(*shape, -1), self.numbers, noise, self.valid)
+        noise = torch.randn(*shape, *self.event_shape, dtype=self.parameters.dtype, device=self.parameters.device)
+        z, scale = self.step.draw(self.start.expand(*shape, -1), self.parameters, noise, self.valid)
         self._drawn[:] = [(z, noise, scale)]
         return z
 
@@ -224,7 +228,7 @@ class MarkovPath(TorchDistribution):
                 return self._density(white, scale.log())
         start = self.start.unsqueeze(-2).expand(*value.shape[:-2], 1, -1)
         before = torch.cat([start, value[..., :-1, :]], -2)
-        e, rest, below = self.step.parts(self.numbers)
+        e, rest, below = self.step.parts(self.parameters)
         loc, scale = self.step(before, e, rest)
         residual = (value - loc).unsqueeze(-1)
         white = torch.linalg.solve_triangular(self.step.mixing(below), residual, upper=False, unitriangular=True)
@@ -241,17 +245,17 @@ class MarkovPath(TorchDistribution):
 
 
 class _Stepwise(Proposals):
-    def __init__(self, family: Markov, numbers: dict[str, Tensor]) -> None:
-        self.family, self.numbers = family, numbers
+    def __init__(self, family: Markov, parameters: dict[str, Tensor]) -> None:
+        self.family, self.parameters = family, parameters
         if not family.trajectories:
             return
         (site,) = family.trajectories
         self.one = family.steps[site.name]
-        self.parts = [part.unbind(-2) for part in self.one.parts(numbers[site.name])]
+        self.parts = [part.unbind(-2) for part in self.one.parts(parameters[site.name])]
 
     def start(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
         return {
-            s.name: self.family.heads[s.name].distribution(self.numbers[s.name], None).expand(shape)
+            s.name: self.family.heads[s.name].distribution(self.parameters[s.name], None).expand(shape)
             for s in self.family.starts
         }
 

@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentrnn.inference.guides.families.family import SMALLEST_SCALE, START_SCALE, positive
-from latentrnn.models.scans import Entries, again, among, by_hand, wanted
+from latentrnn.models.scans import (
+    PackedRows,
+    active_rows,
+    gradient_wanted,
+    gradients_by_autograd,
+    hand_backward_applies,
+)
 
 _SHIFT = math.log(math.expm1(START_SCALE))  # as in `positive`
 
@@ -22,7 +28,7 @@ class MarkovWeights(NamedTuple):
         recurrent: W, (hidden, dim).
         dynamics: A, (dim, dim).
         out: B over C, (2 dim, hidden).
-        mixing: M, (dim, dim), or one of each step, (..., time, dim, dim), leading axes as those of the numbers.
+        mixing: M, (dim, dim), or one of each step, (..., time, dim, dim), leading axes as those of the parameters.
     """
 
     recurrent: Tensor
@@ -33,7 +39,7 @@ class MarkovWeights(NamedTuple):
 
 @torch.compiler.disable
 def markov_scan(
-    start: Tensor, numbers: Tensor, noise: Tensor, valid: Tensor | None, weights: MarkovWeights
+    start: Tensor, parameters: Tensor, noise: Tensor, valid: Tensor | None, weights: MarkovWeights
 ) -> tuple[Tensor, Tensor]:
     """Draw z_{1:T} along time.
 
@@ -44,7 +50,7 @@ def markov_scan(
 
     Args:
         start: z_0, (..., dim).
-        numbers: [e_t, l_t, r_t], (..., time, hidden + 2 dim); leading axes broadcast against those of `noise`.
+        parameters: [e_t, l_t, r_t], (..., time, hidden + 2 dim); leading axes broadcast against those of `noise`.
         noise: (..., time, dim), standard normal; no gradient goes to it. In padding z_t is the noise itself, s_t one.
         valid: (sequence, time), False in padding; None where there is none.
         weights: of all steps.
@@ -52,14 +58,14 @@ def markov_scan(
     Returns:
         z_{1:T} and s_{1:T}, (..., time, dim) each.
     """
-    numbers = numbers.to(weights.recurrent.dtype)
-    weights = weights._replace(mixing=weights.mixing.to(numbers.dtype))
+    parameters = parameters.to(weights.recurrent.dtype)
+    weights = weights._replace(mixing=weights.mixing.to(parameters.dtype))
     start = start.expand(*noise.shape[:-2], start.shape[-1])
-    inputs = (start, numbers, noise, valid, *weights)
-    if not by_hand():
+    inputs = (start, parameters, noise, valid, *weights)
+    if not hand_backward_applies():
         return _reference(*inputs)
-    entries = Entries(valid, noise.shape[:-2], noise.shape[-2])
-    if wanted(start, numbers, *weights):
+    entries = PackedRows(valid, noise.shape[:-2], noise.shape[-2])
+    if gradient_wanted(start, parameters, *weights):
         return _MarkovScan.apply(entries, *inputs)
     z, scale, _ = _forward(entries, *inputs, keep=False)
     return z, scale
@@ -67,7 +73,7 @@ def markov_scan(
 
 def _reference(
     start: Tensor,
-    numbers: Tensor,
+    parameters: Tensor,
     noise: Tensor,
     valid: Tensor | None,
     recurrent: Tensor,
@@ -80,8 +86,10 @@ def _reference(
     told = [None] * noise.shape[-2] if valid is None else valid.unsqueeze(-1).unbind(-2)
     z, path, scales = start, [], []
     mixed = [mixing] * noise.shape[-2] if mixing.dim() == 2 else mixing.unbind(-3)
-    for numbers_t, noise_t, mixing_t, valid_t in zip(numbers.unbind(-2), noise.unbind(-2), mixed, told, strict=True):
-        e_t, rest_t = numbers_t.split([hidden, 2 * dim], -1)
+    for parameters_t, noise_t, mixing_t, valid_t in zip(
+        parameters.unbind(-2), noise.unbind(-2), mixed, told, strict=True
+    ):
+        e_t, rest_t = parameters_t.split([hidden, 2 * dim], -1)
         loc, raw = (rest_t + F.linear(torch.tanh(F.linear(z, recurrent) + e_t), out)).chunk(2, -1)
         scale = positive(raw, START_SCALE)
         z = loc + F.linear(z, dynamics) + _mixed(scale * noise_t, mixing_t)
@@ -97,7 +105,7 @@ def _mixed(noise: Tensor, mixing: Tensor) -> Tensor:
     return F.linear(noise, mixing) if mixing.dim() == 2 else (mixing @ noise.unsqueeze(-1)).squeeze(-1)
 
 
-def _mixing_steps(entries: Entries, mixing: Tensor, shape: torch.Size) -> list[Tensor] | None:
+def _mixing_steps(entries: PackedRows, mixing: Tensor, shape: torch.Size) -> list[Tensor] | None:
     """Return the M_t of every step, (row, dim, dim), where each has its own."""
     if mixing.dim() == 2:
         return None
@@ -106,9 +114,9 @@ def _mixing_steps(entries: Entries, mixing: Tensor, shape: torch.Size) -> list[T
 
 
 def _forward(
-    entries: Entries,
+    entries: PackedRows,
     start: Tensor,
-    numbers: Tensor,
+    parameters: Tensor,
     noise: Tensor,
     valid: Tensor | None,
     recurrent: Tensor,
@@ -118,7 +126,7 @@ def _forward(
     *,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return z, s and, to keep, x as `Entries` want it."""
+    """Return z, s and, to keep, x as `PackedRows` want it."""
     shape, (steps, dim), hidden = noise.shape[:-2], noise.shape[-2:], recurrent.shape[0]
     rows = shape.numel()
     # transposed copies: the product of a few rows with a matrix as it lies is a quarter to a third faster
@@ -126,7 +134,7 @@ def _forward(
     onto, mix = out.t().contiguous(), mixing.t().contiguous() if mixing.dim() == 2 else mixing
     mix_steps = _mixing_steps(entries, mixing, shape)
 
-    first, raw = entries.take(numbers.expand(*shape, steps, -1)).split([hidden + dim, dim], -1)
+    first, raw = entries.take(parameters.expand(*shape, steps, -1)).split([hidden + dim, dim], -1)
     drawn = entries.take(noise)
     path, scale = entries.empty(noise, dim), entries.empty(noise, dim)
     x = entries.empty(noise, hidden) if keep else None
@@ -137,7 +145,7 @@ def _forward(
     steps_of = zip(*(entries.views(part) for part in parts), strict=True)
     for t, (z_t, s_t, noise_t, first_t, raw_t, floor_t) in enumerate(steps_of):
         if t == 0 or len(z) > len(z_t):
-            z, pre, both, mixed = (among(part, z_t) for part in (z, pre, both, mixed))
+            z, pre, both, mixed = (active_rows(part, z_t) for part in (z, pre, both, mixed))
             pre_x, pre_loc, both_loc, both_raw = pre[:, :hidden], pre[:, hidden:], both[:, :dim], both[:, dim:]
         torch.mm(z, into, out=pre)
         pre.add_(first_t)
@@ -160,7 +168,7 @@ def _forward(
 
 class _MarkovScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, entries: Entries, *inputs: Any) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, entries: PackedRows, *inputs: Any) -> tuple[Tensor, Tensor]:
         z, scale, x = _forward(entries, *inputs, keep=True)
         ctx.entries = entries
         ctx.save_for_backward(*inputs, z, scale, x)
@@ -171,8 +179,8 @@ class _MarkovScan(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         *inputs, z, scale, x = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return (None, *again(_reference, inputs, ctx.needs_input_grad[1:], gradients))
-        start, numbers, noise, _, recurrent, dynamics, out, mixing = inputs
+            return (None, *gradients_by_autograd(_reference, inputs, ctx.needs_input_grad[1:], gradients))
+        start, parameters, noise, _, recurrent, dynamics, out, mixing = inputs
         shape, (steps, dim), hidden = noise.shape[:-2], noise.shape[-2:], recurrent.shape[0]
         rows, entries = shape.numel(), ctx.entries
         z, scale, noise = (entries.take(part) for part in (z, scale, noise))
@@ -194,7 +202,7 @@ class _MarkovScan(torch.autograd.Function):
         for t in range(len(ahead) - 1, -1, -1):
             if t + 1 == len(ahead):
                 loc[t].copy_(ahead[t])
-            mixed, towards = among(drawn, loc[t]), among(from_x, loc[t])
+            mixed, towards = active_rows(drawn, loc[t]), active_rows(from_x, loc[t])
             if mix_steps is None:
                 torch.mm(loc[t], mixing, out=mixed)
             else:
@@ -206,7 +214,7 @@ class _MarkovScan(torch.autograd.Function):
             torch.mm(towards_x[t], out, out=towards)
             torch.ops.aten.tanh_backward.grad_input(towards, x_steps[t], grad_input=inner[t])
             if t:
-                entries.come_back(loc[t - 1], ahead[t - 1], towards_z[t], back)
+                entries.backward_step(loc[t - 1], ahead[t - 1], towards_z[t], back)
         first = towards_z[0] @ back if towards_z else noise.new_empty(0, dim)  # where no row has a step
         to_start = entries.at_start(first).view(*shape, dim)
 
@@ -220,5 +228,5 @@ class _MarkovScan(torch.autograd.Function):
         else:
             outer = entries.put((to_loc.unsqueeze(-1) * white.unsqueeze(-2)).flatten(-2), 0.0)
             to_mixing = outer.reshape(*shape, *mixing.shape[-3:]).sum_to_size(mixing.shape)
-        to_numbers = entries.put(total, 0.0).reshape(*shape, steps, -1).sum_to_size(numbers.shape)
-        return (None, to_start, to_numbers, None, None, to_both[:hidden], to_both[hidden:], to_out, to_mixing)
+        to_parameters = entries.put(total, 0.0).reshape(*shape, steps, -1).sum_to_size(parameters.shape)
+        return (None, to_start, to_parameters, None, None, to_both[:hidden], to_both[hidden:], to_out, to_mixing)

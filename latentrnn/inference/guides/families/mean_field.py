@@ -38,36 +38,36 @@ class MeanField(Family):
             {site.name: NormalHead(step_size if site.along_time else summary_size, site.dim) for site in self.sites}
         )
 
-    def numbers(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
+    def variational_parameters(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
         return {
             site.name: self.heads[site.name](encoding.steps if site.along_time else encoding.summary)
             for site in self.sites
         }
 
-    def sample(self, numbers: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
+    def sample(self, parameters: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
         found = {}
         for site in self.sites if data.remembered is None else self.trajectories:
-            loc, scale = loc_and_scale(numbers[site.name])
+            loc, scale = loc_and_scale(parameters[site.name])
             if site.along_time:
                 loc, scale = where_valid(loc, data, 0.0), where_valid(scale, data, 1.0)
             normal = dist.Normal(loc, scale, validate_args=False).to_event(2 if site.along_time else 1)
             found[site.name] = draw(site.name, normal)
         return found
 
-    def filtered(self, numbers: dict[str, Tensor], memory: Tensor | None) -> Filtered:
-        starts = {site.name: loc_and_scale(numbers[site.name])[0] for site in self.starts}
+    def filtered(self, parameters: dict[str, Tensor], memory: Tensor | None) -> Filtered:
+        starts = {site.name: loc_and_scale(parameters[site.name])[0] for site in self.starts}
         (site,) = self.trajectories
-        loc, scale = loc_and_scale(numbers[site.name][:, 0])
+        loc, scale = loc_and_scale(parameters[site.name][:, 0])
         return Filtered(loc, torch.diag_embed(scale**2), starts, None)
 
-    def proposals(self, numbers: dict[str, Tensor], data: SequenceData) -> Proposals:
-        return _Independent(self, numbers)
+    def proposals(self, parameters: dict[str, Tensor], data: SequenceData) -> Proposals:
+        return _Independent(self, parameters)
 
 
 class _Independent(Proposals):
-    def __init__(self, family: MeanField, numbers: dict[str, Tensor]) -> None:
-        self.starts = {site.name: loc_and_scale(numbers[site.name]) for site in family.starts}
-        steps = [loc_and_scale(numbers[site.name]) for site in family.trajectories]
+    def __init__(self, family: MeanField, parameters: dict[str, Tensor]) -> None:
+        self.starts = {site.name: loc_and_scale(parameters[site.name]) for site in family.starts}
+        steps = [loc_and_scale(parameters[site.name]) for site in family.trajectories]
         self.steps = [tuple(part.unbind(-2) for part in pair) for pair in steps]
 
     def start(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:

@@ -16,15 +16,15 @@ from latentrnn.support.arguments import check_list, check_size, is_integer
 
 
 class PerSequence(Family):
-    """A family whose numbers are learned for each training sequence by itself, on top of what an encoder says.
+    """A family whose parameters are learned for each training sequence by itself, on top of what an encoder says.
 
     Without an encoder this is the classical variational posterior, as tight as its family allows and blind to any
     other sequence: a posterior of new data starts from what the sequences share and has to be refined
     (`posterior.refined`). With an encoder it is the encoder's posterior, corrected sequence by sequence.
 
     Args:
-        base: the family that the numbers are for.
-        keys: the sequences that have numbers, as (key, start, stop); filled in by `fit`.
+        base: the family that the parameters are for.
+        keys: the sequences that have parameters, as (key, start, stop); filled in by `fit`.
         num_steps: steps of the longest; filled in by `fit`.
 
     References:
@@ -51,10 +51,10 @@ class PerSequence(Family):
 
     @classmethod
     def around(cls, family: Family, data: SequenceData, sizes: tuple[int, int]) -> PerSequence:
-        """Return numbers for the sequences of `data` on top of a family that is built, and that keeps its weights.
+        """Return parameters for the sequences of `data` on top of a family that is built, and that keeps its weights.
 
         Args:
-            family: the family; the numbers of a `PerSequence` go on from where they are.
+            family: the family; the parameters of a `PerSequence` go on from where they are.
             data: the sequences.
             sizes: of an encoder's features of steps and of sequences.
         """
@@ -82,7 +82,7 @@ class PerSequence(Family):
             self._allocate(None)
 
     def initialise(self, data: SequenceData) -> None:
-        """Give every sequence of the training data its own numbers, all zero."""
+        """Give every sequence of the training data its own parameters, all zero."""
         self.base.initialise(data)
         self.keys, self.num_steps = [tuple(key) for key in data.keys], data.num_steps
         self._allocate(data)
@@ -94,28 +94,28 @@ class PerSequence(Family):
         like = next(self.base.parameters())
         steps, summary = (like.new_zeros(1, *shape) for shape in ((1, self._sizes[0]), (self._sizes[1],)))
         with torch.no_grad():
-            numbers = self.base.numbers(Encoding(steps, summary), data)
+            parameters = self.base.variational_parameters(Encoding(steps, summary), data)
         for site in self.sites:
-            size = numbers[site.name].shape[-1]
+            size = parameters[site.name].shape[-1]
             shape = (len(self.keys), self.num_steps, size) if site.along_time else (len(self.keys), size)
             self.table[site.name] = nn.Parameter(like.new_zeros(shape))
 
-    def numbers(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
-        shared = self.base.numbers(encoding, data)
+    def variational_parameters(self, encoding: Encoding, data: SequenceData | None) -> dict[str, Tensor]:
+        shared = self.base.variational_parameters(encoding, data)
         if data is None:
             return shared
         rows, known = self._find(data.keys, encoding.summary.device)
         found = {}
         for site in self.sites:
             own = self.table[site.name][rows]
-            if site.along_time:  # steps after the longest sequence that has numbers have none: what is shared it is
+            if site.along_time:  # steps after the longest sequence that has parameters have none: what is shared it is
                 own = F.pad(own[:, : data.num_steps], (0, 0, 0, max(0, data.num_steps - own.shape[1])))
             there = known.reshape(-1, *[1] * (own.dim() - 1))
             found[site.name] = shared[site.name] + torch.where(there, own, 0.0)
         return found
 
     def knows(self, data: SequenceData) -> bool:
-        """Whether every sequence of `data` has numbers of its own."""
+        """Whether every sequence of `data` has parameters of its own."""
         return all(tuple(key) in self._rows for key in data.keys)
 
     def _find(self, keys: Sequence[SequenceKey], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -123,11 +123,11 @@ class PerSequence(Family):
         found = torch.tensor(rows, device=device)
         return found.clamp_min(0), found >= 0
 
-    def sample(self, numbers: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
-        return self.base.sample(numbers, data, draw)
+    def sample(self, parameters: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
+        return self.base.sample(parameters, data, draw)
 
-    def proposals(self, numbers: dict[str, Tensor], data: SequenceData) -> Proposals:
-        return self.base.proposals(numbers, data)
+    def proposals(self, parameters: dict[str, Tensor], data: SequenceData) -> Proposals:
+        return self.base.proposals(parameters, data)
 
     def __repr__(self) -> str:
         return f"PerSequence({self.base!r})"

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from latentrnn.models.observations import HeadInputs
 
 
-class InChunks(TorchDistribution):
+class ChunkedDensity(TorchDistribution):
     """The distribution of a head whose steps are independent given the states, scored in chunks of time.
 
     What a chunk needs of memory on the way to its log-density is freed at once and, for the gradient, computed again
@@ -56,8 +56,8 @@ class InChunks(TorchDistribution):
     def support(self) -> Any:
         return self.whole().support
 
-    def expand(self, batch_shape: torch.Size, _instance: None = None) -> InChunks:
-        return InChunks(
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> ChunkedDensity:
+        return ChunkedDensity(
             self.head, self.states, self.inputs, self.history, self.steps, self.event_shape, torch.Size(batch_shape)
         )
 

@@ -10,24 +10,24 @@ from torch import Tensor
 from latentrnn.models.transitions.transition import Transition, broadcast_batch
 
 
-class DrivenTransition(Transition):
-    """A transition in two parts: `drive`, what the input says whatever the state, and `advance`, the rest."""
+class ProjectedInputTransition(Transition):
+    """A transition in two parts: `project_inputs`, what the input says whatever the state, and `advance`, the rest."""
 
     @abstractmethod
-    def drive(self, inputs: Tensor) -> Tensor:
+    def project_inputs(self, inputs: Tensor) -> Tensor:
         """Return what `advance` needs of inputs (..., input_size), as one tensor (..., size)."""
 
     @abstractmethod
-    def advance(self, state: Tensor, driven: Tensor) -> Tensor:
-        """Return the next state, (..., state_size), from the last one and from `drive` of the input."""
+    def advance(self, state: Tensor, projected: Tensor) -> Tensor:
+        """Return the next state, (..., state_size), from the last one and from `project_inputs` of the input."""
 
     def step(self, state: Tensor, inputs: Tensor) -> Tensor:
-        return self.advance(state, self.drive(inputs))
+        return self.advance(state, self.project_inputs(inputs))
 
     def scan(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        driven, state = broadcast_batch(self.drive(inputs), state)
+        projected, state = broadcast_batch(self.project_inputs(inputs), state)
         outputs = []
-        for part in driven.unbind(-2):
+        for part in projected.unbind(-2):
             state = self.advance(state, part)
             outputs.append(self.output(state))
         return torch.stack(outputs, -2), state

@@ -11,22 +11,22 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_together = ContextVar("together", default=False)
+_over_members = ContextVar("over_members", default=False)
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def vmap_over_members() -> Iterator[None]:
     """Within the block one level of `vmap` is over members, and no derivative is taken inside it."""
-    before = _together.set(True)
+    before = _over_members.set(True)
     try:
         yield
     finally:
-        _together.reset(before)
+        _over_members.reset(before)
 
 
-def of_members() -> bool:
+def over_members() -> bool:
     """Return whether a scan is that of many members."""
-    return _together.get()
+    return _over_members.get()
 
 
 class MembersGRU(torch.autograd.Function):
@@ -86,13 +86,13 @@ class _Scan(torch.autograd.Function):
         given = inputs.new_empty(steps + 1, ways, channels + 1 + size, rows)  # [x_t, 1, h_{t-1}]
         given[:-1, :, :channels] = inputs
         given[:, :, channels] = 1
-        course = given[:, :, channels + 1 :]
+        trajectory = given[:, :, channels + 1 :]
         if state is None:
-            course[0].zero_()
+            trajectory[0].zero_()
         else:
-            course[0] = state
+            trajectory[0] = state
         gates = inputs.new_empty(steps, ways, 4 * size, rows)
-        for given_t, gates_t, h, new in zip(given[:-1], gates, course[:-1], course[1:], strict=True):
+        for given_t, gates_t, h, new in zip(given[:-1], gates, trajectory[:-1], trajectory[1:], strict=True):
             torch.bmm(weight, given_t, out=gates_t)
             r, z, u, n = gates_t.split(size, 1)
             gates_t[:, : 2 * size].sigmoid_()
@@ -100,7 +100,7 @@ class _Scan(torch.autograd.Function):
             torch.lerp(n, h, z, out=new)
         ctx.channels = channels
         ctx.save_for_backward(weight, given, gates)
-        return course[1:].clone()
+        return trajectory[1:].clone()
 
     @staticmethod
     @once_differentiable

@@ -7,11 +7,11 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from latentrnn.models.scans import directions
-from latentrnn.models.scans.directions import Chunk, Ways
+from latentrnn.models.scans import layout
+from latentrnn.models.scans.layout import Chunk, ScanLayout
 
 
-class Order:
+class LengthOrder:
     """Rows by decreasing length, so that those still there at a step are the first; padding has no entries.
 
     Step s of a row is its s-th from the beginning, or from its own end where a direction runs backwards: all rows begin
@@ -56,17 +56,17 @@ class Order:
         return self.starts[-1]
 
 
-def order_of(valid: Tensor | None, shape: torch.Size) -> Order | None:
+def order_of(valid: Tensor | None, shape: torch.Size) -> LengthOrder | None:
     """Return the order of rows (*sample, sequence) with steps that are `valid`, (sequence, time); None for all steps.
 
     On a GPU a step costs its calls, whatever the rows, and their lengths would have to be waited for: all rows stay.
     """
     if valid is None or valid.device.type != "cpu":
         return None
-    return Order(valid.sum(1).expand(shape).reshape(-1), valid.shape[1])
+    return LengthOrder(valid.sum(1).expand(shape).reshape(-1), valid.shape[1])
 
 
-class Entries:
+class PackedRows:
     """Values of rows at steps as a loop forwards in time wants them: (row, time, size), or, in an order, (entry, size).
 
     Args:
@@ -135,7 +135,7 @@ class Entries:
         return found.index_copy_(0, self.order.order[: len(values)], values)
 
     @staticmethod
-    def come_back(into: Tensor, given: Tensor, later: Tensor, weight: Tensor) -> None:
+    def backward_step(into: Tensor, given: Tensor, later: Tensor, weight: Tensor) -> None:
         """Write what is given of a step plus a product of what is there of the next one, whose rows are the first."""
         rows = len(later)
         torch.addmm(given[:rows], later, weight, out=into[:rows])
@@ -149,15 +149,15 @@ class Entries:
         return torch.cat([start, values]).index_select(0, self.order.previous)
 
 
-class Ragged(Ways):
+class PackedLayout(ScanLayout):
     """Rows leave when they have ended. They begin with a state of zero; h is zero in padding.
 
     Args:
-        reverse, inputs, hidden: as of `Ways`.
+        reverse, inputs, hidden: as of `ScanLayout`.
         order: of the rows.
     """
 
-    def __init__(self, reverse: tuple[bool, ...], inputs: Tensor, hidden: int, order: Order) -> None:
+    def __init__(self, reverse: tuple[bool, ...], inputs: Tensor, hidden: int, order: LengthOrder) -> None:
         super().__init__(reverse, inputs, hidden)
         self.order = order
         self.index = [order.backwards if back else order.index for back in reverse]
@@ -168,7 +168,7 @@ class Ragged(Ways):
 
     def chunks(self) -> list[Chunk]:
         starts, first, found = self.order.starts, 0, []
-        most = max(1, directions.CHUNK // self.hidden)
+        most = max(1, layout.CHUNK // self.hidden)
         for step, (start, stop) in enumerate(pairwise(starts)):
             if step > first and stop - starts[first] > most:
                 found.append(Chunk(first, step - first, start - starts[first]))
@@ -182,35 +182,35 @@ class Ragged(Ways):
     def _views(self, buffer: Tensor, sizes: list[int]) -> list[Tensor]:
         return list(buffer[0].split(sizes)) if self.count == 1 else list(buffer.split(sizes, 1))
 
-    def course(self, state: Tensor | None) -> Tensor:
+    def trajectory(self, state: Tensor | None) -> Tensor:
         assert state is None
-        course = self.like.new_empty(self.count, self.rows + self.order.entries, self.hidden)
-        course[:, : self.rows].zero_()
-        return course
+        trajectory = self.like.new_empty(self.count, self.rows + self.order.entries, self.hidden)
+        trajectory[:, : self.rows].zero_()
+        return trajectory
 
-    def path(self, course: Tensor) -> list[Tensor]:
-        return self._views(course, [self.rows, *self.order.sizes])
+    def path(self, trajectory: Tensor) -> list[Tensor]:
+        return self._views(trajectory, [self.rows, *self.order.sizes])
 
-    def states(self, course: Tensor, k: int, chunk: Chunk) -> Tensor:
-        return self._part(course[k, self.rows :], chunk)
+    def states(self, trajectory: Tensor, k: int, chunk: Chunk) -> Tensor:
+        return self._part(trajectory[k, self.rows :], chunk)
 
-    def before(self, course: Tensor, k: int, chunk: Chunk) -> Tensor:
-        return course[k].index_select(0, self._part(self.order.previous, chunk))
+    def before(self, trajectory: Tensor, k: int, chunk: Chunk) -> Tensor:
+        return trajectory[k].index_select(0, self._part(self.order.previous, chunk))
 
     def given(self, k: int, chunk: Chunk) -> Tensor:
         return self._part(self.packed[k], chunk)
 
-    def outputs(self, course: Tensor) -> Tensor:
+    def outputs(self, trajectory: Tensor) -> Tensor:
         found = self.like.new_empty(self.steps * self.rows, self.count * self.hidden)
         found.index_fill_(0, self.order.padding, 0.0)
-        for index, part, own in zip(self.index, found.split(self.hidden, -1), course, strict=True):
+        for index, part, own in zip(self.index, found.split(self.hidden, -1), trajectory, strict=True):
             part.index_copy_(0, index, own[self.rows :])
         return found.unflatten(0, (self.steps, self.rows)).transpose(0, 1)
 
-    def ends(self, course: Tensor) -> Tensor:
+    def ends(self, trajectory: Tensor) -> Tensor:
         found = self.like.new_zeros(self.rows, self.count * self.hidden)
         rows = self.order.order[: len(self.order.last)]
-        last = torch.cat([own[self.rows :].index_select(0, self.order.last) for own in course], -1)
+        last = torch.cat([own[self.rows :].index_select(0, self.order.last) for own in trajectory], -1)
         return found.index_copy_(0, rows, last)
 
     def carry(self, to_ends: Tensor | None) -> Tensor:
@@ -251,8 +251,8 @@ class Ragged(Ways):
         return entries[start : start + chunk.entries]
 
 
-def ways_of(reverse: tuple[bool, ...], inputs: Tensor, hidden: int, order: Order | None) -> Ways:
+def layout_of(reverse: tuple[bool, ...], inputs: Tensor, hidden: int, order: LengthOrder | None) -> ScanLayout:
     """Return the way through rows that have all steps (None), or through those of an order."""
     if order is None:
-        return directions.Directions(reverse, inputs, hidden)
-    return Ragged(reverse, inputs, hidden, order)
+        return layout.DenseLayout(reverse, inputs, hidden)
+    return PackedLayout(reverse, inputs, hidden, order)

@@ -14,7 +14,7 @@ from torch import Tensor
 from latentrnn.models.observations import HeadInputs
 
 
-def worthwhile(like: Tensor) -> bool:
+def double_precision_helps(like: Tensor) -> bool:
     """Return whether densities should be evaluated in double: of single precision, and not on the way to a gradient.
 
     A training step needs gradients, which single precision gives as well. Some devices have no double precision.
@@ -22,7 +22,7 @@ def worthwhile(like: Tensor) -> bool:
     return like.dtype == torch.float32 and not torch.is_grad_enabled() and like.device.type != "mps"
 
 
-def in_double(head: Callable[..., dist.Distribution]) -> Callable[..., dist.Distribution]:
+def head_in_double(head: Callable[..., dist.Distribution]) -> Callable[..., dist.Distribution]:
     """Return `(states, inputs, history) -> distribution` of a head with everything in double precision.
 
     Args:
@@ -30,27 +30,27 @@ def in_double(head: Callable[..., dist.Distribution]) -> Callable[..., dist.Dist
     """
     module, values = head.args if isinstance(head, partial) else (head, {})
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers()), **values}
-    doubled = {name: as_double(value) for name, value in tensors.items()}
+    doubled = {name: to_double(value) for name, value in tensors.items()}
 
     def call(states: Tensor, inputs: HeadInputs, history: Tensor | None = None) -> Any:
-        arguments = as_double(states), inputs_in_double(inputs), as_double(history)
+        arguments = to_double(states), inputs_to_double(inputs), to_double(history)
         return torch.func.functional_call(module, doubled, arguments)
 
     return call
 
 
-def as_double(value: Any) -> Any:
+def to_double(value: Any) -> Any:
     """Return a floating tensor in double precision, anything else as it is."""
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
-def inputs_in_double(inputs: HeadInputs) -> HeadInputs:
+def inputs_to_double(inputs: HeadInputs) -> HeadInputs:
     """Return what else a head needs in double precision."""
-    surroundings = type(inputs.surroundings)(*(as_double(part) for part in inputs.surroundings))
-    return HeadInputs(*(as_double(part) for part in inputs))._replace(surroundings=surroundings, constant=None)
+    surroundings = type(inputs.surroundings)(*(to_double(part) for part in inputs.surroundings))
+    return HeadInputs(*(to_double(part) for part in inputs))._replace(surroundings=surroundings, constant=None)
 
 
-class InDouble(TorchDistribution):
+class DoublePrecision(TorchDistribution):
     """A head whose log-density is that of its twin in double precision.
 
     Args:
@@ -69,11 +69,11 @@ class InDouble(TorchDistribution):
         """That of the distribution itself."""
         return self.twin.support
 
-    def expand(self, batch_shape: torch.Size, _instance: None = None) -> InDouble:
-        return InDouble(self.twin.expand(torch.Size(batch_shape)), self.plain)
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> DoublePrecision:
+        return DoublePrecision(self.twin.expand(torch.Size(batch_shape)), self.plain)
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         return self.plain().expand(self.batch_shape).sample(sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self.twin.log_prob(as_double(value))
+        return self.twin.log_prob(to_double(value))

@@ -35,13 +35,13 @@ def split_layers(weights: Sequence[Any]) -> list[Layer]:
     return [Layer(*weights[k : k + 4]) for k in range(0, len(weights), 4)]
 
 
-def among(more: Tensor, fewer: Tensor) -> Tensor:
+def active_rows(more: Tensor, fewer: Tensor) -> Tensor:
     """Return of what a loop sees at a step, (..., row, size), the rows that a later step has too: its first."""
     rows = fewer.shape[-2]
     return more if more.shape[-2] == rows else more[..., :rows, :]
 
 
-def ends_of(outputs: Tensor, reverse: Sequence[bool], lengths: Tensor | None) -> Tensor:
+def final_states(outputs: Tensor, reverse: Sequence[bool], lengths: Tensor | None) -> Tensor:
     """Return h of each direction where it has seen everything, (row, direction * hidden); zero in rows without steps.
 
     Args:
@@ -73,7 +73,7 @@ class Chunk(NamedTuple):
     entries: int
 
 
-class Ways(ABC):
+class ScanLayout(ABC):
     """How a loop goes through inputs (time, row, channel): in one direction of time, or in both at once.
 
     All that belongs to a chunk lies flat, (direction, entry, ...), an entry being a row at a step. What the loop sees
@@ -98,19 +98,19 @@ class Ways(ABC):
         """Return what the loop sees of a chunk's buffer, step by step."""
 
     @abstractmethod
-    def course(self, state: Tensor | None) -> Tensor:
+    def trajectory(self, state: Tensor | None) -> Tensor:
         """Return a buffer of all states with h_0 where each direction begins, (direction, entry, hidden)."""
 
     @abstractmethod
-    def path(self, course: Tensor) -> list[Tensor]:
-        """Return what the loop sees of the course of the states: of h_0 first, then step by step."""
+    def path(self, trajectory: Tensor) -> list[Tensor]:
+        """Return what the loop sees of the trajectory of the states: of h_0 first, then step by step."""
 
     @abstractmethod
-    def states(self, course: Tensor, k: int, chunk: Chunk) -> Tensor:
-        """Return the states of a chunk in one direction, (entry, hidden): a view of the course."""
+    def states(self, trajectory: Tensor, k: int, chunk: Chunk) -> Tensor:
+        """Return the states of a chunk in one direction, (entry, hidden): a view of the trajectory."""
 
     @abstractmethod
-    def before(self, course: Tensor, k: int, chunk: Chunk) -> Tensor:
+    def before(self, trajectory: Tensor, k: int, chunk: Chunk) -> Tensor:
         """Return the states before those of a chunk, (entry, hidden)."""
 
     @abstractmethod
@@ -118,11 +118,11 @@ class Ways(ABC):
         """Return the inputs of a chunk in one direction, (entry, channel)."""
 
     @abstractmethod
-    def outputs(self, course: Tensor) -> Tensor:
-        """Return h_{1:T} of the course of the states, (row, time, direction * hidden)."""
+    def outputs(self, trajectory: Tensor) -> Tensor:
+        """Return h_{1:T} of the trajectory of the states, (row, time, direction * hidden)."""
 
     @abstractmethod
-    def ends(self, course: Tensor) -> Tensor:
+    def ends(self, trajectory: Tensor) -> Tensor:
         """Return the state after the last step of every row in each direction, (row, direction * hidden)."""
 
     @abstractmethod
@@ -158,7 +158,7 @@ class Ways(ABC):
         return into.addmm_(one, other) if self.count == 1 else into.baddbmm_(one, other)
 
 
-class Directions(Ways):
+class DenseLayout(ScanLayout):
     """All rows have all steps. Entries lie in the order of time, whichever way the loop goes."""
 
     def __init__(self, reverse: tuple[bool, ...], inputs: Tensor, hidden: int) -> None:
@@ -188,38 +188,38 @@ class Directions(Ways):
             for s in range(last + 1)
         ]
 
-    def course(self, state: Tensor | None) -> Tensor:
-        course = self.like.new_empty(self.count, self.steps + 1, self.rows, self.hidden)
+    def trajectory(self, state: Tensor | None) -> Tensor:
+        trajectory = self.like.new_empty(self.count, self.steps + 1, self.rows, self.hidden)
         for k, backwards in enumerate(self.reverse):
-            edge = course[k, -1 if backwards else 0]
+            edge = trajectory[k, -1 if backwards else 0]
             if state is None:
                 edge.zero_()
             else:
                 edge.copy_(state[k])
-        return course.flatten(1, 2)
+        return trajectory.flatten(1, 2)
 
-    def path(self, course: Tensor) -> list[Tensor]:
-        return self._views(course, self.steps + 1)
+    def path(self, trajectory: Tensor) -> list[Tensor]:
+        return self._views(trajectory, self.steps + 1)
 
-    def states(self, course: Tensor, k: int, chunk: Chunk) -> Tensor:
+    def states(self, trajectory: Tensor, k: int, chunk: Chunk) -> Tensor:
         times = self._times(k, chunk)
-        return self._between(course[k], times.start + (not self.reverse[k]), times.stop + (not self.reverse[k]))
+        return self._between(trajectory[k], times.start + (not self.reverse[k]), times.stop + (not self.reverse[k]))
 
-    def before(self, course: Tensor, k: int, chunk: Chunk) -> Tensor:
+    def before(self, trajectory: Tensor, k: int, chunk: Chunk) -> Tensor:
         times = self._times(k, chunk)
-        return self._between(course[k], times.start + self.reverse[k], times.stop + self.reverse[k])
+        return self._between(trajectory[k], times.start + self.reverse[k], times.stop + self.reverse[k])
 
     def given(self, k: int, chunk: Chunk) -> Tensor:
         times = self._times(k, chunk)
         return self._between(self.flat, times.start, times.stop)
 
-    def outputs(self, course: Tensor) -> Tensor:
-        course = course.unflatten(1, (self.steps + 1, self.rows))
-        own = [part[:-1] if back else part[1:] for part, back in zip(course, self.reverse, strict=True)]
+    def outputs(self, trajectory: Tensor) -> Tensor:
+        trajectory = trajectory.unflatten(1, (self.steps + 1, self.rows))
+        own = [part[:-1] if back else part[1:] for part, back in zip(trajectory, self.reverse, strict=True)]
         return own[0].transpose(0, 1) if self.count == 1 else torch.cat([part.transpose(0, 1) for part in own], -1)
 
-    def ends(self, course: Tensor) -> Tensor:
-        last = self.path(course)[-1]
+    def ends(self, trajectory: Tensor) -> Tensor:
+        last = self.path(trajectory)[-1]
         return last.clone() if self.count == 1 else torch.cat(last.unbind(0), -1)
 
     def carry(self, to_ends: Tensor | None) -> Tensor:

@@ -15,24 +15,25 @@ from torch.distributions import constraints
 
 from latentrnn.data import SequenceData
 from latentrnn.data.record import WindowContext
-from latentrnn.models.in_chunks import InChunks
-from latentrnn.models.in_double import InDouble, in_double, worthwhile
-from latentrnn.models.latents.latent import Latent, Path, join
+from latentrnn.models.latents import Latent, Path
 from latentrnn.models.observations import HeadInputs, Observation
 from latentrnn.models.readouts.readout import with_past
+from latentrnn.models.rollout.chunked_density import ChunkedDensity
+from latentrnn.models.rollout.double_precision import DoublePrecision, double_precision_helps, head_in_double
 from latentrnn.models.transitions import Transition
+from latentrnn.models.transitions.transition import concatenate_channels
 
 Head = Callable[..., dist.Distribution]  # an observation, its global sites filled in
 
 
-class Course:
-    """The course of one batch given one draw of the latents: states and heads, with what is fed back.
+class Rollout:
+    """One batch given one draw of the latents: states and heads, with what is fed back.
 
     Args:
         transition, latent, observations: the model's parts.
         heads: the observations as callables `(states, inputs, history) -> distribution`.
         data: the batch.
-        drive: features of the covariates, (sequence, time, channel).
+        transition_inputs: features of the covariates, (sequence, time, channel).
         path: a draw of the latents.
         max_elements: numbers of a head's raw output that its density may hold at once; None for all.
     """
@@ -44,15 +45,15 @@ class Course:
         observations: Mapping[str, Observation],
         heads: Mapping[str, Head],
         data: SequenceData,
-        drive: Tensor,
+        transition_inputs: Tensor,
         path: Path,
         max_elements: int | None = None,
     ) -> None:
         self.transition, self.latent, self.observations, self.heads = transition, latent, observations, heads
-        self.data, self.drive, self.path, self.max_elements = data, drive, path, max_elements
-        self.precise = False  # whether the heads' distributions are in double precision
+        self.data, self.transition_inputs, self.path, self.max_elements = data, transition_inputs, path, max_elements
+        self.is_double = False  # whether the heads' distributions are in double precision
         self.inputs: dict[str, HeadInputs] = {name: head.inputs(data) for name, head in observations.items()}
-        self.feeding = [name for name, head in observations.items() if head.feedback is not None]
+        self.feedback_heads = [name for name, head in observations.items() if head.feedback is not None]
         self.values: dict[str, Tensor] = {}  # what the feeding heads turned out to be, as the program went on
         self.outcomes: dict[str, Tensor] = {}  # the same of the other heads
         self._drawn: dict[str, Tensor] = {}
@@ -78,67 +79,71 @@ class Course:
         Where no gradient is wanted they are in double precision: with large counts, or many entries, a sum over time
         and channels would be off by nats.
         """
-        if self.precise or not worthwhile(self.drive):
+        if self.is_double or not double_precision_helps(self.transition_inputs):
             return self._scored(name)
-        with self.precisely():
+        with self.double_precision():
             twin = self._scored(name)
-        return InDouble(twin, lambda: self.distribution(name))
+        return DoublePrecision(twin, lambda: self.distribution(name))
 
     def _scored(self, name: str) -> dist.Distribution:
         head = self.observations[name]
-        if self.max_elements is None or not head.by_step or type(self.latent).distribution is not Latent.distribution:
+        if self.max_elements is None or not head.by_step or self.latent.marginalises:
             return self.distribution(name)
         event = self.data.observations[name].shape[1:]
         states, inputs = head.at_clock(self.states(), event[0]), self.inputs[name]
-        largest = self.max_elements // (2 if self.precise else 1)  # in double precision half as many fit
+        largest = self.max_elements // (2 if self.is_double else 1)  # in double precision half as many fit
         steps = max(1, largest // (states.shape[:-2].numel() * head.outputs))
         if steps >= event[0]:
             return self.distribution(name)
-        return InChunks(self.heads[name], states, inputs, self._history.get(name), steps, event)
+        return ChunkedDensity(self.heads[name], states, inputs, self._history.get(name), steps, event)
 
     @contextmanager
-    def precisely(self) -> Iterator[None]:
+    def double_precision(self) -> Iterator[None]:
         """Give distributions in double precision within the block; states and samples stay as they are."""
-        before = self.heads, self.precise
-        self.be_precise()
+        before = self.heads, self.is_double
+        self.use_double_precision()
         try:
             yield
         finally:
-            self.heads, self.precise = before
+            self.heads, self.is_double = before
 
-    def be_precise(self) -> None:
-        """Give distributions in double precision from now on, where that is worthwhile."""
-        if not self.precise and worthwhile(self.drive):
-            self.heads, self.precise = {name: in_double(head) for name, head in self.heads.items()}, True
+    def use_double_precision(self) -> None:
+        """Give distributions in double precision from now on, where that helps."""
+        if not self.is_double and double_precision_helps(self.transition_inputs):
+            self.heads, self.is_double = {name: head_in_double(head) for name, head in self.heads.items()}, True
 
     def recorded(self, name: str) -> Tensor:
         """Return the data's values of a head, in the precision of its distributions."""
         value = self.data.observations[name]
-        return value.double() if self.precise else value
+        return value.double() if self.is_double else value
 
-    def complete(self, batch: torch.Size, *, given_data: bool) -> None:
+    def sample_marginalised(self, batch: torch.Size, *, given_data: bool) -> None:
         """Draw what the latent sums out of densities, if anything, from its prior or given the data."""
-        self.path, self._states = self.latent.complete(self, batch, given_data=given_data), None
+        self.path, self._states = self.latent.sample_marginalised(self, batch, given_data=given_data), None
 
     def _run(self, values: Mapping[str, Tensor]) -> Tensor:
-        self._history = {name: self.history_features(name, values[name]) for name in self.feeding}
-        into_transition = [self._history[name] for name in self.feeding if self.drives(name)]
-        drive = join(self.drive, *into_transition) if into_transition else self.drive
+        self._history = {name: self.history_features(name, values[name]) for name in self.feedback_heads}
+        into_transition = [self._history[name] for name in self.feedback_heads if self.feeds_transition(name)]
+        transition_inputs = (
+            concatenate_channels(self.transition_inputs, *into_transition)
+            if into_transition
+            else self.transition_inputs
+        )
         if self.data.around is None:
-            return self.latent.states(self.transition, drive, self.path)
-        states, left = self.latent.run(self.transition, drive, self.path)
-        self._leave(states, left)
+            return self.latent.states(self.transition, transition_inputs, self.path)
+        states, carry_out = self.latent.run(self.transition, transition_inputs, self.path)
+        self._carry_out(states, carry_out)
         return states
 
-    def _leave(self, states: Tensor, left: Mapping[str, Tensor]) -> None:
+    def _carry_out(self, states: Tensor, carry_out: Mapping[str, Tensor]) -> None:
         """Note what the next window of the same sequences needs: the state, and earlier states that readouts read."""
-        for name, value in left.items():
+        for name, value in carry_out.items():
             self.data.remember(name, value)
         for name, head in self.observations.items():
             if head.readout.memory:
                 frames = self.data.observations[name].shape[1]
-                together = with_past(head.at_clock(states, frames), self._past(name))
-                self.data.remember(f"past/{name}", together[..., -head.readout.memory :, :])
+                longer = with_past(head.at_clock(states, frames), self._past(name))
+                self.data.remember(f"past/{name}", longer[..., -head.readout.memory :, :])
 
     def _past(self, name: str) -> Tensor | None:
         """Return the states before a window that a head's readout reads; None where a sequence begins."""
@@ -180,15 +185,15 @@ class Course:
         """Return which base steps were given, (sequence, time, 1)."""
         return (torch.arange(self.data.num_steps, device=self.data.device) < self.data.context[:, None]).unsqueeze(-1)
 
-    def drives(self, name: str) -> bool:
+    def feeds_transition(self, name: str) -> bool:
         """Return whether a feeding head's past enters the transition."""
         return "transition" in self.observations[name].feedback.into
 
     # -- free running ----------------------------------------------------------------------------------------------
 
-    def fed_back(self, name: str) -> AncestralHead:
+    def feedback_distribution(self, name: str) -> AncestralHead:
         """Return the distribution of a feeding head, to be sampled or observed; record the outcome in `values`."""
-        batch = [self.drive.shape[:-2], self.path.initial_state.shape[:-1]]
+        batch = [self.transition_inputs.shape[:-2], self.path.initial_state.shape[:-1]]
         batch += [part.shape[:-2] for part in (self.path.innovations, self.path.states) if part is not None]
         event = self.data.observations[name].shape[1:]
         return AncestralHead(self, name, torch.broadcast_shapes(*batch), event)
@@ -228,24 +233,24 @@ class Course:
 
     @torch.no_grad()
     def _simulate(self, batch: torch.Size) -> dict[str, Tensor]:
-        data, heads = self.data, {name: self.observations[name] for name in self.feeding}
+        data, heads = self.data, {name: self.observations[name] for name in self.feedback_heads}
         state = self.path.initial_state.expand(*batch, -1)
         innovations = None if self.path.innovations is None else self.path.innovations.unbind(-2)
         given = None if self.path.states is None else self.path.states.unbind(-2)
         windows = {
-            name: self.drive.new_zeros(*batch, head.feedback.steps, head.history_channels)
+            name: self.transition_inputs.new_zeros(*batch, head.feedback.steps, head.history_channels)
             for name, head in heads.items()
         }
         drawn: dict[str, list[Tensor]] = {name: [] for name in heads}
         pasts: dict[str, Tensor | None] = dict.fromkeys(heads)  # earlier states that readouts remember
         unmasked = {name: self.inputs[name]._replace(mask=None) for name in heads}
         warm_up = int(np.max(data.host_context, initial=0))
-        for t, a_t in enumerate(self.drive.unbind(-2)):
+        for t, a_t in enumerate(self.transition_inputs.unbind(-2)):
             features = {name: head.feedback.at(windows[name]) for name, head in heads.items()}
             if given is None:
-                parts = [features[name] for name in heads if self.drives(name)]
+                parts = [features[name] for name in heads if self.feeds_transition(name)]
                 parts += [innovations[t]] if innovations is not None else []
-                state = self.transition.step(state, join(a_t.expand(*batch, -1), *parts))
+                state = self.transition.step(state, concatenate_channels(a_t.expand(*batch, -1), *parts))
             h_t = self.transition.output(state) if given is None else given[t]
             for name, head in heads.items():
                 inputs = unmasked[name].at(t, pasts[name])
@@ -268,26 +273,26 @@ class AncestralHead(TorchDistribution):
     arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.independent(constraints.real, 2)
 
-    def __init__(self, course: Course, name: str, batch_shape: torch.Size, event_shape: torch.Size) -> None:
-        self.course, self.name = course, name
+    def __init__(self, rollout: Rollout, name: str, batch_shape: torch.Size, event_shape: torch.Size) -> None:
+        self.rollout, self.name = rollout, name
         super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> AncestralHead:
-        return AncestralHead(self.course, self.name, batch_shape, self.event_shape)
+        return AncestralHead(self.rollout, self.name, batch_shape, self.event_shape)
 
     def given(self, value: Tensor) -> dist.Distribution:
         """Return the head's distribution at every step given `value` before that step (teacher-forced)."""
-        return self.course.score(self.name, value)
+        return self.rollout.score(self.name, value)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        course = self.course
-        recorded = value is course.values.get(self.name)
-        log_prob = (course.scored(self.name) if recorded else self.given(value)).log_prob(value)
+        rollout = self.rollout
+        recorded = value is rollout.values.get(self.name)
+        log_prob = (rollout.scored(self.name) if recorded else self.given(value)).log_prob(value)
         # where nothing but the plate distinguishes the particles, one density stands for each of them
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        return self.course.draw(self.name, torch.Size(sample_shape) + self.batch_shape)
+        return self.rollout.draw(self.name, torch.Size(sample_shape) + self.batch_shape)
 
 
 def _half_observed(sampled: str, observed: list[str]) -> ValueError:

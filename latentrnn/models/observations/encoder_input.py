@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentrnn.models.units import units_of_all
+from latentrnn.models.features.units import units_of_all
 
 
 @dataclass(frozen=True)
-class View:
+class EncoderInput:
     """As numbers, which an encoder takes in standard units, or as symbols without order, one indicator for each.
 
     Args:
