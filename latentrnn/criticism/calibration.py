@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.criticism.spikes import EventFamily, check_events, poisson_log_prob
+from latentrnn.plotting.calibration import time_rescaling as draw_time_rescaling
 from latentrnn.support.arguments import check_choice, check_seed
 from latentrnn.support.isolation import isolated
 from latentrnn.support.random_numbers import generator as generator_of
@@ -63,9 +64,7 @@ class TimeRescaling:
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
         """Draw the Kolmogorov-Smirnov plot, see `latentrnn.plotting.time_rescaling`."""
-        from latentrnn.plotting import time_rescaling as draw
-
-        return draw(self, ax=ax)
+        return draw_time_rescaling(self, ax=ax)
 
     def __str__(self) -> str:
         lines = [

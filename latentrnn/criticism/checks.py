@@ -12,6 +12,7 @@ from torch import Tensor
 
 from latentrnn.criticism.discrepancies import Discrepancy, Row, discrepancy, global_p_value, rows
 from latentrnn.criticism.statistics import KINDS, Kind, Statistic, StatisticFunction, default_statistics
+from latentrnn.plotting.checks import predictive_check as draw_predictive_check
 from latentrnn.support.arguments import check_choice, check_integer, check_number, check_selection
 
 if TYPE_CHECKING:
@@ -80,9 +81,7 @@ class PredictiveCheck:
 
     def plot(self, *, head: str | None = None, axes: Sequence[Axes] | None = None) -> list[Axes]:
         """Draw replicates against observation, see `latentrnn.plotting.predictive_check`."""
-        from latentrnn.plotting import predictive_check
-
-        return predictive_check(self, head=head, axes=axes)
+        return draw_predictive_check(self, head=head, axes=axes)
 
     def __repr__(self) -> str:
         heads = ", ".join(map(repr, self.p_values))

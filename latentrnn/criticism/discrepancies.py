@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.criticism.statistics import Statistic
-from latentrnn.inference.posterior.sample_scores import quantiles
+from latentrnn.inference.posterior.sample_scores import interval
 
 # what a replicate that left the numbers is counted as: large, and its squares and their sums still finite
 EXPLODED = 1e30
@@ -118,12 +118,6 @@ def rows(item: Discrepancy, improbable: bool, level: float) -> list[Row]:
             }
         )
     return table
-
-
-def interval(samples: Tensor) -> list[float]:
-    """Return ends and middle of the central 90% of those samples (sample,) that are defined; NaN if none is."""
-    defined = samples[~samples.isnan()]
-    return quantiles(defined, [0.05, 0.5, 0.95]).tolist() if defined.numel() else [math.nan] * 3
 
 
 def _evaluated(statistic: Statistic, values: Tensor, mask: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from latentrnn.criticism.elpd import psis_weights
 from latentrnn.criticism.held_out import check_posterior
 from latentrnn.inference.posterior.posterior import Posterior
+from latentrnn.plotting.simulation_based import pit as draw_pit
 from latentrnn.support.arguments import check_flag, check_seed, check_size
 from latentrnn.support.isolation import isolated
 from latentrnn.support.random_numbers import generator as generator_of
@@ -73,9 +74,7 @@ class PIT:
 
     def plot(self, *, channel: int | None = None, ax: Axes | None = None) -> Axes:
         """Draw the histogram of the values, see `latentrnn.plotting.pit`."""
-        from latentrnn.plotting import pit
-
-        return pit(self, channel=channel, ax=ax)
+        return draw_pit(self, channel=channel, ax=ax)
 
 
 @isolated

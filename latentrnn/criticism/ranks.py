@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from latentrnn.data.ingest.plain_numbers import to_tensor
+from latentrnn.plotting.simulation_based import coverage as draw_coverage
+from latentrnn.plotting.simulation_based import rank_ecdf as draw_rank_ecdf
 from latentrnn.support.arguments import check_number, check_seed
 from latentrnn.support.random_numbers import generator as generator_of
 
@@ -58,9 +60,7 @@ class Coverage:
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
         """Draw shares against nominal levels, see `latentrnn.plotting.coverage`."""
-        from latentrnn.plotting import coverage
-
-        return coverage(self, ax=ax)
+        return draw_coverage(self, ax=ax)
 
     def __repr__(self) -> str:
         wrong = int((~self.within).sum())
@@ -185,9 +185,7 @@ class Calibration:
 
     def plot(self, *, ax: Axes | None = None, level: float = 0.95) -> Axes:
         """Draw the empirical distributions of ranks within their bands, see `latentrnn.plotting.rank_ecdf`."""
-        from latentrnn.plotting import rank_ecdf
-
-        return rank_ecdf(self, level=level, ax=ax)
+        return draw_rank_ecdf(self, level=level, ax=ax)
 
     def __str__(self) -> str:
         lines = [

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor
 
 from latentrnn.plotting.axes import axes_or_new
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from latentrnn.criticism.calibration import TimeRescaling
+
+class Rescaled(Protocol):
+    """What is drawn of a time-rescaling test: `rescaled` intervals by channel, and bounds, (channel,)."""
+
+    @property
+    def head(self) -> str: ...
+    @property
+    def rescaled(self) -> Sequence[Tensor]: ...
+    @property
+    def bound_95(self) -> Tensor: ...
+    @property
+    def within_95(self) -> Tensor: ...
 
 
-def time_rescaling(result: TimeRescaling, *, ax: Axes | None = None) -> Axes:
+def time_rescaling(result: Rescaled, *, ax: Axes | None = None) -> Axes:
     """Draw the empirical against the uniform distribution of the rescaled intervals, minus the uniform.
 
     Each channel is a line, scaled so that its own 95% bound is at 1 and one band serves all channels.

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from torch import Tensor
 
-from latentrnn.criticism.discrepancies import interval
+from latentrnn.inference.posterior.sample_scores import interval
 from latentrnn.plotting.axes import grid_of_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from latentrnn.criticism.checks import PredictiveCheck
-    from latentrnn.criticism.discrepancies import Discrepancy
-
-
 LEAST_RANGE = 1e-9  # of the values: within less, there is no room for bins in floating point
 
 
-def predictive_check(
-    check: PredictiveCheck, *, head: str | None = None, axes: Sequence[Axes] | None = None
-) -> list[Axes]:
+class Discrepancy(Protocol):
+    """One statistic of one head: `observed` and `p_value` (*entry,), `replicated` (sample, *entry)."""
+
+    @property
+    def head(self) -> str: ...
+    @property
+    def statistic(self) -> str: ...
+    @property
+    def labels(self) -> Sequence[str]: ...
+    @property
+    def observed(self) -> Tensor: ...
+    @property
+    def replicated(self) -> Tensor: ...
+    @property
+    def p_value(self) -> Tensor: ...
+
+
+class Check(Protocol):
+    """What is drawn of a predictive check: its statistics, and its p-values by head."""
+
+    @property
+    def discrepancies(self) -> Sequence[Discrepancy]: ...
+    @property
+    def p_values(self) -> Mapping[str, Any]: ...
+
+
+def predictive_check(check: Check, *, head: str | None = None, axes: Sequence[Axes] | None = None) -> list[Axes]:
     """Draw one panel per statistic: a histogram of the replicates for one entry, intervals for several.
 
     Args:

@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor
 
 from latentrnn.plotting.axes import axes_or_new
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from latentrnn.criticism.pit import PIT
-    from latentrnn.criticism.ranks import Calibration, Coverage
+
+class Ranks(Protocol):
+    """What is drawn of ranks: their empirical distributions, (point, quantity), and the bands of a right posterior."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def num_simulations(self) -> int: ...
+    @property
+    def p_value(self) -> Tensor: ...
+    def bands(self, level: float) -> tuple[Tensor, Tensor, Tensor]: ...
+    def empirical(self) -> Tensor: ...
 
 
-def rank_ecdf(result: Calibration, *, level: float = 0.95, ax: Axes | None = None) -> Axes:
+class Shares(Protocol):
+    """What is drawn of coverage: `rate` (level, quantity) at each `level`, and `bounds` of the counts, (level, 2)."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def num_simulations(self) -> int: ...
+    @property
+    def level(self) -> Tensor: ...
+    @property
+    def rate(self) -> Tensor: ...
+    @property
+    def bounds(self) -> Tensor: ...
+
+
+class Transforms(Protocol):
+    """What is drawn of probability integral transforms: `values`, (..., channel), NaN where there is none."""
+
+    @property
+    def head(self) -> str: ...
+    @property
+    def values(self) -> Tensor: ...
+    @property
+    def leave_one_out(self) -> bool: ...
+
+
+def rank_ecdf(result: Ranks, *, level: float = 0.95, ax: Axes | None = None) -> Axes:
     """Draw the empirical distribution of the ranks of each quantity, minus the uniform one, within its band.
 
     Quantities that are improbable at that level are coloured and named.
@@ -43,7 +82,7 @@ def rank_ecdf(result: Calibration, *, level: float = 0.95, ax: Axes | None = Non
     return ax
 
 
-def coverage(result: Coverage, *, ax: Axes | None = None) -> Axes:
+def coverage(result: Shares, *, ax: Axes | None = None) -> Axes:
     """Draw the share of central intervals that held the truth against their nominal level.
 
     Args:
@@ -62,7 +101,7 @@ def coverage(result: Coverage, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def pit(result: PIT, *, channel: int | None = None, bins: int = 20, ax: Axes | None = None) -> Axes:
+def pit(result: Transforms, *, channel: int | None = None, bins: int = 20, ax: Axes | None = None) -> Axes:
     """Draw the histogram of probability integral transforms; flat at one if the predictive distribution is right.
 
     Args:

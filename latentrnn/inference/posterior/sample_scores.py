@@ -125,6 +125,12 @@ def quantiles(samples: Tensor, probabilities: Any) -> Tensor:
     return torch.where((share == 0) | (low == high), low, between)
 
 
+def interval(samples: Tensor) -> list[float]:
+    """Return ends and middle of the central 90% of those samples (sample,) that are defined; NaN if none is."""
+    defined = samples[~samples.isnan()]
+    return quantiles(defined, [0.05, 0.5, 0.95]).tolist() if defined.numel() else [math.nan] * 3
+
+
 def aligned_samples(samples: Any, observed: Any, mask: Any) -> tuple[Tensor, Tensor]:
     """Return float64 samples (sample, ...) and observations (...), NaN where nothing is to be scored."""
     drawn, values = (to_tensor(*part).double() for part in (("samples", samples), ("observed", observed)))
