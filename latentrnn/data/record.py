@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latentrnn.data.facts import Facts
+from latentrnn.data.facts import Fact
 from latentrnn.data.spec import DataSpec, HeadSpec, SequenceKey
 
 Record = TypeVar("Record", bound="SequenceRecord")
@@ -45,6 +45,8 @@ class SequenceRecord:
         host_context: `context` as numpy.
         sessions: name of the session of each sequence, in data made by `join`, else None.
         around: what lies around a window of longer sequences that `fit` or a posterior cut, else None.
+        gapless: per head whether every entry inside the sequences is observed, where that is known.
+        constants: per head what is known of its log-density whatever the parameters; see `constant`.
     """
 
     observations: dict[str, Tensor]
@@ -64,10 +66,13 @@ class SequenceRecord:
     host_context: NDArray[np.int64]
     sessions: tuple[str, ...] | None = None
     around: WindowContext[Any] | None = None
+    gapless: Mapping[str, Fact[bool]] = field(default_factory=dict)
+    constants: Mapping[str, Fact[Tensor]] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a pickle holds: the data, and nothing that was found out about them since."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """What a copy or a pickle holds: the data, and nothing that is known of these very tensors."""
+        found = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return found | {"gapless": {}, "constants": {}}
 
     @property
     def num_sequences(self) -> int:
@@ -105,21 +110,36 @@ class SequenceRecord:
         there = np.arange(self.num_steps) < self.host_lengths[:, None]
         return torch.from_numpy(np.flatnonzero(there)).to(self.device, non_blocking=True)
 
-    @cached_property
-    def facts(self) -> Facts:
-        """What was found out about these tensors."""
-        return Facts()
-
     def complete(self, name: str) -> bool:
         """Whether every entry of a head is known to be observed and scored, without waiting for the device."""
-        head, mask = self._head("complete", name), self.masks[name]
+        head, mask, known = self._head("complete", name), self.masks[name], self.gapless.get(name)
+        if head.per_step and not self._scored_throughout:
+            return False
+        if known is not None and known.holds(mask):
+            return known.value
+        # only where nothing was known of the mask, which whoever made the data says else
+        partial = head.missing or head.session is not None or self.device.type != "cpu"
+        return not partial and bool(mask.all())
 
-        def look() -> bool:
-            partial = head.missing or head.session is not None or (head.per_step and self.padded)
-            unscored = head.per_step and bool(self.host_context.any())
-            return self.device.type == "cpu" and not partial and not unscored and bool(mask.all())
+    @cached_property
+    def _scored_throughout(self) -> bool:
+        return not self.padded and not self.host_context.any()
 
-        return self.facts.whole(name, mask, look)
+    def inherited(self, masks: Mapping[str, Tensor]) -> dict[str, Fact[bool]]:
+        """What is known of `masks`, which are parts of this record's: what has no gaps has none in its parts."""
+        known = {name: self.gapless[name] for name in masks if name in self.gapless}
+        return {n: Fact.of(True, masks[n]) for n, fact in known.items() if fact.value and fact.holds(self.masks[n])}
+
+    def constant(self, name: str) -> Tensor | None:
+        """The known part of a head's log-density, (sequence,), that depends on its values, masks and context alone."""
+        known = self.constants.get(name)
+        holds = known is not None and known.holds(self.observations[name], self.masks[name], self.context)
+        return known.value if known is not None and holds else None
+
+    def with_constant(self, name: str, constant: Tensor) -> Self:
+        """The same data, in which this part of a head's log-density, (sequence,), is known."""
+        fact = Fact.of(constant, self.observations[name], self.masks[name], self.context)
+        return dataclasses.replace(self, constants={**self.constants, name: fact})
 
     def _head(self, method: str, name: Any) -> HeadSpec:
         """What the spec says of a head; a ValueError names the method that was asked where there is none."""
@@ -148,4 +168,4 @@ class WindowContext(Generic[Record]):
     after: int
     remembered: Mapping[str, Tensor] | None
     ends: Tensor
-    left: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    left: dict[str, Tensor] = field(default_factory=dict)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentrnn.data.facts import Fact
 from latentrnn.data.identity import check_data, overlapping
 from latentrnn.data.ingest.ingest import read_arrays
 from latentrnn.data.ingest.placing import check_dtype, read_device
@@ -442,10 +443,13 @@ class SequenceData(SequenceRecord):
         def move(tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
             return {name: place(tensor, dtype) for name, tensor in tensors.items()}
 
-        moved = dataclasses.replace(
+        masks = move(self.masks)
+        known = self.inherited(masks) | {n: Fact.of(True, mask) for n, mask in masks.items() if self.complete(n)}
+        return dataclasses.replace(
             self,
             observations=move(self.observations, dtype),
-            masks=move(self.masks),
+            masks=masks,
+            gapless=known,
             covariates=move(self.covariates, dtype),
             totals=move(self.totals, dtype),
             lengths=place(self.lengths),
@@ -453,8 +457,6 @@ class SequenceData(SequenceRecord):
             times=place(self.times),
             indices=place(self.indices),
         )
-        moved.facts.complete.update({name: self.complete(name) for name in self.observations})
-        return moved
 
     def to_xarray(self) -> xarray.Dataset:
         """The data as a labelled dataset with axes sequence, time (seconds, or steps without `dt`) and channel.

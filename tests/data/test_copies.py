@@ -39,8 +39,7 @@ def used() -> lr.SequenceData:
     assert data.valid.any()
     assert data.inside is not None
     assert not data.complete("counts")
-    data.facts.constant("counts", data.observations["counts"], data.masks["counts"], lambda: torch.ones(8))
-    return data
+    return data.with_constant("counts", torch.ones(8))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -48,9 +47,9 @@ def test_data_after_use(way: str) -> None:
     data = used()
     again = WAYS[way](data)
     assert_same(data, again)
-    assert again.facts.constants == {}  # what was found out belongs to the tensors about which it was
+    assert again.constant("counts") is None  # what is known belongs to the tensors of which it is
     assert not again.complete("counts")
-    assert set(data.facts.constants) == {"counts"}
+    assert data.constant("counts") is not None
 
 
 def test_a_pickle_is_no_larger_after_use() -> None:

@@ -59,7 +59,7 @@ def test_constants_of_batches_are_those_of_their_rows(masked: bool) -> None:
         data.spec, transition=lr.GRU(3), latent=lr.InitialState(2), observations={"y": lr.Poisson()}
     ).double()
     head = model.observations["y"]
-    head.prepare(data)  # the constants of all rows are known from here on
+    data = head.prepare(data)  # the constants of all rows are known from here on
     assert head.inputs(data.batch(torch.tensor([1]))).constant is not None
     rows = torch.tensor([4, 1, 5])
     states = torch.as_tensor(rng.normal(size=(3, 4, 3)))
@@ -86,14 +86,14 @@ def test_data_that_are_written_into_all_the_same_are_looked_at_anew() -> None:
     parts = {"transition": lr.GRU(3), "latent": lr.InitialState(2), "observations": {"y": lr.Poisson()}}
     model = lr.LatentRNN(data.spec, **parts).double()
     head = model.observations["y"]
-    head.prepare(data)
+    data = head.prepare(data)
     log_prob(data)
     assert data.complete("y")
     data.observations["y"] = data.observations["y"] * 3  # another tensor
     expected = log_prob(lr.SequenceData.from_arrays({"y": 3 * counts}, dtype=torch.float64))
     assert log_prob(data) == expected
     assert log_prob(data.batch(torch.tensor([2, 0]))) == [expected[2], expected[0]]
-    head.prepare(data)
+    data = head.prepare(data)
     data.observations["y"] += 1  # the same, with other values
     expected = log_prob(lr.SequenceData.from_arrays({"y": 3 * counts + 1}, dtype=torch.float64))
     assert log_prob(data.batch(torch.tensor([1]))) == [expected[1]]

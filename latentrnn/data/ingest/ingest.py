@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from latentrnn.data.facts import Fact
 from latentrnn.data.identity import content_keys
 from latentrnn.data.ingest.arrays import Array, read_dt, read_rows, read_steps, read_vectors, refuse
 from latentrnn.data.ingest.arrays import read_times as read_seconds
@@ -146,6 +147,7 @@ def read_arrays(
         "num_steps": num_steps,
         "host_lengths": lengths,
         "host_context": np.zeros(count, dtype=np.int64),
+        "gapless": {name: Fact.of(not spec.heads[name].missing, mask) for name, mask in tensors["masks"].items()},
     }
 
 

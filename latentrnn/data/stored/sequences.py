@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from latentrnn.data.facts import Fact
 from latentrnn.data.identity import check_data, overlapping
 from latentrnn.data.ingest.arrays import Array
 from latentrnn.data.ingest.axes import check_same, same_sequences, same_times
@@ -393,6 +394,7 @@ class StoredSequences:
             num_steps=stop - start,
             host_lengths=lengths,
             host_context=self.host_context,
+            gapless={n: Fact.of(not self.spec.heads[n].missing, mask) for n, mask in fields["masks"].items()},
         )
 
     def _arrays(self, start: int, stop: int) -> dict[str, dict[str, list[Array]]]:

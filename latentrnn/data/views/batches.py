@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from latentrnn.data.facts import Fact
 from latentrnn.data.record import Record
 from latentrnn.support.arguments import is_integer
 
@@ -38,14 +39,22 @@ def take(data: Record, indices: Tensor, longest: Tensor | None = None, total: in
             out[name] = tensor.index_select(0, on_device)
         return out
 
-    taken = dataclasses.replace(
+    observations, masks = pick(data.observations), pick(data.masks)
+    context = data.context.index_select(0, on_device)
+    known = {name: data.constant(name) for name in data.constants}
+    constants = {
+        name: Fact.of(values.index_select(0, on_device), observations[name], masks[name], context)
+        for name, values in known.items()
+        if values is not None
+    }
+    return dataclasses.replace(
         data,
-        observations=pick(data.observations),
-        masks=pick(data.masks),
+        observations=observations,
+        masks=masks,
         covariates=pick(data.covariates),
         totals=pick(data.totals),
         lengths=data.lengths.index_select(0, on_device),
-        context=data.context.index_select(0, on_device),
+        context=context,
         times=None if data.times is None else data.times[:, :num_steps].index_select(0, on_device),
         keys=tuple(data.keys[i] for i in chosen),
         names=tuple(data.names[i] for i in chosen),
@@ -56,9 +65,9 @@ def take(data: Record, indices: Tensor, longest: Tensor | None = None, total: in
         host_lengths=lengths,
         host_context=data.host_context[chosen],
         around=None,
+        gapless=data.inherited(masks),
+        constants=constants,
     )
-    taken.__dict__["facts"] = data.facts.of_rows(on_device, data.observations, data.masks)
-    return taken
 
 
 def plan(lengths: NDArray[np.int64], batch_size: int, bucket: bool, generator: torch.Generator | None) -> list[Tensor]:

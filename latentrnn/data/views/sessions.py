@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from latentrnn.data.facts import Fact
 from latentrnn.data.ingest.names import check_known, check_names
 from latentrnn.data.ingest.padding import fill
 from latentrnn.data.record import SequenceRecord
@@ -38,6 +39,7 @@ def join(sessions: Mapping[str, SequenceRecord], shared: Sequence[str]) -> dict[
             heads.setdefault(name, dataclasses.replace(part.spec.heads[head], name=name, session=session))
     check_names(heads, first.covariates)
     fields: dict[str, dict[str, Tensor]] = {"observations": {}, "masks": {}, "totals": {}}
+    gapless: dict[str, Fact[bool]] = {}
     for name, spec in heads.items():
         owners = range(len(parts)) if spec.session is None else [list(sessions).index(spec.session)]
         label = name if spec.session is None else base_head(spec)
@@ -46,6 +48,8 @@ def join(sessions: Mapping[str, SequenceRecord], shared: Sequence[str]) -> dict[
         mask = _stacked([(row, part.masks[label]) for row, part in blocks], len_of(rows), frames)
         values = _stacked([(row, part.observations[label]) for row, part in blocks], len_of(rows), frames)
         fields["masks"][name], fields["observations"][name] = mask, fill(values, mask)
+        if spec.session is None and all(label in part.inherited(part.masks) for part in parts):
+            gapless[name] = Fact.of(True, mask)
         if any(label in part.totals for _, part in blocks):
             if not all(label in part.totals for _, part in blocks):
                 raise ValueError(f"join: observations[{label!r}] has totals in some sessions only")
@@ -71,6 +75,7 @@ def join(sessions: Mapping[str, SequenceRecord], shared: Sequence[str]) -> dict[
         "num_steps": num_steps,
         "host_lengths": np.concatenate([part.host_lengths for part in parts]),
         "host_context": np.concatenate([part.host_context for part in parts]),
+        "gapless": gapless,
     }
 
 

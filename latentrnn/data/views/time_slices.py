@@ -49,10 +49,11 @@ def time_slice(data: Record, start: int, stop: int) -> Record:
         origin = key.start - context
         first = max(key.start, origin + start)
         keys.append(SequenceKey(key.key, first, max(first, min(key.stop, origin + stop))))
-    sliced = dataclasses.replace(
+    masks = cut(data.masks)
+    return dataclasses.replace(
         data,
         observations=cut(data.observations),
-        masks=cut(data.masks),
+        masks=masks,
         covariates=cut(data.covariates),
         totals=cut(data.totals),
         lengths=(data.lengths - start).clamp(0, stop - start),
@@ -63,10 +64,8 @@ def time_slice(data: Record, start: int, stop: int) -> Record:
         host_lengths=(data.host_lengths - start).clip(0, stop - start),
         host_context=(data.host_context - start).clip(0, stop - start),
         around=None,
+        gapless=data.inherited(masks),
     )
-    # part of what is complete is complete
-    sliced.facts.complete.update({name: True for name, complete in data.facts.complete.items() if complete})
-    return sliced
 
 
 def check_clocks(spec: DataSpec, start: int) -> None:
@@ -182,6 +181,7 @@ def _gather(data: Record, pieces: list[_Piece], names: list[str]) -> Record:
         host_lengths=lengths,
         host_context=context,
         around=None,
+        gapless=data.inherited(fields["masks"]),
     )
 
 

@@ -91,6 +91,4 @@ def _cut(whole: Record, around: WindowContext[Record], steps: int, *, total: int
     cut = time_slice(whole, around.before, around.before + steps)
     per_sequence = {name: mask for name, mask in cut.masks.items() if not cut.spec.heads[name].per_step}
     masks = cut.masks | {name: mask & around.ends[:, None] for name, mask in per_sequence.items()}
-    found = dataclasses.replace(cut, masks=masks, around=around, total=total, indices=indices)
-    found.facts.complete.update({n: True for n, known in cut.facts.complete.items() if known and n not in per_sequence})
-    return found
+    return dataclasses.replace(cut, masks=masks, around=around, total=total, indices=indices)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import DataSpec, SequenceData
-from latentrnn.data.facts import Facts
+from latentrnn.data.facts import Fact
 from latentrnn.data.ingest.plain_numbers import to_tensor
 from latentrnn.data.spec import SequenceKey
 from latentrnn.support.arguments import is_number
@@ -67,7 +67,7 @@ class Stream:
         self._spec = dataclasses.replace(spec, heads=heads)
         self.covariates = {n: torch.zeros(self.size, c.features, dtype=dtype) for n, c in spec.covariates.items()}
         self.times = torch.zeros(self.size, dtype=torch.float64)
-        self._windows: dict[int, SequenceData] = {}
+        self._windows: dict[tuple[int, frozenset[str]], SequenceData] = {}  # by steps, and heads without gaps
         self.steps = 0
 
     def read(self, observation: Any, covariates: Any, time: float | None, totals: Any = None) -> Read:
@@ -95,18 +95,15 @@ class Stream:
         """Take in a step that `read` returned, and return it with those before it."""
         seen, known, time, totals = step
         place = min(self.steps, self.size - 1)
-        data = self._windows.get(place + 1) or self._window(place + 1)
-        # what was known of the step before is written over
-        data.__dict__["facts"] = facts = Facts()
+        whole = frozenset(name for name, pair in seen.items() if place == 0 and pair is not None and pair[2])
+        data = self._windows.get((place + 1, whole)) or self._window(place + 1, whole)
         rolled = self.steps >= self.size and self.size > 1
         for name, pair in seen.items():
-            values, mask = data.observations[name][0, -1], data.masks[name][0, -1]
-            if pair is None:
-                mask.zero_()
-            else:
-                mask.copy_(pair[1])
-                values.copy_(pair[0])
-            facts.complete[name] = place == 0 and pair is not None and pair[2]
+            if pair is not None:
+                data.observations[name][0, -1].copy_(pair[0])
+            if name not in whole:
+                mask = data.masks[name][0, -1]
+                mask.copy_(pair[1]) if pair is not None else mask.zero_()
         for name, total in totals.items():
             data.totals[name][0, -1] = total
         for name, new in known.items():
@@ -198,11 +195,20 @@ class Stream:
         return new
 
     @torch.inference_mode(False)  # buffers are written over in and out of that mode
-    def _window(self, steps: int) -> SequenceData:
-        """Return the batch of this many steps; its covariates and times are views of the buffers."""
+    def _window(self, steps: int, whole: frozenset[str]) -> SequenceData:
+        """Return the batch of this many steps; its covariates and times are views of the buffers.
+
+        Batches of the same steps share all tensors but the masks of the heads that are known to have no gaps.
+        """
+        if whole:
+            base = self._windows.get((steps, frozenset())) or self._window(steps, frozenset())
+            full = {name: torch.ones_like(base.masks[name]) for name in whole}
+            known = {name: Fact.of(True, mask) for name, mask in full.items()}
+            self._windows[steps, whole] = dataclasses.replace(base, masks=base.masks | full, gapless=known)
+            return self._windows[steps, whole]
         lengths = np.array([steps], dtype=np.int64)
         sizes = {name: (1, steps, head.channels) for name, head in self.heads.items()}
-        self._windows[steps] = SequenceData(
+        self._windows[steps, whole] = SequenceData(
             observations={n: torch.full(s, FILLER, dtype=self.dtype) for n, s in sizes.items()},
             masks={n: torch.zeros(s, dtype=torch.bool) for n, s in sizes.items()},
             covariates={n: buffer[:steps].unsqueeze(0) for n, buffer in self.covariates.items()},
@@ -220,7 +226,7 @@ class Stream:
             host_context=np.zeros(1, dtype=np.int64),
             sessions=None if self.session is None else (self.session,),
         )
-        return self._windows[steps]
+        return self._windows[steps, whole]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what is remembered."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import SequenceData
+from latentrnn.data.facts import Fact
 
 
 def coordinated_dropout(
@@ -54,8 +55,7 @@ def coordinated_dropout(
             shown[name] = torch.where(hidden, centre, centre + (values - centre) / (1 - rate))
         masks[name] = data.masks[name] & hidden
     weights = dict.fromkeys(heads, 1.0 / rate)
-    seen, scored = dataclasses.replace(data, observations=shown), dataclasses.replace(data, masks=masks)
     # known without looking at them
-    seen.facts.complete.update(data.facts.complete)
-    scored.facts.complete.update(data.facts.complete | dict.fromkeys(heads, False))
-    return seen, scored, weights
+    gapless = {**data.gapless, **{name: Fact.of(False, masks[name]) for name in heads}}
+    scored = dataclasses.replace(data, masks=masks, gapless=gapless)
+    return dataclasses.replace(data, observations=shown), scored, weights

@@ -53,7 +53,7 @@ class Run:
             train = train if cut is None else train.in_windows()
         else:
             for head in model.observations.values():
-                head.prepare(train)
+                train = head.prepare(train)
         self.train = train
         self.processes = processes or Alone()
         steps_of = {} if cut is None else {"steps_of": lambda num_steps: len(cut.windows(num_steps))}

@@ -389,9 +389,9 @@ class Observation(Component):
             found["baseline"] = found["baseline"] - slope @ ((location - given_location) / given_scale)
         return {name: value.detach().clone() for name, value in found.items()}
 
-    def prepare(self, data: SequenceData) -> None:
-        """Find out once, of a whole data set, what its batches then inherit."""
-        data.complete(self.head.name)
+    def prepare(self, data: SequenceData) -> SequenceData:
+        """Return a whole data set with what the head's density can know of it once, which its batches inherit."""
+        return data
 
     def inputs(self, data: SequenceData) -> HeadInputs:
         """Return what the head needs of a batch besides the state, at the head's own clock."""

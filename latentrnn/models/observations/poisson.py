@@ -43,15 +43,14 @@ class Poisson(ExposedCounts):
     def exposed(self, entries: LogRatePoisson, log_exposure: Tensor) -> dist.Distribution:
         return LogRatePoisson(entries.log_rate + log_exposure)
 
-    def prepare(self, data: SequenceData) -> None:
-        super().prepare(data)
+    def prepare(self, data: SequenceData) -> SequenceData:
         name = self.head.name
         values, mask = data.observations[name], None if data.complete(name) else data.scored(name)
-        data.facts.constant(name, values, data.masks[name], lambda: total_log_factorials(values, mask))
+        return data.with_constant(name, total_log_factorials(values, mask))
 
     def inputs(self, data: SequenceData) -> HeadInputs:
         inputs, values = super().inputs(data), data.observations[self.head.name]
-        known = data.facts.known(self.head.name, values, data.masks[self.head.name])
+        known = data.constant(self.head.name)
         return inputs if known is None else inputs._replace(constant=(values, known))
 
     def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:

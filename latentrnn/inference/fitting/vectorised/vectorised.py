@@ -15,7 +15,7 @@ from torch.func import functional_call, vmap
 from tqdm.auto import tqdm
 
 from latentrnn.data import SequenceData
-from latentrnn.data.facts import Facts
+from latentrnn.data.facts import Fact
 from latentrnn.inference.fitting.fit import check_arguments, fit, starting_point
 from latentrnn.inference.fitting.matmul_precision import matrix_products
 from latentrnn.inference.fitting.plan import Plan
@@ -235,7 +235,8 @@ def _tensors(batches: Sequence[SequenceData]) -> tuple[dict[str, Any], dict[str,
     first = batches[0]
     parts = [{name: getattr(batch, name) for name in _FIELDS if getattr(batch, name) is not None} for batch in batches]
     for batch, part in zip(batches, parts, strict=True):
-        part["constants"] = batch.facts.constants
+        known = {name: batch.constant(name) for name in batch.observations}
+        part["constants"] = {name: constant for name, constant in known.items() if constant is not None}
     if all(batch is first for batch in batches):
         return parts[0], dict.fromkeys(parts[0])
     stacked: dict[str, Any] = {}
@@ -254,18 +255,17 @@ def _template(batches: Sequence[SequenceData]) -> SequenceData:
     sessions = first.sessions if all(batch.sessions == first.sessions for batch in batches) else None
     # the host asks whether there is context at all; how much a member has is in its tensors
     context = np.maximum.reduce([batch.host_context for batch in batches])
-    template = dataclasses.replace(first, host_context=context, sessions=sessions)
-    template.facts.complete.update(complete)
-    return template
+    known = {name: Fact.of(whole, first.masks[name]) for name, whole in complete.items()}
+    return dataclasses.replace(first, host_context=context, sessions=sessions, gapless=known)
 
 
 def _filled(template: SequenceData, values: dict[str, Any]) -> SequenceData:
     """Return a batch with the tensors of one member."""
     fields = {name: value for name, value in values.items() if name != "constants"}
-    filled = dataclasses.replace(template, **fields)
-    facts = Facts()
-    facts.complete, facts.constants = dict(template.facts.complete), dict(values["constants"])
-    filled.__dict__["facts"] = facts
+    known = {name: Fact.of(fact.value, fields["masks"][name]) for name, fact in template.gapless.items()}
+    filled = dataclasses.replace(template, **fields, gapless=known, constants={})
+    for name, constant in values["constants"].items():
+        filled = filled.with_constant(name, constant)
     return filled
 
 
