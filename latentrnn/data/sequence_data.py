@@ -13,6 +13,7 @@ from torch import Tensor
 
 from latentrnn.data.facts import Fact
 from latentrnn.data.identity import check_data, overlapping
+from latentrnn.data.in_memory import InMemory
 from latentrnn.data.ingest.ingest import read_arrays
 from latentrnn.data.ingest.placing import check_dtype, read_device
 from latentrnn.data.ingest.spikes import count_spikes
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SequenceData(SequenceRecord):
+class SequenceData(InMemory, SequenceRecord):
     """Sequences of observations and covariates, padded to one length, in the user's units.
 
     Made by `from_arrays` or `from_spike_times`, which check everything, and never by the constructor. Treat it

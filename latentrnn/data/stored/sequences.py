@@ -164,7 +164,12 @@ class StoredSequences:
         state = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return state | {"_coming": {}, "_reader": []}
 
-    # -- what a fit asks of data ---------------------------------------------------------------------------------------
+    # -- the protocol `Sequences` --------------------------------------------------------------------------------------
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all tensors are there: no, they are read batch by batch."""
+        return False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -233,6 +238,8 @@ class StoredSequences:
         total: int | None = None,
     ) -> None:
         """Read ahead, in the background, what will be asked for next: a batch, or a stretch of all."""
+        if self.unread and indices is not None:
+            return  # a batch is not read before its windows are asked for
         part = self if indices is None else self._taken(indices.numpy(), total)
         stop = part.num_steps if stop is None else min(stop, part.num_steps)
         key = (tuple(part.rows.tolist()), start, stop, part.total)

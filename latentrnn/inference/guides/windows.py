@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from latentrnn.data import SequenceData, StoredSequences
+from latentrnn.data import SequenceData, Sequences
 from latentrnn.data.views.windows import Sliced, bounds, window
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.models.features import Feature
@@ -78,13 +78,12 @@ class Reach(NamedTuple):
         """Return one window, which stands for `total` sequences."""
         return window(sequences, *place, before=self.before, after=self.after, remembered=remembered, total=total)
 
-    def expect(self, sequences: Sliced, place: tuple[int, int]) -> None:
-        """Read a window of stored sequences ahead."""
-        if isinstance(sequences, StoredSequences):
-            start, stop = place
-            sequences.expect(None, max(start - self.before, 0), stop + self.after)
+    def expect(self, sequences: Sequences, place: tuple[int, int]) -> None:
+        """Say which window will be asked for next, so that it can be read ahead."""
+        start, stop = place
+        sequences.expect(None, max(start - self.before, 0), stop + self.after)
 
-    def through(self, sequences: SequenceData | StoredSequences, *, enlarged: bool = False) -> Iterator[SequenceData]:
+    def through(self, sequences: Sequences, *, enlarged: bool = False) -> Iterator[SequenceData]:
         """Go through sequences window by window; the caller runs model and guide on each before the next.
 
         Args:
@@ -93,7 +92,7 @@ class Reach(NamedTuple):
         """
         places = self.windows(sequences.num_steps)
         if len(places) == 1:
-            yield sequences.load_batch() if isinstance(sequences, StoredSequences) else sequences
+            yield sequences.load_batch()
             return
         remembered: Mapping[str, Tensor] | None = None
         for place in places:
