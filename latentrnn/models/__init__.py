@@ -1,11 +1,11 @@
 """The generative side."""
 
-from latentrnn.models.couplings.couplings import Coupling as Coupling
-from latentrnn.models.couplings.couplings import LocalGlobalAgreement as LocalGlobalAgreement
-from latentrnn.models.couplings.couplings import OutcomeCalibration as OutcomeCalibration
-from latentrnn.models.couplings.couplings import PhaseClassAgreement as PhaseClassAgreement
-from latentrnn.models.couplings.couplings import SurvivalConsistency as SurvivalConsistency
-from latentrnn.models.couplings.physical_penalty import PhysicalPenalty as PhysicalPenalty
+from latentrnn.models.couplings import Coupling as Coupling
+from latentrnn.models.couplings import LocalGlobalAgreement as LocalGlobalAgreement
+from latentrnn.models.couplings import OutcomeCalibration as OutcomeCalibration
+from latentrnn.models.couplings import PhaseClassAgreement as PhaseClassAgreement
+from latentrnn.models.couplings import PhysicalPenalty as PhysicalPenalty
+from latentrnn.models.couplings import SurvivalConsistency as SurvivalConsistency
 from latentrnn.models.features import BidirectionalRNN as BidirectionalRNN
 from latentrnn.models.features import Convolution as Convolution
 from latentrnn.models.features import Embedding as Embedding

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.models.scalar_distributions import distribution_arguments, distribution_name, named_distribution
+from latentrnn.support.deprecations import former_methods
 
 _PACKAGE = __name__.partition(".")[0]
 _REGISTRY: dict[str, type[Component]] = {}  # what a file may call for, by saved name
@@ -37,15 +38,16 @@ class Component(nn.Module):
     """
 
     interpretable: tuple[str, ...] = ()  # parameters that may carry a prior and so become Pyro sites
-    apart = (
-        False  # whether it is evaluated apart from the head that it is in, where no draws are in its parameters' place
-    )
+    priors: Any = None  # those that it was given, by parameter
+    # whether it is evaluated apart from the head that it is in, where no draws are in its parameters' place
+    apart = False
     _sampled: Mapping[str, Any] = MappingProxyType({})  # priors of its own parameters, once built
     added_later: tuple[str, ...] = ()  # buffers that fits saved by earlier versions lack: they keep what `build` gave
     arguments_added_later: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # what their absence from a file means
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
+        former_methods(cls)
         name = saved_name(cls)
         if name == cls.__name__ and name in _REGISTRY and _REGISTRY[name].__module__ != cls.__module__:
             raise TypeError(f"{name}: the package has a component of that name, in {_REGISTRY[name].__module__}")
@@ -118,7 +120,7 @@ class Component(nn.Module):
 
     def given_priors(self) -> dict[str, Any]:
         """Return the priors that this component was given, by name of parameter, honoured or not."""
-        given = getattr(self, "priors", None) or {}
+        given = self.priors or {}
         if not isinstance(given, Mapping):
             raise TypeError(f"{type(self).__name__}: priors must be priors by parameter name; found {_shown(given)}")
         # in the order in which they were given, which is that of the sites, and so of a guide's weights in files

@@ -126,7 +126,7 @@ def check_priors(owner: str, priors: dict[str, Prior] | None, allowed: tuple[str
     return priors
 
 
-def refuse_ignored_priors(owner: str, part: nn.Module, *, head: bool = False) -> None:
+def refuse_ignored_priors(owner: str, part: nn.Module, *, readout: Component | None = None) -> None:
     """Raise where a component was given a prior that would be neither sampled nor trained.
 
     Draws stand in for the parameters of a head while its distribution is evaluated, and nowhere else so far: those of
@@ -136,7 +136,7 @@ def refuse_ignored_priors(owner: str, part: nn.Module, *, head: bool = False) ->
     Args:
         owner: whose part it is, e.g. "observations['spikes']".
         part: the component, or a module that holds some, built.
-        head: whether it is a head.
+        readout: of a head, to which the head passes priors on; None where the part is no head.
 
     Raises:
         ValueError: naming the component, the parameter, and what can have priors.
@@ -148,11 +148,10 @@ def refuse_ignored_priors(owner: str, part: nn.Module, *, head: bool = False) ->
             continue
         if module.apart:
             apart.append(f"{path}.")
-        within = head and not f"{path}.".startswith(tuple(apart))
+        within = readout is not None and not f"{path}.".startswith(tuple(apart))
         own = {name for name, _ in module.named_buffers(recurse=False)}
-        passed_on = getattr(module, "readout", None) if head and not path else None
-        if isinstance(passed_on, Component):
-            own |= passed_on.prior_sites().keys()
+        if module is part and readout is not None:
+            own |= readout.prior_sites().keys()
         for name, prior in module.given_priors().items():
             if within and name in own:
                 _check_prior(owner, name, prior)

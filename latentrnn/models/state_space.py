@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models import sites
 from latentrnn.models.component import from_config
-from latentrnn.models.couplings.couplings import Coupling
+from latentrnn.models.couplings import Coupling
 from latentrnn.models.features import CovariateReader, Feature, Gap
 from latentrnn.models.features.gap import elapsed
 from latentrnn.models.latents import Latent, LatentSite
@@ -28,10 +28,12 @@ from latentrnn.models.readouts import Readout
 from latentrnn.models.rollout import Head, Rollout
 from latentrnn.models.transitions import Transition
 from latentrnn.support.arguments import check_list, check_size
+from latentrnn.support.deprecations import former_attributes
 
 CHECKED_AT_ONCE = 2**22  # entries of a head
 
 
+@former_attributes
 class LatentRNN(nn.Module):
     """A state-space model whose transition is a recurrent network.
 
@@ -173,7 +175,7 @@ class LatentRNN(nn.Module):
         for argument, part in parts.items():
             refuse_ignored_priors(f"LatentRNN: {argument}", part)
         for name, head in self.observations.items():
-            refuse_ignored_priors(f"observations[{name!r}]", head, head=True)
+            refuse_ignored_priors(f"observations[{name!r}]", head, readout=head.readout)
 
     def _warn_where_time_is_ignored(self) -> None:
         knows = self.transition.timed or self.latent.timed or any(isinstance(part, Gap) for part in self.modules())

@@ -19,6 +19,12 @@ C = TypeVar("C", bound=type)
 # argument is now a field of the object given as the present one, as `num_particles` of `objective=ELBO(...)`.
 FORMER: dict[str, dict[str, str]] = {
     "latentrnn": {},
+    "Encoder": {"follow": "start_streaming"},
+    "Family": {"numbers": "variational_parameters"},
+    "Guide": {"numbers": "variational_parameters"},
+    "Latent": {"complete": "sample_marginalised"},
+    "LatentRNN": {"drive": "transition_inputs", "follow": "trace", "unfold": "unroll"},
+    "Observation": {"complete": "sample_missing", "view": "encoder_input"},
 }
 
 
@@ -50,6 +56,32 @@ def former_attributes(kind: C) -> C:
     for former, present in FORMER.get(kind.__name__, {}).items():
         setattr(kind, former, property(_handed_on(kind.__name__, former, present)))
     return kind
+
+
+def former_methods(kind: type) -> None:
+    """Give a class the former names of the methods that it defines, and take those that it defines by a former name.
+
+    For bases that users derive from: an override by its former name takes the place of the present method, and
+    `super()` finds the method of the class above by either name.
+    """
+    for base in kind.__mro__:
+        for former, present in FORMER.get(base.__name__, {}).items():
+            if former in vars(kind) and present not in vars(kind):
+                _warn(f"{kind.__name__}.{former}", f"{kind.__name__}.{present}", stacklevel=4)
+                setattr(kind, present, vars(kind)[former])
+            if present in vars(kind):
+                setattr(kind, former, property(_own(kind, former, present)))
+
+
+def _own(kind: type, former: str, present: str) -> Callable[[Any], Any]:
+    method = vars(kind)[present]
+
+    def get(self: Any) -> Any:
+        _warn(f"{kind.__name__}.{former}", f"{kind.__name__}.{present}", stacklevel=3)
+        return method.__get__(self, type(self))
+
+    get.__doc__ = f"Former name of `{present}`."
+    return get
 
 
 def _handed_on(owner: str, former: str, present: str) -> Callable[[Any], Any]:

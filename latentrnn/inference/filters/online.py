@@ -166,7 +166,7 @@ class OnlineFilter:
         for name, head in self.model.observations.items():
             if not head.head.per_step:
                 continue
-            if not head.instantaneous or head.reads is not None or type(head).observed is not Observation.observed:
+            if not head.stepwise:
                 raise ValueError(
                     f"OnlineFilter: head {name!r}, {type(head).__name__}, depends on more than the present state and "
                     "step"

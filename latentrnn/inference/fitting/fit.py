@@ -21,7 +21,6 @@ from latentrnn.inference.fitting.trainer import Run
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.windows import Window, reach
 from latentrnn.inference.objectives.objectives import ELBO, Objective
-from latentrnn.models.observations import Observation
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_flag, check_number, check_seed, is_number
 from latentrnn.support.devices import resolve_device
@@ -314,7 +313,7 @@ def _check_data(model: LatentRNN, data: SequenceData | StoredSequences) -> None:
     if not isinstance(data, StoredSequences):
         model.check(data)
         return
-    whole = any(type(head).observed is not Observation.observed for head in model.observations.values())
+    whole = not all(head.mask_by_step for head in model.observations.values())
     for part, row, step in data.through(whole=whole):
         try:
             model.check(part)

@@ -15,8 +15,10 @@ from latentrnn.models.component import from_config
 from latentrnn.models.priors import refuse_ignored_priors
 from latentrnn.models.state_space import LatentRNN, refuse_param_store, sequence_plate
 from latentrnn.support.arguments import check_choice
+from latentrnn.support.deprecations import former_attributes
 
 
+@former_attributes
 class Guide(nn.Module):
     """q(parameters) q(latents | data), as a Pyro program with the model's sites and plate.
 

@@ -155,7 +155,7 @@ def _problems(model: LatentRNN, guide: Guide, objective: Any) -> Iterator[tuple[
 def _problems_of_head(name: str, head: Observation) -> Iterator[tuple[str, str]]:
     kind = type(head).__name__
     if head.head.per_step:
-        if not head.instantaneous or head.reads is not None or type(head).observed is not Observation.observed:
+        if not head.stepwise:
             yield name, f"({kind}) depends on more than the present state and step"
         if head.readout.memory is None or math.isinf(head.readout.lookahead):
             yield name, f"reads all states or covariates ({type(head.readout).__name__}); use WindowedAttention"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import SequenceData
-from latentrnn.models.couplings.couplings import Coupling
+from latentrnn.models.couplings.coupling import Coupling
 from latentrnn.models.rollout import Rollout
 
 Penalty = Callable[[Mapping[str, Tensor], SequenceData], Tensor]
@@ -115,12 +115,12 @@ class PhysicalPenalty(Coupling):
         return type(self)(**super().arguments())
 
     def penalty(self, rollout: Rollout) -> Tensor:
-        laws = {name: rollout.distribution(name) for name in rollout.observations}
-        batch = torch.broadcast_shapes(*(law.batch_shape for law in laws.values()))
+        heads = {name: rollout.distribution(name) for name in rollout.observations}
+        batch = torch.broadcast_shapes(*(head.batch_shape for head in heads.values()))
         means = {}
-        for name, law in laws.items():
-            mean = rollout.observations[name].mean(law)
-            means[name] = mean.expand(*batch, *mean.shape[len(law.batch_shape) :])
+        for name, head in heads.items():
+            mean = rollout.observations[name].mean(head)
+            means[name] = mean.expand(*batch, *mean.shape[len(head.batch_shape) :])
         found = self.function(means, rollout.data)
         if not isinstance(found, Tensor):
             raise TypeError(f"PhysicalPenalty {self.label!r}: expected a tensor; found {type(found).__name__}")

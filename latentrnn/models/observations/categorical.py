@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentrnn.models.observations.encoder_input import EncoderInput
+from latentrnn.models.observations.entries import unmasked_entries
 from latentrnn.models.observations.observation import Observation, refuse_outside
 from latentrnn.support.arguments import check_size
 
@@ -39,8 +40,7 @@ class Categorical(Observation):
         return Codes(logits=eta, validate_args=False)
 
     def mean(self, distribution: dist.Distribution) -> Tensor:
-        entries = distribution.base_dist
-        return getattr(entries, "base_dist", entries).probs
+        return unmasked_entries(distribution).probs
 
     def check(self, name: str, values: Tensor, mask: Tensor) -> None:
         bad = mask & ((values < 0) | (values >= self.classes) | (values != values.floor()))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import MaskedDistribution, TorchDistribution
 from torch import Tensor
 
 LARGEST_PART = 2**22  # numbers that are made at once on the way to a mean
@@ -32,6 +32,12 @@ class Entries(TorchDistribution):
         """Return the parameters in the shape of a sample."""
         shape = torch.Size(sample_shape) + self.batch_shape
         return tuple(parameter.expand(shape) for parameter in self.parameters)
+
+
+def unmasked_entries(distribution: Any) -> Any:
+    """Return the distribution of every entry of a head's distribution, without the mask that it may have."""
+    entries = distribution.base_dist
+    return entries.base_dist if isinstance(entries, MaskedDistribution) else entries
 
 
 def draw_log_gamma(shape: Tensor) -> Tensor:

@@ -96,6 +96,8 @@ class Observation(Component):
     discrete = False
     counts_events = False  # True where an entry is a number of events, zero being none
     instantaneous = True  # False where a step's density depends on the states of earlier steps
+    # False where what an entry says depends on those of other steps too: set where `observed` is overridden
+    mask_by_step = True
     reads: str | None = None  # name of another head, whose mean takes the place of the states
     in_units = False  # whether the family maps `location` and `scale` of its channels to what it is observed in
     added_later: tuple[str, ...] = ("location", "scale")
@@ -136,6 +138,11 @@ class Observation(Component):
         self._given = {"readout": readout, "pooling": pooling}  # as described; a dict, so that it is no sub-module
         self.readout = LinearReadout(self.priors) if readout is None else readout.fresh()
         self.pooling = pooling.fresh() if isinstance(pooling, Pooling) else POOLINGS[pooling]()
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "observed" in vars(cls) and "mask_by_step" not in vars(cls):
+            cls.mask_by_step = False
 
     def arguments(self) -> dict[str, Any]:
         return super().arguments() | self._given
@@ -256,8 +263,12 @@ class Observation(Component):
     @property
     def by_step(self) -> bool:
         """Whether the density of each step is that of its own state alone, so that steps can be taken in parts."""
-        alone = self.instantaneous and self.reads is None and type(self).observed is Observation.observed
-        return alone and self.head.per_step and self.readout.memory == 0
+        return self.stepwise and self.head.per_step and self.readout.memory == 0
+
+    @property
+    def stepwise(self) -> bool:
+        """Whether a step's density needs no entries of other steps, nor their states but through the readout."""
+        return self.instantaneous and self.reads is None and self.mask_by_step
 
     @property
     def encoder_input(self) -> EncoderInput:
@@ -375,7 +386,7 @@ class Observation(Component):
             where there is a gain.
         """
         found = {"baseline": self.from_units("readout.baseline", self.readout.baseline)}
-        for name in getattr(self.readout, "per_output", ()):
+        for name in self.readout.per_output:
             found[name] = self.from_units(f"readout.{name}", getattr(self.readout, name))
         if self.gain is not None:
             found["beta"] = self.from_units("gain.beta", self.gain.beta)

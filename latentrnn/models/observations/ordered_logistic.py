@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from latentrnn.data import HeadSpec
 from latentrnn.models.observations.categorical import Codes
+from latentrnn.models.observations.entries import unmasked_entries
 from latentrnn.models.observations.observation import Observation, refuse_outside
 from latentrnn.support.arguments import check_size
 
@@ -62,8 +63,7 @@ class OrderedLogistic(Observation):
 
     def probabilities(self, distribution: dist.Distribution) -> Tensor:
         """Return the probability of every grade, (..., channel, level), of a distribution of this head."""
-        entries = distribution.base_dist
-        return getattr(entries, "base_dist", entries).probs
+        return unmasked_entries(distribution).probs
 
     def check(self, name: str, values: Tensor, mask: Tensor) -> None:
         bad = mask & ((values < 0) | (values >= self.levels) | (values != values.floor()))
