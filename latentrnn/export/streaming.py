@@ -11,18 +11,14 @@ import numpy as np
 import torch
 
 from latentrnn.export.settings import checked
+from latentrnn.inference.posterior.chunks import Chunk
 from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 from latentrnn.support.arguments import check_path
 from latentrnn.support.shortcuts import provides_shortcut
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from latentrnn.export.groups import SmallGroups
     from latentrnn.inference.posterior.posterior import Posterior
-    from latentrnn.inference.posterior.sampler import Place
-
-    Part = tuple[str, Tensor, Place, int | None]
 
 _SAMPLE = ("chain", "draw")
 
@@ -79,29 +75,29 @@ def to_netcdf(
     path.unlink(missing_ok=True)
     for name, dataset in small.groups.items():
         dataset.to_netcdf(path, mode="a", group=name, engine="h5netcdf")
-    drawn: dict[str, Iterable[Part]] = {}
+    drawn: dict[str, Iterable[Chunk]] = {}
     if latents and not isinstance(posterior, EnsemblePosterior):
         drawn["posterior"] = posterior.latent_parts(small.num_samples)
     for name in replicates:
         drawn[name] = posterior.replicate_parts(small.num_samples, prior=name == "prior_predictive")
-    for group, parts in drawn.items():
+    for group, chunks in drawn.items():
         with h5netcdf.File(path, "a") as file:
-            for part in parts:
-                _write_part(file.groups[group], posterior, small, group, part)
+            for chunk in chunks:
+                _write_chunk(file.groups[group], posterior, small, group, chunk)
     return path
 
 
-def _write_part(
-    where: Any, posterior: Posterior | EnsemblePosterior, small: SmallGroups, group: str, part: Part
+def _write_chunk(
+    where: Any, posterior: Posterior | EnsemblePosterior, small: SmallGroups, group: str, chunk: Chunk
 ) -> None:
-    name, value, place, clock = part
+    name, value, index, clock = chunk
     steps = [] if clock is None else [posterior.data.num_steps // clock]
-    first = 0 if clock is None else place.steps.start // clock
+    first = 0 if clock is None else index.steps.start // clock
     if group == "posterior":
         dims: tuple[Any, ...] = ("sequence", *["time" for _ in steps], f"{name}_dim")
     else:
         dims = small.labelled[name].dims
-        mask = posterior.data.masks[name].to("cpu")[place.rows]
+        mask = posterior.data.masks[name].to("cpu")[index.rows]
         if steps:
             mask = mask[:, first : first + value.shape[2]]
         value = value.round().long() if name in small.whole else value.masked_fill(~mask, torch.nan)
@@ -110,12 +106,12 @@ def _write_part(
     if name not in where.variables:
         _make(where, small, name, dims, shape, values.dtype)
     target, per_chain = where.variables[name], small.num_samples // small.num_chains
-    across = [place.rows, *[slice(first, first + values.shape[2]) for _ in steps]]
+    across = [index.rows, *[slice(first, first + values.shape[2]) for _ in steps]]
     for chain in range(small.num_chains):
         start, stop = chain * per_chain, (chain + 1) * per_chain
-        low, high = max(start, place.samples.start), min(stop, place.samples.stop)
+        low, high = max(start, index.samples.start), min(stop, index.samples.stop)
         if low < high:
-            offset = place.samples.start
+            offset = index.samples.start
             target[(chain, slice(low - start, high - start), *across)] = values[low - offset : high - offset]
 
 

@@ -23,8 +23,8 @@ JITTER = 0.2  # step sizes vary by so much from chain to chain, so that no orbit
 STEEPNESS = 4.0  # of the schedule: temperatures lie closer at both ends of the path
 
 
-class _Point(NamedTuple):
-    """Where all chains are: values by site, and their log-densities, (particle, sequence)."""
+class Point(NamedTuple):
+    """The points at which all chains are: values by site, and their log-densities, (particle, sequence)."""
 
     values: dict[str, Tensor]
     guide: Tensor  # log q(z | y)
@@ -54,9 +54,9 @@ def anneal(model: nn.Module, guide: nn.Module, data: SequenceData, num_particles
     """
     # cuDNN has no backward in eval mode
     with torch.backends.cudnn.flags(enabled=False):
-        scales = _scales(guide, data)
-        sizes = _Annealer(model, guide, data, settings.pilot, scales).find_sizes(settings)
-        return _Annealer(model, guide, data, num_particles, scales).run(settings, sizes)
+        scales = guide_scales(guide, data)
+        sizes = Annealer(model, guide, data, settings.pilot, scales).find_sizes(settings)
+        return Annealer(model, guide, data, num_particles, scales).run(settings, sizes)
 
 
 def schedule(temperatures: int) -> list[float]:
@@ -68,7 +68,7 @@ def schedule(temperatures: int) -> list[float]:
     return [(at(k) - at(0)) / (at(temperatures) - at(0)) for k in range(temperatures + 1)]
 
 
-class _Annealer:
+class Annealer:
     """Chains side by side, (particle, sequence), each with a draw of the parameters of its own."""
 
     def __init__(
@@ -80,39 +80,40 @@ class _Annealer:
 
     def find_sizes(self, settings: AIS) -> Tensor:
         """Return step sizes, (temperature, sequence), at which about the wanted share of proposals is accepted."""
-        betas, point = schedule(settings.temperatures), self._start()
+        betas, point = schedule(settings.temperatures), self.start()
         entries = sum(v.shape[-1] * (v.shape[-2] if v.dim() == 4 else 1) for v in point.values.values())
         size = point.model.new_full((self.data.num_sequences,), max(entries, 1) ** -0.25)
         for _ in range(WARM_UP):
-            point, accepted = self._move(point, betas[1], size, settings.leapfrog)
+            point, accepted = self.move(point, betas[1], size, settings.leapfrog)
             size = size * (accepted.mean(0) - TARGET_ACCEPTANCE).exp()
         sizes = [size]
         for beta in betas[1:-1]:
-            point, accepted = self._move(point, beta, size, settings.leapfrog)
+            point, accepted = self.move(point, beta, size, settings.leapfrog)
             sizes.append(size)
             size = size * (0.5 * (accepted.mean(0) - TARGET_ACCEPTANCE)).exp()
         return torch.stack(sizes)
 
     def run(self, settings: AIS, sizes: Tensor) -> Tensor:
         """Return the log-weights, (particle, sequence)."""
-        betas, point = schedule(settings.temperatures), self._start()
+        betas, point = schedule(settings.temperatures), self.start()
         total = torch.zeros_like(point.model)
         for k in range(1, len(betas)):
             total = total + (betas[k] - betas[k - 1]) * (point.model - point.guide)
             if k + 1 < len(betas):
-                point = self._move(point, betas[k], sizes[k], settings.leapfrog)[0]
+                point = self.move(point, betas[k], sizes[k], settings.leapfrog)[0]
         return total
 
-    def _start(self) -> _Point:
+    def start(self) -> Point:
+        """Return the chains at draws of the guide."""
         values = {name: site["value"] for name, site in self.trace.nodes.items() if name in LATENTS}
         return self._evaluate(values, 0.0)[0]
 
-    def _move(self, point: _Point, beta: float, size: Tensor, steps: int) -> tuple[_Point, Tensor]:
+    def move(self, point: Point, beta: float, size: Tensor, steps: int) -> tuple[Point, Tensor]:
         """Return the chains after one Hamiltonian transition, and the probability with which each was accepted."""
         jitter = 1 + JITTER * (2 * torch.rand_like(point.model) - 1)
         size = size * jitter
         momentum = {name: self._kick(name, value) for name, value in point.values.items()}
-        start = (1 - beta) * point.guide + beta * point.model - _kinetic(momentum)
+        start = (1 - beta) * point.guide + beta * point.model - kinetic_energy(momentum)
         values, force = point.values, self._evaluate(point.values, beta)[1]
         new = point
         for step in range(steps):
@@ -121,15 +122,15 @@ class _Annealer:
             values = {n: v + _spread(size, v) * self.scales[n] * momentum[n] for n, v in values.items()}
             new, force = self._evaluate(values, beta)
         momentum = {n: p + self._inside(n, _spread(0.5 * size, p) * force[n]) for n, p in momentum.items()}
-        change = (1 - beta) * new.guide + beta * new.model - _kinetic(momentum) - start
+        change = (1 - beta) * new.guide + beta * new.model - kinetic_energy(momentum) - start
         # an orbit that left what can be computed is rejected
         change = torch.where(torch.isfinite(change), change, -math.inf)
         accept = torch.rand_like(change).log() < change
         kept = {n: torch.where(_spread(accept, v), values[n], v) for n, v in point.values.items()}
-        moved = _Point(kept, torch.where(accept, new.guide, point.guide), torch.where(accept, new.model, point.model))
+        moved = Point(kept, torch.where(accept, new.guide, point.guide), torch.where(accept, new.model, point.model))
         return moved, change.clamp(max=0.0).exp()
 
-    def _evaluate(self, values: dict[str, Tensor], beta: float) -> tuple[_Point, dict[str, Tensor]]:
+    def _evaluate(self, values: dict[str, Tensor], beta: float) -> tuple[Point, dict[str, Tensor]]:
         """Return the point, and the force on every coordinate in units of its scale."""
         with torch.enable_grad():
             free = {name: value.detach().requires_grad_() for name, value in values.items()}
@@ -144,7 +145,7 @@ class _Annealer:
             target = (1 - beta) * log_q + beta * log_p
             found = torch.autograd.grad(target.sum(), list(free.values()))
         force = {name: self.scales[name] * g for name, g in zip(free, found, strict=True)}
-        return _Point(values, log_q.detach(), log_p.detach()), force
+        return Point(values, log_q.detach(), log_p.detach()), force
 
     def _sum(self, trace: Trace, *, observed: bool) -> Tensor:
         total = torch.zeros(self.particles, self.data.num_sequences, dtype=self.data.dtype, device=self.data.device)
@@ -171,14 +172,15 @@ def _draw(guide: nn.Module, data: SequenceData, particles: int) -> Trace:
     return trace
 
 
-def _scales(guide: nn.Module, data: SequenceData) -> dict[str, Tensor]:
+def guide_scales(guide: nn.Module, data: SequenceData) -> dict[str, Tensor]:
     """Return the guide's standard deviation of every coordinate, (sequence, [time,] dim)."""
     with torch.no_grad():
         trace = _draw(guide, data, SCALE_DRAWS)
     return {n: site["value"].std(0).clamp_min(1e-6) for n, site in trace.nodes.items() if n in LATENTS}
 
 
-def _kinetic(momentum: dict[str, Tensor]) -> Tensor:
+def kinetic_energy(momentum: dict[str, Tensor]) -> Tensor:
+    """Return the kinetic energy of every chain, (particle, sequence)."""
     total = sum(0.5 * p.square().flatten(2).sum(-1) for p in momentum.values())
     assert isinstance(total, Tensor)
     return total

@@ -16,8 +16,9 @@ from torch import Tensor
 from latentrnn.data import SequenceData
 from latentrnn.data.ingest.names import check_mapping
 from latentrnn.data.ingest.plain_numbers import to_tensor
+from latentrnn.inference.posterior.chunks import concatenate_sequences, padding_to_nan, with_sample_axis
 from latentrnn.inference.posterior.clamps import Clamped, Hold, checked_clamps, of_rows
-from latentrnn.inference.posterior.sampler import Draw, Draws, assemble, expanded, padding_to_nan
+from latentrnn.inference.posterior.sampler import PosteriorSampler, SampledRollout
 from latentrnn.models.features.gap import gaps
 from latentrnn.models.rollout import Rollout
 from latentrnn.models.state_space import LatentRNN
@@ -69,7 +70,7 @@ class Intervention:
 
 
 def counterfactual(
-    draws: Draws,
+    sampler: PosteriorSampler,
     covariates: Mapping[str, Any] | None,
     clamp: Mapping[str, Hold] | None,
     from_step: int,
@@ -78,38 +79,38 @@ def counterfactual(
 ) -> Counterfactual:
     """Run the same latents under an intervention; see `Posterior.counterfactual`."""
     check_choice("counterfactual", "feedback", feedback, ("recorded", "free"))
-    last = draws.data.num_steps - 1
+    last = sampler.data.num_steps - 1
     if not is_integer(from_step) or not 0 <= from_step <= last:
         raise ValueError(f"counterfactual: from_step must be a step of the data, 0 to {last}; found {from_step!r}")
     check_size("counterfactual", "num_samples", num_samples)
-    changed = _changed(draws.data, covariates, from_step)
-    draws.model.check_covariates(changed)
-    clamps = checked_clamps(clamp, draws.data, num_samples, from_step)
-    rates: dict[str, list[Tensor]] = {name: [] for name in draws.model.observations}
+    changed = _changed(sampler.data, covariates, from_step)
+    sampler.model.check_covariates(changed)
+    clamps = checked_clamps(clamp, sampler.data, num_samples, from_step)
+    rates: dict[str, list[Tensor]] = {name: [] for name in sampler.model.observations}
     states, start = [], 0
-    for draw in draws.rollouts(num_samples):
-        stop = start + draw.rollout.data.num_sequences
+    for sampled in sampler.rollouts(num_samples):
+        stop = start + sampled.rollout.data.num_sequences
         data = changed[start:stop] if stop - start < len(changed) else changed
         held = of_rows(clamps, slice(start, stop))
         start = stop
-        rollout = _rollout(draws.model, draw, Intervention(data, held, from_step, feedback == "free"), num_samples)
+        rollout = _rollout(sampler.model, sampled, Intervention(data, held, from_step, feedback == "free"), num_samples)
         for name, found in rates.items():
             law = rollout.distribution(name).expand(torch.Size((num_samples, len(data))))
             found.append(padding_to_nan(rollout.observations[name].mean(law), data, name))
-        seen = expanded(rollout.states(), num_samples)
+        seen = with_sample_axis(rollout.states(), num_samples)
         states.append(torch.where(data.valid.unsqueeze(-1), seen, torch.nan))
-    frames = {name: draws.data.observations[name].shape[1] for name in rates}
+    frames = {name: sampler.data.observations[name].shape[1] for name in rates}
     return Counterfactual(
-        {name: assemble(parts, frames[name]) for name, parts in rates.items()},
-        assemble(states, draws.data.num_steps),
+        {name: concatenate_sequences(parts, frames[name]) for name, parts in rates.items()},
+        concatenate_sequences(states, sampler.data.num_steps),
         from_step,
     )
 
 
-def _rollout(model: LatentRNN, draw: Draw, what: Intervention, num_samples: int) -> Rollout:
+def _rollout(model: LatentRNN, sampled: SampledRollout, what: Intervention, num_samples: int) -> Rollout:
     """Return the rollout of the changed data with the latents of a draw."""
     data, shape = what.data, torch.Size((num_samples, len(what.data)))
-    if draw.rollout.path.states is not None and not model.latent_sites():
+    if sampled.rollout.path.states is not None and not model.latent_sites():
         raise ValueError(
             f"counterfactual: {type(model.latent).__name__} sums its switch out, so that no path of it can be kept; "
             "use RelaxedDiscrete"
@@ -121,10 +122,14 @@ def _rollout(model: LatentRNN, draw: Draw, what: Intervention, num_samples: int)
     if what.free:  # what comes before the intervention is given
         context = torch.full_like(data.lengths, what.from_step).minimum(data.lengths)
         data = replace(data, context=context, host_context=data.host_lengths.clip(max=what.from_step))
-    latents = draw.latents
+    latents = sampled.latents
     if not model.latent.consumes_feedback:
-        latents = _as_surprising(draw, model, data, shape)
-    with pyro.plate("draws", num_samples, dim=-2), poutine.block(), poutine.condition(data=latents | draw.parameters):
+        latents = _as_surprising(sampled, model, data, shape)
+    with (
+        pyro.plate("draws", num_samples, dim=-2),
+        poutine.block(),
+        poutine.condition(data=latents | sampled.parameters),
+    ):
         clamped.rewind()
         rollout = model.unroll(data)
     if what.free:
@@ -139,28 +144,30 @@ def _rollout(model: LatentRNN, draw: Draw, what: Intervention, num_samples: int)
     return rollout
 
 
-def _as_surprising(draw: Draw, model: LatentRNN, data: SequenceData, shape: torch.Size) -> dict[str, Tensor]:
+def _as_surprising(
+    sampled: SampledRollout, model: LatentRNN, data: SequenceData, shape: torch.Size
+) -> dict[str, Tensor]:
     """Return latents whose every step is as surprising as before, seen from the changed rollout.
 
     z_t = loc_t + scale_t e_t, where loc_t and scale_t depend on the past: e_t is what stays the same.
     """
     latent = model.latent
     site = next(site.name for site in latent.sites() if site.along_time)
-    starts = {name: v.expand(*shape, -1) for name, v in draw.latents.items() if name != site}
+    starts = {name: v.expand(*shape, -1) for name, v in sampled.latents.items() if name != site}
     old = new = latent.begin_with(shape, starts)
-    path = draw.latents[site].expand(*shape, -1, -1).unbind(-2)
+    path = sampled.latents[site].expand(*shape, -1, -1).unbind(-2)
     gap, values = gaps(data), []
     for t, (a_t, b_t) in enumerate(
-        zip(draw.rollout.transition_inputs.unbind(-2), model.transition_inputs(data).unbind(-2), strict=True)
+        zip(sampled.rollout.transition_inputs.unbind(-2), model.transition_inputs(data).unbind(-2), strict=True)
     ):
         since = None if gap is None else gap[:, t]
-        step = latent.step(draw.rollout.transition, old, a_t.expand(*shape, -1), since)
+        step = latent.step(sampled.rollout.transition, old, a_t.expand(*shape, -1), since)
         other = latent.step(model.transition, new, b_t.expand(*shape, -1), since)
         assert step.prior is not None
         assert other.prior is not None
         values.append(_moved(path[t], step.prior, other.prior))
         old, new = step.move(path[t]), other.move(values[-1])
-    return {**draw.latents, site: torch.stack(values, -2)}
+    return {**sampled.latents, site: torch.stack(values, -2)}
 
 
 def _moved(value: Tensor, prior: dist.Distribution, other: dist.Distribution) -> Tensor:

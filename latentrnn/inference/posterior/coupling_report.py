@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentrnn.inference.posterior.sampler import Draws
+from latentrnn.inference.posterior.sampler import PosteriorSampler
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,16 @@ class CouplingReport:
         )
 
 
-def coupling_reports(draws: Draws, num_samples: int) -> dict[str, CouplingReport]:
+def coupling_reports(sampler: PosteriorSampler, num_samples: int) -> dict[str, CouplingReport]:
     """Return a report of every coupling of the model, by name, over draws of latents and parameters."""
-    exact = not draws.model.latent_sites() and draws.guide.parameter_sites is None
-    parts: dict[str, list[Tensor]] = {coupling.label: [] for coupling in draws.model.couplings}
-    for draw in draws.rollouts(num_samples) if parts else ():
-        for coupling in draws.model.couplings:
-            value = coupling.penalty(draw.rollout)  # without a sample axis where nothing is random
-            parts[coupling.label].append(value.expand(num_samples, draw.rollout.data.num_sequences).cpu())
+    exact = not sampler.model.latent_sites() and sampler.guide.parameter_sites is None
+    parts: dict[str, list[Tensor]] = {coupling.label: [] for coupling in sampler.model.couplings}
+    for sampled in sampler.rollouts(num_samples) if parts else ():
+        for coupling in sampler.model.couplings:
+            value = coupling.penalty(sampled.rollout)  # without a sample axis where nothing is random
+            parts[coupling.label].append(value.expand(num_samples, sampled.rollout.data.num_sequences).cpu())
     found = {}
-    for coupling in draws.model.couplings:
+    for coupling in sampler.model.couplings:
         value = torch.cat(parts[coupling.label], 1)
         average = value.mean(1)
         scale = 0.0 if exact else num_samples**-0.5

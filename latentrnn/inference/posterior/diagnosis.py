@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +12,11 @@ from latentrnn.inference.evidence.evidence import AIS, Evidence, summarise
 from latentrnn.inference.evidence.pareto import LARGEST_GOOD
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.elbo import elbo_terms, paired_traces, sampled_sites
+from latentrnn.inference.posterior.densities import evidence, log_weights
+from latentrnn.inference.posterior.refinement import refined
+from latentrnn.inference.posterior.sampler import PosteriorSampler
 from latentrnn.models.sites import LATENTS
 from latentrnn.support.arguments import check_size
-
-if TYPE_CHECKING:
-    from latentrnn.inference.posterior.posterior import Posterior
 
 MOMENT_DRAWS = 512  # of guide and prior, for the divergence of each dimension
 GRADIENTS = 16  # estimates of one gradient
@@ -115,32 +114,32 @@ class Diagnosis:
 
 
 def diagnose(
-    posterior: Posterior, *, num_particles: int, num_sequences: int, annealing: AIS, refinement_steps: int
+    sampler: PosteriorSampler, *, num_particles: int, num_sequences: int, annealing: AIS, refinement_steps: int
 ) -> Diagnosis:
     """Return what `Posterior.diagnose` documents, whose arguments these are.
 
     Raises:
         ValueError: a model without local latents, or a number out of range.
     """
-    if not posterior.model.latent_sites():
+    if not sampler.model.latent_sites():
         raise ValueError("diagnose: the model has no latents of single sequences, so that its evidence is exact")
     check_size("diagnose", "num_sequences", num_sequences)
     if check_size("diagnose", "num_particles", num_particles) < 25:
         raise ValueError(f"diagnose: num_particles must be at least 25, for k-hat; found {num_particles}")
-    few = posterior.restricted(min(num_sequences, len(posterior.data)))
-    log_weights = posterior._draws.log_weights(num_particles)
-    close = log_weights[:, : len(few.data)]
+    few = sampler.restricted(min(num_sequences, len(sampler.data)))
+    weights = log_weights(sampler, num_particles)
+    close = weights[:, : len(few.data)]
     rungs = {"elbo": summarise("elbo", close), "iwae": summarise("iwae", close)}
-    rungs["ais"] = few.evidence(annealing, max(25, num_particles // 8))
-    pareto_k = summarise("iwae", log_weights).pareto_k
+    rungs["ais"] = evidence(few, annealing, max(25, num_particles // 8))
+    pareto_k = summarise("iwae", weights).pareto_k
     assert pareto_k is not None
     gap = float((rungs["ais"].values - rungs["elbo"].values).mean())
     error = float((rungs["elbo"].standard_error.square() + rungs["ais"].standard_error.square()).sum().sqrt())
-    kl, active = _per_dimension(posterior)
+    kl, active = _per_dimension(sampler)
     gain = None
-    if isinstance(posterior.guide, Guide):
-        refined = few.refined(refinement_steps)
-        gain = float((refined.evidence("elbo", num_particles).values - rungs["elbo"].values).mean())
+    if isinstance(sampler.guide, Guide):
+        better = evidence(refined(few, refinement_steps), "elbo", num_particles)
+        gain = float((better.values - rungs["elbo"].values).mean())
     certain = gap > LOOSE and gap > 3 * error / len(few.data)
     width = _width(few, num_particles)
     findings = _findings(pareto_k, kl, gap, width, certain, gain)
@@ -161,9 +160,9 @@ def _findings(
     return tuple(found) or ("good",)
 
 
-def _per_dimension(posterior: Posterior) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _per_dimension(sampler: PosteriorSampler) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the divergence of each dimension from the prior, and whether its posterior means vary."""
-    posterior_moments, prior_moments = (_moments(posterior, source) for source in ("posterior", "prior"))
+    posterior_moments, prior_moments = (_moments(sampler, source) for source in ("posterior", "prior"))
     kl, active = {}, {}
     for name, (q, q_variance) in posterior_moments.items():
         p, p_variance = prior_moments[name]
@@ -176,15 +175,15 @@ def _per_dimension(posterior: Posterior) -> tuple[dict[str, Tensor], dict[str, T
     return kl, active
 
 
-def _moments(posterior: Posterior, source: str) -> dict[str, tuple[Tensor, Tensor]]:
+def _moments(sampler: PosteriorSampler, source: str) -> dict[str, tuple[Tensor, Tensor]]:
     """Return means and variances of every latent over draws, (sequence and step, dim), by site."""
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    with posterior._draws.drawing():
-        for draw in posterior._draws.rollouts(MOMENT_DRAWS, latents=source):
-            for name, value in draw.latents.items():
+    with sampler.drawing():
+        for sampled in sampler.rollouts(MOMENT_DRAWS, latents=source):
+            for name, value in sampled.latents.items():
                 mean, variance = value.mean(0), value.var(0)
                 if value.dim() == 4:
-                    inside = draw.rollout.data.valid
+                    inside = sampled.rollout.data.valid
                     mean, variance = mean[inside], variance[inside]
                 found.setdefault(name, []).append((mean.cpu(), variance.cpu()))
     return {
@@ -194,37 +193,35 @@ def _moments(posterior: Posterior, source: str) -> dict[str, tuple[Tensor, Tenso
 
 
 @torch.no_grad()
-def _width(posterior: Posterior, num_particles: int) -> float:
+def _width(sampler: PosteriorSampler, num_particles: int) -> float:
     """Return how log-weights go with the distance from the guide's mean: their correlation, over sequences averaged."""
-    draws = posterior._draws
-    with draws.seeded():
-        guided, joint = paired_traces(draws.model, draws.guide, draws.data, num_particles)
-    log_weights = distance = torch.zeros(num_particles, len(posterior.data), device=draws.device)
+    with sampler.seeded():
+        guided, joint = paired_traces(sampler.model, sampler.guide, sampler.data, num_particles)
+    weights = distance = torch.zeros(num_particles, len(sampler.data), device=sampler.device)
     for name, site in sampled_sites(joint):
         if site["is_observed"] or name in LATENTS:
-            log_weights = log_weights + site["fn"].log_prob(site["value"])
+            weights = weights + site["fn"].log_prob(site["value"])
         if name in LATENTS:
             value, other = site["value"], guided.nodes[name]
-            log_weights = log_weights - other["fn"].log_prob(other["value"])
+            weights = weights - other["fn"].log_prob(other["value"])
             squared = (value - value.mean(0)) ** 2 / value.var(0).clamp_min(1e-12)
             if value.dim() == 4:
-                squared = torch.where(draws.data.valid.unsqueeze(-1), squared, 0.0)
+                squared = torch.where(sampler.data.valid.unsqueeze(-1), squared, 0.0)
             distance = distance + squared.flatten(2).sum(-1)
-    pair = [(part - part.mean(0)) / part.std(0).clamp_min(1e-6) for part in (log_weights.double(), distance.double())]
+    pair = [(part - part.mean(0)) / part.std(0).clamp_min(1e-6) for part in (weights.double(), distance.double())]
     return float((pair[0] * pair[1]).mean())
 
 
 @torch.enable_grad()
-def _signal_to_noise(posterior: Posterior) -> dict[str, float]:
+def _signal_to_noise(sampler: PosteriorSampler) -> dict[str, float]:
     """Return the size of the mean gradient over that of its spread, the mean's own error taken off."""
-    draws = posterior._draws
-    parts: dict[str, nn.Module] = {"encoder": draws.guide, "model": draws.model}
+    parts: dict[str, nn.Module] = {"encoder": sampler.guide, "model": sampler.model}
     parameters = {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
     seen: dict[str, list[Tensor]] = {name: [] for name, own in parameters.items() if own}
     # fused kernels of CUDA have no backward pass in evaluation mode
-    with draws.seeded(), torch.backends.cudnn.flags(enabled=False):
+    with sampler.seeded(), torch.backends.cudnn.flags(enabled=False):
         for _ in range(GRADIENTS):
-            elbo = elbo_terms(draws.model, draws.guide, draws.data).elbo()
+            elbo = elbo_terms(sampler.model, sampler.guide, sampler.data).elbo()
             flat = [p for name in seen for p in parameters[name]]
             found = iter(torch.autograd.grad(elbo, flat, allow_unused=True))
             for name, gradients in seen.items():

@@ -16,7 +16,7 @@ from latentrnn.data import SequenceData
 from latentrnn.data.ingest.names import check_mapping
 from latentrnn.data.views.horizon import extend
 from latentrnn.inference.posterior.sample_scores import aligned_samples, coverage, crps, quantiles
-from latentrnn.inference.posterior.sampler import Draws
+from latentrnn.inference.posterior.sampler import PosteriorSampler
 from latentrnn.models.features.gap import gaps
 from latentrnn.models.rollout import Rollout
 from latentrnn.models.state_space import LatentRNN
@@ -101,7 +101,7 @@ class Forecast:
 
 
 def forecast(
-    draws: Draws,
+    sampler: PosteriorSampler,
     horizon: int,
     covariates: Mapping[str, Any] | None,
     times: Any,
@@ -113,7 +113,7 @@ def forecast(
     horizon, num_samples = (
         check_size("forecast", name, value) for name, value in (("horizon", horizon), ("num_samples", num_samples))
     )
-    model, data = draws.model, draws.data
+    model, data = sampler.model, sampler.data
     names = [name for name, head in model.observations.items() if head.head.per_step]
     names = names if heads is None else check_selection("forecast", "heads", heads, model.observations, "head")
     for name in names:
@@ -130,7 +130,7 @@ def forecast(
     _require_totals(model, names, totals, later, horizon)
     rollouts: list[Rollout] = []
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
-    for rollout in futures(draws, later, num_samples):
+    for rollout in futures(sampler, later, num_samples):
         rollouts.append(rollout)
         shape = torch.Size((num_samples, rollout.data.num_sequences))
         for name in names:
@@ -163,15 +163,15 @@ class _PathDensity:
         return _joined([part.unsqueeze(0) for part in found])[0]
 
 
-def futures(draws: Draws, later: SequenceData, num_samples: int) -> Iterator[Rollout]:
+def futures(sampler: PosteriorSampler, later: SequenceData, num_samples: int) -> Iterator[Rollout]:
     """Yield, chunk by chunk, the rollouts of recording and future: heads that feed back are drawn, others are not."""
-    model, start = draws.model, 0
-    for draw in draws.rollouts(num_samples):
-        stop = start + draw.rollout.data.num_sequences
+    model, start = sampler.model, 0
+    for sampled in sampler.rollouts(num_samples):
+        stop = start + sampled.rollout.data.num_sequences
         data = later[start:stop] if stop - start < len(later) else later
         start = stop
         shape = torch.Size((num_samples, data.num_sequences))
-        values = _gone_on(model, data, draw.latents, shape) | draw.parameters
+        values = _gone_on(model, data, sampled.latents, shape) | sampled.parameters
         with pyro.plate("draws", num_samples, dim=-2), poutine.block(), poutine.condition(data=values):
             rollout = model.unroll(data)
         # what is drawn is complete: nothing is masked in it

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from latentrnn.inference.posterior.chunks import concatenate_sequences, with_sample_axis
 from latentrnn.inference.posterior.conditioning import conditional_on
-from latentrnn.inference.posterior.sampler import Draws, assemble, expanded
+from latentrnn.inference.posterior.sampler import PosteriorSampler
 from latentrnn.models import sites
 from latentrnn.models.observations import Observation
 
@@ -43,24 +44,24 @@ class GainSamples(_Draws):
         return f"GainSamples(beta of shape {tuple(self.beta.shape)}, gate of shape {tuple(self.gate.shape)}{given})"
 
 
-def gain_samples(draws: Draws, observation: Observation, num_samples: int) -> GainSamples:
+def gain_samples(sampler: PosteriorSampler, observation: Observation, num_samples: int) -> GainSamples:
     """Draw the gain of a head that has one; see `Posterior.gain`."""
     assert observation.gain is not None
     head = observation.head.name
     gates, betas = [], torch.zeros(0)
-    for draw in draws.rollouts(num_samples):
-        rollout = draw.rollout
-        states = expanded(rollout.states(), num_samples)
+    for sampled in sampler.rollouts(num_samples):
+        rollout = sampled.rollout
+        states = with_sample_axis(rollout.states(), num_samples)
         states = observation.at_clock(states, rollout.data.observations[head].shape[1])
         gate = observation.gain.gate(states, rollout.inputs[head].stimulus)
         scored = rollout.data.scored(head).any(-1)
         gates.append(torch.where(scored.unsqueeze(-1), gate, torch.nan))
         site = sites.parameter_site(head, "gain.beta")
         beta = observation.from_units("gain.beta", observation.gain.beta)
-        if site in draw.parameters:
-            beta = draw.parameters[site].squeeze(1)
+        if site in sampled.parameters:
+            beta = sampled.parameters[site].squeeze(1)
         betas = beta.detach().expand(num_samples, *beta.shape[-2:]).cpu()
-    gate = assemble(gates, draws.data.observations[head].shape[1])
+    gate = concatenate_sequences(gates, sampler.data.observations[head].shape[1])
     largest = gate.nan_to_num(0.0).amax((1, 2)).clamp_min(1e-12)
     found = GainSamples(betas * largest[:, None], gate / largest[:, None, None])
-    return found.given(conditional_on(draws.model, draws.guide))
+    return found.given(conditional_on(sampler.model, sampler.guide))

@@ -5,25 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from latentrnn.inference.posterior.sampler import Draws, assemble, padding_to_nan
+from latentrnn.inference.posterior.chunks import concatenate_sequences, padding_to_nan
+from latentrnn.inference.posterior.sampler import PosteriorSampler
 
 
-def impute(draws: Draws, name: str, num_samples: int) -> Tensor:
+def impute(sampler: PosteriorSampler, name: str, num_samples: int) -> Tensor:
     """Complete a head; see `Posterior.impute`."""
-    head, data = draws.model.observations[name], draws.data
-    _check_totals(draws, name)
+    head, data = sampler.model.observations[name], sampler.data
+    _check_totals(sampler, name)
     parts = []
-    for draw in draws.rollouts(num_samples):
-        rollout = draw.rollout
+    for sampled in sampler.rollouts(num_samples):
+        rollout = sampled.rollout
         rollout.inputs = {other: inputs._replace(mask=None) for other, inputs in rollout.inputs.items()}
         law = rollout.distribution(name).expand(torch.Size((num_samples, rollout.data.num_sequences)))
         value = head.sample_missing(law, rollout.data.observations[name], rollout.data.masks[name])
         parts.append(padding_to_nan(value, rollout.data, name))
-    return assemble(parts, data.observations[name].shape[1] if head.head.per_step else 0)
+    return concatenate_sequences(parts, data.observations[name].shape[1] if head.head.per_step else 0)
 
 
-def _check_totals(draws: Draws, name: str) -> None:
-    data, head = draws.data, draws.model.observations[name]
+def _check_totals(sampler: PosteriorSampler, name: str) -> None:
+    data, head = sampler.data, sampler.model.observations[name]
     if head.inputs(data).totals is None:
         return
     clock = head.head.clock

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-import math
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
-from latentrnn.data.ingest.narrowing import losses
-from latentrnn.inference.evidence import evidence as evidence_of
-from latentrnn.inference.evidence import rungs
 from latentrnn.inference.evidence.evidence import AIS, SMC, Evidence
-from latentrnn.inference.filters import one_step_ahead as filtering
 from latentrnn.inference.filters.one_step_ahead import OneStepAhead
 from latentrnn.inference.guides.fitted import Provenance
 from latentrnn.inference.guides.guide import Guide
-from latentrnn.inference.guides.parameters import JOINT
 from latentrnn.inference.guides.windows import Window
+from latentrnn.inference.posterior import densities, predictions
+from latentrnn.inference.posterior.chunks import Chunk, collected
 from latentrnn.inference.posterior.clamps import Hold
 from latentrnn.inference.posterior.conditioning import conditional_on, remark
 from latentrnn.inference.posterior.counterfactual import Counterfactual, counterfactual
@@ -35,19 +28,13 @@ from latentrnn.inference.posterior.forecast import Forecast, forecast
 from latentrnn.inference.posterior.gain import GainSamples, gain_samples
 from latentrnn.inference.posterior.imputation import impute
 from latentrnn.inference.posterior.leaving_out import reason_against_loo
-from latentrnn.inference.posterior.refinement import refine
-from latentrnn.inference.posterior.sampler import Assembly, Draw, Draws, Place, computed_in, expanded, padding_to_nan
+from latentrnn.inference.posterior.one_step_ahead import one_step_ahead
+from latentrnn.inference.posterior.precision import warn_of_losses
+from latentrnn.inference.posterior.refinement import refined
+from latentrnn.inference.posterior.sampler import PosteriorSampler
 from latentrnn.inference.posterior.stored_draws import Chains
-from latentrnn.models import sites
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.support.arguments import (
-    check_choice,
-    check_integer,
-    check_kind_of,
-    check_seed,
-    check_selection,
-    check_size,
-)
+from latentrnn.support.arguments import check_choice, check_kind_of, check_seed, check_size
 from latentrnn.support.isolation import isolated
 from latentrnn.support.shortcuts import shortcut
 
@@ -104,14 +91,14 @@ class Posterior:
                 check_kind_of("Posterior", argument, given, expected)
         model.check(data)
         self.data, self.result, self.chains = data, result, chains
-        _warn_of_losses(data, model)
-        self._draws = Draws(model, guide, data, device, seed, window, max_elements)
-        self.model, self.guide = self._draws.model, self._draws.guide
+        warn_of_losses(data, model, stacklevel=4)
+        self._sampler = PosteriorSampler(model, guide, data, device, seed, window, max_elements)
+        self.model, self.guide = self._sampler.model, self._sampler.guide
 
     @property
     def seed(self) -> int:
         """The seed from which every method starts."""
-        return self._draws.seed
+        return self._sampler.seed
 
     @property
     def conditional_on(self) -> str | None:
@@ -121,15 +108,11 @@ class Posterior:
     @property
     def device(self) -> torch.device:
         """Where the posterior computes; its results are on the CPU."""
-        return self._draws.device
+        return self._sampler.device
 
     def reseeded(self, seed: int | None) -> Posterior:
         """Return the same posterior with another seed."""
-        seed = check_seed("reseeded", seed)
-        other = copy.copy(self)
-        other._draws = copy.copy(self._draws)
-        other._draws.seed = seed
-        return other
+        return self._of(self._sampler.reseeded(check_seed("reseeded", seed)))
 
     @isolated
     def restricted(self, count: int) -> Posterior:
@@ -139,11 +122,7 @@ class Posterior:
             ValueError: a count that is not positive.
         """
         count = check_size("restricted", "count", count)
-        draws = self._draws
-        return Posterior(
-            draws.model, draws.guide, self._narrowed[:count], result=self.result, device=draws.device, seed=self.seed,
-            chains=self.chains, window=draws.window, max_elements=draws.max_elements,
-        )  # fmt: skip
+        return self._of(self._sampler.restricted(count), self.data[:count])
 
     @isolated
     def refined(self, steps: int = 100, *, learning_rate: float = 0.05, num_particles: int = 4) -> Posterior:
@@ -166,17 +145,7 @@ class Posterior:
         """
         if self.chains is not None:
             raise ValueError("refined: draws of NUTS are those of the posterior itself; there is nothing to refine")
-        draws = self._draws
-        draws.chunks(num_particles)
-        with draws.seeded():
-            guide = refine(
-                draws.model, draws.guide, draws.data,
-                steps=steps, learning_rate=learning_rate, num_particles=num_particles,
-            )  # fmt: skip
-        return Posterior(
-            draws.model, guide, self._narrowed, result=self.result, device=draws.device, seed=self.seed,
-            max_elements=draws.max_elements,
-        )  # fmt: skip
+        return self._of(refined(self._sampler, steps, learning_rate=learning_rate, num_particles=num_particles))
 
     # -- draws -----------------------------------------------------------------------------------------------------
 
@@ -193,28 +162,15 @@ class Posterior:
             Also "switch", (sample, sequence, time, state): of a `Discrete` latent p(c_t | y), of a
             `RelaxedDiscrete` one its weights. Padding is NaN.
         """
-        whole = Assembly(num_samples, self.data)
-        with self._draws.drawing():
-            for name, value, place, clock in self._latent_parts(num_samples):
-                whole.put(name, value, place, clock=clock)
-        return whole.found
+        with self._sampler.drawing():
+            return collected(predictions.latent_chunks(self._sampler, num_samples), num_samples, self.data)
 
-    def latent_parts(self, num_samples: int = 100) -> Iterator[tuple[str, Tensor, Place, int | None]]:
-        """Draw the same latents part by part: name, values, their place, and base steps per step of the time axis.
+    def latent_parts(self, num_samples: int = 100) -> Iterator[Chunk]:
+        """Draw the same latents chunk by chunk: name, values, their index, and base steps per step of the time axis.
 
-        Between parts torch's generators and modes are the caller's; iterators may be read in turns.
+        Between chunks torch's generators and modes are the caller's; iterators may be read in turns.
         """
-        return self._draws.in_parts(lambda: self._latent_parts(num_samples))
-
-    def _latent_parts(self, num_samples: int) -> Iterator[tuple[str, Tensor, Place, int | None]]:
-        for draw in self._draws.rollouts(num_samples, parts=True):
-            found = {sites.STATES: expanded(draw.rollout.states(), draw.number)}
-            found |= draw.latents
-            found |= {k: expanded(v, draw.number) for k, v in draw.rollout.latent.report(draw.rollout).items()}
-            for name, value in found.items():
-                if value.dim() == 4:
-                    value = torch.where(draw.rollout.data.valid.unsqueeze(-1), value, torch.nan)
-                yield name, value, draw.place, 1 if value.dim() == 4 else None
+        return self._sampler.in_parts(lambda: predictions.latent_chunks(self._sampler, num_samples))
 
     @isolated
     def parameters(self, num_samples: int = 100) -> dict[str, Tensor]:
@@ -224,10 +180,7 @@ class Posterior:
         parameters and point estimates of the transition, their intervals are too short, for they leave out what is
         not known of the dynamics. An ensemble over seeds says how far other fits of these would lie.
         """
-        with self._draws.drawing():
-            trace = self._draws.parameter_trace(num_samples)
-        values = {name: site["value"] for name, site in trace.nodes.items() if name != JOINT}
-        return {name: value.detach().squeeze(1).cpu() for name, value in values.items()}
+        return predictions.parameters(self._sampler, num_samples)
 
     @isolated
     def rates(self, head: str, num_samples: int = 100) -> Tensor:
@@ -245,12 +198,14 @@ class Posterior:
         Raises:
             ValueError: an unknown head.
         """
-        return self._rates(head, num_samples, keep_samples=True)
+        self._head(head)
+        return predictions.rates(self._sampler, head, num_samples, keep_samples=True)
 
     @isolated
     def mean(self, head: str, num_samples: int = 100) -> Tensor:
         """Return E[y | data], (sequence, time, channel), the average of `rates` over draws; padding is NaN."""
-        return self._rates(head, num_samples, keep_samples=False)
+        self._head(head)
+        return predictions.rates(self._sampler, head, num_samples, keep_samples=False)
 
     @isolated
     def predictive(
@@ -278,20 +233,24 @@ class Posterior:
         """
         check_choice("predictive", "feedback", feedback, ("free", "recorded"))
         check_choice("predictive", "latents", latents, ("posterior", "prior"))
-        return self._replicates(num_samples, heads, latents=latents, parameters="posterior", fed=feedback == "recorded")
+        chunks = predictions.replicate_chunks(
+            self._sampler, num_samples, heads, latents=latents, parameters="posterior", fed=feedback == "recorded"
+        )
+        with self._sampler.drawing():
+            return collected(chunks, num_samples, self.data)
 
     @isolated
     def prior_predictive(self, num_samples: int = 100, *, heads: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Draw data from the model alone: latents and parameters with priors from their priors. See `predictive`."""
-        return self._replicates(num_samples, heads, latents="prior", parameters="prior", fed=False)
+        chunks = predictions.replicate_chunks(self._sampler, num_samples, heads, latents="prior", parameters="prior")
+        with self._sampler.drawing():
+            return collected(chunks, num_samples, self.data)
 
-    def replicate_parts(
-        self, num_samples: int = 100, *, prior: bool = False
-    ) -> Iterator[tuple[str, Tensor, Place, int | None]]:
-        """Draw the replicates of `predictive`, or of `prior_predictive`, part by part; see `latent_parts`."""
+    def replicate_parts(self, num_samples: int = 100, *, prior: bool = False) -> Iterator[Chunk]:
+        """Draw the replicates of `predictive`, or of `prior_predictive`, chunk by chunk; see `latent_parts`."""
         source = "prior" if prior else "posterior"
-        return self._draws.in_parts(
-            lambda: self._replicate_parts(num_samples, None, latents=source, parameters=source, fed=False)
+        return self._sampler.in_parts(
+            lambda: predictions.replicate_chunks(self._sampler, num_samples, latents=source, parameters=source)
         )
 
     @isolated
@@ -311,8 +270,8 @@ class Posterior:
         observation = self._head(head)
         if observation.gain is None:
             raise ValueError(f"gain: head {head!r} has no StimulusGain")
-        with self._draws.drawing():
-            return gain_samples(self._draws, observation, num_samples)
+        with self._sampler.drawing():
+            return gain_samples(self._sampler, observation, num_samples)
 
     @isolated
     def couplings(self, num_samples: int = 100) -> dict[str, CouplingReport]:
@@ -328,8 +287,8 @@ class Posterior:
         """
         if check_size("couplings", "num_samples", num_samples) < 2:
             raise ValueError(f"couplings: num_samples must be at least 2, for the error; found {num_samples}")
-        with self._draws.drawing():
-            return coupling_reports(self._draws, num_samples)
+        with self._sampler.drawing():
+            return coupling_reports(self._sampler, num_samples)
 
     # -- what is not there -----------------------------------------------------------------------------------------
 
@@ -361,8 +320,8 @@ class Posterior:
             ValueError: something that is needed of the future is not given, naming it with its shape; a latent that
                 cannot be drawn step by step (a squared-exponential process).
         """
-        with self._draws.drawing():
-            return forecast(self._draws, horizon, covariates, times, totals, num_samples, heads)
+        with self._sampler.drawing():
+            return forecast(self._sampler, horizon, covariates, times, totals, num_samples, heads)
 
     @isolated
     def impute(self, head: str, num_samples: int = 100) -> Tensor:
@@ -382,8 +341,8 @@ class Posterior:
             ValueError: an unknown head, or one whose totals are not known where channels are missing.
         """
         self._head(head)
-        with self._draws.drawing():
-            return impute(self._draws, head, num_samples)
+        with self._sampler.drawing():
+            return impute(self._sampler, head, num_samples)
 
     @isolated
     def counterfactual(
@@ -421,8 +380,8 @@ class Posterior:
         References:
             Pearl. Causality: models, reasoning, and inference. 2009.
         """
-        with self._draws.drawing():
-            return counterfactual(self._draws, covariates, clamp, from_step, feedback, num_samples)
+        with self._sampler.drawing():
+            return counterfactual(self._sampler, covariates, clamp, from_step, feedback, num_samples)
 
     # -- densities -------------------------------------------------------------------------------------------------
 
@@ -448,25 +407,7 @@ class Posterior:
         Raises:
             ValueError: an unknown kind, or for "smc" a guide whose family cannot be drawn step by step.
         """
-        name = "smc" if isinstance(kind, SMC) else "ais" if isinstance(kind, AIS) else kind
-        evidence_of.check_kind(name)
-        num_particles = check_size("evidence", "num_particles", num_particles)
-        if name == evidence_of.AUTO:
-            along = any(site.along_time for site in self.model.latent_sites())
-            return rungs.best(self.evidence, num_particles, num_steps=self.data.num_steps, along_time=along)
-        random = bool(self.model.latent_sites())
-        if random and name == "smc":
-            smc = kind if isinstance(kind, SMC) else SMC()
-            found = self._draws.filters(num_particles, smc)
-            return evidence_of.from_filters(*found, num_particles, smc.proposal)
-        if random and name == "ais":
-            ais = kind if isinstance(kind, AIS) else AIS()
-            return evidence_of.summarise(name, self._draws.annealed(num_particles, ais))
-        weighed = evidence_of.summarise(name, self._draws.log_weights(num_particles))
-        if random or self.guide.parameter_sites is not None:
-            return weighed
-        exact = torch.zeros_like(weighed.values)
-        return dataclasses.replace(weighed, standard_error=exact, effective_sample_size=None, pareto_k=None)
+        return densities.evidence(self._sampler, kind, num_particles)
 
     @isolated
     def diagnose(
@@ -501,7 +442,7 @@ class Posterior:
             Yao, Vehtari, Simpson, Gelman. Yes, but did it work? Evaluating variational inference. 2018.
         """
         return diagnose(
-            self, num_particles=num_particles, num_sequences=num_sequences, annealing=annealing,
+            self._sampler, num_particles=num_particles, num_sequences=num_sequences, annealing=annealing,
             refinement_steps=refinement_steps,
         )  # fmt: skip
 
@@ -516,20 +457,7 @@ class Posterior:
         Returns:
             (draw, sequence), nats.
         """
-        with self._draws.drawing():
-            num_particles = check_size("log_likelihood", "num_particles", num_particles)
-            num_draws = check_size("log_likelihood", "num_draws", num_draws)
-            if self.guide.parameter_sites is None:
-                return evidence_of.summarise("iwae", self._draws.log_weights(num_particles)).values[None]
-            # drawn first and together, so that they are the draws of `parameters(num_draws)`
-            parameters = self._draws.parameter_trace(num_draws)
-            rows = []
-            for draw in range(num_draws):
-                trace = Trace()
-                for name, site in parameters.nodes.items():
-                    trace.add_node(name, **{**site, "value": site["value"][draw : draw + 1]})
-                rows.append(evidence_of.summarise("iwae", self._draws.log_weights(num_particles, trace)).values)
-            return torch.stack(rows)
+        return densities.log_likelihood(self._sampler, num_particles, num_draws)
 
     def reason_against_loo(self, *, fully_known: bool = False) -> str | None:
         """Return why PSIS-LOO of these draws would mean nothing; None where it is sound.
@@ -563,34 +491,9 @@ class Posterior:
             ValueError: an unknown or a per-sequence head, a model that sees the whole sequence of covariates
                 (`BidirectionalRNN`, `SourceAttention`), or fewer than two filters or draws.
         """
-        if not self._head(head).head.per_step:
-            raise ValueError(f"one_step_ahead: {head!r} is a per-sequence head")
-        if math.isinf(self.model.lookahead):
-            raise ValueError(
-                "one_step_ahead: the model sees the covariates of the whole sequence at every step, as with "
-                "BidirectionalRNN or SourceAttention, and so cannot predict as time goes on; use causal features "
-                "(Lags, Convolution) and readouts"
-            )
-        num_particles = check_size("one_step_ahead", "num_particles", num_particles)
-        num_filters = check_integer("one_step_ahead", "num_filters", num_filters, least=2)  # for the error
-        num_draws = check_integer("one_step_ahead", "num_draws", num_draws, least=2)
-        draws = 1 if self.guide.parameter_sites is None else num_draws
-        with self._draws.drawing():
-            rollouts = (self._draws.rollout(self._draws.parameter_trace(1)) for _ in range(draws))
-            value, mean, spread = filtering.averaged(rollouts, head, num_particles, num_filters)
-        counts = self._head(head).counts_events
-        value, zero = value.cpu().chunk(2, -1) if counts else (value.cpu(), None)
-        error: Tensor | None = None if spread is None else spread.cpu()
-        zero_error: Tensor | None = None
-        if counts and error is not None:
-            error, zero_error = error.tensor_split(2, -1)
-        scored = self.data.scored(head)
-        scored = scored.any(-1, keepdim=True) if value.shape[-1] != scored.shape[-1] else scored
-        return OneStepAhead(
-            head, torch.where(scored, value, 0.0), mean.cpu(), self.data.observations[head], scored, error,
-            self.data.spec.dt, self.data.keys, self.data.names, None if self.result is None else self.result.used,
-            None if zero is None else torch.where(scored, zero, 0.0), zero_error, type(self._head(head)).__name__,
-        )  # fmt: skip
+        self._head(head)
+        used = None if self.result is None else self.result.used
+        return one_step_ahead(self._sampler, self.data, head, num_particles, num_filters, num_draws, used)
 
     @isolated
     def to_arviz(self, **settings: Any) -> Any:
@@ -609,92 +512,14 @@ class Posterior:
 
     # -- how -------------------------------------------------------------------------------------------------------
 
-    @property
-    def _narrowed(self) -> SequenceData:
-        """The data as they are computed with, of which nobody needs to be warned again."""
-        return self.data.to(dtype=self._draws.data.dtype)
+    def _of(self, sampler: PosteriorSampler, data: SequenceData | None = None) -> Posterior:
+        """Return the posterior that a changed sampler samples."""
+        other = copy.copy(self)
+        other.data = self.data if data is None else data
+        other._sampler, other.model, other.guide = sampler, sampler.model, sampler.guide
+        return other
 
     def _head(self, name: str) -> Any:
         if not isinstance(name, str) or name not in self.model.observations:
             raise ValueError(f"unknown head {name!r}; the model has {sorted(self.model.observations)}")
         return self.model.observations[name]
-
-    def _rates(self, head: str, num_samples: int, *, keep_samples: bool) -> Tensor:
-        observation = self._head(head)
-        whole = Assembly(num_samples if keep_samples else 1, self.data)
-        with self._draws.drawing():
-            for draw in self._draws.rollouts(num_samples, parts=True):
-                data, place = draw.rollout.data, draw.place
-                mean = observation.mean(draw.rollout.distribution(head).expand((draw.number, data.num_sequences)))
-                mean = padding_to_nan(mean, data, head)
-                add = False
-                if not keep_samples:
-                    add, mean = place.samples.start > 0, mean.mean(0, keepdim=True) * (draw.number / num_samples)
-                    place = place._replace(samples=slice(0, 1))
-                for value, there, clock in _of_head(head, mean, draw, place):
-                    whole.put(head, value, there, clock=clock, add=add)
-        return whole.found[head] if keep_samples else whole.found[head][0]
-
-    def _replicates(
-        self, num_samples: int, heads: Sequence[str] | None, *, latents: str, parameters: str, fed: bool
-    ) -> dict[str, Tensor]:
-        whole = Assembly(num_samples, self.data)
-        with self._draws.drawing():
-            for name, value, place, clock in self._replicate_parts(
-                num_samples, heads, latents=latents, parameters=parameters, fed=fed
-            ):
-                whole.put(name, value, place, clock=clock)
-        return whole.found
-
-    def _replicate_parts(
-        self, num_samples: int, heads: Sequence[str] | None, *, latents: str, parameters: str, fed: bool
-    ) -> Iterator[tuple[str, Tensor, Place, int | None]]:
-        known = list(self.model.observations)
-        names = known if heads is None else check_selection("predictive", "heads", heads, known, "head")
-        for draw in self._draws.rollouts(num_samples, latents=latents, parameters=parameters, fed=fed, parts=True):
-            rollout = draw.rollout
-            shape = torch.Size((draw.number, rollout.data.num_sequences))
-            values = (
-                {}
-                if fed
-                else {n: rollout.feedback_distribution(n).expand(shape).sample() for n in rollout.feedback_heads}
-            )
-            rollout.values = rollout.values | values
-            values |= {n: rollout.distribution(n).expand(shape).sample() for n in names if n not in values}
-            for name in names:
-                for part in _of_head(name, padding_to_nan(values[name], rollout.data, name), draw, draw.place):
-                    yield name, *part
-
-
-def _of_head(head: str, value: Tensor, draw: Draw, place: Place) -> Iterator[tuple[Tensor, Place, int | None]]:
-    """Return a head's values with their place; one value per sequence is known in the window in which it ends."""
-    data = draw.rollout.data
-    spec = data.spec.heads[head]
-    if spec.per_step:
-        yield value, place, spec.clock
-    elif data.around is None:
-        yield value, place, None
-    else:
-        for row in data.around.ends.nonzero().flatten().tolist():
-            first = place.rows.start + row
-            yield value[:, row : row + 1], place._replace(rows=slice(first, first + 1)), None
-
-
-def _warn_of_losses(data: SequenceData, model: LatentRNN) -> None:
-    """Warn where the model's floating type cannot tell values of the data apart."""
-    if data.dtype != torch.float64 or computed_in(model, data) != torch.float32:
-        return
-    parts = [
-        (f"observations[{name!r}]", model.spec.heads[name].channel_names, data.observations[name], data.masks[name])
-        for name in model.observations
-    ]
-    valid = data.valid.unsqueeze(-1)
-    parts += [
-        (f"covariates[{name!r}]", spec.feature_names, data.covariates[name], valid.expand_as(data.covariates[name]))
-        for name, spec in model.spec.covariates.items()
-    ]
-    for where, names, values, there in parts:
-        rows, seen = (part.detach().cpu().flatten(0, -2).numpy() for part in (values, there))
-        said = losses(f"Posterior: {where}", names, [rows], [seen], instead="fit the model to data in float64")
-        if said is not None:
-            warnings.warn(said, UserWarning, stacklevel=4)

@@ -10,8 +10,22 @@ from latentrnn.data import SequenceData
 from latentrnn.inference.guides.families import PerSequence
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.objectives import ELBO, Evaluation
+from latentrnn.inference.posterior.sampler import PosteriorSampler
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_learning_rate, check_size
+
+
+def refined(
+    sampler: PosteriorSampler, steps: int = 100, *, learning_rate: float = 0.05, num_particles: int = 4
+) -> PosteriorSampler:
+    """Return a sampler from a guide that was refined for the sampler's sequences; see `Posterior.refined`."""
+    sampler.chunks(num_particles)
+    with sampler.seeded():
+        guide = refine(
+            sampler.model, sampler.guide, sampler.data,
+            steps=steps, learning_rate=learning_rate, num_particles=num_particles,
+        )  # fmt: skip
+    return sampler.with_guide(guide)
 
 
 def refine(
@@ -72,11 +86,11 @@ def _climb(
     learning_rate: float,
     num_particles: int,
 ) -> None:
-    engine = torch.optim.Adam(table, lr=learning_rate, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(table, lr=learning_rate, betas=(0.9, 0.99))
     objective = ELBO(sticking_the_landing=True)
     for step in range(steps):
-        for group in engine.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = learning_rate * (1 - step / steps)
-        engine.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         (-objective.step(Evaluation(model, guide, data, num_particles)).surrogate / len(data)).backward()
-        engine.step()
+        optimizer.step()

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from latentrnn.data import SequenceKey
 from latentrnn.inference.evidence.evidence import AIS, SMC, Evidence
 from latentrnn.inference.filters.one_step_ahead import OneStepAhead
+from latentrnn.inference.posterior.chunks import Chunk
 from latentrnn.inference.posterior.forecast import Forecast
 from latentrnn.inference.posterior.gain import GainSamples
 from latentrnn.inference.posterior.posterior import Posterior
-from latentrnn.inference.posterior.sampler import Place
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_kind_of, check_list, check_size
 from latentrnn.support.isolation import isolated
@@ -266,15 +266,13 @@ class EnsemblePosterior:
         found: Path = shortcut("to_netcdf")(self, path, **settings)
         return found
 
-    def replicate_parts(
-        self, num_samples: int = 100, *, prior: bool = False
-    ) -> Iterator[tuple[str, Tensor, Place, int | None]]:
+    def replicate_parts(self, num_samples: int = 100, *, prior: bool = False) -> Iterator[Chunk]:
         """Draw the replicates of `predictive`, or of `prior_predictive`, part by part; see `Posterior.latent_parts`."""
         first = 0
         for posterior, count in self._shared(num_samples):
-            for name, value, place, clock in posterior.replicate_parts(count, prior=prior):
-                samples = slice(first + place.samples.start, first + place.samples.stop)
-                yield name, value, place._replace(samples=samples), clock
+            for chunk in posterior.replicate_parts(count, prior=prior):
+                samples = slice(first + chunk.indices.samples.start, first + chunk.indices.samples.stop)
+                yield chunk._replace(indices=chunk.indices._replace(samples=samples))
             first += count
 
     def members_of_draws(self, num_samples: int) -> Tensor:

@@ -12,6 +12,7 @@ import latentrnn as lr
 from latentrnn.inference.evidence import ais
 from latentrnn.inference.evidence.ais import anneal, schedule
 from latentrnn.inference.evidence.pareto import tail_shape
+from latentrnn.inference.objectives.elbo import log_weights
 from tests.inference.evidence.test_evidence import inexact, off_the_mark
 from tests.linear_gaussian import as_data, as_model, exact_guide, file_problem, needs_files, random_problem
 from tests.registry import LATENTS, OBSERVATIONS, make_data, make_model
@@ -61,10 +62,10 @@ def energy_drift() -> Tensor:
     problem = random_problem(3, [7, 4], inputs=1, hide=0.2)
     data, guide = as_data(problem), exact_guide(problem)
     torch.manual_seed(0)
-    chains = ais._Annealer(as_model(problem, data), guide, data, 2000, ais._scales(guide, data))
-    point = first = chains._start()
+    chains = ais.Annealer(as_model(problem, data), guide, data, 2000, ais.guide_scales(guide, data))
+    point = first = chains.start()
     for _ in range(5):
-        point, accepted = chains._move(point, 0.5, torch.full((2,), 0.25, dtype=torch.float64), 3)
+        point, accepted = chains.move(point, 0.5, torch.full((2,), 0.25, dtype=torch.float64), 3)
         assert ((accepted.mean(0) > 0.3) & (accepted.mean(0) < 0.99)).all()
     drift = point.model - first.model
     return drift.mean(0) / (drift.std(0) / len(drift) ** 0.5)
@@ -72,8 +73,8 @@ def energy_drift() -> Tensor:
 
 def test_transitions_leave_the_posterior_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (energy_drift().abs() < BUDGET).all()
-    kinetic = ais._kinetic
-    monkeypatch.setattr(ais, "_kinetic", lambda momentum: 0.8 * kinetic(momentum))  # negative control
+    kinetic = ais.kinetic_energy
+    monkeypatch.setattr(ais, "kinetic_energy", lambda momentum: 0.8 * kinetic(momentum))  # negative control
     assert (energy_drift().abs() > BUDGET).all()
 
 
@@ -108,9 +109,9 @@ def test_padding_stays_where_it_is_and_changes_nothing() -> None:
     data = as_data(problem)
     guide, _ = inexact(problem, inflate=1.4, shift=0.3)
     model = as_model(problem, data)
-    chains = ais._Annealer(model, guide, data, 5, ais._scales(guide, data))
-    point = chains._start()
-    moved, _ = chains._move(point, 0.5, torch.full((2,), 0.3, dtype=torch.float64), 4)
+    chains = ais.Annealer(model, guide, data, 5, ais.guide_scales(guide, data))
+    point = chains.start()
+    moved, _ = chains.move(point, 0.5, torch.full((2,), 0.3, dtype=torch.float64), 4)
     assert torch.equal(moved.values["states"][:, 0, 3:], point.values["states"][:, 0, 3:])
     assert not torch.equal(moved.values["states"][:, 0, :3], point.values["states"][:, 0, :3])
     assert not torch.equal(moved.values["states"][:, 1, 3:], point.values["states"][:, 1, 3:])
@@ -154,7 +155,7 @@ def test_the_rungs_stand_in_order_below_the_evidence() -> None:
     assert gap.min() > 0.1
     # within one set of draws the bound never falls as more of them are averaged in groups
     with torch.no_grad():
-        weights = posterior._draws.log_weights(4096)
+        weights = log_weights(as_model(problem, data), guide, data, 4096)
     bounds = [torch.logsumexp(weights.reshape(-1, k, 3), 1).mean(0) - np.log(k) for k in (1, 2, 8, 32, 128)]
     assert (torch.stack(bounds).diff(dim=0) > 0).all()
     assert rungs["elbo"].pareto_k is None

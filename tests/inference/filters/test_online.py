@@ -15,6 +15,7 @@ import torch
 import latentrnn as lr
 from latentrnn.inference.filters.particle_filter import ParticleFilter
 from latentrnn.inference.guides.families.gaussian_chain import GaussianChain
+from latentrnn.inference.posterior.sampler import PosteriorSampler
 from tests import oracles
 from tests.linear_gaussian import as_data, as_model, random_problem
 from tests.registry import (
@@ -84,10 +85,9 @@ def steps_of(data: lr.SequenceData) -> list[dict[str, Any]]:
 
 def batch(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData, proposal: str) -> ParticleFilter:
     """The package's filter over the whole recording, with the random numbers of seed 0."""
-    posterior = lr.Posterior(model, guide, data, device="cpu")
-    draws = posterior._draws
+    sampler = PosteriorSampler(model, guide, data, device="cpu", seed=0)
     with torch.no_grad():
-        rollout = draws.rollout(draws.parameter_trace(1))
+        rollout = sampler.prior_rollout(sampler.parameter_trace(1))
         heads = {n: h for n, h in rollout.observations.items() if h.head.per_step}
         masks = {n: h.observed(data) for n, h in heads.items()}
         proposals = guide.local.proposals(guide.variational_parameters(data), data) if proposal == "guide" else None

@@ -180,7 +180,7 @@ def test_chunks_change_nothing_but_the_draws_of_latents(observation: str, monkey
     exact = make_posterior(observation, "deterministic", lengths=(4, 7, 3, 6, 2))
     whole, exactly = methods(posterior), methods(exact)
     monkeypatch.setattr(draws_module, "LARGEST_CHUNK", 1)
-    assert len(list(posterior._draws.chunks(SAMPLES))) == 5
+    assert len({chunk.indices.rows.start for chunk in posterior.latent_parts(SAMPLES)}) == 5
     pieces, exact_pieces = methods(posterior), methods(exact)
     for name, value in whole.items():
         assert pieces[name].shape == value.shape, name

@@ -1,0 +1,135 @@
+"""Densities of sequences under a posterior: the kinds of evidence, and log-likelihoods given parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import nullcontext
+from functools import partial
+
+import torch
+from pyro import poutine
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from latentrnn.data import SequenceData
+from latentrnn.inference.evidence.ais import anneal
+from latentrnn.inference.evidence.evidence import (
+    AIS,
+    AUTO,
+    PRIOR_SHARE,
+    SMC,
+    Evidence,
+    check_kind,
+    from_filters,
+    summarise,
+)
+from latentrnn.inference.evidence.rungs import best
+from latentrnn.inference.filters.particle_filter import ParticleFilter, of_steps
+from latentrnn.inference.objectives.elbo import log_weights as log_weights_of
+from latentrnn.inference.posterior.sampler import PosteriorSampler, samples_of
+from latentrnn.support.arguments import check_size
+
+
+def evidence(sampler: PosteriorSampler, kind: str | SMC | AIS, num_particles: int) -> Evidence:
+    """Estimate each sequence's log evidence; see `Posterior.evidence`."""
+    name = "smc" if isinstance(kind, SMC) else "ais" if isinstance(kind, AIS) else kind
+    check_kind(name)
+    num_particles = check_size("evidence", "num_particles", num_particles)
+    sites = sampler.model.latent_sites()
+    if name == AUTO:
+        along_time = any(site.along_time for site in sites)
+        estimate = partial(evidence, sampler)
+        return best(estimate, num_particles, num_steps=sampler.data.num_steps, along_time=along_time)
+    if sites and name == "smc":
+        return _filtered(sampler, num_particles, kind if isinstance(kind, SMC) else SMC())
+    if sites and name == "ais":
+        return summarise(name, _annealed(sampler, num_particles, kind if isinstance(kind, AIS) else AIS()))
+    weighed = summarise(name, log_weights(sampler, num_particles))
+    if sites or sampler.guide.parameter_sites is not None:
+        return weighed
+    exact = torch.zeros_like(weighed.values)
+    return dataclasses.replace(weighed, standard_error=exact, effective_sample_size=None, pareto_k=None)
+
+
+def log_likelihood(sampler: PosteriorSampler, num_particles: int, num_draws: int) -> Tensor:
+    """Return log p(y_n | theta) of every sequence, (draw, sequence); see `Posterior.log_likelihood`."""
+    num_particles = check_size("log_likelihood", "num_particles", num_particles)
+    num_draws = check_size("log_likelihood", "num_draws", num_draws)
+    with sampler.drawing():
+        if sampler.guide.parameter_sites is None:
+            return summarise("iwae", log_weights(sampler, num_particles)).values[None]
+        # drawn first and together, so that they are the draws of `parameters(num_draws)`
+        parameters = sampler.parameter_trace(num_draws)
+        rows = []
+        for draw in range(num_draws):
+            weights = log_weights(sampler, num_particles, samples_of(parameters, slice(draw, draw + 1)))
+            rows.append(summarise("iwae", weights).values)
+        return torch.stack(rows)
+
+
+def log_weights(sampler: PosteriorSampler, num_particles: int, parameters: Trace | None = None) -> Tensor:
+    """Return log-weights, (particle, sequence); exact and of one particle where nothing is random.
+
+    Args:
+        sampler: of the posterior.
+        num_particles: draws of the guide.
+        parameters: to be replayed; else they are drawn anew for each particle, from the seed.
+    """
+    random = bool(sampler.model.latent_sites()) or (sampler.guide.parameter_sites is not None and parameters is None)
+    count = num_particles if random else 1
+    per_chunk, columns = sampler.chunk_sizes(count)[0], []
+    with sampler.seeded() if parameters is None else nullcontext(), torch.no_grad():
+        for _, data in sampler.rows(count):
+            particles = [min(per_chunk, count - first) for first in range(0, count, per_chunk)]
+            columns.append(torch.cat([_path_weights(sampler, data, number, parameters) for number in particles]))
+    return torch.cat(columns, 1).cpu()
+
+
+def _path_weights(sampler: PosteriorSampler, data: SequenceData, count: int, parameters: Trace | None) -> Tensor:
+    """Return the log-weights of whole paths, those of their windows added up."""
+    if sampler.windowed and parameters is None:
+        parameters = sampler.parameter_trace(count)  # the same in all windows
+    guide = sampler.guide if parameters is None else poutine.replay(sampler.guide, trace=parameters)
+    weights = [log_weights_of(sampler.model, guide, window, count) for _, window in sampler.windows(data)]
+    return weights[0] if len(weights) == 1 else torch.stack(weights).sum(0)
+
+
+def _annealed(sampler: PosteriorSampler, num_particles: int, settings: AIS) -> Tensor:
+    """Return log-weights of annealed draws, (particle, sequence)."""
+    with sampler.seeded():
+        chunks = [
+            anneal(sampler.model, sampler.guide, data, num_particles, settings)
+            for data in sampler.chunks(num_particles)
+        ]
+    return torch.cat(chunks, 1).cpu()
+
+
+def _filtered(sampler: PosteriorSampler, num_particles: int, settings: SMC) -> Evidence:
+    """Return the evidence by independent particle filters, each with its own draw of the parameters with priors."""
+    found = []
+    with sampler.drawing():
+        parameters = sampler.parameter_trace(settings.num_filters)
+        for site in parameters.nodes.values():  # (filter, sequences' plate, ...) to (filter, particle, ...)
+            site["value"] = site["value"].unsqueeze(1)
+        count = num_particles * settings.num_filters
+        if all(map(of_steps, sampler.model.observations.values())):  # then no more than one step is held at once
+            count = max(1, count // sampler.data.num_steps)
+        for data in sampler.chunks(count):
+            rollout, proposals = sampler.prior_rollout(parameters, data), None
+            if settings.proposal != "prior":
+                guide = sampler.guide
+                proposals = guide.local.proposals(guide.variational_parameters(data), data)
+            run = ParticleFilter(
+                rollout,
+                num_particles,
+                settings.num_filters,
+                proposals=proposals,
+                prior_share=PRIOR_SHARE if settings.proposal == "mixture" else 0.0,
+                resample_below=settings.resample_below,
+                diagnose=True,
+            ).run()
+            found.append((run.log_evidence.cpu(), run.smallest_sample.cpu(), run.largest_shape.cpu()))
+    log_evidence, smallest, shapes = zip(*found, strict=True)
+    return from_filters(
+        torch.cat(log_evidence, 1), torch.cat(smallest, 1), torch.cat(shapes), num_particles, settings.proposal
+    )
