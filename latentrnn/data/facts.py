@@ -6,6 +6,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 from torch import Tensor
 
+from latentrnn.support.private_symbols import version
+
 T = TypeVar("T")
 
 
@@ -28,14 +30,9 @@ class Fact(NamedTuple, Generic[T]):
     @classmethod
     def of(cls, value: T, *tensors: Tensor) -> Fact[T]:
         """A fact about tensors as they are now."""
-        return cls(value, tensors, tuple(map(_version, tensors)))
+        return cls(value, tensors, tuple(map(version, tensors)))
 
     def holds(self, *tensors: Tensor) -> bool:
         """Whether these are the tensors, and nobody has written into them."""
         pairs = zip(self.tensors, self.versions, tensors, strict=True)
-        return all(known is now and _version(now) == version for known, version, now in pairs)
-
-
-def _version(tensor: Tensor) -> int | None:
-    # those made for inference alone do not count
-    return None if tensor.is_inference() else tensor._version
+        return all(known is now and version(now) == count for known, count, now in pairs)

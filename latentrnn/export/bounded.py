@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from latentrnn.support.private_symbols import TorchDispatchMode, operation_schema, tree_leaves
 
 SPARE_NUMBERS = 2**22  # tables that a module makes for itself and no file holds
 OPERATIONS_PER_TENSOR = 100  # the package's own parts need some ten
@@ -58,7 +58,9 @@ class Bounded(TorchDispatchMode):
 
 def _makes(func: Any, args: Any, kwargs: Any) -> bool:
     """Return whether an operation makes a tensor from sizes alone."""
-    name = func._schema.name
-    if not any(argument.name == "device" for argument in func._schema.arguments):
+    schema = operation_schema(func)
+    if not any(argument.name == "device" for argument in schema.arguments):
         return False
-    return name.startswith("aten::new_") or not any(isinstance(part, Tensor) for part in tree_leaves((args, kwargs)))
+    return schema.name.startswith("aten::new_") or not any(
+        isinstance(part, Tensor) for part in tree_leaves((args, kwargs))
+    )

@@ -6,6 +6,8 @@ from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 
 from torch import nn
 
+from latentrnn.support.private_symbols import children
+
 # Users' names are Python identifiers, which this is not part of, so that no name of theirs is taken.
 APART = "head:"
 
@@ -31,7 +33,7 @@ class NamedModules(nn.ModuleDict):
         super().__delitem__(_stored(name))
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and _stored(name) in self._modules
+        return isinstance(name, str) and _stored(name) in children(self)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._named())
@@ -55,7 +57,7 @@ class NamedModules(nn.ModuleDict):
         return module
 
     def _named(self) -> dict[str, nn.Module]:
-        return {name.removeprefix(APART): part for name, part in self._modules.items() if part is not None}
+        return {name.removeprefix(APART): part for name, part in children(self).items() if part is not None}
 
 
 def _stored(name: str) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 
@@ -29,6 +28,7 @@ from latentrnn.models.rollout import Head, Rollout
 from latentrnn.models.transitions import Transition
 from latentrnn.support.arguments import check_list, check_size
 from latentrnn.support.deprecations import former_attributes
+from latentrnn.support.private_symbols import handlers
 
 CHECKED_AT_ONCE = 2**22  # entries of a head
 
@@ -402,7 +402,7 @@ def refuse_param_store(module: nn.Module) -> None:
         RuntimeError: naming what to use instead.
     """
     parameters = list(module.parameters())
-    for handler in _PYRO_STACK:
+    for handler in handlers():
         if not (isinstance(handler, TraceMessenger) and handler.param_only):
             continue
         seen = {id(node["value"].unconstrained()) for node in handler.trace.nodes.values() if node["type"] == "param"}

@@ -116,6 +116,15 @@ def check_learning_rate(owner: str, rate: Any) -> float:
     return found
 
 
+def check_rate(owner: str, name: str, value: Any) -> float:
+    """Return `value`, a number in [0, 1), such as a rate of dropout.
+
+    Raises:
+        ValueError: anything else.
+    """
+    return check_number(owner, name, value, least=0, below=1)
+
+
 def check_flag(owner: str, name: str, value: Any) -> bool:
     """Return `value`, True or False.
 

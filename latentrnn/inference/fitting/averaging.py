@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from latentrnn.support.private_symbols import lerp_all_
+
 
 class Average:
     """An exponential moving average of the weights, which can change places with the weights themselves."""
@@ -18,7 +20,7 @@ class Average:
         """Take in the weights after a step; early on the average forgets faster, so that the start does not linger."""
         if self.decay:
             decay = min(self.decay, (1 + step) / (10 + step))
-            torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1 - decay)
+            lerp_all_(self.values, [p.detach() for p in self.parameters], 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:

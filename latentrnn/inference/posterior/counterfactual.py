@@ -23,6 +23,7 @@ from latentrnn.models.features.gap import gaps
 from latentrnn.models.rollout import Rollout
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_choice, check_size, is_integer
+from latentrnn.support.private_symbols import replace_child
 from latentrnn.support.shown import shapes
 
 
@@ -118,7 +119,7 @@ def _rollout(model: LatentRNN, sampled: SampledRollout, what: Intervention, num_
     clamped = Clamped(model.transition, what.clamp, what.from_step, shape)
     if what.clamp:
         model = copy.copy(model)
-        model._modules = {**model._modules, "transition": clamped}
+        replace_child(model, "transition", clamped)
     if what.free:  # what comes before the intervention is given
         context = torch.full_like(data.lengths, what.from_step).minimum(data.lengths)
         data = replace(data, context=context, host_context=data.host_lengths.clip(max=what.from_step))

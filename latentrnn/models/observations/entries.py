@@ -9,6 +9,8 @@ import torch
 from pyro.distributions import MaskedDistribution, TorchDistribution
 from torch import Tensor
 
+from latentrnn.support.private_symbols import standard_gamma
+
 LARGEST_PART = 2**22  # numbers that are made at once on the way to a mean
 
 
@@ -45,7 +47,7 @@ def draw_log_gamma(shape: Tensor) -> Tensor:
 
     Gamma(a) is distributed as Gamma(a + 1) U^(1 / a), U uniform.
     """
-    larger = torch._standard_gamma(shape + 1)
+    larger = standard_gamma(shape + 1)
     return larger.log() - torch.empty_like(larger).exponential_() / shape
 
 

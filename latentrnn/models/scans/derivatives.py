@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from latentrnn.support.private_symbols import transforms_active
+
 
 def hand_backward_applies() -> bool:
     """Return whether a hand-written backward will do: no `vmap`, `jacrev` or `jvp` is under way, which need a rule."""
-    return not torch._C._are_functorch_transforms_active() and torch.autograd.forward_ad._current_level < 0
+    return not transforms_active()
 
 
 def gradient_wanted(*tensors: Tensor) -> bool:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentrnn.models.scans import layer_of, over_members, run
-from latentrnn.models.transitions.transition import Transition, broadcast_batch, check_rate, check_size
-from latentrnn.support.arguments import check_flag
+from latentrnn.models.transitions.transition import Transition, broadcast_batch
+from latentrnn.support.arguments import check_flag, check_rate, check_size
 
 
 class LibraryTransition(Transition):

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.models.transitions.recurrence import linear_recurrence
-from latentrnn.models.transitions.transition import Transition, check_size
+from latentrnn.models.transitions.transition import Transition
+from latentrnn.support.arguments import check_size
 
 
 class MinGRU(Transition):

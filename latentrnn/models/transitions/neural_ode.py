@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from latentrnn.models.transitions.continuous_time import TimeScaled, check_time_scale
 from latentrnn.support.arguments import check_choice, check_number, check_size
+from latentrnn.support.private_symbols import within_transform
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
 FIXED = ("euler", "midpoint", "rk4")
@@ -106,7 +107,7 @@ class NeuralODE(TimeScaled):
 
         if self.method in FIXED:
             return _fixed_steps(slope, state, self.method, self.substeps)
-        if _within_transform(state, inputs):
+        if within_transform(state, inputs):
             return _fixed_steps(slope, state, "rk4", TRANSFORMED_SUBSTEPS)
         ends = torch.tensor([0.0, 1.0], dtype=state.dtype, device=state.device)
         # torchdiffeq steps past the end and reads it off a polynomial of degree 4, by which dopri8 and bosh3 (whose
@@ -134,11 +135,6 @@ def _fixed_steps(slope: Callable[[Tensor], Tensor], state: Tensor, method: str, 
             change = (first + 3 * (second + third) + fourth) / 8
         state = state + size * change
     return state
-
-
-def _within_transform(*values: Tensor) -> bool:
-    """Return whether `torch.func` looks at any of the values, for which a solver cannot choose its steps."""
-    return any(torch._C._functorch.is_functorch_wrapped_tensor(value) for value in values)
 
 
 def _solver() -> Any:

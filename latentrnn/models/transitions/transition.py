@@ -14,7 +14,6 @@ from torch import Tensor
 from latentrnn.data import SequenceData
 from latentrnn.models.component import Component
 from latentrnn.models.features.feature import Feature
-from latentrnn.support.arguments import check_number
 from latentrnn.support.arguments import check_size as check_size  # where it was, and where users' own parts find it
 
 GateHandler = Callable[[str, Tensor], Tensor]
@@ -217,12 +216,3 @@ def concatenate_channels(*parts: Tensor) -> Tensor:
         return torch.cat(parts, -1)
     batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
     return torch.cat([part.expand(*batch, part.shape[-1]) for part in parts], -1)
-
-
-def check_rate(owner: str, name: str, value: float) -> float:
-    """Return `value`.
-
-    Raises:
-        ValueError: it is not in [0, 1).
-    """
-    return check_number(owner, name, value, least=0, below=1)

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from latentrnn.support.private_symbols import standard_gamma
+
 
 class Share(NamedTuple):
     """Which sequences of a batch one process has: those from `start` to `stop` of `whole`, with a `weight`."""
@@ -181,6 +183,6 @@ _KINDS: dict[Any, Callable[[_Draws, Any, Any, Any], Tensor]] = {
         ),
         _filled,
     ),
-    **dict.fromkeys((torch.bernoulli, torch.normal, torch.poisson, torch._standard_gamma), _elementwise),
+    **dict.fromkeys((torch.bernoulli, torch.normal, torch.poisson, standard_gamma), _elementwise),
     F.dropout: _dropped,
 }

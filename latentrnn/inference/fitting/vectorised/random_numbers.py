@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from latentrnn.support.private_symbols import standard_gamma
+
 
 class Call(NamedTuple):
     """One draw of a program, which can be made again."""
@@ -146,4 +148,4 @@ _MAKING = (torch.randn, torch.rand)
 # returns, as torch's distributions do, and is refused where it does not
 _FILLING = (Tensor.normal_, Tensor.uniform_, Tensor.exponential_)
 _LIKE = {torch.randn_like: torch.randn, torch.rand_like: torch.rand}
-_REFUSED = (torch.bernoulli, torch.normal, torch.poisson, torch._standard_gamma, torch.multinomial, Tensor.bernoulli_)
+_REFUSED = (torch.bernoulli, torch.normal, torch.poisson, standard_gamma, torch.multinomial, Tensor.bernoulli_)

@@ -174,7 +174,7 @@ def _forward(
         torch.addmm(bias, z, into, out=units).tanh_()
         torch.add(units, f_steps[t], out=x)
         torch.addmm(shift, x, onto, out=both)
-        torch._C._nn.softplus(raw, out=s_t)  # type: ignore[call-arg]
+        F.softplus(raw, out=s_t)  # type: ignore[call-arg]
         s_t.add_(SMALLEST_SCALE)
         z = torch.addcmul(loc, s_t, noise_t, out=z_t)
         if entries.inside is not None:

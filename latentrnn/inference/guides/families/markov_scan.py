@@ -152,7 +152,7 @@ def _forward(
         x_t = torch.tanh(pre_x, out=pre_x if x_steps is None else x_steps[t])
         torch.mm(x_t, onto, out=both)
         both_raw.add_(raw_t)
-        torch._C._nn.softplus(both_raw, out=s_t)  # type: ignore[call-arg]
+        F.softplus(both_raw, out=s_t)  # type: ignore[call-arg]
         torch.addcmul(floor_t, s_t, noise_t, out=mixed)
         pre_loc.add_(both_loc)
         if mix_steps is None:

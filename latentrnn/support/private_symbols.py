@@ -1,0 +1,62 @@
+"""What the package uses of torch and Pyro that is not public, each with the reason why nothing public will do.
+
+Two kinds of private names cannot be here, since they are methods that a subclass overrides: `_load_from_state_dict` of
+`nn.Module` (its public hooks run before the tensors of the module itself are resized, and cannot be inherited), and
+`_pyro_sample` and `_pyro_post_sample` of `Messenger`, which Pyro documents as the way to write a handler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from pyro.poutine.runtime import _PYRO_STACK
+from torch import Tensor, nn
+from torch.utils._python_dispatch import (
+    TorchDispatchMode as TorchDispatchMode,  # sees factories, too, unlike `overrides`
+)
+from torch.utils._pytree import tree_leaves as tree_leaves  # `torch.func` flattens trees and has no name for it
+
+# one draw for any shape; `torch.distributions.Gamma` clamps draws, whose logarithms are wanted here
+standard_gamma = torch._standard_gamma
+
+
+def version(tensor: Tensor) -> int | None:
+    """How often a tensor was written into; None for one made for inference, which does not count. Nothing public."""
+    return None if tensor.is_inference() else tensor._version
+
+
+def lerp_all_(values: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> None:
+    """Move tensors towards others in one kernel; a loop of `Tensor.lerp_` does the same in one kernel each."""
+    torch._foreach_lerp_(list(values), list(ends), weight)
+
+
+def within_transform(*values: Tensor) -> bool:
+    """Whether `torch.func` looks at any of the values. Nothing public tells."""
+    return any(torch._C._functorch.is_functorch_wrapped_tensor(value) for value in values)
+
+
+def transforms_active() -> bool:
+    """Whether `torch.func` or forward-mode differentiation is under way. Nothing public tells."""
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+
+
+def handlers() -> list[Any]:
+    """Pyro's handlers that are on, innermost last. `pyro.poutine` tells whether there are any, not which."""
+    return list(_PYRO_STACK)
+
+
+def operation_schema(operation: Any) -> Any:
+    """Name and arguments of an operator. `torch.ops` prints them and does not return them."""
+    return operation._schema
+
+
+def children(module: nn.Module) -> Mapping[str, nn.Module | None]:
+    """A module's parts by name. `named_children` leaves out the second name of a part that has two."""
+    return module._modules
+
+
+def replace_child(module: nn.Module, name: str, child: nn.Module) -> None:
+    """Give a shallow copy of a module another part. `setattr` would give it to the original as well."""
+    module._modules = {**module._modules, name: child}
