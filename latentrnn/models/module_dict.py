@@ -60,8 +60,13 @@ class NamedModules(nn.ModuleDict):
         return {name.removeprefix(APART): part for name, part in children(self).items() if part is not None}
 
 
+def taken_by_torch(name: str) -> bool:
+    """Return whether torch's dict of modules has an attribute of its own of this name, so that no module can."""
+    return hasattr(_EMPTY, name)
+
+
 def _stored(name: str) -> str:
-    return APART + name if hasattr(_EMPTY, name) else name
+    return APART + name if taken_by_torch(name) else name
 
 
 _EMPTY = nn.ModuleDict()

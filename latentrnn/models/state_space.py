@@ -27,6 +27,7 @@ from latentrnn.models.readouts import Readout
 from latentrnn.models.rollout import Head, Rollout
 from latentrnn.models.transitions import Transition
 from latentrnn.support.arguments import check_list, check_size
+from latentrnn.support.clock import step_length
 from latentrnn.support.deprecations import former_attributes
 from latentrnn.support.private_symbols import handlers
 
@@ -253,7 +254,7 @@ class LatentRNN(nn.Module):
     @property
     def latency(self) -> float:
         """How long after step t the model can first be evaluated there: seconds, or steps where `dt` is unknown."""
-        return self.lookahead * (1.0 if self.spec.dt is None else self.spec.dt)
+        return self.lookahead * step_length(self.spec.dt)
 
     def latent_sites(self) -> list[LatentSite]:
         """Return the local latent sites, in the order in which they are sampled."""

@@ -27,9 +27,9 @@ def parts(room: object) -> dict[str, type[Component]]:
 MODEL_PARTS, GUIDE_PARTS = parts(models), parts(inference)
 # what several parts have in common, and what stands in where a user gives nothing
 BASES = {
-    "AttentionReadout", "Component", "ExposedCounts", "Fading", "GammaShaped", "Identity", "LibraryTransition",
-    "LogExposure", "NoReadout", "PositiveLink", "ProjectedInputTransition", "RealLink", "SharedTotal", "StepAndSequence",
-    "TimeScaled", "Trials", "UnitLink", "ZeroInflated", "ReadingEncoder", "Clamped",
+    "AttentionReadout", "Component", "ExposedCounts", "Fading", "GammaShaped", "HeadUnits", "Identity",
+    "LibraryTransition", "LogExposure", "NoReadout", "PositiveLink", "ProjectedInputTransition", "RealLink",
+    "SharedTotal", "StepAndSequence", "TimeScaled", "Trials", "UnitLink", "ZeroInflated", "ReadingEncoder", "Clamped",
 }  # fmt: skip
 # what is chosen by name: link="softplus", pooling="mean"
 NAMED = {name for name in MODEL_PARTS if name.endswith("Link") and name != "Link"} | {"LastState", "MeanState"}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import latentrnn as lr
 from latentrnn.inference.objectives.elbo import elbo_terms, sampled_sites
-from latentrnn.models.observations import entries
+from latentrnn.models.features import units
 from latentrnn.models.rollout.chunked_density import ChunkedDensity
 from tests.registry import OBSERVATIONS, Fixed, default_transition, fixed_latents, make_data, make_model
 
@@ -170,10 +170,10 @@ def test_a_check_in_parts_says_where_in_all_of_the_data_it_failed(monkeypatch: p
 
 def test_moments_in_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     values, mask = torch.randn(4, 7, 3, dtype=torch.float64), torch.rand(4, 7, 3) < 0.7
-    whole = entries.channel_moments(values, mask)
-    monkeypatch.setattr(entries, "LARGEST_PART", 15)
+    whole = units.channel_moments(values, mask)
+    monkeypatch.setattr(units, "LARGEST_PART", 15)
     assert all(
-        torch.allclose(a, b, rtol=1e-12) for a, b in zip(entries.channel_moments(values, mask), whole, strict=True)
+        torch.allclose(a, b, rtol=1e-12) for a, b in zip(units.channel_moments(values, mask), whole, strict=True)
     )
     seen = values[:, :, 0][mask[:, :, 0]]
     assert torch.allclose(whole[0][0], seen.mean(), rtol=1e-12)

@@ -8,6 +8,7 @@ from torch import Tensor
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models.features.feature import Feature
 from latentrnn.models.features.units import channel_size, channel_units
+from latentrnn.support.clock import step_length
 
 LEAST_SPREAD = 0.01  # of log gaps: of clocks that jitter by less nothing is to be told
 
@@ -76,7 +77,7 @@ def elapsed(data: SequenceData) -> Tensor:
     """
     gap = gaps(data)
     if gap is None:
-        gap = torch.tensor(1.0 if data.spec.dt is None else data.spec.dt, dtype=torch.float64, device=data.device)
+        gap = torch.tensor(step_length(data.spec.dt), dtype=torch.float64, device=data.device)
     return torch.where(data.valid, gap, 0.0).to(data.dtype)
 
 

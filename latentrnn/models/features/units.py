@@ -59,6 +59,17 @@ def channel_size(values: Tensor, mask: Tensor) -> Tensor:
     return _positive(_mean(values, mask, lambda part: part**2).sqrt(), values.dtype)
 
 
+def channel_means(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of each channel over its observed entries, (channel,), in the precision of the values."""
+    return _mean(values, mask, lambda part: part, None)
+
+
+def channel_moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of each channel over its observed entries, (channel,), in the values' precision."""
+    mean = channel_means(values, mask)
+    return mean, _mean(values, mask, lambda part: (part - mean) ** 2, None)
+
+
 def _positive(scale: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(scale > 0, scale, 1.0).clamp_min(torch.finfo(dtype).tiny).to(dtype)
 
@@ -76,13 +87,18 @@ def _varies(values: Tensor, mask: Tensor) -> Tensor:
     return most > least
 
 
-def _mean(values: Tensor, mask: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return means in double precision, some rows at a time, so that nothing as large as the values is made."""
+def _mean(
+    values: Tensor, mask: Tensor, of: Callable[[Tensor], Tensor], dtype: torch.dtype | None = torch.float64
+) -> Tensor:
+    """Return means over observed entries, (channel,), in double precision or in another type (None: the values').
+
+    Some rows are taken at a time, so that nothing as large as the values is made.
+    """
     flat, seen = values.flatten(0, -2), mask.expand_as(values).flatten(0, -2)
-    total = torch.zeros(flat.shape[-1], dtype=torch.float64, device=flat.device)
-    count = torch.zeros_like(total)
     rows = max(1, LARGEST_PART // max(flat.shape[-1], 1))
+    total = torch.zeros(flat.shape[-1], dtype=values.dtype if dtype is None else dtype, device=flat.device)
+    count = torch.zeros(flat.shape[-1], dtype=torch.long, device=flat.device)
     for part, there in zip(flat.split(rows), seen.split(rows), strict=True):
-        total = total + torch.where(there, of(part.double()), 0.0).sum(0)
-        count = count + there.sum(0)
+        total = total + torch.where(there, of(part.to(total.dtype)), 0.0).sum(0)
+        count = count + there.sum(0)  # a sum of booleans makes whole numbers of them first
     return total / count.clamp_min(1)

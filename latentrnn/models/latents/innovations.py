@@ -22,6 +22,7 @@ from latentrnn.models.latents.student_t import StudentTTrajectory
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import concatenate_channels
 from latentrnn.support.arguments import check_choice, check_size
+from latentrnn.support.clock import step_length
 
 PRIORS = ("white", "student_t", "ar1", "matern32", "squared_exponential")
 
@@ -63,7 +64,7 @@ class Innovations(Latent):
         self.prior = check_choice("Innovations", "prior", prior, PRIORS)
 
     def build(self, transition: Transition, dt: float | None) -> None:
-        self.dt = 1.0 if dt is None else dt
+        self.dt = step_length(dt)
         self.log_scale = nn.Parameter(torch.zeros(self.dim))
         if self.prior in ("ar1", *KERNELS):
             self.log_time_constant = nn.Parameter(torch.full((self.dim,), math.log(10 * self.dt)))

@@ -11,11 +11,11 @@ from latentrnn.models.observations.discrete_hazard import DiscreteHazard as Disc
 from latentrnn.models.observations.encoder_input import EncoderInput as EncoderInput
 from latentrnn.models.observations.gamma import Gamma as Gamma
 from latentrnn.models.observations.gaussian import Gaussian as Gaussian
+from latentrnn.models.observations.head_inputs import HeadInputs as HeadInputs
 from latentrnn.models.observations.links import Link as Link
 from latentrnn.models.observations.log_normal import LogNormal as LogNormal
 from latentrnn.models.observations.multinomial import Multinomial as Multinomial
 from latentrnn.models.observations.negative_binomial import NegativeBinomial as NegativeBinomial
-from latentrnn.models.observations.observation import HeadInputs as HeadInputs
 from latentrnn.models.observations.observation import Observation as Observation
 from latentrnn.models.observations.ordered_logistic import OrderedLogistic as OrderedLogistic
 from latentrnn.models.observations.poisson import Poisson as Poisson

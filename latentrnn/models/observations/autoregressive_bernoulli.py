@@ -13,7 +13,9 @@ from torch.distributions import constraints
 from torch.nn import functional as F
 
 from latentrnn.data import HeadSpec
-from latentrnn.models.observations.observation import HeadInputs, Observation, channel_means, refuse_outside
+from latentrnn.models.features.units import channel_means
+from latentrnn.models.observations.head_inputs import HeadInputs
+from latentrnn.models.observations.observation import Observation, refuse_outside
 from latentrnn.support.arguments import check_size
 
 POINTS = 16  # over which a mean is taken

@@ -7,8 +7,9 @@ from typing import Any
 import pyro.distributions as dist
 from torch import Tensor
 
+from latentrnn.models.features.units import channel_means
 from latentrnn.models.observations.links import Link, UnitLink, as_link, check_link
-from latentrnn.models.observations.observation import Observation, channel_means, refuse_outside
+from latentrnn.models.observations.observation import Observation, refuse_outside
 
 
 class Bernoulli(Observation):

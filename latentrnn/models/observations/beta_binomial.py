@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.data import HeadSpec
+from latentrnn.models.features.units import channel_moments
 from latentrnn.models.observations.binomial import Trials
-from latentrnn.models.observations.entries import channel_moments, draw_log_gamma
+from latentrnn.models.observations.entries import draw_log_gamma
 from latentrnn.models.observations.links import as_link
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import HeadSpec
+from latentrnn.models.features.units import channel_means
 from latentrnn.models.observations.links import Link, UnitLink, as_link, check_link
-from latentrnn.models.observations.observation import Observation, channel_means, refuse_outside
+from latentrnn.models.observations.observation import Observation, refuse_outside
 from latentrnn.support.arguments import check_size
 
 

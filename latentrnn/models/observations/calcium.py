@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from latentrnn.data import DataSpec, HeadSpec
 from latentrnn.models.features.units import like_the_others
 from latentrnn.models.observations.drifting_normal import DriftingNormal
+from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.links import IdentityLink, Link, PositiveLink, RealLink, as_link, check_link
-from latentrnn.models.observations.observation import HeadInputs, Observation
+from latentrnn.models.observations.observation import Observation
 from latentrnn.models.readouts import LinearReadout
 from latentrnn.support.arguments import check_choice, check_flag, check_number, check_text
+from latentrnn.support.clock import step_length
 
 KERNELS = ("ar1", "ar2", "double_exponential")
 
@@ -108,7 +110,7 @@ class Calcium(Observation):
             raise ValueError(f"{owner} needs steps of equal length; the data have times of their own")
         if head.clock != 1 and self.gain is not None:
             raise ValueError(f"{owner}: a gain needs a head on the base clock; this one's clock is {head.clock}")
-        self.dt = 1.0 if spec.dt is None else spec.dt
+        self.dt = step_length(spec.dt)
         super().build(head, spec, hidden_size)
         if self.events is not None:
             self.readout = NoReadout()

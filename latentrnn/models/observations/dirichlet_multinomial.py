@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from latentrnn.data import HeadSpec
 from latentrnn.models.observations.entries import draw_log_gamma
+from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.multinomial import SharedTotal, SharedTotalCounts
-from latentrnn.models.observations.observation import HeadInputs
 
 
 class DirichletMultinomial(SharedTotal):
@@ -38,7 +38,7 @@ class DirichletMultinomial(SharedTotal):
 
     def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
         alpha = (self.log_concentration + eta.log_softmax(-1)).clamp_min(-25.0).exp()
-        return DirichletMultinomialCounts(alpha, inputs.totals, inputs.mask, inputs.among)
+        return DirichletMultinomialCounts(alpha, inputs.totals, inputs.mask, inputs.counted)
 
 
 class DirichletMultinomialCounts(SharedTotalCounts):
@@ -67,7 +67,7 @@ class DirichletMultinomialCounts(SharedTotalCounts):
         return terms - _rising(self._total(), value.sum(-1) + rest)
 
     def _total(self) -> Tensor:
-        return self.by_category.sum(-1) if self.among is None else concentration(self.by_category, self.among)
+        return self.by_category.sum(-1) if self.counted is None else concentration(self.by_category, self.counted)
 
 
 def _rising(a: Tensor, n: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from torch.distributions import constraints
 from torch.nn import functional as F
 
 from latentrnn.data import HeadSpec, SequenceData
+from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.links import Link, UnitLink, as_link, check_link
-from latentrnn.models.observations.observation import HeadInputs, Observation, refuse_outside
+from latentrnn.models.observations.observation import Observation, refuse_outside
 
 
 class DiscreteHazard(Observation):

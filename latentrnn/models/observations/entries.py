@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import torch
@@ -10,8 +9,6 @@ from pyro.distributions import MaskedDistribution, TorchDistribution
 from torch import Tensor
 
 from latentrnn.support.private_symbols import standard_gamma
-
-LARGEST_PART = 2**22  # numbers that are made at once on the way to a mean
 
 
 class Entries(TorchDistribution):
@@ -54,23 +51,3 @@ def draw_log_gamma(shape: Tensor) -> Tensor:
 def inside_positive(value: Tensor) -> Tensor:
     """Return positive values as they are; what stands under a mask may be zero, whose logarithm has no gradient."""
     return value.clamp_min(torch.finfo(value.dtype).tiny)
-
-
-def channel_moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and variance of each channel over its observed entries, (channel,) each."""
-    mean = channel_means(values, mask)
-    return mean, _means(values, mask, lambda part, seen: torch.where(seen, part - mean, 0.0) ** 2)
-
-
-def channel_means(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of each channel over its observed entries, (channel,)."""
-    return _means(values, mask, lambda part, seen: torch.where(seen, part, 0.0))
-
-
-def _means(values: Tensor, mask: Tensor, of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Return means over observed entries, some rows at a time, so that nothing as large as the values is made."""
-    flat, seen = values.flatten(0, -2), mask.flatten(0, -2)
-    rows = max(1, LARGEST_PART // flat.shape[-1])
-    total = sum(of(*part).sum(0) for part in zip(flat.split(rows), seen.split(rows), strict=True))
-    count = sum(part.sum(0) for part in seen.split(rows))  # a sum of booleans makes whole numbers of them first
-    return total / torch.as_tensor(count).clamp_min(1)

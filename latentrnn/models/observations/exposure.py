@@ -12,8 +12,10 @@ from torch import Tensor
 from latentrnn.data import DataSpec, HeadSpec, SequenceData
 from latentrnn.models.features import Feature
 from latentrnn.models.features.feature import find
+from latentrnn.models.features.units import channel_means
+from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.links import Link, PositiveLink, as_link, check_link
-from latentrnn.models.observations.observation import HeadInputs, Observation
+from latentrnn.models.observations.observation import Observation
 
 
 class LogExposure(Feature):
@@ -106,17 +108,8 @@ class ExposedCounts(Observation):
         return inputs._replace(log_exposure=self.at_clock(self.log_exposure(data), frames))
 
     def entries(self, eta: Tensor, inputs: HeadInputs) -> Any:
-        """Return independent distributions of every entry, the exposure counted and no mask applied."""
-        if self.outputs_per_channel > 1:
-            eta = eta.unflatten(-1, (self.head.channels, self.outputs_per_channel))
-        found = self.family(eta)
-        return found if inputs.log_exposure is None else self.exposed(found, inputs.log_exposure)
-
-    def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
-        found = self.entries(eta, inputs)
-        if inputs.mask is not None:
-            found = found.mask(inputs.mask)
-        return found.to_event(2 if self.head.per_step else 1)
+        entries = super().entries(eta, inputs)
+        return entries if inputs.log_exposure is None else self.exposed(entries, inputs.log_exposure)
 
     def start_from(self, data: SequenceData) -> None:
         """Set starting values from the training data: the baseline is that of the rate per unit of exposure."""
@@ -125,9 +118,8 @@ class ExposedCounts(Observation):
             return
         values, mask = data.observations[self.head.name], data.masks[self.head.name]
         exposure = self.at_clock(data.covariates[self.exposure], values.shape[1]).expand_as(values)
-        seen = mask.flatten(0, -2).sum(0)
-        mean = torch.where(mask, exposure, 0.0).flatten(0, -2).sum(0) / seen.clamp_min(1)
-        mean = torch.where(seen > 0, mean, exposure[mask].mean() if bool(seen.any()) else 1.0)
+        seen = mask.flatten(0, -2).any(0)
+        mean = torch.where(seen, channel_means(exposure, mask), exposure[mask].mean() if bool(seen.any()) else 1.0)
         link = as_link(self.link)
         with torch.no_grad():
             baseline = self.readout.baseline.unflatten(-1, (self.head.channels, self.outputs_per_channel))[:, 0]

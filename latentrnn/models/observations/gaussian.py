@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from latentrnn.data import HeadSpec
+from latentrnn.models.features.units import channel_means
+from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.links import IdentityLink, Link, RealLink, as_link, check_link
 from latentrnn.models.observations.low_rank_normal import StepwiseLowRankNormal
-from latentrnn.models.observations.observation import HeadInputs, Observation, channel_means
+from latentrnn.models.observations.observation import Observation
 from latentrnn.support.arguments import check_choice, check_size
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from latentrnn.data import HeadSpec
-from latentrnn.models.observations.entries import Entries, channel_moments, inside_positive
+from latentrnn.models.features.units import channel_moments
+from latentrnn.models.observations.entries import Entries, inside_positive
 from latentrnn.models.observations.observation import Observation, refuse_outside
 
 

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from latentrnn.data import HeadSpec, SequenceData
-from latentrnn.models.observations.observation import HeadInputs, Observation, channel_means, refuse_outside
+from latentrnn.models.features.units import channel_means
+from latentrnn.models.observations.head_inputs import HeadInputs
+from latentrnn.models.observations.observation import Observation, refuse_outside
 from latentrnn.models.observations.poisson import LARGEST_RATE
 
 
@@ -37,10 +39,10 @@ class SharedTotal(Observation):
         mask = data.masks[name]
         seen = torch.where(mask, data.observations[name], 0.0).sum(-1)
         if name not in data.totals:
-            return inputs._replace(totals=seen, among=None if inputs.mask is None else mask)
+            return inputs._replace(totals=seen, counted=None if inputs.mask is None else mask)
         unknown = data.totals[name].isnan()
-        among = None if inputs.mask is None else mask | ~unknown.unsqueeze(-1)
-        return inputs._replace(totals=torch.where(unknown, seen, data.totals[name]), among=among)
+        counted = None if inputs.mask is None else mask | ~unknown.unsqueeze(-1)
+        return inputs._replace(totals=torch.where(unknown, seen, data.totals[name]), counted=counted)
 
     def build_family(self, head: HeadSpec) -> None:
         family = type(self).__name__
@@ -83,7 +85,7 @@ class Multinomial(SharedTotal):
     """
 
     def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
-        return MultinomialCounts(eta, inputs.totals, inputs.mask, inputs.among)
+        return MultinomialCounts(eta, inputs.totals, inputs.mask, inputs.counted)
 
 
 class SharedTotalCounts(TorchDistribution):
@@ -93,19 +95,19 @@ class SharedTotalCounts(TorchDistribution):
         by_category: the family's parameter of every category, (..., time, channel).
         totals: n_t, (sequence, time).
         mask: True = observed, (sequence, time, channel); None where every category was.
-        among: the categories that n_t is the total of, (sequence, time, channel); None for all.
+        counted: the categories that n_t is the total of, (sequence, time, channel); None for all.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.independent(constraints.nonnegative_integer, 2)
 
-    def __init__(self, by_category: Tensor, totals: Tensor, mask: Tensor | None, among: Tensor | None = None) -> None:
-        self.by_category, self.totals, self.mask, self.among = by_category, totals, mask, among
+    def __init__(self, by_category: Tensor, totals: Tensor, mask: Tensor | None, counted: Tensor | None = None) -> None:
+        self.by_category, self.totals, self.mask, self.counted = by_category, totals, mask, counted
         super().__init__(by_category.shape[:-2], by_category.shape[-2:], validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> Self:
         by_category = self.by_category.expand(torch.Size(batch_shape) + self.event_shape)
-        return type(self)(by_category, self.totals, self.mask, self.among)
+        return type(self)(by_category, self.totals, self.mask, self.counted)
 
     @abstractmethod
     def shares(self) -> Tensor:
@@ -130,21 +132,23 @@ class SharedTotalCounts(TorchDistribution):
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         with torch.no_grad():
             log_shares = self.draw_log_shares(torch.Size(sample_shape))
-            if self.among is None:
+            if self.counted is None:
                 return draw_multinomial(self.totals, log_shares.softmax(-1))
-            drawn = draw_multinomial(self.totals, shares_among(log_shares, self.among))
-            return torch.where(self.among, drawn, torch.poisson(self.mean.clamp(max=LARGEST_RATE).expand(drawn.shape)))
+            drawn = draw_multinomial(self.totals, shares_of(log_shares, self.counted))
+            return torch.where(
+                self.counted, drawn, torch.poisson(self.mean.clamp(max=LARGEST_RATE).expand(drawn.shape))
+            )
 
     def completed(self, value: Tensor, mask: Tensor) -> Tensor:
         """Return a draw given the observed counts: the rest of the total, over the other categories."""
         with torch.no_grad():
             left = (self.totals - torch.where(mask, value, 0.0).sum(-1)).clamp_min(0.0)
-            others = shares_among(self.draw_log_shares(torch.Size()), ~mask)
+            others = shares_of(self.draw_log_shares(torch.Size()), ~mask)
             return torch.where(mask, value, draw_multinomial(left, others))
 
     def hidden(self, mask: Tensor) -> Tensor:
         """Return the categories that share the total and were not observed."""
-        return ~mask if self.among is None else ~mask & self.among
+        return ~mask if self.counted is None else ~mask & self.counted
 
     def rest(self, value: Tensor, hidden: Tensor) -> Tensor:
         """Return what of the total fell into hidden categories, (..., time), the observed counts being `value`."""
@@ -179,9 +183,9 @@ class MultinomialCounts(SharedTotalCounts):
 
     def _normaliser(self) -> Tensor:
         """Return the log of the sum of exp(logits) over the categories that share the total, (..., time, 1)."""
-        if self.among is None:
+        if self.counted is None:
             return torch.logsumexp(self.by_category, -1, keepdim=True)
-        return log_sum(self.by_category, self.among)
+        return log_sum(self.by_category, self.counted)
 
 
 def log_sum(logits: Tensor, chosen: Tensor) -> Tensor:
@@ -189,7 +193,7 @@ def log_sum(logits: Tensor, chosen: Tensor) -> Tensor:
     return torch.logsumexp(logits.masked_fill(~(chosen | ~chosen.any(-1, keepdim=True)), -torch.inf), -1, keepdim=True)
 
 
-def shares_among(log_shares: Tensor, chosen: Tensor) -> Tensor:
+def shares_of(log_shares: Tensor, chosen: Tensor) -> Tensor:
     """Return shares (..., category) that add up to one over the chosen categories, zero where none is.
 
     In logs, since what all of the chosen ones have together may be less than a number can hold.

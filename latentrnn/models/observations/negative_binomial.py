@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from latentrnn.data import HeadSpec
-from latentrnn.models.observations.entries import Entries, channel_moments
+from latentrnn.models.features.units import channel_means, channel_moments
+from latentrnn.models.observations.entries import Entries
 from latentrnn.models.observations.exposure import ExposedCounts
 from latentrnn.models.observations.links import Link, as_link
-from latentrnn.models.observations.observation import channel_means, refuse_outside
+from latentrnn.models.observations.observation import refuse_outside
 from latentrnn.models.observations.poisson import LARGEST_RATE
 
 SMALLEST_DISPERSION = 1e-4  # below, float32 cannot tell the family from a Poisson

@@ -4,77 +4,26 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
 from latentrnn.data import DataSpec, HeadSpec, SequenceData
-from latentrnn.models.component import Component
 from latentrnn.models.features import CovariateReader, Feature, listed, standardisation
 from latentrnn.models.features.units import like_the_others, units_of_all
 from latentrnn.models.feedback import History
 from latentrnn.models.gain import StimulusGain
 from latentrnn.models.observations.encoder_input import EncoderInput
-from latentrnn.models.observations.entries import channel_means as channel_means
+from latentrnn.models.observations.head_inputs import HeadInputs
+from latentrnn.models.observations.head_units import HeadUnits
 from latentrnn.models.pooling import POOLINGS, Pooling
 from latentrnn.models.priors import Prior, check_priors
-from latentrnn.models.readouts import FactorReadout, LinearReadout, Readout, Surroundings, linear
+from latentrnn.models.readouts import FactorReadout, LinearReadout, Readout, linear
 
 
-class HeadInputs(NamedTuple):
-    """What a head needs besides the state, for all its frames: tensors (sequence, time, ...), None where nothing."""
-
-    mask: Tensor | None = None  # which entries count, (sequence, time, channel) or (sequence, channel)
-    partial: bool = False  # some channels of a step may be missing while others are observed
-    stimulus: Any = None
-    covariates: Any = None
-    totals: Any = None  # of the channels of every step, (sequence, time), of families whose channels share one
-    surroundings: Surroundings = Surroundings()  # what the readout needs
-    constant: tuple[Tensor, Tensor] | None = None  # of some values, (sequence,): what no state changes in their density
-    among: Any = None  # the channels that a step's total counts, (sequence, time, channel); None for all
-    log_exposure: Any = None  # log of what a count's mean is multiplied by, (sequence, time, channel or one)
-
-    def at(self, t: int, past: Tensor | None = None) -> HeadInputs:
-        """Return the inputs of one frame, with a time axis of length one.
-
-        Args:
-            t: the frame.
-            past: earlier states that the readout remembers, (*sample, sequence, earlier, hidden_size).
-        """
-        parts = (self.mask, self.stimulus, self.covariates, self.totals, self.among, self.log_exposure)
-        mask, stimulus, covariates, totals, among, log_exposure = (
-            None if part is None else part[:, t : t + 1] for part in parts
-        )
-        surroundings = self.surroundings.at(t)._replace(past=past)
-        return HeadInputs(
-            mask, self.partial, stimulus, covariates, totals, surroundings, among=among, log_exposure=log_exposure
-        )
-
-    def split(self, frames: int, values: Tensor) -> list[HeadInputs]:
-        """Return the inputs of consecutive stretches of this many frames; `values` are the head's, split too."""
-        pieces = values.split(frames, -2)
-
-        def cut(part: Any) -> Any:
-            return [None] * len(pieces) if part is None else part.split(frames, 1)
-
-        parts = zip(
-            cut(self.mask), cut(self.stimulus), cut(self.covariates), cut(self.totals), cut(self.among),
-            cut(self.log_exposure), cut(self.surroundings.context), pieces, strict=True,
-        )  # fmt: skip
-        found = []
-        for index, (mask, stimulus, covariates, totals, among, log_exposure, context, piece) in enumerate(parts):
-            constant = None
-            if self.constant is not None and values is self.constant[0]:  # all of it goes with the first
-                constant = piece, self.constant[1] if index == 0 else torch.zeros_like(self.constant[1])
-            surroundings = self.surroundings._replace(context=context)
-            shared = mask, self.partial, stimulus, covariates, totals, surroundings, constant, among
-            found.append(HeadInputs(*shared, log_exposure))
-        return found
-
-
-class Observation(Component):
+class Observation(HeadUnits):
     """One head: eta_t = readout(h_t) + gain(stimulus_t, h_t) + D x_t + history_t;  y_t ~ family(link(eta_t)).
 
     A per-channel family is one short class: `outputs_per_channel`, and `family(eta)`. Families that join channels
@@ -99,16 +48,10 @@ class Observation(Component):
     # False where what an entry says depends on those of other steps too: set where `observed` is overridden
     mask_by_step = True
     reads: str | None = None  # name of another head, whose mean takes the place of the states
-    in_units = False  # whether the family maps `location` and `scale` of its channels to what it is observed in
     added_later: tuple[str, ...] = ("location", "scale")
 
-    gain: StimulusGain | None
     feedback: Any  # History | None: only heads for which it is not None ever use it
-    readout: Readout
     pooling: Pooling
-    reader: CovariateReader
-    location: Tensor
-    scale: Tensor
     history_centre: Tensor
     history_scale: Tensor
 
@@ -211,11 +154,15 @@ class Observation(Component):
             A univariate distribution with batch shape (..., channel).
         """
 
-    def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
-        """Return the head's distribution, event (time, channel) (per sequence: (channel,)), the mask applied inside."""
+    def entries(self, eta: Tensor, inputs: HeadInputs) -> Any:
+        """Return independent distributions of every entry, no mask applied, of eta (..., outputs)."""
         if self.outputs_per_channel > 1:
             eta = eta.unflatten(-1, (self.head.channels, self.outputs_per_channel))
-        entries = self.family(eta)
+        return self.family(eta)
+
+    def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
+        """Return the head's distribution, event (time, channel) (per sequence: (channel,)), the mask applied inside."""
+        entries = self.entries(eta, inputs)
         if inputs.mask is not None:
             entries = entries.mask(inputs.mask)
         return entries.to_event(2 if self.head.per_step else 1)
@@ -315,90 +262,6 @@ class Observation(Component):
         for part in self.readout.modules():
             if isinstance(part, CovariateReader):
                 part.take_units(data, "standard")
-
-    # -- units: the head's parameters are in its own, sites and `coefficients` in those of the data ------------------
-
-    @property
-    def link_is_identity(self) -> bool:
-        """Whether eta is what is observed, up to noise: then parameters can be converted from one unit to another."""
-        return False
-
-    def to_units(self, path: str, value: Tensor) -> Tensor:
-        """Return a site's value, in the data's units (standard ones where the door standardised), in the head's own.
-
-        Args:
-            path: e.g. "readout.weight".
-            value: (..., *shape), with any leading axes.
-        """
-        conversion = self._conversion(path)
-        return value if conversion is None else (value - conversion[0]) / conversion[1]
-
-    def from_units(self, path: str, value: Tensor) -> Tensor:
-        """Return a parameter of the head in the units of its site; the inverse of `to_units`."""
-        conversion = self._conversion(path)
-        return value if conversion is None else conversion[0] + conversion[1] * value
-
-    def unit_of(self, path: str, like: Tensor) -> Tensor:
-        """Return how much of a site's unit is one of the head's own, in the shape of `like`."""
-        conversion = self._conversion(path)
-        return torch.ones_like(like) if conversion is None else conversion[1].expand_as(like)
-
-    def _conversion(self, path: str) -> tuple[Tensor, Tensor] | None:
-        """Return shift and factor from the head's own units to the data's, which broadcast to the parameter."""
-        zero, output = self.scale.new_zeros(()), self._output_units()
-        if path == "gain.beta" and self.gain is not None:
-            _, given = self.gain.reader.given_units(self.scale)
-            _, own = self.gain.reader.channel_units(self.scale)
-            factor = given / own
-            return zero, factor if output is None else factor * output[1].unsqueeze(-1)
-        if output is None:
-            return None
-        if path == "readout.baseline":
-            return output
-        scaled = path.startswith("readout.") and path.removeprefix("readout.") in self.readout.per_output
-        return (zero, output[1].unsqueeze(-1)) if scaled else None
-
-    def _output_units(self) -> tuple[Tensor, Tensor] | None:
-        """Return shift and factor, (channel,), of eta from the head's own units to the door's; None where it has none.
-
-        Whatever the readout is: its last summand is the baseline, to which gain and covariates are added.
-        """
-        if not (self.link_is_identity and self.in_units):
-            return None
-        location, scale = self._given_units()
-        return (self.location - location) / scale, self.scale / scale
-
-    def _given_units(self) -> tuple[Tensor, Tensor]:
-        """Return location and scale, (channel,), that the data's door gave the head: zero and one where it did not."""
-        location, scale = standardisation(self.head, self.head.channels)
-        return location.to(self.scale), scale.to(self.scale)
-
-    def coefficients(self) -> dict[str, Tensor]:
-        """Return the linear predictor's coefficients in the data's units (the door's, where it standardised).
-
-        With the identity link, weight h + covariate_weight x + beta (g * s) + baseline is what is observed, in its
-        units, and with another readout what stands in the place of weight h is in them too. With another link, eta has
-        none (of `Volatility`, it is the log-variance), and coefficients are per unit of covariate and stimulus.
-
-        Returns:
-            "baseline", (outputs,); "weight", (outputs, hidden_size), or "loading", (outputs, factors), of those two
-            readouts; "covariate_weight", (outputs, feature), where there are covariates; "beta", (outputs, feature),
-            where there is a gain.
-        """
-        found = {"baseline": self.from_units("readout.baseline", self.readout.baseline)}
-        for name in self.readout.per_output:
-            found[name] = self.from_units(f"readout.{name}", getattr(self.readout, name))
-        if self.gain is not None:
-            found["beta"] = self.from_units("gain.beta", self.gain.beta)
-        if self.covariates:
-            location, scale = self.reader.channel_units(self.scale)
-            given_location, given_scale = self.reader.given_units(self.scale)
-            slope, output = self.covariate_weight * (given_scale / scale), self._output_units()
-            if output is not None:
-                slope = slope * output[1].unsqueeze(-1)
-            found["covariate_weight"] = slope
-            found["baseline"] = found["baseline"] - slope @ ((location - given_location) / given_scale)
-        return {name: value.detach().clone() for name, value in found.items()}
 
     def prepare(self, data: SequenceData) -> SequenceData:
         """Return a whole data set with what the head's density can know of it once, which its batches inherit."""

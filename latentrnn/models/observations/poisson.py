@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from latentrnn.data import SequenceData
+from latentrnn.models.features.units import channel_means
 from latentrnn.models.observations.exposure import ExposedCounts
+from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.links import Link, as_link
-from latentrnn.models.observations.observation import HeadInputs, channel_means, refuse_outside
+from latentrnn.models.observations.observation import refuse_outside
 
 LARGEST_PART = 2**22  # log-factorials that are held at once
 LARGEST_RATE = 1e6  # a free-running model that explodes shows up as huge counts, not as NaN

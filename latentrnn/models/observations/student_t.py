@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.data import HeadSpec
+from latentrnn.models.features.units import channel_means
 from latentrnn.models.observations.links import IdentityLink, Link, RealLink, as_link, check_link
-from latentrnn.models.observations.observation import Observation, channel_means
+from latentrnn.models.observations.observation import Observation
 
 
 class StudentT(Observation):

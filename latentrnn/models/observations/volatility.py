@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.data import HeadSpec
-from latentrnn.models.observations.entries import channel_moments
+from latentrnn.models.features.units import channel_moments
 from latentrnn.models.observations.observation import Observation
 from latentrnn.support.arguments import check_choice
 

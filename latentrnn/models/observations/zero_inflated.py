@@ -12,12 +12,12 @@ from torch.distributions import constraints
 from torch.nn import functional as F
 
 from latentrnn.data import HeadSpec
-from latentrnn.models.features.units import channel_units
-from latentrnn.models.observations.entries import Entries, channel_moments, inside_positive
+from latentrnn.models.features.units import channel_means, channel_moments, channel_units
+from latentrnn.models.observations.entries import Entries, inside_positive
 from latentrnn.models.observations.exposure import ExposedCounts
 from latentrnn.models.observations.gamma import GammaEntries, GammaShaped
 from latentrnn.models.observations.links import Link, PositiveLink, as_link, check_link
-from latentrnn.models.observations.observation import Observation, channel_means, refuse_outside
+from latentrnn.models.observations.observation import Observation, refuse_outside
 from latentrnn.models.observations.poisson import LARGEST_RATE
 from latentrnn.support.arguments import check_choice
 

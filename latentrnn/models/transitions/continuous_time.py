@@ -13,6 +13,7 @@ from latentrnn.data import SequenceData
 from latentrnn.models.features.gap import median_gap
 from latentrnn.models.transitions.transition import Transition
 from latentrnn.support.arguments import as_plain, is_number
+from latentrnn.support.clock import step_length
 
 
 class TimeScaled(Transition):
@@ -59,7 +60,7 @@ class Fading(Transition):
     def reset_time_constants(self) -> None:
         """Return to those that were given, or to a spread over multiples of a step."""
         if self.tau is None:
-            self._spread(1.0 if self.dt is None else self.dt)
+            self._spread(step_length(self.dt))
         else:
             with torch.no_grad():
                 tau = torch.as_tensor(self.tau, dtype=torch.float64)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -84,14 +83,5 @@ class Decay(Fading):
 
     def step(self, state: Tensor, inputs: Tensor) -> Tensor:
         decay = self.gate("decay", torch.exp(-inputs[..., :1] / self.log_time_constant.exp()))
-        with self._heard():
+        with self.inner_gates(self.transition):
             return self.transition.step(decay * state, inputs if self.transition.timed else inputs[..., 1:])
-
-    @contextmanager
-    def _heard(self) -> Iterator[None]:
-        """Pass the transition's gates on, where anybody listens."""
-        if self._handler is None:
-            yield
-            return
-        with self.transition.gates_through(self.gate):
-            yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from latentrnn.models.features.feature import Feature, listed
 from latentrnn.models.features.units import UNITS
+from latentrnn.models.module_dict import taken_by_torch
 from latentrnn.models.transitions.transition import Transition, broadcast_batch
 from latentrnn.support.arguments import check_names
 
@@ -56,13 +56,7 @@ class Streams(Transition):
         common: str | Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(streams, Mapping) or not streams:
-            raise ValueError(f"Streams: expected at least one named transition; found {streams!r}")
-        for name, stream in streams.items():
-            if not isinstance(name, str) or not name or "." in name or hasattr(nn.ModuleDict(), name):
-                raise ValueError(f"Streams: {name!r} cannot name a stream (no dots, no name of a torch module's own)")
-            if not isinstance(stream, Transition):
-                raise TypeError(f"Streams: {name!r} must be a Transition; found {type(stream).__name__}")
+        _check_streams(streams)
         if inputs is not None and not isinstance(inputs, Mapping):
             raise TypeError(f"Streams: inputs must be covariates by name of stream; found {inputs!r}")
         self.inputs = {k: listed("Streams", f"inputs[{k!r}]", items) for k, items in (inputs or {}).items()}
@@ -76,10 +70,7 @@ class Streams(Transition):
         self.hidden_size = sum(stream.hidden_size for stream in streams.values())
         self.timed = any(stream.timed for stream in streams.values())
         self.input_units = _least({stream.input_units for stream in streams.values()})
-        switched = {name: stream.given_weights for name, stream in streams.items() if stream.given_weights}
-        if len(set(switched.values())) > 1 or (self.common is not None and not set(switched) <= set(self.common)):
-            raise ValueError(f"Streams: a switch drives {list(switched)}, which must be in `common` and of one size")
-        self.given_weights = max(switched.values(), default=0)
+        self.given_weights = _switch_size(streams, self.common)
 
     def arguments(self) -> dict[str, Any]:
         return {"streams": dict(self.cells.items()), "inputs": self.inputs, "common": self.common}
@@ -135,15 +126,6 @@ class Streams(Transition):
             parts.append(inputs.new_ones(*inputs.shape[:-1], 1))
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
-    @contextmanager
-    def _heard(self, name: str, cell: Transition) -> Iterator[None]:
-        """Pass the cell's gates on under the stream's name, where anybody listens."""
-        if self._handler is None:
-            yield
-            return
-        with cell.gates_through(lambda gate, value: self.gate(f"{name}.{gate}", value)):
-            yield
-
     def _states(self, state: Tensor) -> Iterator[tuple[str, Transition, Tensor]]:
         parts = state.split([cell.state_size for _, cell in self._cells()], -1)
         for (name, cell), part in zip(self._cells(), parts, strict=True):
@@ -155,7 +137,7 @@ class Streams(Transition):
     def step(self, state: Tensor, inputs: Tensor) -> Tensor:
         new = []
         for name, cell, part in self._states(state):
-            with self._heard(name, cell):
+            with self.inner_gates(cell, f"{name}."):
                 new.append(cell.step(part, self._share(name, inputs)))
         return torch.cat(new, -1)
 
@@ -163,11 +145,29 @@ class Streams(Transition):
         inputs, state = broadcast_batch(inputs, state)
         outputs, last = [], []
         for name, cell, part in self._states(state):
-            with self._heard(name, cell):
+            with self.inner_gates(cell, f"{name}."):
                 found = cell.scan(self._share(name, inputs), part)
             outputs.append(found[0])
             last.append(found[1])
         return torch.cat(outputs, -1), torch.cat(last, -1)
+
+
+def _check_streams(streams: Any) -> None:
+    if not isinstance(streams, Mapping) or not streams:
+        raise ValueError(f"Streams: expected at least one named transition; found {streams!r}")
+    for name, stream in streams.items():
+        if not isinstance(name, str) or not name or "." in name or taken_by_torch(name):
+            raise ValueError(f"Streams: {name!r} cannot name a stream (no dots, no name of a torch module's own)")
+        if not isinstance(stream, Transition):
+            raise TypeError(f"Streams: {name!r} must be a Transition; found {type(stream).__name__}")
+
+
+def _switch_size(streams: Mapping[str, Transition], common: Sequence[str] | None) -> int:
+    """Return how many weights of a switch the streams are given, zero without one."""
+    switched = {name: stream.given_weights for name, stream in streams.items() if stream.given_weights}
+    if len(set(switched.values())) > 1 or (common is not None and not set(switched) <= set(common)):
+        raise ValueError(f"Streams: a switch drives {list(switched)}, which must be in `common` and of one size")
+    return max(switched.values(), default=0)
 
 
 def _least(wanted: set[str]) -> str:

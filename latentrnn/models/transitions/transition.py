@@ -194,6 +194,15 @@ class Transition(Component):
         finally:
             self._handler = before
 
+    @contextmanager
+    def inner_gates(self, inner: Transition, prefix: str = "") -> Iterator[None]:
+        """Let the gates of a transition within this one be this one's, under a prefix, within the block."""
+        if self._handler is None:
+            yield
+            return
+        with inner.gates_through(lambda name, value: self.gate(prefix + name, value)):
+            yield
+
 
 def _noting(noted: dict[str, list[Tensor]], inner: GateHandler | None) -> GateHandler:
     def note(name: str, value: Tensor) -> Tensor:
