@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor
 from latentrnn.data.facts import Fact
 from latentrnn.data.identity import check_data, overlapping
 from latentrnn.data.in_memory import InMemory
-from latentrnn.data.ingest.ingest import read_arrays
+from latentrnn.data.ingest.from_arrays import Arrays, FromArrays
+from latentrnn.data.ingest.ingest import ingest
 from latentrnn.data.ingest.placing import check_dtype, read_device
 from latentrnn.data.ingest.spikes import count_spikes
 from latentrnn.data.record import SequenceRecord, WindowContext
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SequenceData(InMemory, SequenceRecord):
+class SequenceData(FromArrays, InMemory, SequenceRecord):
     """Sequences of observations and covariates, padded to one length, in the user's units.
 
     Made by `from_arrays` or `from_spike_times`, which check everything, and never by the constructor. Treat it
@@ -40,76 +41,8 @@ class SequenceData(InMemory, SequenceRecord):
     around: WindowContext[SequenceData] | None = None
 
     @classmethod
-    def from_arrays(
-        cls,
-        observations: Mapping[str, Any],
-        covariates: Mapping[str, Any] | None = None,
-        *,
-        dt: float | None = None,
-        times: Any = None,
-        masks: Mapping[str, Any] | None = None,
-        totals: Mapping[str, Any] | None = None,
-        clocks: Mapping[str, int] | None = None,
-        per_sequence: Sequence[str] = (),
-        channel_names: Mapping[str, Sequence[str]] | None = None,
-        feature_names: Mapping[str, Sequence[str]] | None = None,
-        sequence_names: Sequence[str] | None = None,
-        standardise: Sequence[str] | Mapping[str, tuple[Any, Any]] = (),
-        dtype: torch.dtype = torch.float32,
-    ) -> SequenceData:
-        """Read arrays, tensors or ragged lists of real numbers, checking everything once.
-
-        Axes that have names (xarray, tables with columns) are matched by them, and names of channels, features and
-        sequences are kept. Times may have any unit of time; other numbers with a unit are refused.
-
-        Args:
-            observations: per head an array (sequence, time, channel) or a list of (time_i, channel); for a head
-                named in `per_sequence` an array (sequence, channel). Missing is what is NaN, masked or pandas' NA.
-            covariates: per covariate an array (sequence, time, feature) or a list of (time_i, feature), complete; for
-                one named in `per_sequence` (sequence, feature), which stays as it is all along.
-            dt: seconds per base step; None for unit steps.
-            times: instead of `dt`, seconds of every step, (sequence, time) or a list of (time_i,), increasing.
-            masks: per head booleans in the shape of its observations, True where observed.
-            totals: per head (sequence, time) or a list of (time_i,), the sum over all channels of every step, the
-                missing ones included; NaN where a channel is missing and the total unknown.
-            clocks: per slow head the base steps per frame; it then has floor(steps / clock) frames.
-            per_sequence: heads with one value per sequence, and covariates with one row per sequence.
-            channel_names: per head one name per channel.
-            feature_names: per covariate one name per feature.
-            sequence_names: one name per sequence.
-            standardise: heads and covariates whose mean and standard deviation over observed entries go to the
-                spec, for the model to apply; or a dict of name to (location, scale), e.g. of training data.
-            dtype: torch.float32, with a warning where it changes values by more than rounding, or torch.float64.
-
-        Returns:
-            The data, all values in the units in which they came.
-
-        Raises:
-            TypeError: when something is of the wrong type, e.g. strings for numbers.
-            ValueError: when something is impossible or inconsistent, naming it, what was expected and what came.
-
-        >>> import numpy as np
-        >>> SequenceData.from_arrays({"spikes": [np.ones((5, 2)), np.zeros((3, 2))]}, dt=0.001)
-        SequenceData: 2 sequences of 3 to 5 steps, dt = 0.001 s
-          observations: spikes (2 channels)
-        """
-        return cls(
-            **read_arrays(
-                observations,
-                covariates,
-                dt=dt,
-                times=times,
-                masks=masks,
-                totals=totals,
-                clocks=clocks,
-                per_sequence=per_sequence,
-                channel_names=channel_names,
-                feature_names=feature_names,
-                sequence_names=sequence_names,
-                standardise=standardise,
-                dtype=dtype,
-            )
-        )
+    def _ingest(cls, given: Arrays) -> Self:
+        return cls(**ingest(given))
 
     @classmethod
     def from_spike_times(

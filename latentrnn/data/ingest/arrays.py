@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from latentrnn.data.ingest.axes import Named, by_name
 from latentrnn.data.ingest.plain_numbers import Array, is_frame, to_numpy
-from latentrnn.data.ingest.seconds import EXACT, Seconds, to_seconds
+from latentrnn.data.ingest.seconds import EXACT, to_seconds
 
 
 def read_steps(where: str, value: Any, last: str) -> list[Array]:
@@ -66,15 +67,24 @@ def read_rows(where: str, value: Any, last: str = "channel") -> Array:
     return array
 
 
-def read_vectors(where: str, value: Any) -> list[Array]:
-    """One (time,) array per sequence, from a (sequence, time) array or a list of (time_i,)."""
+def read_values(where: str, name: str, value: Any, per_sequence: bool, last: str) -> tuple[Named, list[Array]]:
+    """One (time, `last`) array per sequence, of a single row where there is one value per sequence, and their names."""
+    named = by_name(where, name, value, ("sequence", "channel") if per_sequence else ("sequence", "time", "channel"))
+    if per_sequence:
+        return named, [row[None] for row in read_rows(where, named.values, last)]
+    return named, read_steps(where, named.values, last)
+
+
+def read_vectors(where: str, value: Any, read: Callable[[str, Any], Array] = to_numpy) -> list[Array]:
+    """One (time,) array per sequence, from a (sequence, time) array or a list of (time_i,), each read by `read`."""
     if isinstance(value, list | tuple):
-        arrays = [to_numpy(f"{where}, sequence {index}", item) for index, item in enumerate(value)]
+        arrays = [read(f"{where}, sequence {index}", item) for index, item in enumerate(value)]
     else:
-        array = to_numpy(where, value)
+        array = read(where, value)
         if array.ndim != 2:
             raise ValueError(
                 f"{where}: expected an array (sequence, time) or a list of (time,), found shape {array.shape}"
+                + ("; write [x] for one sequence" if array.ndim == 1 else "")
             )
         arrays = list(array)
     for index, array in enumerate(arrays):
@@ -83,25 +93,9 @@ def read_vectors(where: str, value: Any) -> list[Array]:
     return arrays
 
 
-def read_times(where: str, value: Any) -> list[Seconds]:
+def read_seconds(where: str, value: Any) -> list[Array]:
     """Seconds (time,) of every sequence, from (sequence, time) or a list of (time_i,) of any unit of time."""
-    if isinstance(value, list | tuple):
-        read = [to_seconds(f"{where}, sequence {index}", item) for index, item in enumerate(value)]
-    else:
-        found = to_seconds(where, value)
-        if found.values.ndim != 2:
-            shape = found.values.shape
-            raise ValueError(
-                f"{where}: expected an array (sequence, time) or a list of (time,), found shape {shape}"
-                + ("; write [x] for one sequence" if len(shape) == 1 else "")
-            )
-        read = [found._replace(values=row) for row in found.values]
-    for index, times in enumerate(read):
-        if times.values.ndim != 1:
-            raise ValueError(
-                f"{where}: expected (time,) for each sequence, found {times.values.shape} at sequence {index}"
-            )
-    return read
+    return read_vectors(where, value, lambda place, times: to_seconds(place, times).values)
 
 
 def read_dt(dt: Any) -> float | None:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from latentrnn.data.facts import Fact
 from latentrnn.data.identity import check_data, overlapping
 from latentrnn.data.ingest.arrays import Array
 from latentrnn.data.ingest.axes import check_same, same_sequences, same_times
-from latentrnn.data.ingest.ingest import read_stretch
-from latentrnn.data.ingest.names import check_known, check_mapping, check_names, read_labels
+from latentrnn.data.ingest.from_arrays import Arrays, FromArrays
+from latentrnn.data.ingest.ingest import ingest_again
+from latentrnn.data.ingest.names import check_known, read_labels
 from latentrnn.data.ingest.padding import continued
 from latentrnn.data.ingest.placing import read_device
 from latentrnn.data.sequence_data import SequenceData
@@ -26,7 +27,7 @@ from latentrnn.data.spec import DataSpec, SequenceKey
 from latentrnn.data.stored import arrays as stored_arrays
 from latentrnn.data.stored import subsample
 from latentrnn.data.stored.arrays import Source
-from latentrnn.data.stored.ingest import look_through
+from latentrnn.data.stored.scan import scan
 from latentrnn.data.summary import describe
 from latentrnn.data.views import batches as batching
 from latentrnn.data.views import splits as splitting
@@ -37,16 +38,18 @@ CPU = torch.device("cpu")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class StoredSequences:
+class StoredSequences(FromArrays):
     """Sequences in files, which `fit` reads batch by batch, the next one while the present one is fitted.
 
     Made by `from_arrays` from whatever is cut like an array: `np.load(path, mmap_mode="r")`, `np.memmap`, an h5py
-    dataset, a zarr array, or lists of these, one for each sequence. The door's checks run over all of it once, some
-    sequences at a time, long ones stretch by stretch. Given to `fit` it gives the weights that the same data in memory
-    give, bit for bit, where training data, and 256 sequences of validation data, have at most four million numbers. Of
-    more, starting baselines and scales are those of evenly spaced sequences, or stretches of long ones, and validation
-    goes by the batch size of the fit, with other random numbers. Everything else takes what fits in memory:
-    `stored[:100].load()`.
+    dataset, a zarr array, or lists of these, one for each sequence. All of it is read once and checked, some sequences
+    at a time, long ones stretch by stretch, and none of it is kept. `standardise` takes numbers, for there is no second
+    pass to find them, and an error counts sequences from the first that was read with the one at fault.
+
+    Given to `fit` they give the weights that the same data in memory give, bit for bit, where training data, and 256
+    sequences of validation data, have at most four million numbers. Of more, starting baselines and scales are those of
+    evenly spaced sequences, or stretches of long ones, and validation goes by the batch size of the fit, with other
+    random numbers. Everything else takes what fits in memory: `stored[:100].load()`.
 
     Args:
         sources: arrays by kind and name.
@@ -60,6 +63,15 @@ class StoredSequences:
         total: sequences that these stand for, all of the plate.
         positions: which sequences of the plate these are, where they are a batch of it.
         device: where batches go.
+
+    Example:
+        >>> import numpy as np, tempfile, latentrnn as lr
+        >>> path = tempfile.mkdtemp() + "/counts.npy"
+        >>> np.save(path, np.ones((6, 50, 3)))
+        >>> stored = lr.StoredSequences.from_arrays({"spikes": np.load(path, mmap_mode="r")}, dt=0.01)
+        >>> stored[:2].load()
+        SequenceData: 2 sequences of 50 steps, dt = 0.01 s
+          observations: spikes (3 channels)
     """
 
     sources: dict[str, dict[str, Source]]
@@ -78,86 +90,25 @@ class StoredSequences:
     _reader: list[ThreadPoolExecutor] = dataclasses.field(default_factory=list)
 
     @classmethod
-    def from_arrays(
-        cls,
-        observations: Mapping[str, Any],
-        covariates: Mapping[str, Any] | None = None,
-        *,
-        dt: float | None = None,
-        times: Any = None,
-        masks: Mapping[str, Any] | None = None,
-        totals: Mapping[str, Any] | None = None,
-        clocks: Mapping[str, int] | None = None,
-        per_sequence: Sequence[str] = (),
-        channel_names: Mapping[str, Sequence[str]] | None = None,
-        feature_names: Mapping[str, Sequence[str]] | None = None,
-        sequence_names: Sequence[str] | None = None,
-        standardise: Mapping[str, tuple[Any, Any]] | None = None,
-        dtype: torch.dtype = torch.float32,
-    ) -> StoredSequences:
-        """Read through everything once, checking it as `SequenceData.from_arrays` does, and keep none of it.
-
-        Args:
-            observations, covariates, dt, times, masks, totals, clocks, per_sequence, channel_names, feature_names,
-                sequence_names, dtype: as for `SequenceData.from_arrays`, arrays being anything that is cut like one.
-            standardise: head or covariate to (location, scale); there is no second pass to find them.
-
-        Raises:
-            TypeError: something of the wrong type, or `standardise` without numbers.
-            ValueError: something impossible or inconsistent; sequences are counted from the first that was read with
-                the one at fault.
-
-        Example:
-            >>> import numpy as np, tempfile, latentrnn as lr
-            >>> path = tempfile.mkdtemp() + "/counts.npy"
-            >>> np.save(path, np.ones((6, 50, 3)))
-            >>> stored = lr.StoredSequences.from_arrays({"spikes": np.load(path, mmap_mode="r")}, dt=0.01)
-            >>> stored[:2].load()
-            SequenceData: 2 sequences of 50 steps, dt = 0.01 s
-              observations: spikes (3 channels)
-        """
-        if standardise is not None and not isinstance(standardise, Mapping):
+    def _ingest(cls, given: Arrays) -> Self:
+        if not isinstance(given.standardise, Mapping) and len(given.standardise):
             raise TypeError(
                 f"standardise: stored data need numbers, {{name: (location, scale)}}, e.g. those of some sequences; "
-                f"found {standardise!r}"
+                f"found {given.standardise!r}"
             )
-        check_names(observations, {} if covariates is None else covariates)
         what = "an observation head, since stored covariates have a value per step,"
-        check_known("per_sequence", per_sequence, observations, what)
-        clocks = check_mapping("clocks", clocks, observations, "an observation head")
-        channel_names = check_mapping("channel_names", channel_names, observations, "an observation head")
-        feature_names = check_mapping("feature_names", feature_names, covariates or (), "a covariate")
-        sources = _sources(
-            {
-                "observations": observations,
-                "covariates": check_mapping("covariates", covariates, covariates or (), "a covariate"),
-                "masks": check_mapping("masks", masks, observations, "an observation head"),
-                "totals": check_mapping("totals", totals, observations, "an observation head"),
-                "times": {} if times is None else {"times": times},
-            },
-            per_sequence,
+        check_known("per_sequence", given.per_sequence, given.observations, what)
+        sources = _sources(given)
+        count = _count(sources)
+        names = given.sequence_names
+        names = read_labels("sequence_names", _agreed_names(sources, given.clocks) if names is None else names, count)
+        given = dataclasses.replace(
+            given,
+            channel_names={**_channel_names(sources["observations"]), **given.channel_names},
+            feature_names={**_channel_names(sources["covariates"]), **given.feature_names},
         )
-        leader, first = next(iter(sources["observations"].items()))
-        count = len(first)
-        if not count:
-            raise ValueError(f"observations[{leader!r}]: expected at least one sequence, found none")
-        for kind, named in sources.items():
-            for name, source in named.items():
-                if len(source) != count:
-                    raise ValueError(f"{kind}[{name!r}]: expected {count} sequences, found {len(source)}")
-        told = _sequence_names(sources, clocks)
-        names = read_labels("sequence_names", told if sequence_names is None else sequence_names, count)
-        settings = {
-            "dt": dt,
-            "clocks": clocks,
-            "per_sequence": per_sequence,
-            "channel_names": _names_of(sources["observations"]) | channel_names,
-            "feature_names": _names_of(sources["covariates"]) | feature_names,
-            "standardise": standardise or {},
-            "dtype": dtype,
-        }
-        spec, lengths, keys, fillers = look_through(sources, count, settings)
-        return cls(sources, spec, np.arange(count), lengths, keys, names, fillers, dtype, count)
+        spec, lengths, keys, fillers = scan(sources, count, given)
+        return cls(sources, spec, np.arange(count), lengths, keys, names, fillers, given.dtype, count)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds: what can be read, and nothing that is being read."""
@@ -381,7 +332,7 @@ class StoredSequences:
 
     def _read(self, start: int, stop: int) -> SequenceData:
         lengths = (self.host_lengths - start).clip(0, stop - start)
-        fields = read_stretch(self.spec, self._arrays(start, stop), stop - start, self.dtype, self.fillers)
+        fields = ingest_again(self.spec, self._arrays(start, stop), stop - start, self.dtype, self.fillers)
         positions = self.positions
         times = None
         if self.sources["times"] and stop > start:
@@ -421,20 +372,33 @@ class StoredSequences:
         return {kind: stretches(kind) for kind in ("observations", "masks", "covariates", "totals")}
 
 
-def _sources(given: dict[str, Mapping[str, Any]], per_sequence: Sequence[str]) -> dict[str, dict[str, Source]]:
-    """Return the sources of all arguments by kind and name."""
-    axes = {"totals": ("sequence", "time"), "times": ("sequence", "time")}
+def _sources(given: Arrays) -> dict[str, dict[str, Source]]:
+    """The sources of all arguments by kind and name."""
+    arrays = {"observations": given.observations, "covariates": given.covariates, "masks": given.masks}
+    times = {} if given.times is None else {"times": given.times}
     steps, rows = ("sequence", "time", "channel"), ("sequence", "channel")
-    return {
-        kind: {
-            name: Source.of(kind, name, value, axes.get(kind, rows if name in per_sequence else steps))
-            for name, value in named.items()
-        }
-        for kind, named in given.items()
+    found = {
+        kind: {n: Source.of(kind, n, value, rows if n in given.per_sequence else steps) for n, value in named.items()}
+        for kind, named in arrays.items()
     }
+    for kind, named in (("totals", given.totals), ("times", times)):
+        found[kind] = {name: Source.of(kind, name, value, ("sequence", "time")) for name, value in named.items()}
+    return found
 
 
-def _sequence_names(sources: dict[str, dict[str, Source]], clocks: Mapping[str, Any]) -> tuple[str, ...] | None:
+def _count(sources: Mapping[str, Mapping[str, Source]]) -> int:
+    """The number of sequences, on which all arrays agree."""
+    leader, first = next(iter(sources["observations"].items()))
+    if not len(first):
+        raise ValueError(f"observations[{leader!r}]: expected at least one sequence, found none")
+    for kind, named in sources.items():
+        for name, source in named.items():
+            if len(source) != len(first):
+                raise ValueError(f"{kind}[{name!r}]: expected {len(first)} sequences, found {len(source)}")
+    return len(first)
+
+
+def _agreed_names(sources: Mapping[str, Mapping[str, Source]], clocks: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Return what the arrays call the sequences, on which they must agree, as they must on steps and channels."""
     heads, covariates = sources["observations"], sources["covariates"]
     for kind in ("masks", "totals"):
@@ -445,6 +409,6 @@ def _sequence_names(sources: dict[str, dict[str, Source]], clocks: Mapping[str, 
     return same_sequences([(source.where, source.named) for source in [*heads.values(), *covariates.values()]])
 
 
-def _names_of(sources: Mapping[str, Source]) -> dict[str, Sequence[str]]:
+def _channel_names(sources: Mapping[str, Source]) -> dict[str, Sequence[str]]:
     """Return what arrays call their channels or features, where they say it."""
     return {name: source.named.channels for name, source in sources.items() if source.named.channels is not None}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentrnn.data.ingest.arrays import read_steps, read_times, read_vectors
+from latentrnn.data.ingest.arrays import read_seconds, read_steps, read_vectors
 from latentrnn.data.ingest.axes import by_name
 from latentrnn.data.ingest.names import check_mapping
 from latentrnn.data.ingest.padding import fill
@@ -132,7 +132,7 @@ def _read_times(data: SequenceRecord, value: Any, steps: int) -> Tensor:
         raise ValueError(
             f"times: the steps are irregular; expected the future's, (sequence, step) = {len(data), steps}"
         )
-    arrays = [read.values for read in read_times("times", by_name("times", "", value, ("sequence", "time")).values)]
+    arrays = read_seconds("times", by_name("times", "", value, ("sequence", "time")).values)
     if len(arrays) != len(data) or any(len(array) != steps for array in arrays):
         raise ValueError(f"times: expected shape {(len(data), steps)}, found {[len(array) for array in arrays]}")
     found = torch.from_numpy(np.stack(arrays).astype(np.float64))

@@ -1,4 +1,4 @@
-"""The door of sequences in files: all of them are read through once, some at a time, and none is kept."""
+"""The ingestion of sequences in files: all of them are read through once, some at a time, and none is kept."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from torch import Tensor
 
 from latentrnn.data.identity import ContentDigest
 from latentrnn.data.ingest.arrays import Array
-from latentrnn.data.ingest.ingest import read_arrays, read_times, refuse_without_frames
+from latentrnn.data.ingest.from_arrays import Arrays
+from latentrnn.data.ingest.heads import observed
+from latentrnn.data.ingest.ingest import ingest
 from latentrnn.data.ingest.padding import first_observed
+from latentrnn.data.ingest.time import read_times, refuse_without_frames
 from latentrnn.data.sequence_data import SequenceData
 from latentrnn.data.spec import DataSpec, SequenceKey
 from latentrnn.data.stored import arrays as stored_arrays
@@ -24,8 +27,8 @@ from latentrnn.data.stored.arrays import Source
 from latentrnn.data.views.windows import bounds
 
 
-def look_through(
-    sources: dict[str, dict[str, Source]], count: int, settings: dict[str, Any]
+def scan(
+    sources: dict[str, dict[str, Source]], count: int, given: Arrays
 ) -> tuple[DataSpec, NDArray[np.int64], tuple[SequenceKey, ...], dict[str, Tensor]]:
     """Return the spec of all sequences, their lengths and keys, and what fills the gaps of each head."""
     spec: DataSpec | None = None
@@ -38,8 +41,8 @@ def look_through(
         # as many as may be read at once if all are as long as the first of them
         stop = min(count, first + max(1, stored_arrays.READ_AT_ONCE // max(numbers, 1)))
         length, found = 0, []
-        for place in _stretches(sources, first, settings) if stop - first == 1 else [None]:
-            part = _door(sources, range(first, stop), place, settings)
+        for place in _stretches(sources, first, given) if stop - first == 1 else [None]:
+            part = _ingest(sources, range(first, stop), place, given)
             length += int(part.host_lengths[0])  # without padding to the slowest head's frame
             found = [(key.key.partition("#")[0], key.stop) for key in part.keys]
             if spec is None:
@@ -52,7 +55,7 @@ def look_through(
                 before = fillers.get(name, torch.full_like(values, torch.nan))
                 fillers[name] = torch.where(before.isnan() & there, values, before)
         if stop - first == 1:
-            found = [(_content(sources, first, settings), length)]
+            found = [(_content(sources, first, given), length)]
         for content, steps in found:
             seen[content] += 1
             keys.append(SequenceKey(content if seen[content] == 1 else f"{content}#{seen[content]}", 0, steps))
@@ -65,11 +68,9 @@ def look_through(
     return spec, np.array(lengths, np.int64), tuple(keys), {n: v.nan_to_num(1.0) for n, v in fillers.items()}
 
 
-def _stretches(
-    sources: dict[str, dict[str, Source]], row: int, settings: dict[str, Any]
-) -> list[tuple[int, int] | None]:
+def _stretches(sources: dict[str, dict[str, Source]], row: int, given: Arrays) -> list[tuple[int, int] | None]:
     """Return the stretches of one sequence that may be read at once; None, all of it, where its arrays do not agree."""
-    clocks, per_sequence = settings["clocks"] or {}, settings["per_sequence"]
+    clocks, per_sequence = given.clocks, given.per_sequence
     counts, width = [], 0  # frames and clock of every array along time
     for kind in ("observations", "masks", "totals", "covariates", "times"):
         for name, source in sources[kind].items():
@@ -91,8 +92,8 @@ def _stretches(
     return list(bounds(length, at_once, unit))
 
 
-def _content(sources: dict[str, dict[str, Source]], row: int, settings: dict[str, Any]) -> str:
-    """Return a sequence's identity by content as the door finds it, reading some steps at a time."""
+def _content(sources: dict[str, dict[str, Source]], row: int, given: Arrays) -> str:
+    """Return a sequence's identity by content as `from_arrays` finds it, reading some steps at a time."""
 
     def stretches(source: Source) -> Iterator[Array]:
         shape = source.shape(row)
@@ -101,18 +102,18 @@ def _content(sources: dict[str, dict[str, Source]], row: int, settings: dict[str
             yield source.read(row, start, min(start + at_once, shape[0]))
 
     def masks(name: str) -> Iterator[Array]:
-        given = sources["masks"].get(name)
-        seen = (_observed(values) for values in stretches(sources["observations"][name]))
-        if given is None:
+        source = sources["masks"].get(name)
+        seen = (observed([values], None)[0] for values in stretches(sources["observations"][name]))
+        if source is None:
             return seen
-        return (here & there.astype(bool) for here, there in zip(seen, stretches(given), strict=False))
+        return (here & there.astype(bool) for here, there in zip(seen, stretches(source), strict=False))
 
     digest = ContentDigest()
     for name in sorted(sources["observations"]):
         source = sources["observations"][name]
-        if name in settings["per_sequence"]:
+        if name in given.per_sequence:
             values = source.read(row)[None]
-            seen = _observed(values)
+            seen = observed([values], None)[0]
             if name in sources["masks"]:
                 seen = seen & sources["masks"][name].read(row)[None]
             digest.add(f"observations {name}", values.shape, [np.where(seen, values, 0)])
@@ -131,30 +132,23 @@ def _content(sources: dict[str, dict[str, Source]], row: int, settings: dict[str
     return digest.key
 
 
-def _observed(values: Array) -> Array:
-    return ~np.isnan(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
-
-
-def _door(
-    sources: dict[str, dict[str, Source]], rows: range, place: tuple[int, int] | None, settings: dict[str, Any]
+def _ingest(
+    sources: dict[str, dict[str, Source]], rows: range, place: tuple[int, int] | None, given: Arrays
 ) -> SequenceData:
-    """Send some sequences, or a stretch of one, through the door of `SequenceData`."""
-    clocks = settings["clocks"] or {}
+    """Send some sequences, or a stretch of one, through `SequenceData.from_arrays`."""
 
     def read(kind: str, name: str, source: Source) -> Any:
-        if kind != "covariates" and name in settings["per_sequence"]:
+        if kind != "covariates" and name in given.per_sequence:
             return np.stack([source.read(row) for row in rows])
-        clock = 1 if kind in ("covariates", "times") else clocks.get(name, 1)
+        clock = 1 if kind in ("covariates", "times") else given.clocks.get(name, 1)
         span = (None, None) if place is None else (place[0] // clock, place[1] // clock)
         return [source.read(row, *span) for row in rows]
 
-    arrays = {kind: {n: read(kind, n, s) for n, s in named.items()} for kind, named in sources.items()}
+    arrays: dict[str, Any] = {kind: {n: read(kind, n, s) for n, s in named.items()} for kind, named in sources.items()}
     times = arrays.pop("times").get("times")
+    some = dataclasses.replace(given, **arrays, times=times, sequence_names=None)
     try:
-        return SequenceData(**read_arrays(
-            arrays["observations"], arrays["covariates"], times=times, masks=arrays["masks"] or None,
-            totals=arrays["totals"] or None, sequence_names=None, part=True, **settings,
-        ))  # fmt: skip
+        return SequenceData(**ingest(some, part=True))
     except (TypeError, ValueError) as error:
         start = 0 if place is None else place[0]
         if rows.start == 0 and start == 0:
