@@ -26,57 +26,98 @@ def join(sessions: Mapping[str, SequenceRecord], shared: Sequence[str]) -> dict[
     first = parts[0]
     for name, part in sessions.items():
         _check_alike(name, first, part)
-    known = dict.fromkeys(head for part in parts for head in part.observations)
-    check_known("shared", shared, known, "an observation head")
-    num_steps = max(part.num_steps for part in parts)
-    rows = _rows(parts)
-    heads = {head: _shared_head(head, sessions) for head in shared}
-    for session, part in sessions.items():
-        for head in part.observations:
-            name = head if head in shared else session_head(head, session)
-            if head not in shared and name in heads:
-                raise ValueError(f"join: {head!r} of session {session!r} would be a second head {name!r}; rename one")
-            heads.setdefault(name, dataclasses.replace(part.spec.heads[head], name=name, session=session))
+    heads = _joined_heads(sessions, shared)
     check_names(heads, first.covariates)
-    fields: dict[str, dict[str, Tensor]] = {"observations": {}, "masks": {}, "totals": {}}
-    gapless: dict[str, Fact[bool]] = {}
-    for name, spec in heads.items():
-        owners = range(len(parts)) if spec.session is None else [list(sessions).index(spec.session)]
-        label = name if spec.session is None else base_head(spec)
-        frames = num_steps // spec.clock if spec.per_step else None
-        blocks = [(rows[i], parts[i]) for i in owners]
-        mask = _stacked([(row, part.masks[label]) for row, part in blocks], len_of(rows), frames)
-        values = _stacked([(row, part.observations[label]) for row, part in blocks], len_of(rows), frames)
-        fields["masks"][name], fields["observations"][name] = mask, fill(values, mask)
-        if spec.session is None and all(label in part.inherited(part.masks) for part in parts):
-            gapless[name] = Fact.of(True, mask)
-        if any(label in part.totals for _, part in blocks):
-            if not all(label in part.totals for _, part in blocks):
-                raise ValueError(f"join: observations[{label!r}] has totals in some sessions only")
-            fields["totals"][name] = _stacked([(r, part.totals[label]) for r, part in blocks], len_of(rows), frames)
-    covariates = {
-        name: _stacked(
-            [(r, part.covariates[name]) for r, part in zip(rows, parts, strict=True)], len_of(rows), num_steps
-        )
-        for name in first.covariates
+    plate = _Plate(sessions, _rows(sessions), max(part.num_steps for part in parts))
+    masks = {name: plate.head(spec, "masks") for name, spec in heads.items()}
+    observations = {name: fill(plate.head(spec, "observations"), masks[name]) for name, spec in heads.items()}
+    gapless = {
+        name: Fact.of(True, masks[name]) for name in shared if all(name in part.inherited(part.masks) for part in parts)
     }
     return {
-        **fields,
-        "covariates": covariates,
+        "observations": observations,
+        "masks": masks,
+        "totals": {name: plate.head(spec, "totals") for name, spec in heads.items() if plate.has_totals(spec)},
+        "covariates": {
+            name: plate.stacked({session: part.covariates[name] for session, part in sessions.items()}, plate.num_steps)
+            for name in first.covariates
+        },
         "lengths": torch.cat([part.lengths for part in parts]),
         "context": torch.cat([part.context for part in parts]),
-        "times": None if first.times is None else torch.cat([_continued(part.times, num_steps) for part in parts]),
+        "times": plate.times(),
         "keys": _keys(parts),
         "names": tuple(f"{session}/{name}" for session, part in sessions.items() for name in part.names),
         "sessions": tuple(session for session, part in sessions.items() for _ in part.names),
         "spec": DataSpec(heads, dict(first.spec.covariates), first.spec.dt, first.spec.irregular),
-        "total": len_of(rows),
+        "total": plate.size,
         "indices": None,
-        "num_steps": num_steps,
+        "num_steps": plate.num_steps,
         "host_lengths": np.concatenate([part.host_lengths for part in parts]),
         "host_context": np.concatenate([part.host_context for part in parts]),
         "gapless": gapless,
     }
+
+
+def _joined_heads(sessions: Mapping[str, SequenceRecord], shared: Sequence[str]) -> dict[str, HeadSpec]:
+    """Shared heads, then those of each session under names of its own."""
+    known = dict.fromkeys(head for part in sessions.values() for head in part.observations)
+    check_known("shared", shared, known, "an observation head")
+    heads = {head: _shared_head(head, sessions) for head in shared}
+    for session, part in sessions.items():
+        for head in part.observations:
+            if head in shared:
+                continue
+            name = session_head(head, session)
+            if name in heads:
+                raise ValueError(f"join: {head!r} of session {session!r} would be a second head {name!r}; rename one")
+            heads[name] = dataclasses.replace(part.spec.heads[head], name=name, session=session)
+    return heads
+
+
+@dataclasses.dataclass
+class _Plate:
+    """The sessions, which sequences of the joined data are theirs, and the steps to which all are padded."""
+
+    sessions: Mapping[str, SequenceRecord]
+    rows: Mapping[str, slice]
+    num_steps: int
+
+    @property
+    def size(self) -> int:
+        """Sequences of all sessions together."""
+        return sum(len(part) for part in self.sessions.values())
+
+    def owners(self, spec: HeadSpec) -> Mapping[str, SequenceRecord]:
+        """The sessions that have a head."""
+        return self.sessions if spec.session is None else {spec.session: self.sessions[spec.session]}
+
+    def head(self, spec: HeadSpec, kind: str) -> Tensor:
+        """Observations, masks or totals of a head, zero in the sequences of sessions that do not have it."""
+        name, frames = base_head(spec), self.num_steps // spec.clock if spec.per_step else None
+        return self.stacked({session: getattr(part, kind)[name] for session, part in self.owners(spec).items()}, frames)
+
+    def has_totals(self, spec: HeadSpec) -> bool:
+        """Whether a head has totals, in all sessions that have the head or in none."""
+        name = base_head(spec)
+        there = [name in part.totals for part in self.owners(spec).values()]
+        if any(there) and not all(there):
+            raise ValueError(f"join: observations[{name!r}] has totals in some sessions only")
+        return all(there)
+
+    def times(self) -> Tensor | None:
+        """Times of all steps, where steps are irregular."""
+        times = [_continued(part.times, self.num_steps) for part in self.sessions.values() if part.times is not None]
+        return torch.cat(times) if times else None
+
+    def stacked(self, blocks: Mapping[str, Tensor], steps: int | None) -> Tensor:
+        """Each session's block in its rows, zero (or False) everywhere else; no `steps` where there is no time axis."""
+        example = next(iter(blocks.values()))
+        shape = example.shape[1:] if steps is None else (steps, *example.shape[2:])
+        out = example.new_zeros((self.size, *shape))
+        for session, block in blocks.items():
+            padding = [] if steps is None else [0, 0] * (block.dim() - 2) + [0, steps - block.shape[1]]
+            out[self.rows[session]] = F.pad(block, padding)
+        return out
 
 
 def session_head(head: str, session: str) -> str:
@@ -93,32 +134,13 @@ def base_head(spec: HeadSpec) -> str:
     return spec.name if spec.session is None else spec.name.removesuffix(session_head("", spec.session))
 
 
-def len_of(rows: list[slice]) -> int:
-    """Sequences of all sessions together."""
-    return rows[-1].stop
+def _rows(sessions: Mapping[str, SequenceRecord]) -> dict[str, slice]:
+    ends = np.cumsum([len(part) for part in sessions.values()]).tolist()
+    return {name: slice(end - len(part), end) for (name, part), end in zip(sessions.items(), ends, strict=True)}
 
 
-def _rows(parts: list[SequenceRecord]) -> list[slice]:
-    """Which sequences of the joined data are those of each session."""
-    ends = np.cumsum([len(part) for part in parts]).tolist()
-    return [slice(end - len(part), end) for end, part in zip(ends, parts, strict=True)]
-
-
-def _stacked(blocks: list[tuple[slice, Tensor]], sequences: int, steps: int | None) -> Tensor:
-    """Each block in its rows, zero (or False) everywhere else; `steps` is None where there is no time axis."""
-    example = blocks[0][1]
-    shape = (sequences, *example.shape[1:]) if steps is None else (sequences, steps, *example.shape[2:])
-    out = example.new_zeros(shape)
-    for rows, block in blocks:
-        out[rows, ...] = (
-            block if steps is None else F.pad(block, [0, 0] * (block.dim() - 2) + [0, steps - block.shape[1]])
-        )
-    return out
-
-
-def _continued(times: Tensor | None, num_steps: int) -> Tensor:
+def _continued(times: Tensor, num_steps: int) -> Tensor:
     """Times that go on with each row's last step, so that steps stay positive."""
-    assert times is not None
     step = times[:, -1:] - times[:, -2:-1] if times.shape[1] > 1 else torch.ones_like(times)
     beyond = torch.arange(1, num_steps - times.shape[1] + 1, device=times.device)
     return torch.cat([times, times[:, -1:] + step * beyond], 1)
