@@ -16,6 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from latentrnn.support.clock import step_length
+
 Kind = Literal["count", "continuous", "categorical"]
 KINDS: tuple[Kind, ...] = ("count", "continuous", "categorical")
 StatisticFunction = Callable[[Tensor, Tensor], Tensor]
@@ -123,7 +125,7 @@ def mean(values: Tensor, mask: Tensor) -> Tensor:
 
 def mean_rate(values: Tensor, mask: Tensor, *, dt: float | None = None) -> Tensor:
     """Mean count per step, or per second when `dt` (seconds) is given, `(*sample, channel)`."""
-    return mean(values, mask) / (1.0 if dt is None else dt)
+    return mean(values, mask) / step_length(dt)
 
 
 def zero_fraction(values: Tensor, mask: Tensor) -> Tensor:
@@ -199,7 +201,7 @@ def inter_event_intervals(values: Tensor, mask: Tensor, *, dt: float | None = No
     row, step = ((values > 0) & counted).mT.reshape(-1, num_steps).nonzero().unbind(-1)
     uncounted = (~counted).mT.cumsum(-1).reshape(-1, num_steps)[row % (num_sequences * num_channels), step]
     valid = (row[1:] == row[:-1]) & (uncounted[1:] == uncounted[:-1])
-    intervals = (step[1:] - step[:-1])[valid].to(torch.float64) * (1.0 if dt is None else dt)
+    intervals = (step[1:] - step[:-1])[valid].to(torch.float64) * step_length(dt)
     row = row[1:][valid]
     group = row // (num_sequences * num_channels) * num_channels + row % num_channels
     size = values.shape[:-3].numel() * num_channels

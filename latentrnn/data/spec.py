@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from latentrnn.support.arguments import is_integer, is_number
+from latentrnn.support.shown import shown
 
 
 class SequenceKey(NamedTuple):
@@ -208,8 +209,7 @@ def _check_channels(kind: str, name: Any, size: Any, names: Any, item: HeadSpec 
 
 def _check_field(where: str, found: Any, right: bool, expected: str) -> None:
     if not right:
-        shown = repr(found)
-        raise ValueError(f"{where}: expected {expected}; found {shown if len(shown) <= 200 else shown[:197] + '...'}")
+        raise ValueError(f"{where}: expected {expected}; found {shown(found, 200)}")
 
 
 def _is_finite(value: Any) -> bool:

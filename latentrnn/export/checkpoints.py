@@ -22,6 +22,7 @@ from latentrnn.models.component import Component, saved_name, with_modules
 from latentrnn.models.scalar_distributions import refuse_unknown_distributions
 from latentrnn.support.arguments import check_kind_of, check_path, is_number
 from latentrnn.support.isolation import isolated
+from latentrnn.support.shown import shown
 
 if TYPE_CHECKING:
     from latentrnn.data import DataSpec
@@ -234,7 +235,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         raise ValueError(f'{path}: not a latentrnn checkpoint; expected "format": "{FORMAT}"')
     number = manifest.get("format_version")
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ValueError(f"{path}: format_version: expected a positive integer; found {_shown(number)}")
+        raise ValueError(f"{path}: format_version: expected a positive integer; found {shown(number)}")
     if number > FORMAT_VERSION:
         writer = manifest.get("versions")
         writer = str(writer.get("latentrnn", "unknown"))[:80] if isinstance(writer, dict) else "unknown"
@@ -289,12 +290,7 @@ def _check_values(path: Path, manifest: dict[str, Any]) -> None:
 
 def _check_kind(path: Path, name: str, found: Any, right: bool, expected: str) -> None:
     if not right:
-        raise ValueError(f"{path}: {name}: expected {expected}; found {_shown(found)}")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+        raise ValueError(f"{path}: {name}: expected {expected}; found {shown(found)}")
 
 
 def _rebuild(path: Path, part: str, build: Callable[[], T], manifest: dict[str, Any] | None = None) -> T:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from latentrnn.models.scalar_distributions import distribution_arguments, distribution_name, named_distribution
 from latentrnn.support.deprecations import former_methods
+from latentrnn.support.shown import shown
 
 _PACKAGE = __name__.partition(".")[0]
 _REGISTRY: dict[str, type[Component]] = {}  # what a file may call for, by saved name
@@ -111,7 +112,7 @@ class Component(nn.Module):
             TypeError: `priors` are not priors by name.
         """
         if priors is not None and not isinstance(priors, Mapping):
-            raise TypeError(f"{type(self).__name__}: priors must be priors by parameter name; found {_shown(priors)}")
+            raise TypeError(f"{type(self).__name__}: priors must be priors by parameter name; found {shown(priors)}")
         if priors and name in priors:
             self.register_buffer(name, value)
             self._sampled = {**self._sampled, name: priors[name]}
@@ -122,7 +123,7 @@ class Component(nn.Module):
         """Return the priors that this component was given, by name of parameter, honoured or not."""
         given = self.priors or {}
         if not isinstance(given, Mapping):
-            raise TypeError(f"{type(self).__name__}: priors must be priors by parameter name; found {_shown(given)}")
+            raise TypeError(f"{type(self).__name__}: priors must be priors by parameter name; found {shown(given)}")
         # in the order in which they were given, which is that of the sites, and so of a guide's weights in files
         return {**given, **{name: prior for name, prior in self._sampled.items() if name not in given}}
 
@@ -181,10 +182,10 @@ def from_config(config: Any, kind: type[Component] | None = None) -> Any:
             used by itself, or of another kind; or this is not the form of a component.
     """
     if not isinstance(config, dict) or config.keys() != {"class", "arguments"}:
-        raise ValueError(f"expected the form of a component, a class and its arguments; found {_shown(config)}")
+        raise ValueError(f"expected the form of a component, a class and its arguments; found {shown(config)}")
     name, arguments = config["class"], config["arguments"]
     if not isinstance(name, str) or not isinstance(arguments, dict):
-        raise ValueError(f"expected the name of a class and its arguments by name; found {_shown(config)}")
+        raise ValueError(f"expected the name of a class and its arguments by name; found {shown(config)}")
     found = registered(name)
     if kind is not None and not issubclass(found, kind):
         raise ValueError(f"expected the class of a {kind.__name__}; found {name!r}")
@@ -214,11 +215,11 @@ def registered(name: str) -> type[Component]:
     if len(meant) > 1:
         homes = sorted(saved_name(kind) for kind in meant)
         raise ValueError(
-            f"component class {_shown(name)} could be any of {homes}; import (define) the one that is meant"
+            f"component class {shown(name)} could be any of {homes}; import (define) the one that is meant"
         )
     if not meant:
         remedy = f"import {module}, which defines it," if colon else "if it is your own, import what defines it"
-        raise ValueError(f"unknown component class {_shown(name)}; {remedy} first. Known: {sorted(_REGISTRY)}")
+        raise ValueError(f"unknown component class {shown(name)}; {remedy} first. Known: {sorted(_REGISTRY)}")
     return meant[0]
 
 
@@ -259,11 +260,6 @@ def _decode(value: Any) -> Any:
     if isinstance(value, list):
         return [_decode(v) for v in value]
     return value
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _same(value: Any, default: Any) -> bool:

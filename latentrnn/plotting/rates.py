@@ -9,6 +9,7 @@ from torch import Tensor
 
 from latentrnn.inference.posterior.sample_scores import quantiles
 from latentrnn.plotting.axes import axes_or_new
+from latentrnn.support.clock import step_length
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +65,7 @@ def rates(
     if not 0 < level < 1:
         raise ValueError(f"level: expected between 0 and 1, got {level}")
     ax = axes_or_new(ax)
-    chosen = samples[..., channel].to(torch.float64) / (1.0 if dt is None else dt)
+    chosen = samples[..., channel].to(torch.float64) / step_length(dt)
     time = _time(chosen.shape[1], dt, start).tolist()
     low, high = quantiles(chosen, [(1 - level) / 2, (1 + level) / 2])
     ax.fill_between(time, low.tolist(), high.tolist(), color=color, alpha=0.3, linewidth=0)
@@ -75,4 +76,4 @@ def rates(
 
 
 def _time(number: int, dt: float | None, start: float) -> Tensor:
-    return start + torch.arange(number, dtype=torch.float64) * (1.0 if dt is None else dt)
+    return start + torch.arange(number, dtype=torch.float64) * step_length(dt)

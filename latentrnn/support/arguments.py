@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from latentrnn.support.shown import shown
+
 LARGEST_SIZE = 2**31 - 1  # of an axis; larger ones are a slip, and overflow somewhere below torch
 LARGEST_COUNT = 2**63 - 1  # what torch and NumPy count with
 LARGEST_RATE = 1e30  # torch's fused optimisers compute with single precision
@@ -50,7 +52,7 @@ def check_integer(owner: str, name: str, value: Any, *, least: int = 0, most: in
     if not is_integer(value) or not least <= value <= most:
         kind = {0: "a non-negative integer", 1: "a positive integer"}.get(least, f"an integer of at least {least}")
         limit = f" of at most {most}" if is_integer(value) and value > most else ""
-        raise ValueError(f"{owner}: {name} must be {kind}{limit}; found {_shown(value)}")
+        raise ValueError(f"{owner}: {name} must be {kind}{limit}; found {shown(value)}")
     return int(value)
 
 
@@ -100,7 +102,7 @@ def check_number(
     infinite = is_number(value) and math.isinf(_as_float(value))
     if not inside or (finite and infinite):
         must = "must be finite" if inside else f"must {_in_words(least, most, above, below)}"
-        raise ValueError(f"{owner}: {name} {must}; found {_shown(value)}")
+        raise ValueError(f"{owner}: {name} {must}; found {shown(value)}")
     return _as_float(value)
 
 
@@ -132,7 +134,7 @@ def check_flag(owner: str, name: str, value: Any) -> bool:
         TypeError: anything else; a string, for which any but the empty one would count as true, above all.
     """
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{owner}: {name} must be True or False; found {_shown(value)}")
+        raise TypeError(f"{owner}: {name} must be True or False; found {shown(value)}")
     return bool(value)
 
 
@@ -144,7 +146,7 @@ def check_text(owner: str, name: str, value: Any) -> str:
         ValueError: it is empty.
     """
     if not isinstance(value, str):
-        raise TypeError(f"{owner}: {name} must be a string; found {_shown(value)}")
+        raise TypeError(f"{owner}: {name} must be a string; found {shown(value)}")
     if not value:
         raise ValueError(f"{owner}: {name} must not be empty")
     return str(value)
@@ -158,7 +160,7 @@ def check_choice(owner: str, name: str, value: Any, choices: Iterable[str]) -> s
     """
     known = list(choices)
     if not isinstance(value, str) or value not in known:
-        raise ValueError(f"{owner}: {name} must be one of {', '.join(map(repr, known))}; found {_shown(value)}")
+        raise ValueError(f"{owner}: {name} must be one of {', '.join(map(repr, known))}; found {shown(value)}")
     return str(value)
 
 
@@ -175,7 +177,7 @@ def check_list(owner: str, name: str, value: Any, of: str) -> list[Any]:
         TypeError: it is none.
     """
     if isinstance(value, str | bytes) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) != 1:
-        raise TypeError(f"{owner}: {name} must be a list of {of}; found {_shown(value)}")
+        raise TypeError(f"{owner}: {name} must be a list of {of}; found {shown(value)}")
     return list(value)
 
 
@@ -189,7 +191,7 @@ def check_names(owner: str, name: str, value: Any) -> list[str]:
     names = [value] if isinstance(value, str) else check_list(owner, name, value, "names")
     for each in names:
         if not isinstance(each, str):
-            raise TypeError(f"{owner}: {name} must be a list of names; found {_shown(each)} among them")
+            raise TypeError(f"{owner}: {name} must be a list of names; found {shown(each)} among them")
     return [check_text(owner, name, each) for each in names]
 
 
@@ -221,9 +223,9 @@ def check_seed(owner: str, seed: Any, *, name: str = "seed") -> int:
     if seed is None:
         return secrets.randbits(32)
     if not is_integer(seed):
-        raise TypeError(f"{owner}: {name} must be an integer, or None for a fresh one; found {_shown(seed)}")
+        raise TypeError(f"{owner}: {name} must be an integer, or None for a fresh one; found {shown(seed)}")
     if not -(2**63) <= seed < 2**64:  # what torch takes
-        raise ValueError(f"{owner}: {name} must be an integer of at most 64 bits; found {_shown(seed)}")
+        raise ValueError(f"{owner}: {name} must be an integer of at most 64 bits; found {shown(seed)}")
     return int(seed)
 
 
@@ -235,7 +237,7 @@ def check_kind_of(owner: str, name: str, value: Any, *kinds: type) -> Any:
     """
     if not isinstance(value, kinds):
         expected = " or ".join(f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}" for kind in kinds)
-        raise TypeError(f"{owner}: {name} must be {expected}; found {_shown(value)}")
+        raise TypeError(f"{owner}: {name} must be {expected}; found {shown(value)}")
     return value
 
 
@@ -262,11 +264,11 @@ def check_selection(owner: str, name: str, value: Any, known: Iterable[str], wha
     if isinstance(value, str | bytes) or not isinstance(value, list | tuple | set | frozenset | Mapping):
         hint = f", write [{value!r}]" if isinstance(value, str) else ""
         if hint or not _is_iterable(value):
-            raise TypeError(f"{owner}: {name} must be a list of names; found {_shown(value)}{hint}")
+            raise TypeError(f"{owner}: {name} must be a list of names; found {shown(value)}{hint}")
     found, known = list(value), list(known)
     for each in found:
         if not isinstance(each, str) or each not in known:
-            raise ValueError(f"{owner}: unknown {what} {_shown(each)} in {name}; there are {known}")
+            raise ValueError(f"{owner}: unknown {what} {shown(each)} in {name}; there are {known}")
     return found
 
 
@@ -278,7 +280,7 @@ def check_path(owner: str, value: Any, *, name: str = "path") -> Path:
         ValueError: an empty string.
     """
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
-        raise TypeError(f"{owner}: {name} must be a string or a pathlib.Path; found {_shown(value)}")
+        raise TypeError(f"{owner}: {name} must be a string or a pathlib.Path; found {shown(value)}")
     if not os.fspath(value):
         raise ValueError(f"{owner}: {name} must not be empty")
     return Path(value).expanduser()
@@ -314,9 +316,3 @@ def _as_float(value: Any) -> float:
         return float(value)
     except OverflowError:  # an integer beyond all floats
         return math.inf
-
-
-def _shown(value: Any) -> str:
-    """Return a value as an error shows it, cut short where it is long."""
-    text = str(value) if isinstance(value, np.generic) and not isinstance(value, np.str_) else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from latentrnn.data.ingest.axes import Named, by_name
 from latentrnn.data.ingest.plain_numbers import Array, is_frame, to_numpy
 from latentrnn.data.ingest.seconds import EXACT, to_seconds
+from latentrnn.support.shown import first_entry
 
 
 def read_steps(where: str, value: Any, last: str) -> list[Array]:
@@ -127,8 +128,6 @@ def refuse(where: str, bad: Array, expected: str, values: Array, sequence: int |
     """Raise a ValueError at the first True entry of `bad`, which is (time, channel), (time,) or (sequence, channel)."""
     if not bad.any():
         return
-    first = tuple(int(i) for i in np.argwhere(bad)[0])
-    axes: Sequence[str] = ("sequence", "channel") if sequence is None else ("step", "channel")
-    place = [] if sequence is None else [f"sequence {sequence}"]
-    place += [f"{axis} {index}" for axis, index in zip(axes, first, strict=False)]
-    raise ValueError(f"{where}: expected {expected}, found {values[first]} at {', '.join(place)}")
+    index, place = first_entry(bad, ("sequence", "channel") if sequence is None else ("step", "channel"))
+    place = place if sequence is None else f"sequence {sequence}, {place}"
+    raise ValueError(f"{where}: expected {expected}, found {values[index]} at {place}")

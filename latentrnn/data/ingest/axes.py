@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from latentrnn.data.ingest.plain_numbers import is_frame, is_labelled
+from latentrnn.support.shown import shown
 
 # What the axes may be called, in singular or plural, besides what `SequenceData.to_xarray` calls them.
 NAMES = {
@@ -75,8 +76,8 @@ def _listed(where: str, name: str, value: Any, axes: tuple[str, ...]) -> Named:
             continue
         if sorted(labels) != sorted(first) or len(set(first)) < len(first):
             raise ValueError(
-                f"{where}: expected the channels or features {_shown(first)} as in the first sequence with names, "
-                f"found {_shown(labels)} at sequence {index}"
+                f"{where}: expected the channels or features {shown(list(first))} as in the first sequence with names, "
+                f"found {shown(list(labels))} at sequence {index}"
             )
         arrays[index] = _columns(arrays[index], [labels.index(label) for label in first], axes)
     return Named(arrays, first)
@@ -183,15 +184,10 @@ def check_same(where: str, named: Named, leader: str, others: Named) -> None:
 def _check_equal(where: str, what: str, found: Any, leader: str, expected: Any) -> None:
     if found != expected:
         raise ValueError(
-            f"{where}: expected the {what} {_shown(expected)} as in {leader}, found {_shown(found)}; select the same "
-            "ones in the same order"
+            f"{where}: expected the {what} {shown(list(expected))} as in {leader}, found {shown(list(found))}; select "
+            "the same ones in the same order"
         )
 
 
 def _worded(axes: tuple[str, ...], last: str) -> str:
     return f"({', '.join(last if axis == 'channel' else axis for axis in axes)})"
-
-
-def _shown(labels: tuple[str, ...]) -> str:
-    text = str(list(labels))
-    return text if len(text) <= 80 else text[:77] + "..."

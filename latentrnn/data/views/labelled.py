@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from latentrnn.data.record import SequenceRecord
+from latentrnn.support.clock import step_length
 
 if TYPE_CHECKING:
     import xarray
@@ -18,7 +19,7 @@ def to_xarray(data: SequenceRecord) -> xarray.Dataset:
     # importing xarray takes most of a second, which only those who export should wait for
     import xarray
 
-    unit = 1.0 if data.spec.dt is None else data.spec.dt
+    unit = step_length(data.spec.dt)
     units = "step" if data.spec.dt is None else "s"
     coords: dict[str, Any] = {
         "sequence": ("sequence", list(data.names)),

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models.features.feature import Feature, find
 from latentrnn.support.arguments import check_size, check_text
+from latentrnn.support.shown import first_entry
 
 
 class OneHot(Feature):
@@ -82,8 +83,8 @@ def check_codes(owner: str, covariate: str, symbols: int, data: SequenceData) ->
     codes = data.covariates[covariate]
     bad = data.valid.unsqueeze(-1) & ((codes < 0) | (codes >= symbols) | (codes != codes.floor()))
     if bool(bad.any()):
-        sequence, step, feature = (int(i) for i in bad.nonzero()[0])
+        index, place = first_entry(bad, ("sequence", "step", "feature"))
         raise ValueError(
             f"covariates[{covariate!r}]: {owner} needs integer codes from 0 to {symbols - 1}; found "
-            f"{float(codes[sequence, step, feature])} at sequence {sequence}, step {step}, feature {feature}"
+            f"{float(codes[index])} at {place}"
         )

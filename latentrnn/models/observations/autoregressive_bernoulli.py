@@ -17,6 +17,7 @@ from latentrnn.models.features.units import channel_means
 from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.observation import Observation, refuse_outside
 from latentrnn.support.arguments import check_size
+from latentrnn.support.shown import first_entry
 
 POINTS = 16  # over which a mean is taken
 
@@ -100,10 +101,10 @@ class AutoregressiveBernoulli(Observation):
         refuse_outside(name, type(self).__name__, "zeros and ones", mask & (values != 0) & (values != 1), values)
         holes = mask.any(-1, keepdim=True) & ~mask
         if holes.any():
-            sequence, step, channel = (int(i) for i in holes.nonzero()[0])
+            index, place = first_entry(holes, ("sequence", "step"))
             raise ValueError(
                 f"observations[{name!r}]: AutoregressiveBernoulli needs all channels of a step or none; found channel "
-                f"{channel} missing at sequence {sequence}, step {step}, where others are observed"
+                f"{index[-1]} missing at {place}, where others are observed"
             )
 
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from latentrnn.models.features.units import channel_means
 from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.links import Link, PositiveLink, as_link, check_link
 from latentrnn.models.observations.observation import Observation
+from latentrnn.support.shown import first_entry
 
 
 class LogExposure(Feature):
@@ -42,10 +43,9 @@ class LogExposure(Feature):
         values = data.covariates[self.covariate]
         bad = data.valid.unsqueeze(-1) & ~((values > 0) & values.isfinite())
         if bool(bad.any()):
-            sequence, step, feature = (int(i) for i in bad.nonzero()[0])
+            index, place = first_entry(bad, ("sequence", "step", "feature"))
             raise ValueError(
-                f"covariates[{self.covariate!r}]: an exposure must be positive; found "
-                f"{float(values[sequence, step, feature])} at sequence {sequence}, step {step}, feature {feature}"
+                f"covariates[{self.covariate!r}]: an exposure must be positive; found {float(values[index])} at {place}"
             )
 
 

@@ -16,6 +16,7 @@ from latentrnn.models.features.units import channel_means
 from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.observation import Observation, refuse_outside
 from latentrnn.models.observations.poisson import LARGEST_RATE
+from latentrnn.support.shown import first_entry
 
 
 class SharedTotal(Observation):
@@ -66,10 +67,9 @@ class SharedTotal(Observation):
             return
         broken = totals.isfinite() & (totals != totals.round())
         if bool(broken.any()):
-            sequence, step = (int(i) for i in broken.nonzero()[0])
+            index, place = first_entry(broken, ("sequence", "step"))
             raise ValueError(
-                f"totals[{name!r}]: {type(self).__name__} needs whole numbers; found "
-                f"{float(totals[sequence, step])} at sequence {sequence}, step {step}"
+                f"totals[{name!r}]: {type(self).__name__} needs whole numbers; found {float(totals[index])} at {place}"
             )
 
     def starting_baseline(self, values: Tensor, mask: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from latentrnn.models.observations.head_units import HeadUnits
 from latentrnn.models.pooling import POOLINGS, Pooling
 from latentrnn.models.priors import Prior, check_priors
 from latentrnn.models.readouts import FactorReadout, LinearReadout, Readout, linear
+from latentrnn.support.shown import first_entry
 
 
 class Observation(HeadUnits):
@@ -320,7 +321,5 @@ def refuse_outside(name: str, family: str, expected: str, bad: Tensor, values: T
     """Raise a ValueError that names the first entry where `bad` is True."""
     if not bool(bad.any()):
         return
-    index = tuple(int(i) for i in bad.nonzero()[0])
-    labels = ("sequence", "step", "channel") if len(index) == 3 else ("sequence", "channel")
-    where = ", ".join(f"{label} {i}" for label, i in zip(labels, index, strict=True))
-    raise ValueError(f"observations[{name!r}]: {family} needs {expected}; found {float(values[index])} at {where}")
+    index, place = first_entry(bad, ("sequence", "step", "channel") if bad.dim() == 3 else ("sequence", "channel"))
+    raise ValueError(f"observations[{name!r}]: {family} needs {expected}; found {float(values[index])} at {place}")

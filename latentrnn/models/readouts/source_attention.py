@@ -15,6 +15,7 @@ from latentrnn.models.readouts.attention import AttentionReadout, check_heads
 from latentrnn.models.readouts.readout import Surroundings
 from latentrnn.models.scans import run_directions
 from latentrnn.support.arguments import check_size, check_text
+from latentrnn.support.shown import first_entry
 
 
 class SourceAttention(AttentionReadout):
@@ -80,10 +81,10 @@ class SourceAttention(AttentionReadout):
         values = data.covariates[self.valid][..., 0]
         bad = data.valid & (values != 0) & (values != 1)
         if bool(bad.any()):
-            n, t = (int(i) for i in bad.nonzero()[0])
+            index, place = first_entry(bad, ("sequence", "step"))
             raise ValueError(
                 f"SourceAttention: covariates[{self.valid!r}] must be 1 where there is a step of the source and 0 "
-                f"elsewhere; found {float(values[n, t])} at sequence {n}, step {t}"
+                f"elsewhere; found {float(values[index])} at {place}"
             )
 
     def surroundings(self, data: SequenceData) -> Surroundings:
