@@ -62,7 +62,7 @@ class Peak:
 
 
 def make_data(counts: np.ndarray, stored: bool) -> tuple[Any, float]:
-    """Return data, and the MB that they hold; what an array's door needed besides has been given back."""
+    """Return data, and the MB that they hold; what reading an array needed besides has been given back."""
     if stored:
         return lr.StoredSequences.from_arrays({"spikes": counts}, dt=0.01), 0.0
     data = lr.SequenceData.from_arrays({"spikes": counts}, dt=0.01)
@@ -91,7 +91,7 @@ def measure(what: dict[str, Any]) -> dict[str, float]:
         began, start = time.perf_counter(), allocated()
         data, held = make_data(counts, what["stored"])
         with Peak() as peak:
-            if what["stored"]:  # whose door is to be bounded too
+            if what["stored"]:  # whose ingestion is to be bounded too
                 data, held = make_data(counts, True)
             model, guide = make_parts(data.spec, what.get("max_elements"))
             settings = {"steps": STEPS, "batch_size": what["batch"], "progress": False, "device": "cpu"}

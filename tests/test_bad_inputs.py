@@ -1,4 +1,4 @@
-"""Every mistake beyond the data's door is named too: what, what was expected, what came."""
+"""Every mistake beyond `from_arrays` is named too: what, what was expected, what came."""
 
 from __future__ import annotations
 

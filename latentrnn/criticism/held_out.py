@@ -1,4 +1,4 @@
-"""Evidence on sequences that neither the fit nor its stopping rule has seen, and the door that insists on it."""
+"""Evidence on sequences that neither the fit nor its stopping rule has seen, and the checks that insist on it."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ class SequenceKey(NamedTuple):
     """Identity of a sequence by content, so that what was fitted and what is scored can be told apart.
 
     Args:
-        key: hash of the sequence's content as it came through the door.
-        start: first scored base step, counted in the sequence as it came through the door.
+        key: hash of the sequence's content as it was ingested.
+        start: first scored base step, counted in the sequence as it was ingested.
         stop: one past the last scored base step, counted likewise.
     """
 

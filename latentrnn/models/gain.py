@@ -22,8 +22,8 @@ class StimulusGain(Component):
     between 0 and 1 and `beta` is the gain of a fully open gate. Where data never open the gate fully, only the
     product is identified; `Posterior.gain` therefore reports gates whose maximum over the data is one, and `beta`
     to match. After a fit the parameter `beta` is per root mean square of the stimulus in the training data, unless the
-    data's door standardised it; `Posterior.gain`, sites and `coefficients()` of the head are in the data's units. The
-    stimulus does not enter the transition, unless `LatentRNN(inputs=...)` lists it there too.
+    data's ingestion standardised it; `Posterior.gain`, sites and `coefficients()` of the head are in the data's units.
+    The stimulus does not enter the transition, unless `LatentRNN(inputs=...)` lists it there too.
 
     Args:
         stimulus: the covariate's name.

@@ -1,4 +1,4 @@
-"""Every mistake at the door is named: what, what was expected, what came, and where."""
+"""Every mistake in what `from_arrays` is given is named: what, what was expected, what came, and where."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def spoiled(value: float, at: tuple[int, ...] = (1, 2, 0), array: np.ndarray = C
     return out
 
 
-def door(observations: Any = None, covariates: Any = None, **options: Any) -> Callable[[], Any]:
+def read(observations: Any = None, covariates: Any = None, **options: Any) -> Callable[[], Any]:
     return lambda: SequenceData.from_arrays(
         {"y": COUNTS} if observations is None else observations, covariates, **options
     )
@@ -35,257 +35,281 @@ def spikes(times: Any, **options: Any) -> Callable[[], Any]:
 
 
 # name: (what the user does, error, the message in full or its telling part)
-DOOR: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+ARRAYS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "observations are no dict": (
-        door(COUNTS),
+        read(COUNTS),
         TypeError,
         "observations: expected a dict of name to array, found ndarray",
     ),
-    "no head": (door({}), ValueError, "observations: expected at least one head, found none"),
-    "covariates are no dict": (door(None, STIMULUS), TypeError, "covariates: expected a dict of name to array"),
-    "name is no string": (door({1: COUNTS}), TypeError, "observations[1]: expected a string as name, found int"),
-    "name is no identifier": (door({"my y": COUNTS}), ValueError, "like a Python identifier, found 'my y'"),
-    "name of a latent site": (door({"states": COUNTS}), ValueError, "observations['states']: expected another name"),
-    "name of an axis": (door(None, {"time": STIMULUS}), ValueError, "covariates['time']: expected another name"),
+    "no head": (read({}), ValueError, "observations: expected at least one head, found none"),
+    "covariates are no dict": (read(None, STIMULUS), TypeError, "covariates: expected a dict of name to array"),
+    "name is no string": (read({1: COUNTS}), TypeError, "observations[1]: expected a string as name, found int"),
+    "name is no identifier": (read({"my y": COUNTS}), ValueError, "like a Python identifier, found 'my y'"),
+    "name of a latent site": (read({"states": COUNTS}), ValueError, "observations['states']: expected another name"),
+    "name of an axis": (read(None, {"time": STIMULUS}), ValueError, "covariates['time']: expected another name"),
     "name of a coordinate": (
-        door(None, {"y_channel": STIMULUS}),
+        read(None, {"y_channel": STIMULUS}),
         ValueError,
         "covariates['y_channel']: expected another name, since exports of 'y' use it",
     ),
-    "name used twice": (door(None, {"y": STIMULUS}), ValueError, "found the name of an observation head"),
-    "strings": (door({"y": COUNTS.astype(str)}), TypeError, "observations['y']: expected real numbers, found strings"),
-    "complex": (door({"y": COUNTS + 1j}), TypeError, "observations['y']: expected real numbers, found complex numbers"),
-    "objects": (door({"y": None}), TypeError, "observations['y']: expected real numbers, found Python objects"),
+    "name used twice": (read(None, {"y": STIMULUS}), ValueError, "found the name of an observation head"),
+    "strings": (
+        read({"y": COUNTS.astype(str)}),
+        TypeError,
+        "observations['y']: expected real numbers, found strings",
+    ),
+    "complex": (
+        read({"y": COUNTS + 1j}),
+        TypeError,
+        "observations['y']: expected real numbers, found complex numbers",
+    ),
+    "objects": (read({"y": None}), TypeError, "observations['y']: expected real numbers, found Python objects"),
     "ragged rows": (
-        door({"y": [[[1.0, 2.0], [3.0]]]}),
+        read({"y": [[[1.0, 2.0], [3.0]]]}),
         ValueError,
         "observations['y'], sequence 0: expected a rectangular array, found rows of different lengths",
     ),
     "two axes": (
-        door({"y": COUNTS[0]}),
+        read({"y": COUNTS[0]}),
         ValueError,
         "observations['y']: expected an array (sequence, time, channel) or a list of (time, channel), "
         "found shape (4, 3)",
     ),
     "one axis in a list": (
-        door({"y": [COUNTS[0], COUNTS[0, :, 0]]}),
+        read({"y": [COUNTS[0], COUNTS[0, :, 0]]}),
         ValueError,
         "found shape (4,) at sequence 1; write x[:, None] for one channel",
     ),
     "channels differ": (
-        door({"y": [COUNTS[0], COUNTS[0, :, :2]]}),
+        read({"y": [COUNTS[0], COUNTS[0, :, :2]]}),
         ValueError,
         "observations['y']: expected 3 channels as at sequence 0, found 2 at sequence 1",
     ),
-    "zero channels": (door({"y": COUNTS[..., :0]}), ValueError, "observations['y']: expected at least one channel"),
+    "zero channels": (read({"y": COUNTS[..., :0]}), ValueError, "observations['y']: expected at least one channel"),
     "zero features": (
-        door(None, {"x": STIMULUS[..., :0]}),
+        read(None, {"x": STIMULUS[..., :0]}),
         ValueError,
         "covariates['x']: expected at least one feature",
     ),
     "zero sequences": (
-        door({"y": COUNTS[:0]}),
+        read({"y": COUNTS[:0]}),
         ValueError,
         "observations['y']: expected at least one sequence, found none",
     ),
-    "zero sequences in a list": (door({"y": []}), ValueError, "expected at least one sequence, found none"),
+    "zero sequences in a list": (read({"y": []}), ValueError, "expected at least one sequence, found none"),
     "T = 0": (
-        door({"y": COUNTS[:, :0]}),
+        read({"y": COUNTS[:, :0]}),
         ValueError,
         "observations['y']: expected at least one step, found 0 at sequence 0",
     ),
     "T = 0 once": (
-        door({"y": [COUNTS[0], COUNTS[1, :0]]}),
+        read({"y": [COUNTS[0], COUNTS[1, :0]]}),
         ValueError,
         "observations['y']: expected at least one step, found 0 at sequence 1",
     ),
     "infinite": (
-        door({"y": spoiled(np.inf)}),
+        read({"y": spoiled(np.inf)}),
         ValueError,
         "observations['y']: expected finite values, found inf at sequence 1, step 2, channel 0",
     ),
     "infinite covariate": (
-        door(None, {"x": spoiled(-np.inf, array=STIMULUS)}),
+        read(None, {"x": spoiled(-np.inf, array=STIMULUS)}),
         ValueError,
         "covariates['x']: expected finite values, found -inf at sequence 1, step 2, channel 0",
     ),
     "NaN in a covariate": (
-        door(None, {"x": spoiled(np.nan, array=STIMULUS)}),
+        read(None, {"x": spoiled(np.nan, array=STIMULUS)}),
         ValueError,
         "covariates['x']: expected a value at every step, since covariates cannot be missing, "
         "found nan at sequence 1, step 2",
     ),
     "too large for float32": (
-        door({"y": spoiled(1e300)}),
+        read({"y": spoiled(1e300)}),
         ValueError,
         "observations['y']: expected values within the range of torch.float32, found 1e+300 at sequence 1, step 2",
     ),
     "integers beyond float32": (
-        door({"y": spoiled(2**24 + 1).astype(np.int64)}),
+        read({"y": spoiled(2**24 + 1).astype(np.int64)}),
         ValueError,
         "expected whole numbers up to 16777216, beyond which torch.float32 is not exact, found 16777217 at sequence 1",
     ),
     "sequences differ": (
-        door(None, {"x": STIMULUS[:1]}),
+        read(None, {"x": STIMULUS[:1]}),
         ValueError,
         "covariates['x']: expected 2 sequences as in observations['y'], found 1",
     ),
     "lengths differ": (
-        door(None, {"x": [STIMULUS[0], STIMULUS[1, :3]]}),
+        read(None, {"x": [STIMULUS[0], STIMULUS[1, :3]]}),
         ValueError,
         "covariates['x']: expected 4 steps as in observations['y'], found 3 at sequence 1",
     ),
     "lengths of heads differ": (
-        door({"a": [COUNTS[0], COUNTS[1]], "b": [COUNTS[0, :2], COUNTS[1]]}),
+        read({"a": [COUNTS[0], COUNTS[1]], "b": [COUNTS[0, :2], COUNTS[1]]}),
         ValueError,
         "observations['b']: expected 4 steps as in observations['a'], found 2 at sequence 0",
     ),
     "per_sequence is unknown": (
-        door(per_sequence=["label"]),
+        read(per_sequence=["label"]),
         ValueError,
         "per_sequence: expected a head or covariate among ['y'], found 'label'",
     ),
-    "per_sequence is a string": (door(per_sequence="y"), TypeError, "per_sequence: expected names, found 'y'"),
+    "per_sequence is a string": (read(per_sequence="y"), TypeError, "per_sequence: expected names, found 'y'"),
     "per_sequence twice": (
-        door({"y": COUNTS, "z": COUNTS[:, 0]}, per_sequence=["z", "z"]),
+        read({"y": COUNTS, "z": COUNTS[:, 0]}, per_sequence=["z", "z"]),
         ValueError,
         "per_sequence: expected every name once, found 'z' twice",
     ),
     "per_sequence with time": (
-        door(per_sequence=["y"]),
+        read(per_sequence=["y"]),
         ValueError,
         "observations['y']: expected an array (sequence, channel), found shape (2, 4, 3)",
     ),
     "per_sequence with one axis": (
-        door({"y": COUNTS, "z": np.ones(2)}, per_sequence=["z"]),
+        read({"y": COUNTS, "z": np.ones(2)}, per_sequence=["z"]),
         ValueError,
         "found shape (2,); write x[:, None] for one channel",
     ),
     "per_sequence only": (
-        door({"z": np.ones((2, 1))}, per_sequence=["z"]),
+        read({"z": np.ones((2, 1))}, per_sequence=["z"]),
         ValueError,
         "observations: expected a head or covariate with one value per step, found per_sequence only",
     ),
     "masks unknown": (
-        door(masks={"z": COUNTS > 0}),
+        read(masks={"z": COUNTS > 0}),
         ValueError,
         "masks: expected an observation head among ['y'], found 'z'",
     ),
-    "masks are no dict": (door(masks=COUNTS > 0), TypeError, "masks: expected a dict of name to value, found ndarray"),
+    "masks are no dict": (
+        read(masks=COUNTS > 0),
+        TypeError,
+        "masks: expected a dict of name to value, found ndarray",
+    ),
     "mask of numbers": (
-        door(masks={"y": COUNTS}),
+        read(masks={"y": COUNTS}),
         TypeError,
         "masks['y']: expected booleans, True where observed, found dtype float64",
     ),
     "mask of another shape": (
-        door(masks={"y": COUNTS[..., :2] > 0}),
+        read(masks={"y": COUNTS[..., :2] > 0}),
         ValueError,
         "masks['y']: expected shape (4, 3) at sequence 0, found (4, 2)",
     ),
     "mask of fewer sequences": (
-        door(masks={"y": COUNTS[:1] > 0}),
+        read(masks={"y": COUNTS[:1] > 0}),
         ValueError,
         "masks['y']: expected 2 sequences, found 1",
     ),
-    "clock unknown": (door(clocks={"z": 2}), ValueError, "clocks: expected an observation head among ['y'], found 'z'"),
-    "clock zero": (door(clocks={"y": 0}), ValueError, "clocks['y']: expected at least 1, found 0"),
-    "clock is no whole number": (door(clocks={"y": 1.5}), TypeError, "clocks['y']: expected a whole number"),
+    "clock unknown": (
+        read(clocks={"z": 2}),
+        ValueError,
+        "clocks: expected an observation head among ['y'], found 'z'",
+    ),
+    "clock zero": (read(clocks={"y": 0}), ValueError, "clocks['y']: expected at least 1, found 0"),
+    "clock is no whole number": (read(clocks={"y": 1.5}), TypeError, "clocks['y']: expected a whole number"),
     "clock of a per-sequence head": (
-        door({"y": COUNTS, "z": COUNTS[:, 0]}, per_sequence=["z"], clocks={"z": 2}),
+        read({"y": COUNTS, "z": COUNTS[:, 0]}, per_sequence=["z"], clocks={"z": 2}),
         ValueError,
         "clocks['z']: expected no clock, since the head is named in per_sequence, found 2",
     ),
     "frames do not fit the clock": (
-        door({"y": COUNTS, "slow": COUNTS[:, :3]}, clocks={"slow": 2}),
+        read({"y": COUNTS, "slow": COUNTS[:, :3]}, clocks={"slow": 2}),
         ValueError,
         "observations['slow']: expected 2 frames, one every 2 of the 4 steps in observations['y'], "
         "found 3 at sequence 0",
     ),
     "clock too slow": (
-        door({"y": COUNTS, "slow": COUNTS[:, :0]}, clocks={"slow": 9}),
+        read({"y": COUNTS, "slow": COUNTS[:, :0]}, clocks={"slow": 9}),
         ValueError,
         "observations['slow']: expected at least one frame, found none in any sequence",
     ),
-    "times and dt": (door(times=np.ones((2, 4)), dt=0.1), ValueError, "dt: expected either dt or times, found both"),
+    "times and dt": (read(times=np.ones((2, 4)), dt=0.1), ValueError, "dt: expected either dt or times, found both"),
     "times of another length": (
-        door(times=[np.arange(4), np.arange(3)]),
+        read(times=[np.arange(4), np.arange(3)]),
         ValueError,
         "times: expected 4 steps as in observations['y'], found 3 at sequence 1",
     ),
-    "times of another shape": (door(times=np.arange(4)), ValueError, "times: expected an array (sequence, time)"),
+    "times of another shape": (read(times=np.arange(4)), ValueError, "times: expected an array (sequence, time)"),
     "times stand still": (
-        door(times=np.array([[0, 1, 2, 3], [0, 1, 1, 2]])),
+        read(times=np.array([[0, 1, 2, 3], [0, 1, 1, 2]])),
         ValueError,
         "times: expected times that increase within a sequence, found 1.0 at sequence 1, step 2",
     ),
     "times not finite": (
-        door(times=np.array([[0, 1, 2, 3], [0, 1, np.nan, 2]])),
+        read(times=np.array([[0, 1, 2, 3], [0, 1, np.nan, 2]])),
         ValueError,
         "times: expected finite seconds, found nan at sequence 1, step 2",
     ),
-    "dt zero": (door(dt=0), ValueError, "dt: expected a positive, finite number of seconds, found 0"),
-    "dt negative": (door(dt=-0.1), ValueError, "dt: expected a positive, finite number of seconds, found -0.1"),
-    "dt is a string": (door(dt="1 ms"), TypeError, "dt: expected a number of seconds, found '1 ms'"),
+    "dt zero": (read(dt=0), ValueError, "dt: expected a positive, finite number of seconds, found 0"),
+    "dt negative": (read(dt=-0.1), ValueError, "dt: expected a positive, finite number of seconds, found -0.1"),
+    "dt is a string": (read(dt="1 ms"), TypeError, "dt: expected a number of seconds, found '1 ms'"),
     "totals do not add up": (
-        door(totals={"y": spoiled(0, (1, 2), COUNTS.sum(-1))}),
+        read(totals={"y": spoiled(0, (1, 2), COUNTS.sum(-1))}),
         ValueError,
         "totals['y']: expected 57, the sum over channels, found 0 at sequence 1, step 2",
     ),
     "totals below what was seen": (
-        door({"y": spoiled(np.nan)}, totals={"y": spoiled(1, (1, 2), COUNTS.sum(-1))}),
+        read({"y": spoiled(np.nan)}, totals={"y": spoiled(1, (1, 2), COUNTS.sum(-1))}),
         ValueError,
         "totals['y']: expected at least 39, found 1 at sequence 1, step 2",
     ),
     "totals of another length": (
-        door(totals={"y": COUNTS.sum(-1)[:, :3]}),
+        read(totals={"y": COUNTS.sum(-1)[:, :3]}),
         ValueError,
         "totals['y']: expected 4 steps as in observations['y'], found 3 at sequence 0",
     ),
-    "totals with channels": (door(totals={"y": COUNTS}), ValueError, "totals['y']: expected an array (sequence, time)"),
+    "totals with channels": (
+        read(totals={"y": COUNTS}),
+        ValueError,
+        "totals['y']: expected an array (sequence, time)",
+    ),
     "channel names too few": (
-        door(channel_names={"y": ["a", "b"]}),
+        read(channel_names={"y": ["a", "b"]}),
         ValueError,
         "channel_names['y']: expected 3 names, found 2",
     ),
     "channel names twice": (
-        door(channel_names={"y": ["a", "b", "a"]}),
+        read(channel_names={"y": ["a", "b", "a"]}),
         ValueError,
         "channel_names['y']: expected every name once, found 'a' twice",
     ),
-    "channel names as one string": (door(channel_names={"y": "abc"}), TypeError, "expected a list of 3 names"),
+    "channel names as one string": (read(channel_names={"y": "abc"}), TypeError, "expected a list of 3 names"),
     "feature names unknown": (
-        door(feature_names={"x": ["a"]}),
+        read(feature_names={"x": ["a"]}),
         ValueError,
         "feature_names: expected a covariate among []",
     ),
-    "sequence names twice": (door(sequence_names=["a", "a"]), ValueError, "sequence_names: expected every name once"),
+    "sequence names twice": (
+        read(sequence_names=["a", "a"]),
+        ValueError,
+        "sequence_names: expected every name once",
+    ),
     "standardise unknown": (
-        door(standardise=["z"]),
+        read(standardise=["z"]),
         ValueError,
         "standardise: expected a head or covariate among ['y'], found 'z'",
     ),
     "constant channel": (
-        door({"y": np.concatenate([COUNTS, np.full((2, 4, 1), 7.0)], -1)}, standardise=["y"]),
+        read({"y": np.concatenate([COUNTS, np.full((2, 4, 1), 7.0)], -1)}, standardise=["y"]),
         ValueError,
         "standardise: expected values that vary in observations['y'], channel '3', found only 7",
     ),
     "channel never observed": (
-        door({"y": np.where(np.arange(3) == 1, np.nan, COUNTS)}, standardise=["y"]),
+        read({"y": np.where(np.arange(3) == 1, np.nan, COUNTS)}, standardise=["y"]),
         ValueError,
         "standardise: expected observed values in observations['y'], channel '1', found none",
     ),
     "scale zero": (
-        door(standardise={"y": (0.0, [1.0, 0.0, 1.0])}),
+        read(standardise={"y": (0.0, [1.0, 0.0, 1.0])}),
         ValueError,
         "standardise['y']: expected scale to be positive and finite",
     ),
     "location of another size": (
-        door(standardise={"y": ([0.0, 0.0], 1.0)}),
+        read(standardise={"y": ([0.0, 0.0], 1.0)}),
         ValueError,
         "standardise['y']: expected a location or one for each of 3 channels",
     ),
-    "standardise without a pair": (door(standardise={"y": 1.0}), TypeError, "expected (location, scale), found 1.0"),
-    "half precision": (door(dtype=torch.float16), ValueError, "dtype: expected torch.float32 or torch.float64"),
+    "standardise without a pair": (read(standardise={"y": 1.0}), TypeError, "expected (location, scale), found 1.0"),
+    "half precision": (read(dtype=torch.float16), ValueError, "dtype: expected torch.float32 or torch.float64"),
     "spike outside": (
         spikes([[[0.001, 17.0, 18.0]]]),
         ValueError,
@@ -599,7 +623,7 @@ SPECS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
 
 CASES = {
     f"{room}: {name}": case
-    for room, cases in (("door", DOOR), ("methods", METHODS), ("spec", SPECS))
+    for room, cases in (("arrays", ARRAYS), ("methods", METHODS), ("spec", SPECS))
     for name, case in cases.items()
 }
 

@@ -238,7 +238,7 @@ def heads(draw: Any, options: dict[str, Any], kinds: dict[str, str], said: dict[
 
 @st.composite
 def cases(draw: Any) -> Case | None:
-    """Draw data and heads; None where the door refuses the data."""
+    """Draw data and heads; None where `from_arrays` refuses the data."""
     options, kinds, said = draw(arrays())
     data = attempt("from_arrays", lambda: lr.SequenceData.from_arrays(**options))
     if isinstance(data, Refused):

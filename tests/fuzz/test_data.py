@@ -1,4 +1,4 @@
-"""The door and what can be done with data once they are in: every view keeps what it should and nothing else."""
+"""`from_arrays` and what can be done with data once they are in: every view keeps what it should and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A name that the door lets in works to the end: model, fit, posterior, export, saving and loading."""
+"""A name that `from_arrays` takes works to the end: model, fit, posterior, export, saving and loading."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ def fitted(
     head: lr.Observation, values: np.ndarray, covariates: Mapping[str, np.ndarray] | None = None, **options: Any
 ) -> lr.FitResult:
     transition = options.pop("transition", lr.GRU(4))
-    inputs, doors = options.pop("inputs", None), options.pop("door", {})
-    data = lr.SequenceData.from_arrays({"y": values}, covariates, **doors)
+    inputs, ingestion = options.pop("inputs", None), options.pop("ingestion", {})
+    data = lr.SequenceData.from_arrays({"y": values}, covariates, **ingestion)
     latent = options.pop("latent", None) or lr.Innovations(1, initial=2)
     model = lr.LatentRNN(data.spec, transition=transition, latent=latent, observations={"y": head}, inputs=inputs)
     guide = lr.Guide(model, encoder=lr.RNNEncoder(4), global_family=options.pop("global_family", "normal"))
@@ -392,17 +392,17 @@ def test_coefficients_are_those_of_the_data_whatever_the_readout(readout: lr.Rea
         )
 
 
-@pytest.mark.parametrize("door", [{}, {"standardise": {"y": (0.5, 3.0)}}], ids=["raw", "standardised"])
+@pytest.mark.parametrize("ingestion", [{}, {"standardise": {"y": (0.5, 3.0)}}], ids=["raw", "standardised"])
 @pytest.mark.parametrize("tails", ["gaussian", "student"])
-def test_coefficients_of_a_volatility_are_of_the_log_variance(tails: str, door: dict[str, Any]) -> None:
-    data = lr.SequenceData.from_arrays({"y": 0.01 * real()}, dtype=torch.float64, **door)
+def test_coefficients_of_a_volatility_are_of_the_log_variance(tails: str, ingestion: dict[str, Any]) -> None:
+    data = lr.SequenceData.from_arrays({"y": 0.01 * real()}, dtype=torch.float64, **ingestion)
     model = lr.LatentRNN(
         data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations={"y": lr.Volatility(tails)}
     )
     head: Any = lr.fit(model, lr.Guide(model), data, steps=1, progress=False, device="cpu").model.observations["y"]
     states, found = torch.randn(SEQUENCES, STEPS, 2, dtype=torch.float64), head.coefficients()
     log_variance = head(states, head.inputs(data)).variance.log().detach()
-    given = 2 * math.log(3.0 if door else 1.0)  # in units of the scale that the door gave
+    given = 2 * math.log(3.0 if ingestion else 1.0)  # in units of the scale that `from_arrays` was given
     torch.testing.assert_close(log_variance, states @ found["weight"].mT + found["baseline"] + given)
 
 

@@ -1,4 +1,4 @@
-"""Location and scale of heads and covariates, stored at the door and applied by the model."""
+"""Location and scale of heads and covariates, stored at ingestion and applied by the model."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ class OnlineFilter:
             self.random = torch.get_rng_state()
         self._rehearse()
 
-    # -- what is asked at the door -----------------------------------------------------------------------------------
+    # -- what is checked when a filter is made ------------------------------------------------------------------------
 
     def _fix_parameters(self, seed: int) -> None:
         if self.guide.parameter_sites is None:

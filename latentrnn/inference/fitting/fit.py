@@ -264,8 +264,8 @@ def _check_start(model: LatentRNN, guide: Guide, train: SequenceData | StoredSeq
         for name, own in here.items():
             if (own.location, own.scale) != (there[name].location, there[name].scale):
                 raise ValueError(
-                    f"fit: start_from standardised {name!r} otherwise, so its weights mean other units; give the door "
-                    "standardise={name: (location, scale)} with the values of the first fit"
+                    f"fit: start_from standardised {name!r} otherwise, so its weights mean other units; give "
+                    "from_arrays standardise={name: (location, scale)} with the values of the first fit"
                 )
     for part, expected, found in (("model", model, start_from.model), ("guide", guide, start_from.guide)):
         if expected.config() != found.config():

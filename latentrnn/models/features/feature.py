@@ -49,7 +49,7 @@ class Feature(Component):
         return None
 
     def given_units(self) -> tuple[Tensor, Tensor] | None:
-        """Return location and scale of each channel, (size,), as the data's door recorded them; None for none."""
+        """Return location and scale of each channel, (size,), as the data's ingestion recorded them; None for none."""
         return None
 
     def check(self, data: SequenceData) -> None:
@@ -57,9 +57,9 @@ class Feature(Component):
 
 
 class Identity(Feature):
-    """A covariate as it is, standardised if the data's door recorded how. Its name alone means the same.
+    """A covariate as it is, standardised if `from_arrays` was told to. Its name alone means the same.
 
-    Where the door did not, a fit takes units from its training data, as far as the reader wants them: see `take_units`.
+    Where it was not, a fit takes units from its training data, as far as the reader wants them: see `take_units`.
 
     Args:
         covariate: the covariate's name.
@@ -141,7 +141,7 @@ class CovariateReader(nn.Module):
         return self._joined([part.channel_units() for part in self._parts()], like)
 
     def given_units(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return location and scale of each channel, (size,), as the data's door recorded them."""
+        """Return location and scale of each channel, (size,), as the data's ingestion recorded them."""
         return self._joined([part.given_units() for part in self._parts()], like)
 
     def _parts(self) -> Iterator[Feature]:

@@ -35,7 +35,7 @@ class Calcium(Observation):
 
     The convolution is one product of Fourier transforms for all steps, on the base clock; a slower head's frame is the
     calcium at its last base step. Before the start, the rate counts as what it is at the first step. The noise is
-    Gaussian; noise, baseline, amplitude and time constants are per channel. Where the data's door standardised the
+    Gaussian; noise, baseline, amplitude and time constants are per channel. Where `from_arrays` standardised the
     head, b, a, drift and noise are in standard units and are mapped back. Events add up inside the response: where
     fluorescence was compressed to tame its bursts, y = arcsinh(f / s), response="arcsinh" keeps b and a in units of s.
 

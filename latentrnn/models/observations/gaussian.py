@@ -23,7 +23,7 @@ from latentrnn.support.arguments import check_choice, check_size
 class Gaussian(Observation):
     """y ~ Normal(link(eta), R); R = diag(sigma^2), F F^T + diag(sigma^2), or full between the channels of one step.
 
-    Where the data's door standardised the head, eta and R are in standard units and are mapped back, so that
+    Where `from_arrays` standardised the head, eta and R are in standard units and are mapped back, so that
     the site, its log-density and its samples are in the data's own units. After a fit of data that it did not, they are
     in units of each channel's mean and spread in the training data: the mean is location + scale link(eta), which
     `coefficients()` maps back to the data's units with the identity link alone; with another they are those of this

@@ -33,7 +33,7 @@ class HeadUnits(Component):
         return False
 
     def to_units(self, path: str, value: Tensor) -> Tensor:
-        """Return a site's value, in the data's units (standard ones where the door standardised), in the head's own.
+        """Return a site's value, in the data's units (standard ones where these are standardised), in the head's own.
 
         Args:
             path: e.g. "readout.weight".
@@ -68,7 +68,7 @@ class HeadUnits(Component):
         return (zero, output[1].unsqueeze(-1)) if scaled else None
 
     def _output_units(self) -> tuple[Tensor, Tensor] | None:
-        """Return shift and factor, (channel,), of eta from the head's own units to the door's; None where it has none.
+        """Return shift and factor, (channel,), of eta from the head's own to standard units; None where it has none.
 
         Whatever the readout is: its last summand is the baseline, to which gain and covariates are added.
         """
@@ -78,12 +78,12 @@ class HeadUnits(Component):
         return (self.location - location) / scale, self.scale / scale
 
     def _given_units(self) -> tuple[Tensor, Tensor]:
-        """Return location and scale, (channel,), that the data's door gave the head: zero and one where it did not."""
+        """Return location and scale, (channel,), of the head in the data's spec: zero and one where it has none."""
         location, scale = standardisation(self.head, self.head.channels)
         return location.to(self.scale), scale.to(self.scale)
 
     def coefficients(self) -> dict[str, Tensor]:
-        """Return the linear predictor's coefficients in the data's units (the door's, where it standardised).
+        """Return the linear predictor's coefficients in the data's units (standard ones, where these are standardised).
 
         With the identity link, weight h + covariate_weight x + beta (g * s) + baseline is what is observed, in its
         units, and with another readout what stands in the place of weight h is in them too. With another link, eta has

@@ -17,7 +17,7 @@ from latentrnn.models.observations.observation import Observation
 class StudentT(Observation):
     """y ~ StudentT(nu, eta, sigma): location eta, scale sigma and nu > 2 degrees of freedom, learned per channel.
 
-    nu = 2 + exp(a), so that the variance, sigma^2 nu / (nu - 2), exists. Where the data's door standardised the head,
+    nu = 2 + exp(a), so that the variance, sigma^2 nu / (nu - 2), exists. Where `from_arrays` standardised the head,
     or a fit took units from the training data, the location is location + scale link(eta), as for `Gaussian`.
 
     Args:

@@ -18,7 +18,7 @@ class Volatility(Observation):
     """y ~ Normal(0, scale^2 exp(eta)): zero mean, eta the log-variance in units of the channel's scale.
 
     With tails="student", y ~ StudentT(nu) scaled to the same variance, nu = 2 + exp(a) learned per channel. The scale
-    is the door's where it standardised the head (nothing is subtracted: zero stays zero). Otherwise a fit takes it from
+    is the spec's where the head is standardised (nothing is subtracted: zero stays zero). Otherwise a fit takes it from
     the training data, unless the head has priors, and it is one before; `coefficients()` and sites add up to the
     log-variance in the data's own units then, to which the scale adds 2 log(scale).
 

@@ -27,9 +27,9 @@ def labelled(*order: str, **coords: Any) -> xr.DataArray:
 
 
 @pytest.mark.parametrize("order", [("trial", "time", "unit"), ("trial", "unit", "time"), ("time", "unit", "trial")])
-@pytest.mark.parametrize("door", [lr.SequenceData.from_arrays, lr.StoredSequences.from_arrays])
-def test_axes_in_any_order(order: tuple[str, ...], door: Any) -> None:
-    data = door({"y": labelled(*order)}, {"x": labelled(*order)}, masks={"y": labelled(*order) < 20})
+@pytest.mark.parametrize("from_arrays", [lr.SequenceData.from_arrays, lr.StoredSequences.from_arrays])
+def test_axes_in_any_order(order: tuple[str, ...], from_arrays: Any) -> None:
+    data = from_arrays({"y": labelled(*order)}, {"x": labelled(*order)}, masks={"y": labelled(*order) < 20})
     data = data.load() if isinstance(data, lr.StoredSequences) else data
     assert data.covariates["x"].tolist() == VALUES.tolist()
     assert data.masks["y"].tolist() == (VALUES < 20).tolist()
@@ -69,8 +69,8 @@ def test_names_given_by_hand_win() -> None:
 
 def test_tables_in_a_list_are_matched_by_their_columns() -> None:
     tables = [pd.DataFrame(VALUES[0], columns=UNITS), pd.DataFrame(VALUES[1], columns=UNITS)[["n9", "n7", "n2"]]]
-    for door in (lr.SequenceData.from_arrays, lr.StoredSequences.from_arrays):
-        data = door({"y": tables}, {"x": tables})
+    for from_arrays in (lr.SequenceData.from_arrays, lr.StoredSequences.from_arrays):
+        data = from_arrays({"y": tables}, {"x": tables})
         data = data.load() if isinstance(data, lr.StoredSequences) else data
         assert data.observations["y"].tolist() == VALUES.tolist()
         assert data.spec.heads["y"].channel_names == data.spec.covariates["x"].feature_names == ("n7", "n2", "n9")
@@ -125,11 +125,11 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-@pytest.mark.parametrize("door", [lr.SequenceData.from_arrays, lr.StoredSequences.from_arrays])
-def test_what_cannot_be_matched_is_refused(name: str, door: Any) -> None:
+@pytest.mark.parametrize("from_arrays", [lr.SequenceData.from_arrays, lr.StoredSequences.from_arrays])
+def test_what_cannot_be_matched_is_refused(name: str, from_arrays: Any) -> None:
     given, options, message = MISTAKES[name]
     with pytest.raises(ValueError, match=message):
-        door({"y": given}, **options)
+        from_arrays({"y": given}, **options)
 
 
 def test_the_future_is_matched_by_name_too() -> None:

@@ -1,4 +1,4 @@
-"""What comes through the door is what the user holds, padded and masked."""
+"""What is ingested is what the user holds, padded and masked."""
 
 from __future__ import annotations
 

@@ -60,10 +60,10 @@ def test_every_container_says_what_it_holds(kind: str) -> None:
     assert data.keys == stored.keys == lr.SequenceData.from_arrays({"y": expected}).keys
 
 
-@pytest.mark.parametrize("door", [lr.SequenceData.from_arrays, lr.StoredSequences.from_arrays])
-def test_a_masked_covariate_is_missing(door: Any) -> None:
+@pytest.mark.parametrize("from_arrays", [lr.SequenceData.from_arrays, lr.StoredSequences.from_arrays])
+def test_a_masked_covariate_is_missing(from_arrays: Any) -> None:
     with pytest.raises(ValueError, match=r"covariates\['x'\]: expected a value at every step, .* sequence 0, step 1"):
-        door({"y": VALUES}, {"x": masked(HOLED)})
+        from_arrays({"y": VALUES}, {"x": masked(HOLED)})
 
 
 MISTAKES: dict[str, tuple[Any, str]] = {

@@ -153,9 +153,11 @@ WITH_UNITS: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("kind", WITH_UNITS)
 def test_values_keep_their_unit_or_are_refused(kind: str) -> None:
     given, message = WITH_UNITS[kind]
-    for door in (lr.SequenceData.from_arrays, lr.StoredSequences.from_arrays):
+    for from_arrays in (lr.SequenceData.from_arrays, lr.StoredSequences.from_arrays):
         with pytest.raises(TypeError, match=message):
-            door({"y": given}).load() if door == lr.StoredSequences.from_arrays else door({"y": given})
+            from_arrays({"y": given}).load() if from_arrays == lr.StoredSequences.from_arrays else from_arrays(
+                {"y": given}
+            )
         with pytest.raises(TypeError, match=message):
             lr.SequenceData.from_arrays(
                 {"y": COUNTS[: len(given)] if hasattr(given, "__len__") else COUNTS}, {"x": given}

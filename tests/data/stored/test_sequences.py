@@ -24,7 +24,7 @@ LENGTHS = (9, 4, 12, 7, 12)
 
 
 def arrays(seed: int = 0) -> dict[str, Any]:
-    """Ragged data with everything that the door takes."""
+    """Ragged data with everything that `from_arrays` takes."""
     rng = np.random.default_rng(seed)
     counts = [rng.poisson(1.5, (n, 3)).astype(np.float32) for n in LENGTHS]
     for values in counts:
@@ -82,7 +82,7 @@ def assert_same(first: lr.SequenceData, second: lr.SequenceData) -> None:
 
 @pytest.mark.parametrize("numbers", [1, 40, 2**24])
 def test_what_is_read_is_what_the_arrays_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
-    monkeypatch.setattr(stored_arrays, "READ_AT_ONCE", numbers)  # how the door's pass is cut changes nothing
+    monkeypatch.setattr(stored_arrays, "READ_AT_ONCE", numbers)  # how the scan is cut changes nothing
     data, stored = both(tmp_path)
     assert_same(data, stored.load())
     indices = torch.tensor([3, 1])
@@ -220,7 +220,7 @@ def test_a_fit_reads_no_more_than_a_window_of_a_batch(monkeypatch: pytest.Monkey
     stored = lr.StoredSequences.from_arrays({"y": counts})
     assert counts.largest == 400 * 3  # what is short is looked at in one piece
     model, guide = parts_for(stored)
-    monkeypatch.setattr(svi, "_check_data", lambda model, data: None)  # which looks at all of it, as the door does
+    monkeypatch.setattr(svi, "_check_data", lambda model, data: None)  # which looks at all of it, as the scan does
     counts.largest = counts.reads = 0
     lr.fit(model, guide, stored, steps=12, batch_size=2, window=lr.Window(20), progress=False)
     assert counts.largest == 53 * 3  # a stretch for starting values; a window has 20
