@@ -158,14 +158,14 @@ class WindowContext(Generic[Record]):
         whole: the window with some steps before and after it, where its sequences have them.
         before: steps of `whole` before the window.
         after: steps of `whole` after it.
-        remembered: what model and guide left at the end of the window before, detached; None at the first window.
-        left: what they leave at the end of this one, by name; written while they run.
+        carry_in: what model and guide left at the end of the window before, detached; None at the first window.
+        carry_out: what they leave at the end of this one, by name; written while they run.
         ends: which sequences end in this window, booleans (sequence,): there a value of the whole sequence counts.
     """
 
     whole: Record
     before: int
     after: int
-    remembered: Mapping[str, Tensor] | None
+    carry_in: Mapping[str, Tensor] | None
     ends: Tensor
-    left: dict[str, Tensor] = field(default_factory=dict)
+    carry_out: dict[str, Tensor] = field(default_factory=dict)

@@ -24,11 +24,13 @@ from latentrnn.data.views import batches, selection, splits, time_slices
 from latentrnn.data.views.labelled import to_xarray
 from latentrnn.data.views.sessions import join
 from latentrnn.support.arguments import is_integer
+from latentrnn.support.deprecations import former_attributes
 
 if TYPE_CHECKING:
     import xarray
 
 
+@former_attributes
 @dataclass(frozen=True, eq=False, repr=False)
 class SequenceData(FromArrays, InMemory, SequenceRecord):
     """Sequences of observations and covariates, padded to one length, in the user's units.
@@ -156,14 +158,14 @@ class SequenceData(FromArrays, InMemory, SequenceRecord):
         return torch.from_numpy(np.array([own == session for own in self.sessions])).to(self.device, non_blocking=True)
 
     @property
-    def remembered(self) -> Mapping[str, Tensor] | None:
+    def carry_in(self) -> Mapping[str, Tensor] | None:
         """What model and guide left at the end of the window before; None where a sequence begins."""
-        return None if self.around is None else self.around.remembered
+        return None if self.around is None else self.around.carry_in
 
-    def remember(self, name: str, value: Tensor) -> None:
+    def carry_out(self, name: str, value: Tensor) -> None:
         """Leave something, detached, for the next window of the same sequences, where these data are a window."""
         if self.around is not None:
-            self.around.left[name] = value.detach().clone()  # a view would keep all of the window
+            self.around.carry_out[name] = value.detach().clone()  # a view would keep all of the window
 
     def scored(self, name: str) -> Tensor:
         """Booleans in the shape of head `name`, True where observed and beyond the context.

@@ -25,6 +25,7 @@ FORMER: dict[str, dict[str, str]] = {
     "Latent": {"complete": "sample_marginalised"},
     "LatentRNN": {"drive": "transition_inputs", "follow": "trace", "unfold": "unroll"},
     "Observation": {"complete": "sample_missing", "view": "encoder_input"},
+    "SequenceData": {"remember": "carry_out", "remembered": "carry_in"},
 }
 
 

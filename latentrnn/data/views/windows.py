@@ -51,7 +51,7 @@ def window(
     *,
     before: int,
     after: int,
-    remembered: Mapping[str, Tensor] | None,
+    carry_in: Mapping[str, Tensor] | None,
     total: int,
 ) -> Record:
     """Return base steps `start` to `stop - 1` as a batch that goes on from the window before.
@@ -60,14 +60,14 @@ def window(
         sequences: a batch.
         start, stop: of the window, base steps.
         before, after: steps around it that features, filters and encoders may look at.
-        remembered: what the window before left.
+        carry_in: the carry-out of the window before.
         total: sequences that the window stands for: those of the batch, or more where it stands for other windows too.
     """
     first = max(start - before, 0)
     last = min(stop + after, sequences.num_steps)
     whole = sequences.time_slice(first, last)
     ends = (sequences.lengths > start) & (sequences.lengths <= stop)
-    around = WindowContext(whole, start - first, last - stop, remembered, ends)
+    around = WindowContext(whole, start - first, last - stop, carry_in, ends)
     indices = torch.arange(whole.num_sequences, device=whole.device) if whole.indices is None else whole.indices
     return _cut(whole, around, stop - start, total=total, indices=indices)
 

@@ -42,7 +42,7 @@ class WindowedBatches:
         if self.index == 0:
             return {}
         if self.latest is not None and self.latest.around is not None:
-            return self.latest.around.left
+            return self.latest.around.carry_out
         return self.kept or {}
 
     def next(self) -> SequenceData:
@@ -53,10 +53,10 @@ class WindowedBatches:
         if len(places) == 1:
             found, self.batch = self.batch, None
             return found.load_batch() if isinstance(found, StoredSequences) else found
-        remembered = self.left if self.index else None
+        carry_in = self.left if self.index else None
         # every window is a step, and each step of the pass stands for all of its steps
         total = self.batches.steps * self.batch.num_sequences
-        self.latest = self.reach.cut(self.batch, places[self.index], remembered, total)
+        self.latest = self.reach.cut(self.batch, places[self.index], carry_in, total)
         self.index += 1
         if self.index < len(places):
             self.reach.expect(self.batch, places[self.index])

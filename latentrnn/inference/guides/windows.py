@@ -73,10 +73,10 @@ class Reach(NamedTuple):
         return bounds(num_steps, self.steps, self.shortest)
 
     def cut(
-        self, sequences: Sliced, place: tuple[int, int], remembered: Mapping[str, Tensor] | None, total: int
+        self, sequences: Sliced, place: tuple[int, int], carry_in: Mapping[str, Tensor] | None, total: int
     ) -> SequenceData:
         """Return one window, which stands for `total` sequences."""
-        return window(sequences, *place, before=self.before, after=self.after, remembered=remembered, total=total)
+        return window(sequences, *place, before=self.before, after=self.after, carry_in=carry_in, total=total)
 
     def expect(self, sequences: Sequences, place: tuple[int, int]) -> None:
         """Say which window will be asked for next, so that it can be read ahead."""
@@ -94,12 +94,12 @@ class Reach(NamedTuple):
         if len(places) == 1:
             yield sequences.load_batch()
             return
-        remembered: Mapping[str, Tensor] | None = None
+        carry_in: Mapping[str, Tensor] | None = None
         for place in places:
-            part = self.cut(sequences, place, remembered, sequences.total * (len(places) if enlarged else 1))
+            part = self.cut(sequences, place, carry_in, sequences.total * (len(places) if enlarged else 1))
             yield part
             assert part.around is not None
-            remembered = part.around.left
+            carry_in = part.around.carry_out
 
 
 def reach(owner: str, windows: Any, model: LatentRNN, guide: Guide, objective: Any = None) -> Reach:

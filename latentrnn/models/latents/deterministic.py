@@ -36,7 +36,7 @@ class Deterministic(Latent):
         return []
 
     def sample(self, transition: Transition, inputs: Tensor, data: SequenceData) -> Path:
-        return Path(self.initial_state if data.remembered is None else data.remembered[STATE])
+        return Path(self.initial_state if data.carry_in is None else data.carry_in[STATE])
 
     def begin_with(self, shape: tuple[int, ...], values: Mapping[str, Tensor]) -> Carry:
         return Carry(self.initial_state.expand(*shape, -1))

@@ -85,7 +85,7 @@ class InitialState(Latent):
         return [LatentSite(sites.INITIAL, self.dim, along_time=False)]
 
     def sample(self, transition: Transition, inputs: Tensor, data: SequenceData) -> Path:
-        return Path(self.start.sample(data.num_sequences) if data.remembered is None else data.remembered[STATE])
+        return Path(self.start.sample(data.num_sequences) if data.carry_in is None else data.carry_in[STATE])
 
     def start_prior(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
         return {sites.INITIAL: self.start.prior(shape)}

@@ -126,8 +126,8 @@ class Innovations(Latent):
         return [*initial, LatentSite(sites.INNOVATIONS, self.dim, along_time=True)]
 
     def sample(self, transition: Transition, inputs: Tensor, data: SequenceData) -> Path:
-        if data.remembered is not None:
-            start = data.remembered[STATE]
+        if data.carry_in is not None:
+            start = data.carry_in[STATE]
         else:
             start = self.initial_state if self.initial is None else self.start.sample(data.num_sequences)
         return Path(start, innovations=pyro.sample(sites.INNOVATIONS, self._prior(data)))
@@ -139,7 +139,7 @@ class Innovations(Latent):
             return dist.Normal(torch.zeros_like(scale), scale, validate_args=False).to_event(2)
         valid = data.valid if data.padded else None
         if self.prior == "ar1":
-            before = None if data.remembered is None else data.remembered[DRAWN]
+            before = None if data.carry_in is None else data.carry_in[DRAWN]
             memory, fresh = self._memory(gaps(data))
             return AutoregressiveNormal(memory, self.log_scale.exp(), shape, valid, before, fresh)
         if self.prior == "student_t":

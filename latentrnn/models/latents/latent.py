@@ -72,7 +72,7 @@ class Latent(Component):
     def sample(self, transition: Transition, inputs: Tensor, data: SequenceData) -> Path:
         """Draw a path with `pyro.sample`; call inside the plate. `inputs` is a_{1:T} without u.
 
-        Where `data.remembered` is not None, they are a window that goes on from there, and nothing is drawn before its
+        Where `data.carry_in` is not None, they are a window that goes on from there, and nothing is drawn before its
         first step.
         """
 

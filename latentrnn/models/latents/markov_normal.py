@@ -74,8 +74,8 @@ class MarkovNormal(Latent):
         return [LatentSite(sites.INITIAL, self.dim, False), LatentSite(sites.STATES, self.dim, True)]
 
     def sample(self, transition: Transition, inputs: Tensor, data: SequenceData) -> Path:
-        if data.remembered is not None:
-            z_0 = data.remembered[STATE]
+        if data.carry_in is not None:
+            z_0 = data.carry_in[STATE]
         else:
             z_0 = pyro.sample(sites.INITIAL, self._initial((data.num_sequences,)))
         z = pyro.sample(sites.STATES, MarkovNormalPath(self, transition, z_0, inputs, data))

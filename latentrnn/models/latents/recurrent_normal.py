@@ -89,15 +89,15 @@ class RecurrentNormal(Latent):
 
     def sample(self, transition: Transition, inputs: Tensor, data: SequenceData) -> Path:
         before = None
-        if data.remembered is not None:
-            start, before = data.remembered[STATE], data.remembered[DRAWN]
+        if data.carry_in is not None:
+            start, before = data.carry_in[STATE], data.carry_in[DRAWN]
         else:
             start = self.initial_state if self.initial is None else self.start.sample(data.num_sequences)
         law = RecurrentNormalPath(self, transition, start, inputs, data, before)
         z = pyro.sample(sites.STATES, law)
         if data.around is not None:
-            data.remember(STATE, law.last(z))
-            data.remember(DRAWN, z[..., -1, :])
+            data.carry_out(STATE, law.last(z))
+            data.carry_out(DRAWN, z[..., -1, :])
         return Path(start, states=z if self.reads == "latent" else concatenate_channels(z, law.hidden(z)))
 
     def run(self, transition: Transition, inputs: Tensor, path: Path) -> tuple[Tensor, dict[str, Tensor]]:

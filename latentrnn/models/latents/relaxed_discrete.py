@@ -93,8 +93,8 @@ class RelaxedDiscrete(Latent):
 
     def sample(self, transition: Transition, inputs: Tensor, data: SequenceData) -> Path:
         first: Tensor = self.initial_logits
-        if data.remembered is not None:
-            start, first = data.remembered[STATE], (data.remembered[DRAWN] @ self.moves).log()
+        if data.carry_in is not None:
+            start, first = data.carry_in[STATE], (data.carry_in[DRAWN] @ self.moves).log()
         else:
             start = self.initial_state if self.initial is None else self.start.sample(data.num_sequences)
         law = ConcretePath(

@@ -138,16 +138,16 @@ class Rollout:
     def _carry_out(self, states: Tensor, carry_out: Mapping[str, Tensor]) -> None:
         """Note what the next window of the same sequences needs: the state, and earlier states that readouts read."""
         for name, value in carry_out.items():
-            self.data.remember(name, value)
+            self.data.carry_out(name, value)
         for name, head in self.observations.items():
             if head.readout.memory:
                 frames = self.data.observations[name].shape[1]
                 longer = with_past(head.at_clock(states, frames), self._past(name))
-                self.data.remember(f"past/{name}", longer[..., -head.readout.memory :, :])
+                self.data.carry_out(f"past/{name}", longer[..., -head.readout.memory :, :])
 
     def _past(self, name: str) -> Tensor | None:
         """Return the states before a window that a head's readout reads; None where a sequence begins."""
-        return None if self.data.remembered is None else self.data.remembered.get(f"past/{name}")
+        return None if self.data.carry_in is None else self.data.carry_in.get(f"past/{name}")
 
     def given(self, name: str, states: Tensor) -> dist.Distribution:
         """Return a head's distribution given what readouts see, (..., time, readout_size)."""

@@ -74,7 +74,7 @@ def added_up(
     for window in cut(model, guide, steps).through(data):
         stop = start + window.num_steps
         if forget:
-            window = dataclasses.replace(window, around=dataclasses.replace(window.around, remembered=None))
+            window = dataclasses.replace(window, around=dataclasses.replace(window.around, carry_in=None))
         for name, value in densities(model, guide, window, of_window(values, model, start, stop)).items():
             found[name] = value if name.partition(" ")[2] in parameters else found.get(name, 0.0) + value
         start = stop
@@ -295,8 +295,8 @@ def test_memory_that_windows_hand_on_has_no_gradient() -> None:
     for window in cut(model, guide).through(data):
         objectives.ELBO().step(objectives.Evaluation(model, guide, window)).surrogate.backward()
         assert window.around is not None
-        assert {"state", "drawn", "encoder"} <= window.around.left.keys()
-        assert not any(value.requires_grad for value in window.around.left.values())
+        assert {"state", "drawn", "encoder"} <= window.around.carry_out.keys()
+        assert not any(value.requires_grad for value in window.around.carry_out.values())
 
 
 def test_an_encoder_never_sees_in_a_window_what_dropout_hid(monkeypatch: pytest.MonkeyPatch) -> None:

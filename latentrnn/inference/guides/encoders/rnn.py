@@ -108,9 +108,9 @@ class RNNEncoder(ReadingEncoder):
 
     def _ahead(self, kernel: nn.RNNBase, inputs: Tensor, data: SequenceData) -> Tensor:
         """Return features of every step of a window from what came before it, the windows before this one included."""
-        steps, before = data.num_steps, None if data.remembered is None else data.remembered["encoder"]
+        steps, before = data.num_steps, None if data.carry_in is None else data.carry_in["encoder"]
         outputs, last = self._go_on(kernel, inputs[:, :steps], before)
-        data.remember("encoder", last)
+        data.carry_out("encoder", last)
         if not self.lag or inputs.shape[1] == steps:
             return outputs
         return torch.cat([outputs, self._go_on(kernel, inputs[:, steps:], last)[0]], 1)

@@ -63,7 +63,7 @@ class Family(Component):
     def sample(self, parameters: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
         """Draw every site; call inside the plate.
 
-        Where `data.remembered` is not None, they are a window that goes on from there: the sites before the first step
+        Where `data.carry_in` is not None, they are a window that goes on from there: the sites before the first step
         are not drawn.
         """
 

@@ -78,7 +78,7 @@ class Markov(Family):
         return steps | {site.name: self.heads[site.name].head(encoding.summary) for site in self.starts}
 
     def sample(self, parameters: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
-        before, values = data.remembered, {}
+        before, values = data.carry_in, {}
         for site in self.starts if before is None else ():
             values[site.name] = draw(site.name, self.heads[site.name].distribution(parameters[site.name], None))
         start = values[self.starts[0].name] if self.starts and before is None else None
@@ -86,7 +86,7 @@ class Markov(Family):
             step, valid = self.steps[site.name], data.valid if data.padded else None
             last = None if before is None else before[f"guide/{site.name}"]
             values[site.name] = draw(site.name, MarkovPath(step, parameters[site.name], start, valid, last))
-            data.remember(f"guide/{site.name}", values[site.name][..., -1, :])
+            data.carry_out(f"guide/{site.name}", values[site.name][..., -1, :])
         return values
 
     def proposals(self, parameters: dict[str, Tensor], data: SequenceData) -> Proposals:

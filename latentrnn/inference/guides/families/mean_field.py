@@ -46,7 +46,7 @@ class MeanField(Family):
 
     def sample(self, parameters: dict[str, Tensor], data: SequenceData, draw: Draw = sample_site) -> dict[str, Tensor]:
         found = {}
-        for site in self.sites if data.remembered is None else self.trajectories:
+        for site in self.sites if data.carry_in is None else self.trajectories:
             loc, scale = loc_and_scale(parameters[site.name])
             if site.along_time:
                 loc, scale = where_valid(loc, data, 0.0), where_valid(scale, data, 1.0)
