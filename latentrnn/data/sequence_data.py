@@ -16,15 +16,15 @@ from latentrnn.data.identity import check_data, overlapping
 from latentrnn.data.in_memory import InMemory
 from latentrnn.data.ingest.from_arrays import Arrays, FromArrays
 from latentrnn.data.ingest.ingest import ingest
-from latentrnn.data.ingest.placing import check_dtype, read_device
 from latentrnn.data.ingest.spikes import count_spikes
 from latentrnn.data.record import SequenceRecord, WindowContext
 from latentrnn.data.summary import describe
 from latentrnn.data.views import batches, selection, splits, time_slices
 from latentrnn.data.views.labelled import to_xarray
 from latentrnn.data.views.sessions import join
-from latentrnn.support.arguments import is_integer
+from latentrnn.support.arguments import check_dtype, is_integer
 from latentrnn.support.deprecations import former_attributes
+from latentrnn.support.devices import read_device
 
 if TYPE_CHECKING:
     import xarray

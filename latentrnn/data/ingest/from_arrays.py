@@ -12,7 +12,7 @@ import torch
 
 from latentrnn.data.ingest.arrays import read_dt
 from latentrnn.data.ingest.names import check_known, check_mapping, check_names
-from latentrnn.data.ingest.placing import check_dtype
+from latentrnn.support.arguments import check_dtype
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,6 @@ from latentrnn.data.ingest.from_arrays import Arrays, FromArrays
 from latentrnn.data.ingest.ingest import ingest_again
 from latentrnn.data.ingest.names import check_known, read_labels
 from latentrnn.data.ingest.padding import continued
-from latentrnn.data.ingest.placing import read_device
 from latentrnn.data.sequence_data import SequenceData
 from latentrnn.data.spec import DataSpec, SequenceKey
 from latentrnn.data.stored import arrays as stored_arrays
@@ -33,6 +32,7 @@ from latentrnn.data.views import batches as batching
 from latentrnn.data.views import splits as splitting
 from latentrnn.data.views.selection import select_spec
 from latentrnn.data.views.time_slices import check_clocks, check_stretch
+from latentrnn.support.devices import read_device
 
 CPU = torch.device("cpu")
 
