@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 import latentrnn as lr
+from latentrnn.inference.filters.online import Now
 
 HIDDEN, CHANNELS, LATENT = 64, 100, 4
 
@@ -58,14 +59,16 @@ def parts(online: lr.OnlineFilter) -> list[tuple[str, float]]:
     """Where the time of an update of the guide alone goes: medians in ms, each part by itself."""
     rng = np.random.default_rng(1)
     row = rng.poisson(0.3, CHANNELS).astype(np.float32)
-    model, guide, data = online.model, online.guide, online.stream.put(row, None, None)
+    model, guide = online.model, online.guide
+    data = online.stream.put(online.stream.read(row, None, None))
     head = model.observations["spikes"]
-    numbers = online._numbers(data)
-    assert online.carry is not None
-    a_t, carry = model.transition_inputs(data)[:, -1].expand(1, 1, 1, -1), online.carry
+    numbers = online.variational_parameters(data)
+    assert online.memory.carry is not None
+    a_t, carry = model.transition_inputs(data)[:, -1].expand(1, 1, 1, -1), online.memory.carry
+    now = Now(0, data, a_t, None, {}, ["spikes"])
     mean = guide.local.filtered(numbers, None).mean.expand(1, 1, 1, -1)
     h_t = model.latent.output(model.transition, carry)
-    law = online._law("spikes", data, h_t, {})
+    distribution = online.distribution("spikes", now, h_t, None)
 
     def median(call: Callable[[], object]) -> float:
         found = []
@@ -76,20 +79,20 @@ def parts(online: lr.OnlineFilter) -> list[tuple[str, float]]:
         return 1e3 * statistics.median(found)
 
     return [
-        ("reading the step into the buffers", median(lambda: online.stream.put(row, None, None))),
+        ("reading the step into the buffers", median(lambda: online.stream.put(online.stream.read(row, None, None)))),
         (
             "checking the support",
             median(lambda: head.check("spikes", data.observations["spikes"], data.masks["spikes"])),
         ),
-        ("encoder and the family's numbers", median(lambda: online._numbers(data))),
+        ("encoder and the family's numbers", median(lambda: online.variational_parameters(data))),
         ("moments of the family", median(lambda: guide.local.filtered(numbers, None))),
         ("transition inputs", median(lambda: model.transition_inputs(data))),
         (
             "transition and the prior of its step",
             median(lambda: model.latent.step(model.transition, carry, a_t, None).move(mean)),
         ),
-        ("head", median(lambda: online._law("spikes", data, h_t, {}))),
-        ("rates", median(lambda: head.mean(law))),
+        ("head", median(lambda: online.distribution("spikes", now, h_t, None))),
+        ("rates", median(lambda: head.mean(distribution))),
     ]
 
 

@@ -11,7 +11,7 @@ from pyro.distributions import Distribution
 from torch import Tensor
 
 from latentrnn.data import SequenceKey
-from latentrnn.inference.filters.particle_filter import ParticleFilter, in_steps
+from latentrnn.inference.filters.particle_filter import ParticleFilter, counts_in_steps
 from latentrnn.models.observations import Observation
 from latentrnn.models.rollout import Rollout
 
@@ -140,7 +140,7 @@ def bootstrap_filter(
     """
     masks = {}
     for n, head in rollout.observations.items():
-        if head.head.per_step and not in_steps(rollout, n):
+        if head.head.per_step and not counts_in_steps(head):
             raise ValueError(
                 f"one_step_ahead: head {n!r}, {type(head).__name__}, depends on the states of earlier steps, which "
                 "particles do not carry; use evidence, or a latent without randomness"
@@ -150,10 +150,10 @@ def bootstrap_filter(
     head = rollout.observations[name]
     log_prob: list[Tensor] = []
     means: list[Tensor] = []
-    for moment in ParticleFilter(rollout, num_particles, num_filters, masks=masks).moments():
-        if name not in moment.seen:
+    for predicted in ParticleFilter(rollout, num_particles, num_filters, masks=masks).steps():
+        if name not in predicted.seen:
             continue
-        weights, seen = moment.log_weights, moment.seen[name]
+        weights, seen = predicted.log_weights, predicted.seen[name]
         frame = len(log_prob)
         observed = rollout.recorded(name)[:, frame : frame + 1]
         entries = _with_zeros(head, seen.distribution, seen.entries.unsqueeze(-2), observed).squeeze(-2)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import pyro
 import pyro.distributions as dist
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,23 +16,71 @@ from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.filters.filtered_state import FilteredState
-from latentrnn.inference.filters.particle_filter import choose, resampled, sample_size
+from latentrnn.inference.filters.particles import Moved, ParticleDynamics, Particles
+from latentrnn.inference.filters.resampling import effective_sample_size
 from latentrnn.inference.filters.stream import Read, Stream
+from latentrnn.inference.filters.streamable import (
+    check_guide,
+    check_session,
+    fix_parameters,
+    heads_of_steps,
+    parts_with_checks,
+    steps_to_remember,
+)
 from latentrnn.inference.guides.fitted import Fitted
-from latentrnn.models.features import Feature
 from latentrnn.models.features.gap import gaps
 from latentrnn.models.latents import Carry
-from latentrnn.models.observations import HeadInputs, Observation
+from latentrnn.models.observations import HeadInputs
 from latentrnn.models.observations.multinomial import SharedTotal
-from latentrnn.models.readouts import Readout
 from latentrnn.models.rollout.double_precision import inputs_to_double, to_double
-from latentrnn.models.sites import parameter_site
 from latentrnn.models.transitions.transition import concatenate_channels
 from latentrnn.support.arguments import check_choice, check_flag, check_seed, check_size
 from latentrnn.support.isolation import isolated
 from latentrnn.support.random_numbers import random_state
 
-PARAMETER_DRAWS = 256
+
+class Memory(NamedTuple):
+    """What an online filter remembers of earlier steps, besides the stream's buffers.
+
+    Attributes:
+        carry: what the latent needs of the last step; None before the first.
+        value: what was drawn at it.
+        log_weights: of the particles, (1, particle, 1).
+        readout_memory: by head earlier states that its readout remembers.
+        histories: by head that feeds back its last observations, encoded.
+        encoded: what the encoder needs of the last step.
+        chain: what the family's moments need of it.
+        generator: state of the random numbers.
+    """
+
+    carry: Carry | None
+    value: Tensor | None
+    log_weights: Tensor
+    readout_memory: dict[str, Tensor | None]
+    histories: dict[str, Tensor]
+    encoded: Tensor | None
+    chain: Tensor | None
+    generator: Tensor
+
+
+class Now(NamedTuple):
+    """The present step: its number, the last few steps as a batch, and what goes into the transition.
+
+    Attributes:
+        step: counted from zero.
+        data: of the stream.
+        inputs: of the transition, (1, particle, 1, channel).
+        gap: seconds since the step before, where steps are irregular.
+        fed_back: by head what it feeds back.
+        observed: heads of which something is observed.
+    """
+
+    step: int
+    data: Any
+    inputs: Tensor
+    gap: Tensor | None
+    fed_back: dict[str, Tensor]
+    observed: list[str]
 
 
 class OnlineFilter:
@@ -81,7 +128,7 @@ class OnlineFilter:
         self.num_particles, self.proposal, self.check = num_particles, proposal, check
         self.model = copy.deepcopy(source.model).cpu().eval()
         self.guide = copy.deepcopy(source.guide).cpu().eval()
-        self._fix_parameters(seed)
+        fix_parameters(self.model, self.guide, seed)
         self.site = next((site.name for site in self.model.latent_sites() if site.along_time), None)
         random = bool(self.model.latent_sites())
         count = 1 if num_particles is None or not random else check_size("OnlineFilter", "num_particles", num_particles)
@@ -89,106 +136,59 @@ class OnlineFilter:
         # where the guide has nothing to say it is not asked: the prior it is
         self.guided = proposal == "guide" and self.site is not None
         if self.guided:
-            self._check_guide()
+            check_guide(self.guide, particles=num_particles is not None)
         self.clocks = {name: head.head.clock for name, head in self.model.observations.items()}
-        self.heads = self._heads()
+        self.heads = heads_of_steps(self.model)
         # densities are sums over channels, of counts that may be large: single precision would be off by nats
-        self.precise = {name: copy.deepcopy(head).double() for name, head in self.heads.items()}
+        self.double_heads = {name: copy.deepcopy(head).double() for name, head in self.heads.items()}
         dtype = next(self.model.parameters()).dtype
         missing = dict.fromkeys(self.heads, True)
         if self.guided and self.guide.encoder is not None:
             missing |= self.guide.encoder.start_streaming()
-        sessions = sorted({head.session for head in self.model.spec.heads.values() if head.session is not None})
-        if session is not None and (not isinstance(session, str) or session not in sessions):
-            raise ValueError(f"OnlineFilter: unknown session {session!r}; the model has {sessions}")
+        check_session(self.model, session)
         counted = [name for name, head in self.heads.items() if isinstance(head, SharedTotal)]
-        self.stream = Stream(self.model.spec, missing, self._memory(), dtype, session, counted)
-        parts = [part for part in self.model.modules() if isinstance(part, Feature | Readout)]
-        self.reading = [part for part in parts if type(part).check not in (Feature.check, Readout.check)]
-        self.feeding = [name for name, head in self.heads.items() if head.feedback is not None]
-        self.pasts: dict[str, Tensor | None] = dict.fromkeys(self.heads)
-        self.histories = {
-            n: torch.zeros(1, self.heads[n].feedback.steps, self.heads[n].history_channels, dtype=dtype)
-            for n in self.feeding
-        }
-        self.carry: Carry | None = None
-        self.before: Tensor | None = None
-        self.log_weights = torch.full(self.shape, -math.log(count), dtype=torch.float64)
-        self.encoded: Tensor | None = None
-        self.chain: Tensor | None = None
+        memory = steps_to_remember(self.model, self.guide if self.guided else None)
+        self.stream = Stream(self.model.spec, missing, memory, dtype, session, counted)
+        self.checked_parts = parts_with_checks(self.model)
+        self.feedback_heads = [name for name, head in self.heads.items() if head.feedback is not None]
         with random_state(seed):
-            self.random = torch.get_rng_state()
-        self._rehearse()
+            generator = torch.get_rng_state()
+        self.memory = Memory(
+            carry=None,
+            value=None,
+            log_weights=torch.full(self.shape, -math.log(count), dtype=torch.float64),
+            readout_memory=dict.fromkeys(self.heads),
+            histories={
+                name: torch.zeros(1, head.feedback.steps, head.history_channels, dtype=dtype)
+                for name, head in self.heads.items()
+                if head.feedback is not None
+            },
+            encoded=None,
+            chain=None,
+            generator=generator,
+        )
+        self._names_before, self._shapes_after = self._rehearse()
 
-    # -- what is checked when a filter is made ------------------------------------------------------------------------
+    def _rehearse(self) -> tuple[set[str], dict[str, torch.Size]]:
+        """Go through a step with nothing observed and back, so that what cannot be done is refused at once.
 
-    def _fix_parameters(self, seed: int) -> None:
-        if self.guide.parameter_sites is None:
-            return
-        with random_state(seed), torch.no_grad(), pyro.plate("draws", PARAMETER_DRAWS, dim=-2):
-            values = self.guide.parameter_sites()
-        for name, head in self.model.observations.items():
-            for path in head.prior_sites():
-                buffer = head.get_buffer(path)
-                mean = values[parameter_site(name, path)].mean(0).reshape(buffer.shape)
-                buffer.copy_(head.to_units(path, mean))
-
-    def _rehearse(self) -> None:
-        """Go through a step with nothing observed and back, so that what cannot be done is refused here."""
+        Returns:
+            The names in the state before a first step, and the shapes after one; but for what readouts remember.
+        """
         known = {name: torch.zeros_like(buffer[0]) for name, buffer in self.stream.covariates.items()}
-        before, windows = self._remembered(), dict(self.stream._windows)
-        self._before_steps = {name for name in self.state_dict() if not name.startswith("pasts.")}
+        before, stream = self.memory, self.stream.state_dict()
+        names = {name for name in self.state_dict() if not name.startswith("pasts.")}
         try:
             with torch.inference_mode():
                 totals = dict.fromkeys(self.stream.counted, math.nan)
                 time = 0.0 if self.model.spec.irregular else None
                 self._update(Read(dict.fromkeys(self.heads), known, time, totals))
             after = self.state_dict()
-            self._after_a_step = {n: value.shape for n, value in after.items() if not n.startswith("pasts.")}
         except (ValueError, NotImplementedError) as error:
             raise ValueError(f"OnlineFilter: {str(error).removeprefix('OnlineFilter: ')}") from error
         finally:
-            self._restore(before)
-            self.stream._windows = windows
-
-    def _check_guide(self) -> None:
-        family = self.guide.local
-        if not family.amortised:
-            raise ValueError(f"OnlineFilter: {family!r} knows the sequences of its fit alone; it needs an encoder")
-        if self.num_particles is not None and not family.stepwise:
-            raise ValueError(
-                f"OnlineFilter: the steps of {type(family).__name__} lean on later ones, so that particles cannot come "
-                "from it; use Markov or MeanField, or the guide alone (num_particles=None)"
-            )
-
-    def _heads(self) -> dict[str, Observation]:
-        found = {}
-        for name, head in self.model.observations.items():
-            if not head.head.per_step:
-                continue
-            if not head.stepwise:
-                raise ValueError(
-                    f"OnlineFilter: head {name!r}, {type(head).__name__}, depends on more than the present state and "
-                    "step"
-                )
-            if head.readout.memory is None:
-                raise ValueError(
-                    f"OnlineFilter: {type(head.readout).__name__} of head {name!r} remembers all states, so that "
-                    "memory would grow; use WindowedAttention"
-                )
-            head.head = dataclasses.replace(head.head, clock=1)  # a frame comes now and then
-            found[name] = head
-        return found
-
-    def _memory(self) -> int:
-        parts = [part for part in self.model.modules() if isinstance(part, Feature | Readout)]
-        if self.guided:
-            parts += [part for part in self.guide.modules() if isinstance(part, Feature)]
-        if any(part.lookahead for part in parts):
-            part = next(part for part in parts if part.lookahead)
-            raise ValueError(f"OnlineFilter: {part!r} looks at covariates that have not come yet")
-        memory = max((part.memory for part in parts if isinstance(part, Feature)), default=0)
-        return max(memory, 1) if self.model.spec.irregular else memory
+            self._restore(before, stream)
+        return names, {name: value.shape for name, value in after.items() if not name.startswith("pasts.")}
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
@@ -217,11 +217,12 @@ class OnlineFilter:
             step = self.stream.read(observation, covariates, time, totals)
             if self.check:
                 self._check_support(step)
-            before = self._remembered()
+            # only the stream's own buffers are written over, and copied here
+            before, stream = self.memory, self.stream.state_dict()
             try:
                 return self._update(step, check=self.check)
             except BaseException:
-                self._restore(before)
+                self._restore(before, stream)
                 raise
 
     def _check_support(self, step: Read) -> None:
@@ -237,22 +238,13 @@ class OnlineFilter:
                 # a head is shown this step alone, and counts from there
                 raise ValueError(str(error).replace("sequence 0, step 0", f"step {self.stream.steps}")) from None
 
-    def _remembered(self) -> dict[str, Any]:
-        """Return what a step changes; only the stream's own buffers are written over, and copied here."""
-        changed = ("carry", "before", "log_weights", "encoded", "chain", "random")
-        kept: dict[str, Any] = {name: getattr(self, name) for name in changed}
-        return kept | {
-            "stream": self.stream.state_dict(), "pasts": dict(self.pasts), "histories": dict(self.histories)
-        }  # fmt: skip
-
-    def _restore(self, kept: dict[str, Any]) -> None:
-        self.stream.load_state_dict(kept.pop("stream"))
-        for name, value in kept.items():
-            setattr(self, name, value)
+    def _restore(self, memory: Memory, stream: dict[str, Tensor]) -> None:
+        self.memory = memory
+        self.stream.load_state_dict(stream)
 
     def _check_covariates(self, data: SequenceData, step: int) -> None:
         """Raise where a feature or readout cannot take in the present step's covariates."""
-        for part in self.reading:
+        for part in self.checked_parts:
             try:
                 part.check(data)
             except ValueError as error:
@@ -267,141 +259,137 @@ class OnlineFilter:
         observed = [name for name in self.heads if bool(data.masks[name][0, -1].any())]
         gap = None if data.times is None else gaps(data)
         since = None if gap is None else gap[:, -1]
-        past = {n: self.heads[n].feedback.at(window) for n, window in self.histories.items()}
-        drive = self.model.transition_inputs(data)[:, -1]
-        fed = [past[n] for n in self.feeding if "transition" in self.heads[n].feedback.into]
-        a_t = (concatenate_channels(drive, *fed) if fed else drive).expand(*self.shape, -1)
-        with _generator(self, self.num_particles is not None):
-            if self.num_particles is None:
-                found = self._by_guide(step, data, a_t, since, past)
-            else:
-                found = self._by_particles(step, data, a_t, since, past, observed)
-        for name, window in self.histories.items():
+        histories = self.memory.histories
+        fed_back = {n: self.heads[n].feedback.at(window) for n, window in histories.items()}
+        into = [fed_back[n] for n in self.feedback_heads if "transition" in self.heads[n].feedback.into]
+        inputs = self.model.transition_inputs(data)[:, -1]
+        inputs = (concatenate_channels(inputs, *into) if into else inputs).expand(*self.shape, -1)
+        now = Now(step, data, inputs, since, fed_back, observed)
+        if self.num_particles is None:
+            found = self._by_guide(now)
+        else:
+            with self._own_random_numbers():
+                found = self._by_particles(now)
+        for name, window in histories.items():
             new = self.heads[name].encode_history(data.observations[name][:, -1:], data.masks[name][:, -1:])
-            self.histories[name] = torch.cat([window[:, 1:], new], 1)
+            histories = histories | {name: torch.cat([window[:, 1:], new], 1)}
+        self.memory = self.memory._replace(histories=histories)
         return found
 
-    def _numbers(self, data: Any) -> dict[str, Tensor]:
+    @contextmanager
+    def _own_random_numbers(self) -> Iterator[None]:
+        """Draw the filter's own random numbers within the block; torch's generator is as before after it."""
+        before = torch.get_rng_state()
+        torch.set_rng_state(self.memory.generator)
+        try:
+            yield
+        finally:
+            self.memory = self.memory._replace(generator=torch.get_rng_state())
+            torch.set_rng_state(before)
+
+    def variational_parameters(self, data: Any) -> dict[str, Tensor]:
+        """Return those of the present step, which the encoder takes in."""
         assert self.guide.encoder is not None
-        encoding, self.encoded = self.guide.encoder.advance(data, self.encoded)
+        encoding, encoded = self.guide.encoder.advance(data, self.memory.encoded)
+        self.memory = self.memory._replace(encoded=encoded)
         return self.guide.local.variational_parameters(encoding, data)
 
-    def _by_guide(
-        self, step: int, data: Any, a_t: Tensor, since: Tensor | None, past: Mapping[str, Tensor]
-    ) -> FilteredState:
-        latent, transition, said = self.model.latent, self.model.transition, None
+    def _by_guide(self, now: Now) -> FilteredState:
+        latent, transition, carry, filtered = self.model.latent, self.model.transition, self.memory.carry, None
         if self.guided:
-            said = self.guide.local.filtered(self._numbers(data), self.chain)
-            self.chain = said.memory
-        if self.carry is None:
-            priors = latent.start_prior(self.shape)
-            starts = said.starts if said is not None else {name: prior.mean for name, prior in priors.items()}
-            self.carry = latent.begin_with(self.shape, {k: v.expand(*self.shape, -1) for k, v in starts.items()})
-        mean = None if said is None else said.mean.expand(*self.shape, -1)
-        self.carry = latent.step(transition, self.carry, a_t, since).move(mean)
-        h_t = latent.output(transition, self.carry)
-        rates = {}
-        for name in self.heads:
-            if (step + 1) % self.clocks[name] == 0:
-                law = self._law(name, data, h_t, past)
-                rates[name] = self.precise[name].mean(law)[0, 0, 0, 0].to(h_t.dtype)
-        one = h_t.new_ones(1)
-        if said is None:
-            return FilteredState(step, None, h_t[0, :, 0], one, rates, {}, None, None)
-        return FilteredState(step, said.mean, h_t[0, :, 0], one, rates, {}, None, None, said.covariance[0])
-
-    def _by_particles(
-        self,
-        step: int,
-        data: Any,
-        a_t: Tensor,
-        since: Tensor | None,
-        past: Mapping[str, Tensor],
-        observed: list[str],
-    ) -> FilteredState:
-        latent, transition, log_weights = self.model.latent, self.model.transition, self.log_weights
-        proposals = self.guide.local.proposals(self._numbers(data), data) if self.guided else None
-        carry, before, starts = self.carry, self.before, {}
+            filtered = self.guide.local.filtered(self.variational_parameters(now.data), self.memory.chain)
+            self.memory = self.memory._replace(chain=filtered.memory)
         if carry is None:
             priors = latent.start_prior(self.shape)
-            if proposals is None:
-                starts = {name: prior.rsample() for name, prior in priors.items()}
-            else:
-                start = proposals.begin(self.shape)
-                starts = start.values
-                for name, prior in priors.items():
-                    log_weights = log_weights + prior.log_prob(starts[name])
-                log_weights = log_weights - start.log_density
-            carry = latent.begin_with(self.shape, starts)
-        elif self.shape[1] > 1:  # resampled now, not when the last step was done: the next may never come
-            log_weights, ancestors = resampled(log_weights, 0.5)
-            carry = Carry(
-                choose(carry.state, ancestors),
-                None if carry.innovation is None else choose(carry.innovation, ancestors),
-            )
-            before = None if before is None else choose(before, ancestors)
-            self.pasts = {n: None if p is None else choose(p, ancestors) for n, p in self.pasts.items()}
-        moving, value = latent.step(transition, carry, a_t, since), None
-        if moving.prior is not None and proposals is None:
-            value = moving.prior.rsample()
-        elif moving.prior is not None:
-            assert proposals is not None
-            law = proposals.step(0, before, starts).expand(self.shape)
-            value = law.rsample()
-            log_weights = log_weights + moving.prior.log_prob(value) - law.log_prob(value)
-        carry = moving.move(value)
-        h_t = latent.output(transition, carry)
+            starts = filtered.starts if filtered else {name: prior.mean for name, prior in priors.items()}
+            carry = latent.begin_with(self.shape, {k: v.expand(*self.shape, -1) for k, v in starts.items()})
+        mean = None if filtered is None else filtered.mean.expand(*self.shape, -1)
+        carry = latent.step(transition, carry, now.inputs, now.gap).move(mean)
+        hidden = latent.output(transition, carry)
+        rates = {}
+        for name in self._heads_due(now.step):
+            distribution = self.distribution(name, now, hidden, None)
+            rates[name] = self.double_heads[name].mean(distribution)[0, 0, 0, 0].to(hidden.dtype)
+        self.memory = self.memory._replace(carry=carry)
+        one = hidden.new_ones(1)
+        if filtered is None:
+            return FilteredState(now.step, None, hidden[0, :, 0], one, rates, {}, None, None)
+        spread = filtered.covariance[0]
+        return FilteredState(now.step, filtered.mean, hidden[0, :, 0], one, rates, {}, None, None, spread)
+
+    def _by_particles(self, now: Now) -> FilteredState:
+        latent, transition = self.model.latent, self.model.transition
+        proposals = None
+        if self.guided:
+            proposals = self.guide.local.proposals(self.variational_parameters(now.data), now.data)
+        dynamics = ParticleDynamics(
+            latent, transition, self.shape, now.inputs, self.memory.log_weights.dtype, proposals=proposals
+        )
+        particles = self._particles_before(dynamics)
+        moved = dynamics.step(0, particles.carry, particles.value, now.inputs, now.gap)
+        log_weights, memory = _reweighted(particles.log_weights, moved), dict(particles.readout_memory)
+        hidden = latent.output(transition, moved.carry)
         means, increment = {}, torch.zeros_like(log_weights)
-        for name, head in self.heads.items():
-            if (step + 1) % self.clocks[name]:
-                continue
-            law = self._law(name, data, h_t, past)
-            means[name] = self.precise[name].mean(law)[0, :, 0, 0].to(h_t.dtype)  # (particle, channel)
-            if name in observed:
-                entries = self.precise[name].entry_log_prob(law, to_double(data.observations[name][:, -1:]))
+        for name in self._heads_due(now.step):
+            distribution = self.distribution(name, now, hidden, memory[name])
+            head = self.double_heads[name]
+            means[name] = head.mean(distribution)[0, :, 0, 0].to(hidden.dtype)  # (particle, channel)
+            if name in now.observed:
+                entries = head.entry_log_prob(distribution, to_double(now.data.observations[name][:, -1:]))
                 increment = increment + entries.squeeze(-2).sum(-1)
-            self.pasts[name] = head.readout.remember(self.pasts[name], h_t)
-        ahead = log_weights.softmax(1)[0, :, 0].to(h_t.dtype)
-        weighed = log_weights + increment
-        mass = torch.logsumexp(weighed, 1, keepdim=True)
-        if not bool(mass.isfinite()):
-            weighed = torch.full_like(weighed, -math.log(self.shape[1]))
-        else:
-            weighed = weighed - mass
-        self.carry, self.before, self.log_weights = carry, value, weighed
-        weights = weighed.exp()[0, :, 0].to(h_t.dtype)
+            memory[name] = self.heads[name].readout.remember(memory[name], hidden)
+        log_prob, weighed = _normalised(log_weights + increment)
+        self.memory = self.memory._replace(
+            carry=moved.carry, value=moved.value, log_weights=weighed, readout_memory=memory
+        )
+        ahead, weights = (part[0, :, 0].to(hidden.dtype) for part in (log_weights.softmax(1), weighed.exp()))
         return FilteredState(
-            step,
-            None if value is None else value[0, :, 0],
-            h_t[0, :, 0],
+            now.step,
+            None if moved.value is None else moved.value[0, :, 0],
+            hidden[0, :, 0],
             weights,
             {name: torch.tensordot(weights, mean, 1) for name, mean in means.items()},
             {name: torch.tensordot(ahead, mean, 1) for name, mean in means.items()},
-            float(mass),
-            float(sample_size(weighed)),
+            log_prob,
+            float(effective_sample_size(weighed)),
         )
 
-    def _law(self, name: str, data: Any, h_t: Tensor, past: Mapping[str, Tensor]) -> dist.Distribution:
+    def _particles_before(self, dynamics: ParticleDynamics) -> Particles:
+        """Return the particles that this step moves: new ones at the first, else the last step's, resampled."""
+        memory = self.memory
+        if memory.carry is None:
+            start = dynamics.init()
+            return Particles(start.carry, None, _reweighted(memory.log_weights, start), memory.readout_memory)
+        particles = Particles(memory.carry, memory.value, memory.log_weights, memory.readout_memory)
+        # now, not when the last step was done: the next may never come
+        return particles.resampled(0.5)[0] if self.shape[1] > 1 else particles
+
+    def _heads_due(self, step: int) -> list[str]:
+        """Return the heads of which a frame is complete at a step."""
+        return [name for name in self.heads if (step + 1) % self.clocks[name] == 0]
+
+    def distribution(self, name: str, now: Now, hidden: Tensor, memory: Tensor | None) -> dist.Distribution:
         """Return a head's distribution at the present frame, in double precision."""
-        inputs: HeadInputs = self.heads[name].inputs(data).at(data.num_steps - 1, self.pasts[name])
-        history = past[name].unsqueeze(1) if name in past else None
-        law: dist.Distribution = self.precise[name](
-            to_double(h_t.unsqueeze(-2)), inputs_to_double(inputs), to_double(history)
+        inputs: HeadInputs = self.heads[name].inputs(now.data).at(now.data.num_steps - 1, memory)
+        history = now.fed_back[name].unsqueeze(1) if name in now.fed_back else None
+        found: dist.Distribution = self.double_heads[name](
+            to_double(hidden.unsqueeze(-2)), inputs_to_double(inputs), to_double(history)
         )
-        return law
+        return found
 
     # -- on and off ----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return everything that the next update needs besides the weights of model and guide, as tensors by name."""
+        memory = self.memory
         found = {f"stream.{name}": value for name, value in self.stream.state_dict().items()}
-        found |= {f"histories.{name}": value for name, value in self.histories.items()}
-        found |= {f"pasts.{name}": value for name, value in self.pasts.items() if value is not None}
-        loose = {"before": self.before, "encoded": self.encoded, "chain": self.chain}
-        if self.carry is not None:
-            loose |= {"carry.state": self.carry.state, "carry.innovation": self.carry.innovation}
+        found |= {f"histories.{name}": value for name, value in memory.histories.items()}
+        found |= {f"pasts.{name}": value for name, value in memory.readout_memory.items() if value is not None}
+        loose = {"before": memory.value, "encoded": memory.encoded, "chain": memory.chain}
+        if memory.carry is not None:
+            loose |= {"carry.state": memory.carry.state, "carry.innovation": memory.carry.innovation}
         found |= {name: value for name, value in loose.items() if value is not None}
-        found |= {"log_weights": self.log_weights, "random": self.random}
+        found |= {"log_weights": memory.log_weights, "random": memory.generator}
         return {name: value.clone().contiguous() for name, value in found.items()}
 
     @isolated
@@ -414,26 +402,31 @@ class OnlineFilter:
         self._refuse_another(state)
         state = {name: value.clone() for name, value in state.items()}
         self.stream.load_state_dict({k.removeprefix("stream."): v for k, v in state.items() if k.startswith("stream.")})
-        self.histories = {name: state[f"histories.{name}"] for name in self.histories}
-        self.pasts = {name: state.get(f"pasts.{name}") for name in self.pasts}
-        self.before, self.encoded, self.chain = (state.get(name) for name in ("before", "encoded", "chain"))
-        self.carry = Carry(state["carry.state"], state.get("carry.innovation")) if "carry.state" in state else None
-        self.log_weights, self.random = state["log_weights"].double(), state["random"]
+        self.memory = Memory(
+            carry=Carry(state["carry.state"], state.get("carry.innovation")) if "carry.state" in state else None,
+            value=state.get("before"),
+            log_weights=state["log_weights"].double(),
+            readout_memory={name: state.get(f"pasts.{name}") for name in self.heads},
+            histories={name: state[f"histories.{name}"] for name in self.feedback_heads},
+            encoded=state.get("encoded"),
+            chain=state.get("chain"),
+            generator=state["random"],
+        )
 
     def _refuse_another(self, state: Mapping[str, Tensor]) -> None:
         """Raise unless a state has the tensors of this filter's, before a first step or after one."""
-        if "log_weights" not in state or state["log_weights"].shape != self.log_weights.shape:
+        if "log_weights" not in state or state["log_weights"].shape != self.shape:
             raise ValueError(f"OnlineFilter: expected the state of a filter with {self.shape[1]} particles")
         # what readouts remember comes with their head's first frame, and grows to its full length
         names = {name for name in state if not name.startswith("pasts.")}
         steps = state.get("stream.steps")
-        expected_names = self._before_steps if steps is None or not int(steps) else set(self._after_a_step)
+        expected_names = self._names_before if steps is None or not int(steps) else set(self._shapes_after)
         if names != expected_names:
             odd = sorted(names ^ expected_names)
             raise ValueError(f"OnlineFilter: the state is of another filter, or of another model: they differ in {odd}")
         for name, value in state.items():
-            expected = self._after_a_step.get(name)
-            known = name in self._after_a_step or name.removeprefix("pasts.") in self.pasts
+            expected = self._shapes_after.get(name)
+            known = name in self._shapes_after or name.removeprefix("pasts.") in self.heads
             if not known or (expected is not None and value.shape != expected):
                 found = tuple(value.shape)
                 raise ValueError(
@@ -450,18 +443,17 @@ class OnlineFilter:
         self.load_state_dict(load_file(path))
 
 
-class _generator:
-    """The filter's own random numbers within the block; torch's generator is as before after it."""
+def _reweighted(log_weights: Tensor, moved: Moved) -> Tensor:
+    """Return log-weights that count what was drawn of another distribution than the prior."""
+    if moved.log_densities is None:
+        return log_weights
+    log_prior, log_proposal = moved.log_densities
+    return log_weights + log_prior - log_proposal
 
-    def __init__(self, owner: OnlineFilter, needed: bool) -> None:
-        self.owner, self.needed = owner, needed
 
-    def __enter__(self) -> None:
-        if self.needed:
-            self.before = torch.get_rng_state()
-            torch.set_rng_state(self.owner.random)
-
-    def __exit__(self, *error: object) -> None:
-        if self.needed:
-            self.owner.random = torch.get_rng_state()
-            torch.set_rng_state(self.before)
+def _normalised(log_weights: Tensor) -> tuple[float, Tensor]:
+    """Return the mass of the weights, nats, and them with a mass of one; equal ones where none has any."""
+    mass = torch.logsumexp(log_weights, 1, keepdim=True)
+    if bool(mass.isfinite()):
+        return float(mass), log_weights - mass
+    return float(mass), torch.full_like(log_weights, -math.log(log_weights.shape[1]))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from latentrnn.inference.evidence.pareto import tail_shape
+from latentrnn.inference.filters.particles import ParticleDynamics, Particles
+from latentrnn.inference.filters.resampling import effective_sample_size, values_of
 from latentrnn.inference.guides.families import Proposals
-from latentrnn.inference.guides.families.family import Start
 from latentrnn.models.features.gap import gaps
 from latentrnn.models.observations import Observation
 from latentrnn.models.rollout import Rollout
@@ -31,7 +31,7 @@ class Seen(NamedTuple):
     entries: Tensor
 
 
-class Moment(NamedTuple):
+class Predicted(NamedTuple):
     """A filter that has moved to a step and not yet counted its observations.
 
     Attributes:
@@ -71,7 +71,7 @@ class ParticleFilter:
         prior_weight: power of p(z) / q(z) in the weights, and
         head_weights: of the named heads' densities, for objectives that are tempered; one where nothing is said.
         keep: whether `paths` will be asked for.
-        diagnose: whether `largest_shape` will be asked for.
+        diagnose: what `largest_shape` is the largest of: log-weights (particle, sequence) to (sequence,).
 
     Raises:
         ValueError: a head that feeds back and depends on the states of earlier steps; a family that cannot be drawn
@@ -97,15 +97,15 @@ class ParticleFilter:
         prior_weight: float = 1.0,
         head_weights: Mapping[str, float] | None = None,
         keep: bool = False,
-        diagnose: bool = False,
+        diagnose: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self.rollout, self.data, self.proposals = rollout, rollout.data, proposals
+        self.rollout, self.data = rollout, rollout.data
         self.shape = (num_filters, num_particles, rollout.data.num_sequences)
         given = {} if masks is None else masks
         inputs = {n: rollout.inputs[n] for n in rollout.heads}
         inputs |= {n: inputs[n]._replace(mask=mask) for n, mask in given.items() if n in inputs}
         counted = rollout.observations if masks is None else {n: rollout.observations[n] for n in masks}
-        self.heads = {n: head for n, head in counted.items() if in_steps(rollout, n)}
+        self.heads = {n: head for n, head in counted.items() if counts_in_steps(head)}
         self.at_end = [n for n in counted if n not in self.heads]
         for n in self.at_end:
             if n in rollout.feedback_heads:
@@ -115,11 +115,15 @@ class ParticleFilter:
                 )
         self.inputs = inputs
         self.history = {n: rollout.history_features(n, self.data.observations[n]) for n in rollout.feedback_heads}
-        self.pasts: dict[str, Tensor | None] = dict.fromkeys(self.heads)  # earlier states that readouts remember
         self.gaps = gaps(self.data)
         self.site = next((site.name for site in rollout.latent.sites() if site.along_time), None)
         self.resample_below, self.keep, self.diagnose = resample_below, keep, diagnose
-        self.prior_share = 0.0 if proposals is None else prior_share
+        like = rollout.transition_inputs
+        dtype = torch.float64 if rollout.is_double else like.dtype
+        self._zero_weights = torch.zeros(self.shape, dtype=dtype, device=like.device)
+        self.dynamics = ParticleDynamics(
+            rollout.latent, rollout.transition, self.shape, like, dtype, proposals=proposals, prior_share=prior_share
+        )
         self.prior_weight, self.head_weights = prior_weight, {} if head_weights is None else head_weights
         self._hidden: list[Tensor] = []  # what readouts see, step by step
         self._values: list[Tensor] = []  # what was drawn
@@ -128,60 +132,53 @@ class ParticleFilter:
 
     def run(self) -> ParticleFilter:
         """Go through all steps; `log_evidence`, `log_weights` and `smallest_sample` are there afterwards."""
-        for _ in self.moments():
+        for _ in self.steps():
             pass
         return self
 
-    def moments(self) -> Iterator[Moment]:
+    def steps(self) -> Iterator[Predicted]:
         """Go through all steps, and show each before its observations count.
 
         Afterwards there are `log_evidence`, log Z, nats, (filter, sequence), `log_weights` of the final particles,
         (filter, particle, sequence), `smallest_sample`, the smallest effective number of particles on the way,
-        (filter, sequence), and, if asked for, `largest_shape`, the largest k-hat on the way of the weights of all
-        filters together, (sequence,).
+        (filter, sequence), and, if asked for, `largest_shape`, the largest diagnosis on the way of the weights
+        of all filters together, (sequence,).
         """
-        rollout, data, latent, transition = self.rollout, self.data, self.rollout.latent, self.rollout.transition
-        starts, first, log_weights = self._start()
-        carry, before = latent.begin_with(self.shape, starts), None
+        rollout, dynamics = self.rollout, self.dynamics
+        start = dynamics.init()
+        log_weights = self._zero_weights if start.log_densities is None else torch.sub(*start.log_densities)
         log_weights = self.prior_weight * log_weights - math.log(self.shape[1])
+        particles = Particles(start.carry, None, log_weights, dict.fromkeys(self.heads))
         self.log_evidence: Tensor = log_weights.new_zeros(self.shape[0], self.shape[2])
         self.smallest_sample = torch.full_like(self.log_evidence, float(self.shape[1]))
         self.largest_shape = log_weights.new_zeros(self.shape[2], dtype=torch.float64)
-        self._starts = starts if self.keep else {}
+        self._starts = dynamics.starts if self.keep else {}
         steps = rollout.transition_inputs.unbind(-2)
-        for t, a_t in enumerate(steps):
+        for t, inputs in enumerate(steps):
             fed_back = [self.history[n][:, t] for n in rollout.feedback_heads if rollout.feeds_transition(n)]
-            a_t = concatenate_channels(a_t, *fed_back).expand(*self.shape, -1)
-            step = latent.step(transition, carry, a_t, None if self.gaps is None else self.gaps[:, t])
-            value, ratio = None, None
-            if step.prior is not None:
-                value, ratio = self._draw(t, step.prior, before, starts, first if t == 0 else None)
-            carry = step.move(value)
-            h_t = latent.output(transition, carry)
-            if ratio is not None:
-                log_weights = log_weights + self.prior_weight * torch.where(data.valid[:, t], ratio, 0.0)
-            moment = Moment(log_weights, self._look(t, h_t))
-            yield moment
-            for name, seen in moment.seen.items():
+            inputs = concatenate_channels(inputs, *fed_back).expand(*self.shape, -1)
+            gap = None if self.gaps is None else self.gaps[:, t]
+            moved = dynamics.step(t, particles.carry, particles.value, inputs, gap)
+            log_weights = particles.log_weights
+            if moved.log_densities is not None:
+                ratio = torch.where(self.data.valid[:, t], torch.sub(*moved.log_densities), 0.0)
+                log_weights = log_weights + self.prior_weight * ratio
+            hidden = rollout.latent.output(rollout.transition, moved.carry)
+            predicted = Predicted(log_weights, self._look(t, hidden, particles.readout_memory))
+            yield predicted
+            for name, seen in predicted.seen.items():
                 log_weights = log_weights + self.head_weights.get(name, 1.0) * seen.entries.sum(-1)
             if self.at_end or self.keep:
-                self._hidden.append(h_t)
-            if self.keep and value is not None:
-                self._values.append(value)
-            log_weights = self._normalised(log_weights)
+                self._hidden.append(hidden)
+            if self.keep and moved.value is not None:
+                self._values.append(moved.value)
+            particles = Particles(moved.carry, moved.value, self._normalised(log_weights), particles.readout_memory)
             if t + 1 < len(steps):
-                log_weights, ancestors = resampled(log_weights, self.resample_below)
-                carry = carry._replace(
-                    state=choose(carry.state, ancestors),
-                    innovation=None if carry.innovation is None else choose(carry.innovation, ancestors),
-                )
-                before = None if value is None else choose(value, ancestors)
-                self.pasts = {n: None if past is None else choose(past, ancestors) for n, past in self.pasts.items()}
+                particles, ancestors = particles.resampled(self.resample_below)
                 self._ancestors.append(ancestors)
+        self.log_weights = particles.log_weights
         if self.at_end:
-            states = self._followed(self._hidden)
-            log_weights = self._normalised(log_weights + self._whole(states))
-        self.log_weights = log_weights
+            self.log_weights = self._normalised(self.log_weights + self._whole(self.hidden_paths()))
 
     def paths(self) -> dict[str, Tensor]:
         """Return the paths that lead to the final particles, by site, (filter, particle, sequence, [time,] dim).
@@ -190,80 +187,21 @@ class ParticleFilter:
         Padding is standard normal.
         """
         first = self._lineage()[0]
-        found = {name: choose(value, first) for name, value in self._starts.items()}
+        found = {name: values_of(first, value) for name, value in self._starts.items()}
         if self._values:
             assert self.site is not None
-            path = self._followed(self._values)
+            path = self._along_lineage(self._values)
             found[self.site] = torch.where(self.data.valid.unsqueeze(-1), path, torch.randn_like(path))
         return found
 
+    def hidden_paths(self) -> Tensor:
+        """Return what readouts saw on the paths to the final particles, (filter, particle, sequence, time, dim)."""
+        return self._along_lineage(self._hidden)
+
     # -- how -------------------------------------------------------------------------------------------------------
 
-    def _start(self) -> tuple[dict[str, Tensor], Tensor | None, Tensor]:
-        """Draw what lies before the first step; with it a first value, if it came before, and log-weights."""
-        priors = self.rollout.latent.start_prior(self.shape)
-        like = self.rollout.transition_inputs
-        dtype = torch.float64 if self.rollout.is_double else like.dtype
-        log_weights = torch.zeros(self.shape, dtype=dtype, device=like.device)
-        if self.proposals is None:
-            return {name: prior.rsample() for name, prior in priors.items()}, None, log_weights
-        start = self.proposals.begin(self.shape)
-        if self.prior_share:
-            return self._mixed_start(priors, start)
-        for name, prior in priors.items():
-            log_weights = log_weights + prior.log_prob(start.values[name])
-        return start.values, start.first, log_weights - start.log_density
-
-    def _mixed_start(
-        self, priors: dict[str, dist.Distribution], start: Start
-    ) -> tuple[dict[str, Tensor], Tensor | None, Tensor]:
-        """Let a share of the particles start from the prior."""
-        chosen, values = self._from_prior(), {}
-        log_prior = self.rollout.transition_inputs.new_zeros(self.shape)
-        for name, prior in priors.items():
-            values[name] = torch.where(chosen.unsqueeze(-1), prior.sample(), start.values[name])
-            log_prior = log_prior + prior.log_prob(values[name])
-        if start.first is not None:  # drawn jointly with the start: the prior of both is known at the first step
-            self._begun = chosen, values, log_prior
-            return values, start.first, torch.zeros_like(log_prior)
-        assert self.proposals is not None
-        return values, None, log_prior - self._mixed(log_prior, self.proposals.density(values, None, self.shape))
-
-    def _from_prior(self) -> Tensor:
-        """Choose the particles that come from the prior, each by a draw of its own, so that Z stays unbiased."""
-        return torch.rand(self.shape, device=self.rollout.transition_inputs.device) < self.prior_share
-
-    def _mixed(self, log_prior: Tensor, log_guide: Tensor) -> Tensor:
-        """Return the log-density of the mixture of prior and guide."""
-        return torch.logaddexp(log_prior + math.log(self.prior_share), log_guide + math.log1p(-self.prior_share))
-
-    def _draw(
-        self,
-        t: int,
-        prior: dist.Distribution,
-        before: Tensor | None,
-        starts: dict[str, Tensor],
-        first: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Draw a value; return it with log p - log q, None where the two are the same."""
-        if self.proposals is None:
-            return prior.rsample(), None
-        if first is not None and self.prior_share:
-            chosen, values, log_prior = self._begun
-            first = torch.where(chosen.unsqueeze(-1), prior.sample(), first)
-            log_prior = log_prior + prior.log_prob(first)
-            return first, log_prior - self._mixed(log_prior, self.proposals.density(values, first, self.shape))
-        if first is not None:  # drawn with the start, which counts its density
-            return first, prior.log_prob(first)
-        law = self.proposals.step(t, before, starts).expand(self.shape)
-        value = law.rsample()
-        if not self.prior_share:
-            return value, prior.log_prob(value) - law.log_prob(value)
-        value = torch.where(self._from_prior().unsqueeze(-1), prior.sample(), value)
-        log_prior = prior.log_prob(value)
-        return value, log_prior - self._mixed(log_prior, law.log_prob(value))
-
-    def _look(self, t: int, h_t: Tensor) -> dict[str, Seen]:
+    def _look(self, t: int, hidden: Tensor, memory: dict[str, Tensor | None]) -> dict[str, Seen]:
+        """Return what each head with a complete frame says of step t, and let its readout remember the step."""
         found = {}
         for name, head in self.heads.items():
             frame, rest = divmod(t + 1, head.head.clock)
@@ -271,9 +209,9 @@ class ParticleFilter:
             if rest or frame >= self.data.observations[name].shape[1]:
                 continue
             history = self.history[name][:, t : t + 1] if name in self.history else None
-            inputs = self.inputs[name].at(frame, self.pasts[name])
-            distribution = self.rollout.heads[name](h_t.unsqueeze(-2), inputs, history)
-            self.pasts[name] = head.readout.remember(self.pasts[name], h_t)
+            inputs = self.inputs[name].at(frame, memory[name])
+            distribution = self.rollout.heads[name](hidden.unsqueeze(-2), inputs, history)
+            memory[name] = head.readout.remember(memory[name], hidden)
             observed = self.rollout.recorded(name)[:, frame : frame + 1]
             found[name] = Seen(distribution, head.entry_log_prob(distribution, observed).squeeze(-2))
         return found
@@ -295,9 +233,9 @@ class ParticleFilter:
         alive = torch.isfinite(mass).unsqueeze(1)
         equal = torch.full_like(log_weights, -math.log(self.shape[1]))
         log_weights = torch.where(alive, log_weights - torch.where(alive, mass.unsqueeze(1), 0.0), equal)
-        self.smallest_sample = torch.minimum(self.smallest_sample, sample_size(log_weights.detach()))
-        if self.diagnose:
-            shape = tail_shape(log_weights.detach().flatten(0, 1))
+        self.smallest_sample = torch.minimum(self.smallest_sample, effective_sample_size(log_weights.detach()))
+        if self.diagnose is not None:
+            shape = self.diagnose(log_weights.detach().flatten(0, 1))
             self.largest_shape = torch.maximum(self.largest_shape, shape)
         return log_weights
 
@@ -309,42 +247,11 @@ class ParticleFilter:
             found.append(ancestors.gather(1, found[-1]))
         return found[::-1]
 
-    def _followed(self, steps: Sequence[Tensor]) -> Tensor:
+    def _along_lineage(self, steps: Sequence[Tensor]) -> Tensor:
         """Return the values of all steps along the lineage of the final particles, time at dim -2."""
-        return torch.stack([choose(step, index) for step, index in zip(steps, self._lineage(), strict=True)], -2)
+        return torch.stack([values_of(index, step) for step, index in zip(steps, self._lineage(), strict=True)], -2)
 
 
-def in_steps(rollout: Rollout, name: str) -> bool:
+def counts_in_steps(head: Observation) -> bool:
     """Return whether a head's density is a product over steps, each of which depends on the present state alone."""
-    return of_steps(rollout.observations[name])
-
-
-def of_steps(head: Observation) -> bool:
-    """Return the same of a head."""
     return head.head.per_step and head.instantaneous and head.reads is None
-
-
-def sample_size(log_weights: Tensor) -> Tensor:
-    """Return the effective number of particles, (filter, sequence), of normalised log-weights."""
-    return 1 / (2 * log_weights).exp().sum(1)
-
-
-def resampled(log_weights: Tensor, below: float) -> tuple[Tensor, Tensor]:
-    """Return new normalised log-weights and the ancestor of every particle, (filter, particle, sequence)."""
-    filters, count, sequences = log_weights.shape
-    weights = log_weights.detach().exp()
-    poor = (sample_size(log_weights.detach()) < below * count).unsqueeze(1)
-    # systematic: one uniform number for each filter and sequence, equally spaced positions from there
-    start = torch.rand(filters, 1, sequences, dtype=weights.dtype, device=weights.device)
-    order = torch.arange(count, device=weights.device)[:, None]
-    positions = ((order + start) / count).transpose(1, 2).contiguous()
-    cumulative = weights.cumsum(1).transpose(1, 2).contiguous()
-    ancestors = torch.searchsorted(cumulative, positions).clamp(max=count - 1)
-    ancestors = torch.where(poor, ancestors.transpose(1, 2), order)
-    return torch.where(poor, torch.full_like(log_weights, -math.log(count)), log_weights), ancestors
-
-
-def choose(value: Tensor, ancestors: Tensor) -> Tensor:
-    """Return the ancestors' values; `value` is (filter, particle, sequence, ...)."""
-    chosen = ancestors.reshape(*ancestors.shape, *[1] * (value.dim() - ancestors.dim()))
-    return value.gather(1, chosen.expand_as(value))

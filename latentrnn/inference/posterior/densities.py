@@ -23,8 +23,9 @@ from latentrnn.inference.evidence.evidence import (
     from_filters,
     summarise,
 )
+from latentrnn.inference.evidence.pareto import tail_shape
 from latentrnn.inference.evidence.rungs import best
-from latentrnn.inference.filters.particle_filter import ParticleFilter, of_steps
+from latentrnn.inference.filters.particle_filter import ParticleFilter, counts_in_steps
 from latentrnn.inference.objectives.elbo import log_weights as log_weights_of
 from latentrnn.inference.posterior.sampler import PosteriorSampler, samples_of
 from latentrnn.support.arguments import check_size
@@ -112,7 +113,7 @@ def _filtered(sampler: PosteriorSampler, num_particles: int, settings: SMC) -> E
         for site in parameters.nodes.values():  # (filter, sequences' plate, ...) to (filter, particle, ...)
             site["value"] = site["value"].unsqueeze(1)
         count = num_particles * settings.num_filters
-        if all(map(of_steps, sampler.model.observations.values())):  # then no more than one step is held at once
+        if all(map(counts_in_steps, sampler.model.observations.values())):  # then no more than one step is held at once
             count = max(1, count // sampler.data.num_steps)
         for data in sampler.chunks(count):
             rollout, proposals = sampler.prior_rollout(parameters, data), None
@@ -126,7 +127,7 @@ def _filtered(sampler: PosteriorSampler, num_particles: int, settings: SMC) -> E
                 proposals=proposals,
                 prior_share=PRIOR_SHARE if settings.proposal == "mixture" else 0.0,
                 resample_below=settings.resample_below,
-                diagnose=True,
+                diagnose=tail_shape,
             ).run()
             found.append((run.log_evidence.cpu(), run.smallest_sample.cpu(), run.largest_shape.cpu()))
     log_evidence, smallest, shapes = zip(*found, strict=True)

@@ -104,7 +104,7 @@ def compare(
     found, total = [], 0.0
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
-        moments = list(whole.moments())
+        moments = list(whole.steps())
     for told, moment in zip(steps_of(data), moments, strict=True):
         found.append(online.update(**told))
         total += found[-1].log_prob
@@ -559,7 +559,7 @@ def test_an_error_within_a_step_takes_nothing_in(monkeypatch: pytest.MonkeyPatch
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patched:
-        patched.setattr(type(whole), "_law", broken)
+        patched.setattr(lr.Poisson, "mean", broken)
         with pytest.raises(RuntimeError, match="out of memory"):
             whole.update([0.0] * data.observations["y"].shape[-1], _covariates_of(data))
     after = whole.state_dict()

@@ -235,7 +235,7 @@ def test_states_and_what_was_drawn_come_down_the_same_line() -> None:
         assert len(first[:, 1].unique(dim=0)) < 32 * 3  # some lines died
         with pyro.plate("draws", 96, dim=-2), Fixed({name: v.flatten(0, 1) for name, v in paths.items()}):
             expected = model.unroll(data).states().unflatten(0, (3, 32))
-        found = run._followed(run._hidden)
+        found = run.hidden_paths()
     inside = data.valid.expand(found.shape[:-1])
     torch.testing.assert_close(found[inside], expected[inside], rtol=0, atol=1e-10)
 
