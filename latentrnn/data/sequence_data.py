@@ -220,8 +220,8 @@ class SequenceData(FromArrays, InMemory, SequenceRecord):
         Raises:
             ValueError: when `batch_size` is not a positive whole number.
         """
-        plan = batches.plan(self.host_lengths, batch_size, self.padded, generator)
-        return (self.batch(at, total=len(plan) * len(at) * self.total // len(self)) for at in plan)
+        order = batches.batch_order(self.host_lengths, batch_size, self.padded, generator)
+        return (self.batch(at, total=len(order) * len(at) * self.total // len(self)) for at in order)
 
     def split(
         self,

@@ -70,7 +70,9 @@ def take(data: Record, indices: Tensor, longest: Tensor | None = None, total: in
     )
 
 
-def plan(lengths: NDArray[np.int64], batch_size: int, bucket: bool, generator: torch.Generator | None) -> list[Tensor]:
+def batch_order(
+    lengths: NDArray[np.int64], batch_size: int, bucket: bool, generator: torch.Generator | None
+) -> list[Tensor]:
     """Positions of the sequences of each batch of a pass; with `bucket`, shuffled batches hold similar lengths.
 
     There are as few batches as `batch_size` allows, of sizes that differ by one at most: where a sequence counts the

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import SequenceData, StoredSequences
-from latentrnn.data.views.batches import plan
+from latentrnn.data.views.batches import batch_order
 from latentrnn.inference.fitting.distributed.processes import Alone
 
 
@@ -103,6 +103,6 @@ class Batches:
     def _begin(self, start: Tensor) -> None:
         data = self.data
         self.start, self.position = start, 0
-        self.order = plan(data.host_lengths, self.batch_size, data.padded, self.generator)
+        self.order = batch_order(data.host_lengths, self.batch_size, data.padded, self.generator)
         longest = [max(int(data.host_lengths[batch.numpy()].max()), data.spec.slowest) for batch in self.order]
         self.steps = sum(map(self.steps_of, longest))
