@@ -83,15 +83,17 @@ class Population(Component):
 
 
 Prior: TypeAlias = torch.distributions.Distribution | Population  # what may be put on a parameter
+# populations by name, with head and path of every member
+Populations: TypeAlias = dict[str, tuple[Population, list[tuple[str, str]]]]
 
 
-def populations(heads: Mapping[str, Component]) -> dict[str, tuple[Population, list[tuple[str, str]]]]:
+def populations(heads: Mapping[str, Component]) -> Populations:
     """Return the populations that a model's heads name, each with head and path of all its members.
 
     Raises:
         ValueError: one name for two different populations, or for a population and a head.
     """
-    found: dict[str, tuple[Population, list[tuple[str, str]]]] = {}
+    found: Populations = {}
     for head, observation in heads.items():
         for path, prior in observation.prior_sites().items():
             if not isinstance(prior, Population):

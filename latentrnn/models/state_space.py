@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 
 from latentrnn.data import DataSpec, SequenceData
-from latentrnn.models import sites
+from latentrnn.models.assembly import (
+    build_heads,
+    build_states,
+    check_parts,
+    checked_couplings,
+    listed_inputs,
+    refuse_priors_that_would_be_ignored,
+    warn_where_time_is_ignored,
+)
 from latentrnn.models.component import from_config
 from latentrnn.models.couplings import Coupling
-from latentrnn.models.features import CovariateReader, Feature, Gap
+from latentrnn.models.features import CovariateReader, Feature
 from latentrnn.models.features.gap import elapsed
 from latentrnn.models.latents import Latent, LatentSite
 from latentrnn.models.module_dict import NamedModules
 from latentrnn.models.observations import Observation
-from latentrnn.models.priors import Population, expanded_prior, populations, refuse_ignored_priors
+from latentrnn.models.parameter_sites import parameter_sites, parameter_units, sample_parameters
+from latentrnn.models.priors import Populations, populations
+from latentrnn.models.programs import refuse_param_store, sequence_plate
 from latentrnn.models.readouts import Readout
-from latentrnn.models.rollout import Head, Rollout
+from latentrnn.models.rollout import Rollout
 from latentrnn.models.transitions import Transition
-from latentrnn.support.arguments import check_list, check_size
+from latentrnn.support.arguments import check_size
 from latentrnn.support.clock import step_length
 from latentrnn.support.deprecations import former_attributes
-from latentrnn.support.private_symbols import handlers
 
 CHECKED_AT_ONCE = 2**22  # entries of a head
 
@@ -75,7 +81,8 @@ class LatentRNN(nn.Module):
     latent: Latent
     features: CovariateReader
     observations: Mapping[str, Observation]  # a `NamedModules`
-    populations: dict[str, tuple[Population, list[tuple[str, str]]]]  # by name, with head and path of every member
+    populations: Populations
+    inputs: list[str | Feature]
 
     def __init__(
         self,
@@ -90,104 +97,24 @@ class LatentRNN(nn.Module):
     ) -> None:
         super().__init__()
         self.max_elements = None if max_elements is None else check_size("LatentRNN", "max_elements", max_elements)
-        _check_parts(spec, transition, latent, observations)
+        check_parts(spec, transition, latent, observations)
         self.spec = spec
         heads = {name: observation.fresh() for name, observation in observations.items()}
-        claimed = {covariate for head in heads.values() for covariate in head.claims}
         self.transition, self.latent = transition.fresh(), latent.fresh()
+        self.inputs = listed_inputs(inputs, self.transition, heads, spec)
         own = self.transition.own_inputs
-        if inputs is None:
-            inputs = [] if own else [name for name in spec.covariates if name not in claimed]
-        if not isinstance(inputs, str | Feature | Iterable) or getattr(inputs, "ndim", 1) == 0:
-            raise TypeError(f"LatentRNN: inputs must be covariate names or features; found {inputs!r}")
-        self.inputs = [inputs] if isinstance(inputs, str | Feature) else list(inputs)
         self.features = CovariateReader("inputs", [*own, *self.inputs], spec)
         self.transition.own_sizes = self.features.sizes[: len(own)]
         self.observations = NamedModules(heads)  # type: ignore[assignment]
-        self._build()
-        self._warn_where_time_is_ignored()
-        self.couplings = _checked_couplings(couplings, self.observations)
-        self._refuse_couplings_beside_marginalised_states()
-        self._refuse_ignored_priors()
-        self._checked: DataSpec | None = None
-
-    def _build(self) -> None:
-        for name, head in self.observations.items():
-            head.readout.parts = self.latent.parts(self.transition)
-            head.build(self.spec.heads[name], self.spec, self.latent.readout_size(self.transition))
-        for name, head in self.observations.items():
-            if head.reads is not None:
-                if head.reads not in self.observations:
-                    raise ValueError(
-                        f"observations[{name!r}]: it reads {head.reads!r}, which the model does not have; it has "
-                        f"{sorted(self.observations)}"
-                    )
-                head.connect(self.observations[head.reads])
-        fed_back = 0
-        shares = {"the time since the last step": int(self.transition.timed), "covariates": self.features.size}
-        for name, head in self.observations.items():
-            if head.feedback is not None and "transition" in head.feedback.into:
-                fed_back += head.feedback.size
-                shares[f"the past of {name!r}"] = head.feedback.size
-                if head.head.session is not None:
-                    raise ValueError(
-                        f"observations[{name!r}] belongs to session {head.head.session!r} alone: in the sequences of "
-                        "other sessions there is no past of it to feed into the transition; use History(into='readout')"
-                    )
-                if not self.latent.consumes_feedback:
-                    raise ValueError(
-                        f"observations[{name!r}]: {type(self.latent).__name__} draws its states before any "
-                        "observation, so feedback into the transition has nowhere to go; use History(into='readout'), "
-                        "or Innovations"
-                    )
-        # a transition that nothing drives gets a constant, so that library kernels have an input at all
-        self._constant = self.features.size + fed_back + self.latent.input_size == 0
-        shares |= {"a constant": int(self._constant), f"what {self.latent!r} draws": self.latent.input_size}
-        self.transition.input_shares = {name: size for name, size in shares.items() if size}
-        if self.transition.given_weights not in (0, self.latent.switch_size):
-            raise ValueError(
-                f"{self.transition!r} is given the weights of {self.transition.given_weights} regimes, which must be "
-                f"the states of a switch that it sees, as in RelaxedDiscrete({self.transition.given_weights}); "
-                f"{self.latent!r} "
-                + (f"has {self.latent.switch_size}" if self.latent.switch_size else "hands no switch to the transition")
-            )
-        self.transition.dt = self.spec.dt
-        self.transition.build(
-            max(self.features.size + fed_back + self.latent.input_size, 1) + int(self.transition.timed)
-        )
-        self.latent.build(self.transition, self.spec.dt)
-        drawn = self.latent.drawn_size(self.transition)
-        for head in self.observations.values():
-            names = [item if isinstance(item, str) else "" for item in [*self.transition.own_inputs, *self.inputs]]
-            head.readout.attach(self.transition, self.features, names, fed_back + drawn)
-        self.latent.check_heads(self.observations)
+        build_heads(self.observations, self.transition, self.latent, spec)
+        states = self.transition, self.latent, self.features, self.observations, self.inputs
+        self._constant = build_states(*states, spec)
         self.populations = populations(self.observations)
-
-    def _refuse_couplings_beside_marginalised_states(self) -> None:
-        if self.couplings and self.latent.marginalises:
-            raise ValueError(
-                f"{type(self.latent).__name__} sums its switch out of every head's density, so that no rollout of the "
-                f"heads is left for the couplings {[coupling.label for coupling in self.couplings]} to look at"
-            )
-
-    def _refuse_ignored_priors(self) -> None:
-        parts = {"transition": self.transition, "latent": self.latent, "inputs": self.features}
-        parts |= {f"couplings[{index}]": coupling for index, coupling in enumerate(self.couplings)}
-        for argument, part in parts.items():
-            refuse_ignored_priors(f"LatentRNN: {argument}", part)
-        for name, head in self.observations.items():
-            refuse_ignored_priors(f"observations[{name!r}]", head, readout=head.readout)
-
-    def _warn_where_time_is_ignored(self) -> None:
-        knows = self.transition.timed or self.latent.timed or any(isinstance(part, Gap) for part in self.modules())
-        if self.spec.irregular and not knows:
-            warnings.warn(
-                f"LatentRNN: the data have irregular times, but {self.transition!r} counts steps, whatever time lies "
-                "between them; tell it with inputs=[..., lr.Gap()], let its state fade with lr.Decay(transition), or "
-                "use a transition in continuous time (LeakyIntegrator, NeuralODE)",
-                UserWarning,
-                stacklevel=3,
-            )
+        warn_where_time_is_ignored(self.transition, self.latent, self.modules(), spec)
+        self.couplings = checked_couplings(couplings, self.observations, self.latent)
+        others = {"transition": self.transition, "latent": self.latent, "inputs": self.features}
+        refuse_priors_that_would_be_ignored(others, self.couplings, self.observations)
+        self._checked: DataSpec | None = None
 
     def forward(self, data: SequenceData) -> dict[str, Tensor]:
         """Run the Pyro program on a batch.
@@ -227,7 +154,7 @@ class LatentRNN(nn.Module):
     def _begin(self, data: SequenceData) -> tuple[Rollout, pyro.plate]:
         refuse_param_store(self)
         self._check_spec(data)
-        heads = self._sample_parameters()
+        heads = sample_parameters(self.observations, self.populations)
         plate = sequence_plate(data)
         with plate:
             inputs = self.transition_inputs(data)
@@ -265,33 +192,14 @@ class LatentRNN(nn.Module):
 
         The prior of a population's member is that of the population's own starting values.
         """
-        found, shared = {}, {}
-        for name, (population, members) in self.populations.items():
-            starts, units = zip(*((self._start(*member), self._unit(*member)) for member in members), strict=True)
-            shared[name] = population.start(starts, torch.cat([unit.flatten() for unit in units]).mean())
-            for part, prior in population.priors_of(shared[name]["location"]).items():
-                found[sites.parameter_site(name, part)] = (prior, shared[name][part])
-        for name, head in self.observations.items():
-            for path, prior in head.prior_sites().items():
-                start = self._start(name, path)
-                found[sites.parameter_site(name, path)] = (expanded_prior(prior, start, shared), start)
-        return found
+        return parameter_sites(self.observations, self.populations)
 
     def parameter_units(self) -> dict[str, Tensor]:
         """Return, for every parameter that is a Pyro site, how large it is by the units of its data, by site name.
 
         One for what has no units, such as log-rates; positive for all others: what scales with the data.
         """
-        found: dict[str, Tensor] = {}
-        for name, (_, members) in self.populations.items():
-            unit = torch.cat([self._unit(*member).flatten() for member in members]).mean()
-            found |= {sites.parameter_site(name, part): unit for part in ("location", "scale")}
-        for name, head in self.observations.items():
-            found |= {sites.parameter_site(name, path): self._unit(name, path) for path in head.prior_sites()}
-        return found
-
-    def _unit(self, head: str, path: str) -> Tensor:
-        return self.observations[head].unit_of(path, self.observations[head].get_buffer(path))
+        return parameter_units(self.observations, self.populations)
 
     def initialise(self, data: SequenceData) -> None:
         """Take from the training data what does not come from a generator: units, clocks, baselines, scales."""
@@ -303,23 +211,6 @@ class LatentRNN(nn.Module):
         for head in self.observations.values():
             head.take_units(data)
             head.start_from(data)
-
-    def _sample_parameters(self) -> dict[str, Head]:
-        shared = {name: population.sample(self._start(*of[0])) for name, (population, of) in self.populations.items()}
-        heads: dict[str, Head] = {}
-        for name, head in self.observations.items():
-            values = {}
-            for path, prior in head.prior_sites().items():
-                start = self._start(name, path)
-                value = pyro.sample(sites.parameter_site(name, path), expanded_prior(prior, start, shared))
-                # pyro's Predictive(parallel=True) drops the axis of the plate where a guide has no local latents
-                value = value.unsqueeze(1) if value.dim() == start.dim() + 1 else value
-                values[path] = head.to_units(path, value)
-            heads[name] = partial(_call_with, head, values) if values else head
-        return heads
-
-    def _start(self, head: str, path: str) -> Tensor:
-        return self.observations[head].from_units(path, self.observations[head].get_buffer(path))
 
     def check(self, data: SequenceData) -> None:
         """Check a data set against this model: its spec, and every observed entry against its family's support.
@@ -384,69 +275,3 @@ class LatentRNN(nn.Module):
             f"LatentRNN(transition={self.transition!r}, latent={self.latent!r}, "
             f"observations={dict(self.observations.items())!r}, inputs={self.inputs!r}{couplings})"
         )
-
-
-def sequence_plate(data: SequenceData) -> pyro.plate:
-    """Return the plate over sequences of a batch: the same for model and guide."""
-    if data.indices is None:
-        return pyro.plate(sites.PLATE, data.num_sequences, dim=-1)
-    return pyro.plate(sites.PLATE, data.total, subsample=data.indices, dim=-1)
-
-
-def refuse_param_store(module: nn.Module) -> None:
-    """Raise where `pyro.infer.SVI` looks for parameters in the param store, in which ours do not live.
-
-    A program that registers them itself (`pyro.module`) is left alone, and so is a module of which nothing is to be
-    trained beside an autoguide, whose parameters do live there.
-
-    Raises:
-        RuntimeError: naming what to use instead.
-    """
-    parameters = list(module.parameters())
-    for handler in handlers():
-        if not (isinstance(handler, TraceMessenger) and handler.param_only):
-            continue
-        seen = {id(node["value"].unconstrained()) for node in handler.trace.nodes.values() if node["type"] == "param"}
-        # a guide without parameters goes with a model that has some, which the guide is the first to know of
-        if any(p.requires_grad and id(p) not in seen for p in parameters) or not (parameters or seen):
-            raise RuntimeError(
-                f"{type(module).__name__} keeps its parameters in the module, where pyro.infer.SVI with pyro.optim "
-                "cannot see them: it would not train them, whatever the guide. Use latentrnn.fit (lr.fit), or "
-                "Trace_ELBO()(model, guide) with torch.optim"
-            )
-
-
-def _checked_couplings(couplings: Any, observations: Mapping[str, Observation]) -> list[Coupling]:
-    couplings = check_list("LatentRNN", "couplings", couplings, "Couplings")
-    for coupling in couplings:
-        if not isinstance(coupling, Coupling):
-            raise TypeError(f"LatentRNN: couplings must be Couplings; found {type(coupling).__name__}")
-        coupling.check(observations)
-    names = [coupling.label for coupling in couplings]
-    if len(set(names)) < len(names):
-        raise ValueError(f"LatentRNN: couplings must be of different classes, or have different names; found {names}")
-    return [coupling.fresh() for coupling in couplings]
-
-
-def _call_with(head: Observation, values: dict[str, Tensor], *inputs: Any) -> dist.Distribution:
-    return torch.func.functional_call(head, values, inputs)
-
-
-def _check_parts(spec: Any, transition: Any, latent: Any, observations: Any) -> None:
-    if not isinstance(spec, DataSpec):
-        raise TypeError(f"LatentRNN: spec must be a DataSpec (data.spec); found {type(spec).__name__}")
-    for argument, value, kind in (("transition", transition, Transition), ("latent", latent, Latent)):
-        if not isinstance(value, kind):
-            raise TypeError(f"LatentRNN: {argument} must be a {kind.__name__}; found {type(value).__name__}")
-    if not isinstance(observations, Mapping) or not observations:
-        raise ValueError(
-            f"LatentRNN: observations must name at least one head of the data, {sorted(spec.heads)}; "
-            f"found {observations!r}"
-        )
-    for name, head in observations.items():
-        if name not in spec.heads:
-            raise ValueError(f"observations[{name!r}]: the data have no such head; they have {sorted(spec.heads)}")
-        if not isinstance(head, Observation):
-            raise TypeError(f"observations[{name!r}]: expected an Observation; found {type(head).__name__}")
-        if name in sites.LATENTS + (sites.PLATE,):
-            raise ValueError(f"observations[{name!r}]: the name is taken by a latent site; choose another")

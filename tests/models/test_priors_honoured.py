@@ -12,7 +12,7 @@ from pyro import poutine
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.models import state_space
+from latentrnn.models import assembly
 from latentrnn.models.component import Component
 from tests.registry import (
     FEATURES,
@@ -114,7 +114,7 @@ def test_a_site_that_does_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
     heads = lambda: {"y": lr.Poisson(covariates=[Scaled("drive", {"log_scale": normal()})])}  # noqa: E731
     with pytest.raises(ValueError, match=r"observations\['y'\]: Scaled was given a prior on 'log_scale', which would"):
         build(("gru", "innovations", "poisson"), heads())
-    monkeypatch.setattr(state_space, "refuse_ignored_priors", lambda *_, **__: None)
+    monkeypatch.setattr(assembly, "refuse_ignored_priors", lambda *_, **__: None)
     model, data = build(("gru", "innovations", "poisson"), heads())
     assert sites_that_do_nothing(model, data) == ["y.reader.parts.0.log_scale"]
 

@@ -434,6 +434,6 @@ def test_a_channel_never_seen_starts_at_the_level_and_spread_of_the_others(famil
         noise = (head.scale * head.log_noise_scale.exp()).detach().numpy()
         np.testing.assert_allclose(noise[2], noise[:2].mean(), rtol=1e-2)
     shown = [part.numpy() for part in (head.history_centre, head.history_scale)]
-    shown += [part.numpy() for part in head.encoder_input.scales(data.observations["y"], data.masks["y"])]
+    shown += [part.numpy() for part in head.encoder_input.centre_and_scale(data.observations["y"], data.masks["y"])]
     for part in shown:
         np.testing.assert_allclose(part[2], part[:2].mean())

@@ -13,7 +13,8 @@ from latentrnn.inference.guides.families import Family, MeanField
 from latentrnn.inference.guides.parameters import FAMILIES, ParameterFamily
 from latentrnn.models.component import from_config
 from latentrnn.models.priors import refuse_ignored_priors
-from latentrnn.models.state_space import LatentRNN, refuse_param_store, sequence_plate
+from latentrnn.models.programs import refuse_param_store, sequence_plate
+from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_choice
 from latentrnn.support.deprecations import former_attributes
 
@@ -94,7 +95,7 @@ class Guide(nn.Module):
         return values
 
     def variational_parameters(self, data: SequenceData) -> dict[str, Tensor]:
-        """Return all that the family is told of each sequence, by site: (sequence, time, n) or (sequence, n)."""
+        """Return all that the family knows of each sequence, by site: (sequence, time, n) or (sequence, n)."""
         if self.encoder is None:
             ones = data.lengths.new_ones(data.num_sequences, 1, dtype=data.dtype)
             encoding = Encoding(ones.unsqueeze(-1).expand(-1, data.num_steps, -1), ones)

@@ -1,4 +1,4 @@
-"""A random initial state, and a deterministic course from there."""
+"""A random initial state, and deterministic states from there."""
 
 from __future__ import annotations
 

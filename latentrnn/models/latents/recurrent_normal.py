@@ -93,12 +93,12 @@ class RecurrentNormal(Latent):
             start, before = data.carry_in[STATE], data.carry_in[DRAWN]
         else:
             start = self.initial_state if self.initial is None else self.start.sample(data.num_sequences)
-        law = RecurrentNormalPath(self, transition, start, inputs, data, before)
-        z = pyro.sample(sites.STATES, law)
+        path = RecurrentNormalPath(self, transition, start, inputs, data, before)
+        z = pyro.sample(sites.STATES, path)
         if data.around is not None:
-            data.carry_out(STATE, law.last(z))
+            data.carry_out(STATE, path.last(z))
             data.carry_out(DRAWN, z[..., -1, :])
-        return Path(start, states=z if self.reads == "latent" else concatenate_channels(z, law.hidden(z)))
+        return Path(start, states=z if self.reads == "latent" else concatenate_channels(z, path.hidden(z)))
 
     def run(self, transition: Transition, inputs: Tensor, path: Path) -> tuple[Tensor, dict[str, Tensor]]:
         assert path.states is not None

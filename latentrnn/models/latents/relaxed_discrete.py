@@ -97,14 +97,14 @@ class RelaxedDiscrete(Latent):
             start, first = data.carry_in[STATE], (data.carry_in[DRAWN] @ self.moves).log()
         else:
             start = self.initial_state if self.initial is None else self.start.sample(data.num_sequences)
-        law = ConcretePath(
+        path = ConcretePath(
             first,
             self.switch_logits,
             self.temperature,
             (data.num_sequences, data.num_steps),
             data.valid if data.padded else None,
         )
-        x = pyro.sample(sites.SWITCH, law)
+        x = pyro.sample(sites.SWITCH, path)
         return Path(start, innovations=log_weights(x, self.temperature).exp())
 
     def report(self, rollout: RolloutProtocol) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Gaussian noise around a course, on a slow drift of random size that is integrated out."""
+"""Gaussian noise around a trajectory, on a slow drift of random size that is integrated out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a head's values are shown to an encoder."""
+"""A head's values as the input of an encoder."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class EncoderInput:
         """How many inputs an encoder gets."""
         return self.channels * (self.symbols or 1)
 
-    def show(self, values: Tensor) -> Tensor:
+    def encode(self, values: Tensor) -> Tensor:
         """Return values (..., channel) as inputs (..., size); a code that is no symbol's sets no indicator."""
         if self.symbols is None:
             return values
         codes = torch.arange(self.symbols, dtype=values.dtype, device=values.device)
         return (values.unsqueeze(-1) == codes).flatten(-2).to(values.dtype)
 
-    def spread(self, mask: Tensor) -> Tensor:
+    def expand_mask(self, mask: Tensor) -> Tensor:
         """Return a mask (..., channel) as that of the inputs, (..., size)."""
         return mask if self.symbols is None else mask.repeat_interleave(self.symbols, -1)
 
-    def scales(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def centre_and_scale(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return centre and scale of the inputs, (size,), over observed entries; indicators stay 0 and 1."""
         if self.symbols is not None:
             return values.new_zeros(self.size), values.new_ones(self.size)

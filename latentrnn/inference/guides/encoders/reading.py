@@ -60,12 +60,12 @@ class ReadingEncoder(Encoder):
         }
         timed = spec.irregular if self.gap_input is None else self.gap_input
         self.covariates = CovariateReader(owner, [*spec.covariates, *([Gap()] if timed else [])], spec)
-        self._views = {name: heads[name] for name in self.visible}
+        self._encoder_inputs = {name: heads[name] for name in self.visible}
         widths = {}
-        for name, view in self._views.items():
-            widths[name] = view.size + (view.channels if self._masked[name] else 0)
-            self.register_buffer(f"{name}_centre", torch.zeros(view.size))
-            self.register_buffer(f"{name}_scale", torch.ones(view.size))
+        for name, encoded in self._encoder_inputs.items():
+            widths[name] = encoded.size + (encoded.channels if self._masked[name] else 0)
+            self.register_buffer(f"{name}_centre", torch.zeros(encoded.size))
+            self.register_buffer(f"{name}_scale", torch.ones(encoded.size))
         self.reader = None if self.read_in is None or not widths else ReadIn(widths, self.read_in)
         size = self.covariates.size + (sum(widths.values()) if self.reader is None else self.reader.size)
         if size == 0:
@@ -101,10 +101,10 @@ class ReadingEncoder(Encoder):
     def initialise(self, data: SequenceData) -> None:
         """Take centre and scale of every visible head, and of the covariates, from the training data."""
         self.covariates.take_units(data, "standard")
-        for name, view in self._views.items():
-            centre, scale = view.scales(data.observations[name], data.masks[name])
-            getattr(self, f"{name}_centre").copy_(centre)
-            getattr(self, f"{name}_scale").copy_(scale)
+        for name, encoded in self._encoder_inputs.items():
+            centre, scale = encoded.centre_and_scale(data.observations[name], data.masks[name])
+            self.get_buffer(f"{name}_centre").copy_(centre)
+            self.get_buffer(f"{name}_scale").copy_(scale)
 
     def inputs(self, data: SequenceData) -> Tensor:
         """Return all that is seen, (sequence, time, input)."""
@@ -117,7 +117,7 @@ class ReadingEncoder(Encoder):
     def _read_in(self, data: SequenceData) -> Tensor:
         """Return what the read-in makes of all heads, in chunks of time where they are too wide to lay side by side."""
         present = {name: data.has(name) for name in self.visible}
-        width = sum(view.size for view in self._views.values())
+        width = sum(encoded.size for encoded in self._encoder_inputs.values())
         steps = data.num_steps
         if self.max_elements is not None:
             unit = math.lcm(*self._clocks.values())
@@ -139,11 +139,13 @@ class ReadingEncoder(Encoder):
         return self.reader({name: _joined(self._head(name, data)) for name in self.visible}, present)
 
     def _head(self, name: str, data: SequenceData) -> list[Tensor]:
-        view, mask = self._views[name], data.masks[name]
-        scale = getattr(self, f"{name}_scale").reciprocal()
-        values = torch.addcmul(-getattr(self, f"{name}_centre") * scale, view.show(data.observations[name]), scale)
+        encoded, mask = self._encoder_inputs[name], data.masks[name]
+        scale = self.get_buffer(f"{name}_scale").reciprocal()
+        values = torch.addcmul(
+            -self.get_buffer(f"{name}_centre") * scale, encoded.encode(data.observations[name]), scale
+        )
         if not data.complete(name):
-            values = torch.where(view.spread(mask), values, 0.0)
+            values = torch.where(encoded.expand_mask(mask), values, 0.0)
         if self._clocks[name] > 1:
             values, mask = (self._spread(part, self._clocks[name], data.num_steps) for part in (values, mask))
         elif not self._masked[name]:

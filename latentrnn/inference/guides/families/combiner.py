@@ -124,9 +124,9 @@ def _reference(
     out_bias: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The same, followed by autograd step by step."""
-    told = [None] * noise.shape[-2] if valid is None else valid.unsqueeze(-1).unbind(-2)
+    valid_steps = [None] * noise.shape[-2] if valid is None else valid.unsqueeze(-1).unbind(-2)
     z, path, scales = start, [], []
-    for f_t, noise_t, valid_t in zip(features.unbind(-2), noise.unbind(-2), told, strict=True):
+    for f_t, noise_t, valid_t in zip(features.unbind(-2), noise.unbind(-2), valid_steps, strict=True):
         x = 0.5 * (torch.tanh(F.linear(z, recurrent, bias)) + f_t)
         loc, raw = F.linear(x, out, out_bias).chunk(2, -1)
         scale = positive(raw, START_SCALE)

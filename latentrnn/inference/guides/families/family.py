@@ -126,15 +126,19 @@ class Proposals:
 
     def begin(self, shape: tuple[int, ...]) -> Start:
         """Draw what lies before the first step, leading axes `shape`."""
-        laws = self.start(shape)
-        values = {name: law.rsample() for name, law in laws.items()}
-        log_density = sum((law.log_prob(values[name]) for name, law in laws.items()), torch.zeros(()))
+        distributions = self.start(shape)
+        values = {name: distribution.rsample() for name, distribution in distributions.items()}
+        log_density = sum(
+            (distribution.log_prob(values[name]) for name, distribution in distributions.items()), torch.zeros(())
+        )
         return Start(values, None, log_density)
 
     def density(self, values: dict[str, Tensor], first: Tensor | None, shape: tuple[int, ...]) -> Tensor:
         """Return the log-density of given values of what `begin` draws, leading axes `shape`."""
-        laws = self.start(shape)
-        return sum((law.log_prob(values[name]) for name, law in laws.items()), torch.zeros(()))
+        distributions = self.start(shape)
+        return sum(
+            (distribution.log_prob(values[name]) for name, distribution in distributions.items()), torch.zeros(())
+        )
 
     def start(self, shape: tuple[int, ...]) -> dict[str, dist.Distribution]:
         """Return the distributions of the sites that lie before the first step, batch shape `shape`."""

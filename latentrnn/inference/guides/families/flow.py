@@ -71,9 +71,9 @@ class Flow(Family):
         valid = data.valid if data.padded else None
 
         def bent(name: str, base: Any) -> Tensor:
-            law = Bent(base, self.flows[name], valid if along_time[name] else None)
-            values[name] = draw(name, law)
-            return law.unbend(values[name])[0]  # the base goes on with a value of its own
+            distribution = Bent(base, self.flows[name], valid if along_time[name] else None)
+            values[name] = draw(name, distribution)
+            return distribution.unbend(values[name])[0]  # the base goes on with a value of its own
 
         self.base.sample(parameters, data, bent)
         return values

@@ -205,9 +205,9 @@ class _Conditionals(Proposals):
         if not (self.family.starts and self.family.trajectories):
             return super().begin(shape)
         # q(z_1) q(g | z_1): the latent before the first step leans on the first step
-        law = self.step(0, None, {}).expand(shape)
-        first = law.rsample()
-        log_density, values = law.log_prob(first), {}
+        distribution = self.step(0, None, {}).expand(shape)
+        first = distribution.rsample()
+        log_density, values = distribution.log_prob(first), {}
         for site in self.family.starts:
             head = self.family.heads[site.name].distribution(self.parameters[site.name], first)
             values[site.name] = head.rsample()

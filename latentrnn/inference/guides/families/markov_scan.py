@@ -1,4 +1,4 @@
-"""The course of a `Markov` guide: drawn in one loop, with a backward of its own."""
+"""The path of a `Markov` guide: drawn in one loop, with a backward of its own."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ def _reference(
 ) -> tuple[Tensor, Tensor]:
     """The same, followed by autograd step by step."""
     dim, hidden = start.shape[-1], recurrent.shape[0]
-    told = [None] * noise.shape[-2] if valid is None else valid.unsqueeze(-1).unbind(-2)
+    valid_steps = [None] * noise.shape[-2] if valid is None else valid.unsqueeze(-1).unbind(-2)
     z, path, scales = start, [], []
     mixed = [mixing] * noise.shape[-2] if mixing.dim() == 2 else mixing.unbind(-3)
     for parameters_t, noise_t, mixing_t, valid_t in zip(
-        parameters.unbind(-2), noise.unbind(-2), mixed, told, strict=True
+        parameters.unbind(-2), noise.unbind(-2), mixed, valid_steps, strict=True
     ):
         e_t, rest_t = parameters_t.split([hidden, 2 * dim], -1)
         loc, raw = (rest_t + F.linear(torch.tanh(F.linear(z, recurrent) + e_t), out)).chunk(2, -1)
