@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -38,7 +39,8 @@ def window(x: Array, steps: int, future: int) -> Array:
 
 def convolved(feature: Feature, x: Array) -> Array:
     parts = []
-    for bank, (width, dilation) in zip(feature.banks, feature._banks, strict=True):
+    shapes = itertools.product(feature.widths, feature.dilations)
+    for bank, (width, dilation) in zip(feature.banks, shapes, strict=True):
         weight, bias = bank.weight.detach().numpy(), bank.bias.detach().numpy()
         ahead = 0 if feature.causal else (width - 1) // 2 * dilation
         out = np.tile(bias, (len(x), 1))

@@ -85,7 +85,7 @@ def test_short_gaps_keep_the_noise_of_an_ar1_process() -> None:
     model = put_together(data, lr.GRU(2), lr.Innovations(1, prior="ar1"))
     with torch.no_grad():
         model.latent.log_time_constant.zero_()  # a second: what a step adds is lost in single precision
-    prior = model.latent._prior(data)
+    prior = model.latent.path_prior(data)
     expected = np.sqrt(-np.expm1(-2e-9 * GAPS[:, 1:]))
     np.testing.assert_allclose(prior.noise[:, 1:, 0].detach().numpy(), expected, rtol=1e-4)
     prior.log_prob(torch.zeros(SEQUENCES, STEPS, 1)).sum().backward()

@@ -83,7 +83,7 @@ def test_densities(prior: str, clock: str) -> None:
     """Against one dense normal per dimension, or SciPy's Student-t; standard normal in padding."""
     model, data = make(prior, clock)
     u = torch.randn(3, len(data), data.num_steps, 2, dtype=torch.float64)
-    found = model.latent._prior(data).log_prob(u).detach().numpy()
+    found = model.latent.path_prior(data).log_prob(u).detach().numpy()
     for s in range(3):
         for n, length in enumerate(LENGTHS):
             value, rest = u[s, n, :length].numpy(), u[s, n, length:].numpy()
@@ -106,7 +106,7 @@ def test_draws_have_the_moments_of_the_density(prior: str, clock: str) -> None:
     model, data = make(prior, clock)
     count = 40_000
     with torch.no_grad():
-        draws = model.latent._prior(data).expand((count, len(data))).sample()
+        draws = model.latent.path_prior(data).expand((count, len(data))).sample()
     assert draws.shape == (count, len(data), data.num_steps, 2)
     for n, length in enumerate(LENGTHS):
         for d in range(2):
@@ -132,7 +132,7 @@ def test_divergences_are_exact(prior: str, clock: str) -> None:
     loc, scale = torch.randn(len(data), data.num_steps, 2).double(), torch.rand(len(data), data.num_steps, 2).double()
     valid = data.valid.unsqueeze(-1)
     loc, scale = torch.where(valid, loc, 0.0), torch.where(valid, scale + 0.1, 1.0)
-    q, p = dist.Normal(loc, scale).to_event(2), model.latent._prior(data)
+    q, p = dist.Normal(loc, scale).to_event(2), model.latent.path_prior(data)
     assert has_closed_form(q, p)
     found = kl_divergence(q, p).detach().numpy()
     for n, length in enumerate(LENGTHS):
@@ -163,7 +163,7 @@ def test_the_divergence_of_a_process_is_differentiable() -> None:
 def test_a_student_t_has_no_closed_form() -> None:
     model, data = make("student_t")
     q = dist.Normal(torch.zeros(3, 7, 2).double(), 1.0).to_event(2)
-    assert not has_closed_form(q, model.latent._prior(data))
+    assert not has_closed_form(q, model.latent.path_prior(data))
 
 
 @pytest.mark.parametrize("prior", ["matern32", "squared_exponential"])
@@ -324,7 +324,7 @@ def fit_prior(prior: str, u: Tensor, **start: Any) -> lr.Innovations:
     optimiser = torch.optim.Adam(latent.parameters(), lr=0.05)
     for _ in range(150):
         optimiser.zero_grad()
-        (-latent._prior(data).log_prob(u).mean()).backward()
+        (-latent.path_prior(data).log_prob(u).mean()).backward()
         optimiser.step()
     return latent
 
@@ -338,12 +338,12 @@ def test_scale_and_length_scale_are_recovered(prior: str) -> None:
     with torch.no_grad():
         truth.log_scale.fill_(math.log(2.0))
         truth.log_time_constant.fill_(math.log(0.4))
-        u = truth._prior(data).sample()
+        u = truth.path_prior(data).sample()
     found = fit_prior(prior, u)
     assert found.scale.item() == pytest.approx(2.0, rel=0.12)
     assert found.time_constant.item() == pytest.approx(0.4, rel=0.12)
     white = fit_prior("white", u)  # negative control: without memory the paths are far less likely
-    difference = found._prior(data).log_prob(u).mean() - white._prior(data).log_prob(u).mean()
+    difference = found.path_prior(data).log_prob(u).mean() - white.path_prior(data).log_prob(u).mean()
     assert difference > 5
 
 
@@ -354,4 +354,4 @@ def test_degrees_of_freedom_are_recovered() -> None:
     assert found.degrees.item() == pytest.approx(3.0, rel=0.2)
     assert found.scale.item() == pytest.approx(0.5, rel=0.1)
     white = fit_prior("white", u)
-    assert found._prior(data).log_prob(u).mean() > white._prior(data).log_prob(u).mean() + 1
+    assert found.path_prior(data).log_prob(u).mean() > white.path_prior(data).log_prob(u).mean() + 1

@@ -9,6 +9,7 @@ import torch
 from scipy import special, stats
 
 import latentrnn as lr
+from latentrnn.models import sites
 from latentrnn.models.latents.markov_normal import MarkovNormalPath
 from tests import oracles
 from tests.registry import shake
@@ -55,7 +56,7 @@ def test_draws_step_by_step_are_those_that_are_scored() -> None:
     model, data = make()
     count = 20_000
     with torch.no_grad():
-        z_0 = model.latent._initial((count, 3)).sample()
+        z_0 = model.latent.start_prior((count, 3))[sites.INITIAL].sample()
         law = MarkovNormalPath(model.latent, model.transition, z_0, model.transition_inputs(data), data)
         z = law.sample()
         before = torch.cat([z_0.unsqueeze(-2), z[..., :-1, :]], -2)

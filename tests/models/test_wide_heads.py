@@ -38,13 +38,13 @@ def results(model: lr.LatentRNN, data: lr.SequenceData, values: dict[str, Tensor
 def chunks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Steps of every chunk whose density was asked for."""
     seen: list[int] = []
-    original = ChunkedDensity._density
+    original = ChunkedDensity.chunk_log_prob
 
     def noting(self: ChunkedDensity, states: Tensor, *rest: Any) -> Tensor:
         seen.append(states.shape[-2])
         return original(self, states, *rest)
 
-    monkeypatch.setattr(ChunkedDensity, "_density", noting)
+    monkeypatch.setattr(ChunkedDensity, "chunk_log_prob", noting)
     return seen
 
 
@@ -131,23 +131,21 @@ def test_the_limit_is_part_of_the_models_description() -> None:
 
 
 @pytest.mark.parametrize("kind", [lr.RNNEncoder, lr.StepEncoder])
-def test_a_read_in_of_wide_heads_is_the_same_in_chunks(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_in_of_wide_heads_is_the_same_in_chunks(kind: Any) -> None:
     data = make_data(OBSERVATIONS["several"])
     model, _ = make_model("gru", "innovations", "several", data)
     parts: list[int] = []
-    original = kind._read_part
 
-    def noting(self: Any, part: lr.SequenceData, present: Any) -> Tensor:
-        parts.append(part.num_steps)
-        return original(self, part, present)
+    def note(_: Any, given: tuple[dict[str, Tensor], Any]) -> None:
+        parts.append(next(iter(given[0].values())).shape[1])
 
-    monkeypatch.setattr(kind, "_read_part", noting)
     found = []
     for limit in (None, 2 * 3 * 4):  # two steps of three sequences of four channels
         model.max_elements = limit
         torch.manual_seed(0)
         guide = lr.Guide(model, encoder=kind([3] if kind is lr.StepEncoder else 3, read_in=2)).double()
         guide.initialise(model, data)
+        guide.encoder.reader.register_forward_pre_hook(note)
         numbers = guide.variational_parameters(data)["innovations"]
         numbers.sum().backward()
         found.append([numbers, *(p.grad for p in guide.parameters() if p.grad is not None)])

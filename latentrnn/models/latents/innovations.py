@@ -130,9 +130,10 @@ class Innovations(Latent):
             start = data.carry_in[STATE]
         else:
             start = self.initial_state if self.initial is None else self.start.sample(data.num_sequences)
-        return Path(start, innovations=pyro.sample(sites.INNOVATIONS, self._prior(data)))
+        return Path(start, innovations=pyro.sample(sites.INNOVATIONS, self.path_prior(data)))
 
-    def _prior(self, data: SequenceData) -> dist.Distribution:
+    def path_prior(self, data: SequenceData) -> dist.Distribution:
+        """Return the prior of u_{1:T} of a batch, event (time, dim); standard normal in padding."""
         shape = (data.num_sequences, data.num_steps, self.dim)
         if self.prior == "white":
             scale = where_valid(self.log_scale.exp(), data, 1.0).expand(shape)

@@ -76,15 +76,16 @@ class ChunkedDensity(TorchDistribution):
         inputs = self.inputs.split(self.steps, value)
         for states_i, inputs_i, past_i, value_i in zip(states, inputs, past, values, strict=True):
             chunk = (states_i, inputs_i, past_i, value_i if inputs_i.constant is None else inputs_i.constant[0])
-            part = self._again(*chunk) if torch.is_grad_enabled() else self._density(*chunk)
+            part = self._again(*chunk) if torch.is_grad_enabled() else self.chunk_log_prob(*chunk)
             total = part if total is None else total + part
         assert total is not None
         return total.expand(torch.broadcast_shapes(total.shape, self.batch_shape))
 
-    def _density(self, states: Tensor, inputs: HeadInputs, history: Tensor | None, value: Tensor) -> Tensor:
+    def chunk_log_prob(self, states: Tensor, inputs: HeadInputs, history: Tensor | None, value: Tensor) -> Tensor:
+        """Return the log-density of one chunk of time."""
         return self.head(states, inputs, history).log_prob(value)
 
     def _again(self, *chunk: Any) -> Tensor:
         # densities draw no random numbers, whose state need not be kept
-        found: Tensor = checkpoint(self._density, *chunk, use_reentrant=False, preserve_rng_state=False)
+        found: Tensor = checkpoint(self.chunk_log_prob, *chunk, use_reentrant=False, preserve_rng_state=False)
         return found
