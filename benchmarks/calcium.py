@@ -204,9 +204,9 @@ def joint(train: list[Cell], cell: Cell, *, weight: float, seed: int) -> list[np
         seed=seed,
         steps=STEPS,
         batch_size=16,
-        optimiser=lr.AdamW(learning_rate=1e-2),
-        head_weights={"spikes": weight},
-        progress=False,
+        optimizer=lr.AdamW(learning_rate=1e-2),
+        objective=lr.ELBO(head_weights={"spikes": weight}),
+        reporting=lr.Reporting(progress=False),
     )
     hidden = [Epoch(epoch.fluorescence, np.zeros_like(epoch.spikes)) for epoch in cell]
     guesses = []

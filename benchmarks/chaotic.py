@@ -103,9 +103,9 @@ def fit(train: Trials, validation: Trials, seed: int, steps: int) -> lr.FitResul
         validation.data(),
         seed=seed,
         steps=steps,
-        optimiser=lr.AdamW(learning_rate=8e-3, averaging=0.98),
+        optimizer=lr.AdamW(learning_rate=8e-3, averaging=0.98),
         stopping=lr.EarlyStopping(every=100, patience=None),
-        progress=False,
+        reporting=lr.Reporting(progress=False),
     )
 
 

@@ -171,10 +171,10 @@ def fitted(
         seed=seed,
         steps=steps,
         batch_size=batch_size,
-        optimiser=lr.AdamW(learning_rate=1e-2, weight_decay=decay),
+        optimizer=lr.AdamW(learning_rate=1e-2, weight_decay=decay),
         stopping=lr.EarlyStopping(every=25, patience=None),
-        device="cpu",
-        progress=False,
+        compute=lr.Compute(device="cpu"),
+        reporting=lr.Reporting(progress=False),
     )
     spent = (time.process_time() - start) * 1000 / steps
     weights = sum(p.numel() for part in (model, guide) for p in part.parameters())

@@ -21,9 +21,9 @@ HORIZONS, SAMPLES, PAST = (1, 4, 8, 16), 200, 60
 SETTINGS = {
     "steps": 800,
     "batch_size": 30,
-    "optimiser": lr.AdamW(learning_rate=0.01),
-    "progress": False,
-    "device": "cpu",
+    "optimizer": lr.AdamW(learning_rate=0.01),
+    "reporting": lr.Reporting(progress=False),
+    "compute": lr.Compute(device="cpu"),
 }
 
 

@@ -124,10 +124,10 @@ def main() -> None:
             seed=0,
             steps=int(options.longer * recipe.steps),
             batch_size=20,
-            optimiser=lr.AdamW(recipe.learning_rate, recipe.weight_decay, averaging=0.99),
-            kl=lr.KLWarmUp(0.3),
+            optimizer=lr.AdamW(recipe.learning_rate, recipe.weight_decay, averaging=0.99),
             stopping=lr.EarlyStopping(every=100, patience=6),
-            progress=False,
+            objective=lr.ELBO(kl=lr.KLWarmUp(0.3)),
+            reporting=lr.Reporting(progress=False),
         )
         seconds = time.perf_counter() - start
         posterior, steps = result.posterior(test), int(test.lengths.sum())

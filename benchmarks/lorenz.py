@@ -310,13 +310,11 @@ def fit(task: tuple[Protocol, int, int, bool]) -> tuple[lr.FitResult, float]:
         seed=seed,
         steps=steps,
         batch_size=64,
-        objective=lr.ELBO(sticking_the_landing=True),
-        optimiser=lr.AdamW(learning_rate=6e-3, weight_decay=1e-3, averaging=0.98),
-        kl=lr.KLWarmUp(0.05),
+        optimizer=lr.AdamW(learning_rate=6e-3, weight_decay=1e-3, averaging=0.98),
         stopping=lr.EarlyStopping(every=500, patience=None),
-        checkpoint=folder,
-        resume=resume,
-        progress=False,
+        objective=lr.ELBO(sticking_the_landing=True, kl=lr.KLWarmUp(0.05)),
+        checkpointing=lr.Checkpointing(folder, resume=resume),
+        reporting=lr.Reporting(progress=False),
     )
     return result, time.process_time() - begin
 

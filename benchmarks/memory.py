@@ -94,8 +94,13 @@ def measure(what: dict[str, Any]) -> dict[str, float]:
             if what["stored"]:  # whose ingestion is to be bounded too
                 data, held = make_data(counts, True)
             model, guide = make_parts(data.spec, what.get("max_elements"))
-            settings = {"steps": STEPS, "batch_size": what["batch"], "progress": False, "device": "cpu"}
-            result = lr.fit(model, guide, data, window=window, **settings)
+            settings = {
+                "steps": STEPS,
+                "batch_size": what["batch"],
+                "reporting": lr.Reporting(progress=False),
+                "compute": lr.Compute(device="cpu", window=window),
+            }
+            result = lr.fit(model, guide, data, **settings)
             if draws := what.get("draws"):
                 held_in = data.load() if what["stored"] else data
                 posterior = result.posterior(held_in, device="cpu", window=window)

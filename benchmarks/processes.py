@@ -28,7 +28,16 @@ def median_step(shape: str, steps: int) -> float:
     data, model, guide = ours(shape)
     seconds: list[float] = []
     optimiser = Paired(seconds=(("ours", seconds),))
-    lr.fit(model, guide, data, seed=0, steps=steps + WARM_UP, batch_size=len(data), optimiser=optimiser, progress=False)
+    lr.fit(
+        model,
+        guide,
+        data,
+        seed=0,
+        steps=steps + WARM_UP,
+        batch_size=len(data),
+        optimizer=optimiser,
+        reporting=lr.Reporting(progress=False),
+    )
     return float(np.median(seconds[WARM_UP:]))
 
 

@@ -123,10 +123,10 @@ def run(recipe: Recipe, seed: int) -> Row:
         validation,
         seed=seed,
         steps=recipe.steps,
-        optimiser=lr.AdamW(learning_rate=recipe.learning_rate, weight_decay=0.1, averaging=0.99),
-        kl=lr.KLWarmUp(0.2),
+        optimizer=lr.AdamW(learning_rate=recipe.learning_rate, weight_decay=0.1, averaging=0.99),
         stopping=lr.EarlyStopping(every=100, patience=None),
-        progress=False,
+        objective=lr.ELBO(kl=lr.KLWarmUp(0.2)),
+        reporting=lr.Reporting(progress=False),
     )
     seconds = time.perf_counter() - start
     rates = expected(result, test)

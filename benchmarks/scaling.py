@@ -20,7 +20,7 @@ import torch
 
 import latentrnn as lr
 from latentrnn.inference.fitting.fit import starting_point
-from latentrnn.inference.fitting.plan import Plan
+from latentrnn.inference.fitting.settings.settings import Settings
 from latentrnn.inference.fitting.trainer import Run
 from latentrnn.inference.guides.windows import reach
 from latentrnn.support.random_numbers import random_state
@@ -78,15 +78,20 @@ def make_step(size: Size, data: lr.SequenceData | lr.StoredSequences) -> Callabl
     """Return a function that takes one optimiser step of a fit."""
     model, guide = make_parts(data.spec, size.max_elements)
     window = None if size.window is None else lr.Window(size.window, size.window // 10)
-    plan = Plan(
-        10**6, size.batch, size.particles, lr.ELBO(), lr.AdamW(), lr.Constant(), lr.KLWarmUp(), lr.EarlyStopping(),
-        lr.Rollback(), 0.0, {}, False, 10, window,
-    )  # fmt: skip
+    settings = Settings(
+        10**6,
+        size.batch,
+        lr.ELBO(num_particles=size.particles),
+        lr.AdamW(schedule=lr.Constant()),
+        lr.EarlyStopping(),
+        lr.Compute(window=window),
+        lr.Reporting(progress=False),
+    )
     cut = None if window is None else reach("scaling", window, model, guide)
     with random_state(0, torch.device("cpu")):
         first = data.for_start() if isinstance(data, lr.StoredSequences) else data
         model, guide = starting_point(model, guide, first, None)
-        run = Run(model, guide, data, None, plan, torch.Generator().manual_seed(0), cut)
+        run = Run(model, guide, data, None, settings, torch.Generator().manual_seed(0), cut)
     number = iter(range(10**6))
 
     def step() -> None:

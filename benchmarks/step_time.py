@@ -171,7 +171,15 @@ def measure(shape: str, steps: int) -> dict[str, np.ndarray]:
     (data, model, guide), rivals = ours(shape), rivals_of(shape)
     seconds: dict[str, list[float]] = {name: [] for name in ("ours", *rivals)}
     optimiser = Paired(rivals=tuple(rivals.items()), seconds=tuple(seconds.items()))
-    lr.fit(model, guide, data, steps=steps + WARM_UP, batch_size=len(data), optimiser=optimiser, progress=False)
+    lr.fit(
+        model,
+        guide,
+        data,
+        steps=steps + WARM_UP,
+        batch_size=len(data),
+        optimizer=optimiser,
+        reporting=lr.Reporting(progress=False),
+    )
     return {name: np.array(values[WARM_UP:]) for name, values in seconds.items()}
 
 

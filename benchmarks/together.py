@@ -50,10 +50,15 @@ def contestants(shape: Shape) -> tuple[Callable[[], Any], Callable[[], Any]]:
         observations={"y": lr.Poisson()},
     )
     guide = lr.Guide(model, encoder=lr.RNNEncoder(shape.hidden, direction="bidirectional"))
-    settings = {"steps": shape.optimiser_steps, "batch_size": shape.batch, "progress": False, "device": "cpu"}
+    settings = {
+        "steps": shape.optimiser_steps,
+        "batch_size": shape.batch,
+        "reporting": lr.Reporting(progress=False),
+        "compute": lr.Compute(device="cpu"),
+    }
 
     def fits(together: bool) -> Any:
-        return lr.fit_ensemble(model, guide, data, seeds=range(shape.members), together=together, **settings)
+        return lr.fit_ensemble(model, guide, data, seeds=range(shape.members), vectorised=together, **settings)
 
     return lambda: fits(True), lambda: fits(False)
 
@@ -73,7 +78,7 @@ def main() -> None:
     lines = [
         "# Members together, or one after the other",
         "",
-        "`fit_ensemble(together=True)` against `together=False`: the same fits, GRU with bidirectional GRU encoder,",
+        "`fit_ensemble(vectorised=True)` against `vectorised=False`: the same fits, GRU with bidirectional GRU encoder,",
         f"Poisson counts. Time per step of all members, medians of {arguments.pairs} interleaved pairs; one thread,",
         f"torch {torch.__version__}, {platform.machine()}.",
         "",

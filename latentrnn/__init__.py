@@ -40,9 +40,12 @@ from latentrnn.inference import IWAE as IWAE
 from latentrnn.inference import SMC as SMC
 from latentrnn.inference import Adam as Adam
 from latentrnn.inference import AdamW as AdamW
+from latentrnn.inference import Callback as Callback
 from latentrnn.inference import Chains as Chains
+from latentrnn.inference import Checkpointing as Checkpointing
 from latentrnn.inference import Clamp as Clamp
 from latentrnn.inference import Combiner as Combiner
+from latentrnn.inference import Compute as Compute
 from latentrnn.inference import Constant as Constant
 from latentrnn.inference import Cosine as Cosine
 from latentrnn.inference import Counterfactual as Counterfactual
@@ -71,7 +74,9 @@ from latentrnn.inference import PerSequence as PerSequence
 from latentrnn.inference import Plateau as Plateau
 from latentrnn.inference import Posterior as Posterior
 from latentrnn.inference import ProcessLost as ProcessLost
+from latentrnn.inference import Progress as Progress
 from latentrnn.inference import Renyi as Renyi
+from latentrnn.inference import Reporting as Reporting
 from latentrnn.inference import RNNEncoder as RNNEncoder
 from latentrnn.inference import Rollback as Rollback
 from latentrnn.inference import StepEncoder as StepEncoder

@@ -41,7 +41,13 @@ def guide(of: lr.LatentRNN, **options: Any) -> lr.Guide:
 def fit(train: Any = DATA, validation: Any = None, *, of: Any = None, by: Any = None, **settings: Any) -> lr.FitResult:
     of = model() if of is None else of
     by = guide(of) if by is None else by
-    return lr.fit(of, by, train, validation, **({"steps": 1, "progress": False, "device": "cpu"} | settings))
+    return lr.fit(
+        of,
+        by,
+        train,
+        validation,
+        **({"steps": 1, "reporting": lr.Reporting(progress=False), "compute": lr.Compute(device="cpu")} | settings),
+    )
 
 
 def values(entry: float, family: lr.Observation, at: tuple[int, ...] = (1, 2, 0)) -> Callable[[], Any]:
@@ -401,22 +407,22 @@ VALUES: dict[str, Case] = {
 
 FITS: dict[str, Case] = {
     "processes by an array": (
-        lambda: fit(processes=np.array(["auto", "alone"])),
+        lambda: fit(compute=lr.Compute(device="cpu", processes=np.array(["auto", "alone"]))),
         ValueError,
-        "fit: processes must be 'auto' or 'alone'; found array(",
+        "Compute: processes must be 'auto' or 'alone'; found array(",
     ),
     "precision by an array": (
-        lambda: fit(matmul_precision=np.array(["high", "high"])),
+        lambda: fit(compute=lr.Compute(device="cpu", matmul_precision=np.array(["high", "high"]))),
         ValueError,
-        "fit: matmul_precision must be None or one of ['highest', 'high', 'medium']; found array(",
+        "Compute: matmul_precision must be None or one of ['highest', 'high', 'medium']; found array(",
     ),
     "a device beyond all numbers": (
-        lambda: fit(device=10**30),
+        lambda: fit(compute=lr.Compute(device=10**30)),
         ValueError,
         "device: expected 'auto' or the name of a torch device; found 1000000000000000000000000000000",
     ),
     "arguments in another order": (
-        lambda: lr.fit(guide(model()), model(), DATA, progress=False),
+        lambda: lr.fit(guide(model()), model(), DATA, reporting=lr.Reporting(progress=False)),
         TypeError,
         "fit: model must be a LatentRNN; found Guide",
     ),
@@ -430,22 +436,30 @@ FITS: dict[str, Case] = {
     "no steps": (lambda: fit(steps=0), ValueError, "fit: steps must be a positive integer; found 0"),
     "half a batch": (lambda: fit(batch_size=0.5), ValueError, "fit: batch_size must be a positive integer; found 0.5"),
     "no particles": (
-        lambda: fit(num_particles=0),
+        lambda: fit(objective=lr.ELBO(num_particles=0)),
         ValueError,
-        "fit: num_particles must be a positive integer; found 0",
+        "ELBO: num_particles must be a positive integer; found 0",
     ),
-    "no reports": (lambda: fit(report_every=0), ValueError, "fit: report_every must be a positive integer; found 0"),
-    "optimiser of torch": (
-        lambda: fit(optimiser=torch.optim.Adam),
+    "no reports": (
+        lambda: fit(reporting=lr.Reporting(progress=False, every=0)),
+        ValueError,
+        "Reporting: every must be a positive integer; found 0",
+    ),
+    "optimizer of torch": (
+        lambda: fit(optimizer=torch.optim.Adam),
         TypeError,
-        "fit: optimiser must be AdamW; found type",
+        "fit: optimizer must be AdamW; found type",
     ),
-    "weight of the KL as a number": (lambda: fit(kl=0.5), TypeError, "fit: kl must be KLWarmUp; found float"),
+    "weight of the KL as a number": (
+        lambda: fit(objective=lr.ELBO(kl=0.5)),
+        TypeError,
+        "ELBO: kl must be a KLWarmUp; found 0.5",
+    ),
     "patience as a number": (lambda: fit(stopping=5), TypeError, "fit: stopping must be EarlyStopping; found int"),
     "schedule by name": (
-        lambda: fit(learning_rate_schedule="cosine"),
+        lambda: fit(optimizer=lr.AdamW(schedule="cosine")),
         TypeError,
-        "fit: learning_rate_schedule must be Constant or Cosine or Plateau; found str",
+        "AdamW: schedule must be a Constant or a Cosine or a Plateau; found 'cosine'",
     ),
     "start from a path": (
         lambda: fit(start_from="runs/gru"),
@@ -458,12 +472,12 @@ FITS: dict[str, Case] = {
         "fit: start_from holds another model: expected LatentRNN(transition=GRU(hidden_size=3)",
     ),
     "dropout of everything": (
-        lambda: fit(coordinated_dropout=1.0),
+        lambda: fit(objective=lr.ELBO(coordinated_dropout=1.0)),
         ValueError,
-        "fit: coordinated_dropout must be in [0, 1); found 1.0",
+        "ELBO: coordinated_dropout must be in [0, 1); found 1.0",
     ),
     "unknown device": (
-        lambda: fit(device="gpu"),
+        lambda: fit(compute=lr.Compute(device="gpu")),
         ValueError,
         "device: expected 'auto' or the name of a torch device; found 'gpu'",
     ),
@@ -506,7 +520,7 @@ FITS: dict[str, Case] = {
 }
 if not torch.cuda.is_available():
     FITS["CUDA without CUDA"] = (
-        lambda: fit(device="cuda"),
+        lambda: fit(compute=lr.Compute(device="cuda")),
         ValueError,
         'device: "cuda" was asked for, but torch finds no CUDA device; use "auto" or "cpu"',
     )

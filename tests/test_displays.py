@@ -33,7 +33,9 @@ def results() -> dict[str, tuple[Any, str]]:
     heads = {"s": lr.Poisson(), "label": lr.Bernoulli()}
     model = lr.LatentRNN(data.spec, transition=lr.GRU(3), latent=lr.Innovations(2), observations=heads)
     guide = lr.Guide(model, encoder=lr.RNNEncoder(3, direction="causal"))
-    posterior = lr.fit(model, guide, data, steps=2, progress=False, device="cpu").posterior(data, device="cpu")
+    posterior = lr.fit(
+        model, guide, data, steps=2, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu")
+    ).posterior(data, device="cpu")
     ranks = torch.randint(0, 20, (50, 2))
     calibration = lr.Calibration(("a", "b"), ranks, 19)
     diagnosis = posterior.diagnose(

@@ -85,7 +85,7 @@ def fit(
         seed=seed,
         steps=steps,
         batch_size=2,
-        optimiser=lr.AdamW(learning_rate=3e-3, weight_decay=1e-2),
+        optimizer=lr.AdamW(learning_rate=3e-3, weight_decay=1e-2),
         stopping=lr.EarlyStopping(every=20, patience=15),
-        progress=False,
+        reporting=lr.Reporting(progress=False),
     )

@@ -14,9 +14,28 @@ P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
 
+_OF_FIT = {
+    "optimiser": "optimizer",
+    "learning_rate_schedule": "optimizer=AdamW.schedule",
+    "rollback": "optimizer=AdamW.rollback",
+    "num_particles": "objective=ELBO.num_particles",
+    "kl": "objective=ELBO.kl",
+    "coordinated_dropout": "objective=ELBO.coordinated_dropout",
+    "head_weights": "objective=ELBO.head_weights",
+    "checkpoint": "checkpointing=Checkpointing.directory",
+    "checkpoint_every": "checkpointing=Checkpointing.every",
+    "resume": "checkpointing=Checkpointing.resume",
+    "device": "compute=Compute.device",
+    "processes": "compute=Compute.processes",
+    "matmul_precision": "compute=Compute.matmul_precision",
+    "window": "compute=Compute.window",
+    "progress": "reporting=Reporting.progress",
+    "report_every": "reporting=Reporting.every",
+}
+
 # By whose they are, {former: present}. "latentrnn": names of the package; "Class": attributes and methods of a class;
-# "function()" and "Class.method()": keyword arguments. A dot in the present name of an argument means that the former
-# argument is now a field of the object given as the present one, as `num_particles` of `objective=ELBO(...)`.
+# "function()" and "Class.method()": keyword arguments. "objective=ELBO.num_particles" says that the former argument is
+# now a field of the object that is given as `objective`, an ELBO by default.
 FORMER: dict[str, dict[str, str]] = {
     "latentrnn": {},
     "Encoder": {"follow": "start_streaming"},
@@ -26,6 +45,8 @@ FORMER: dict[str, dict[str, str]] = {
     "LatentRNN": {"drive": "transition_inputs", "follow": "trace", "unfold": "unroll"},
     "Observation": {"complete": "sample_missing", "view": "encoder_input"},
     "SequenceData": {"remember": "carry_out", "remembered": "carry_in"},
+    "fit()": _OF_FIT,
+    "fit_ensemble()": _OF_FIT | {"together": "vectorised", "optimisers": "optimizers"},
 }
 
 
@@ -94,11 +115,14 @@ def _handed_on(owner: str, former: str, present: str) -> Callable[[Any], Any]:
     return get
 
 
-def former_arguments(owner: str, **makers: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def former_arguments(
+    owner: str, *, hands_on_to: Callable[..., Any] | None = None, **makers: Callable[..., Any]
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let a function take its former keyword arguments, each with a warning.
 
     Args:
         owner: its name without brackets, e.g. "fit" or "Posterior.mean"; "fit()" is the row of `FORMER`.
+        hands_on_to: the function that takes its `**settings`, whose defaults count for them.
         makers: what makes the object that former arguments are fields of, where the argument's default is None.
 
     Raises:
@@ -108,11 +132,12 @@ def former_arguments(owner: str, **makers: Callable[..., Any]) -> Callable[[Call
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         parameters = inspect.signature(function).parameters
+        handed_on = {} if hands_on_to is None else dict(inspect.signature(hands_on_to).parameters)
 
         @wraps(function)
         def translated(*args: P.args, **kwargs: P.kwargs) -> R:
             if former := table.keys() & kwargs.keys():
-                defaults = {name: parameter.default for name, parameter in parameters.items()}
+                defaults = {name: parameter.default for name, parameter in (handed_on | dict(parameters)).items()}
                 given = {name: kwargs.pop(name) for name in table if name in former}
                 kwargs.update(present_arguments(owner, given, kwargs, defaults, makers))
             return function(*args, **kwargs)
@@ -144,11 +169,12 @@ def present_arguments(
     found: dict[str, Any] = {}
     fields: dict[str, dict[str, Any]] = {}
     for old, value in former.items():
-        new, _, field = FORMER[f"{owner}()"][old].partition(".")
-        if field:
+        new, _, inside = FORMER[f"{owner}()"][old].partition("=")
+        if inside:
+            kind, _, field = inside.partition(".")
             fields.setdefault(new, {})[field] = value
             whole = found.get(new, present.get(new, defaults.get(new)))
-            kind = getattr(makers.get(new), "__name__", "...") if whole is None else type(whole).__name__
+            kind = type(whole).__name__ if dataclasses.is_dataclass(whole) else kind
             shown = f"{new}={kind}({field}=...)"
         else:
             shown = f"{new}="

@@ -30,7 +30,16 @@ def results(split):
     for name, latent in {"fixed": lr.Deterministic(), "random": lr.Innovations(2)}.items():
         model = lr.LatentRNN(train.spec, transition=lr.GRU(4), latent=latent, observations={"spikes": lr.Poisson()})
         guide = lr.Guide(model, encoder=lr.RNNEncoder(4, direction="bidirectional"))
-        fits[name] = lr.fit(model, guide, train, validation, seed=0, steps=30, progress=False, device="cpu")
+        fits[name] = lr.fit(
+            model,
+            guide,
+            train,
+            validation,
+            seed=0,
+            steps=30,
+            reporting=lr.Reporting(progress=False),
+            compute=lr.Compute(device="cpu"),
+        )
     return fits
 
 

@@ -60,7 +60,7 @@ def test_data_after_a_fit() -> None:
     data = lr.SequenceData.from_arrays({"y": np.random.default_rng(0).poisson(0.5, (6, 5, 2))})
     before = pickle.dumps(data)
     model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Innovations(1), observations={"y": lr.Poisson()})
-    lr.fit(model, lr.Guide(model, encoder=lr.RNNEncoder(2)), data, steps=2, progress=False)
+    lr.fit(model, lr.Guide(model, encoder=lr.RNNEncoder(2)), data, steps=2, reporting=lr.Reporting(progress=False))
     assert pickle.dumps(data) == before
     assert_same(copy.deepcopy(data), data)
 

@@ -46,7 +46,16 @@ def fit(latent: lr.Latent, priors: dict[str, dist.Distribution] | None) -> lr.Fi
         },
     )
     guide = lr.Guide(model, encoder=lr.RNNEncoder(4))
-    return lr.fit(model, guide, data[:4], data[4:], seed=0, steps=3, progress=False, device="cpu")
+    return lr.fit(
+        model,
+        guide,
+        data[:4],
+        data[4:],
+        seed=0,
+        steps=3,
+        reporting=lr.Reporting(progress=False),
+        compute=lr.Compute(device="cpu"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +88,7 @@ def test_what_is_saved_gives_the_same_posterior(name: str, tmp_path: Path, reque
 def test_a_fit_goes_on_from_what_was_saved(point: lr.FitResult, tmp_path: Path) -> None:
     point.save(tmp_path)
     data = make_data()
-    settings = {"steps": 2, "progress": False, "device": "cpu", "seed": 1}
+    settings = {"steps": 2, "seed": 1, "reporting": lr.Reporting(progress=False), "compute": lr.Compute(device="cpu")}
     on, on_loaded = (
         lr.fit(start.model, start.guide, data, start_from=start, **settings) for start in (point, lr.load(tmp_path))
     )

@@ -351,7 +351,7 @@ def test_a_prior_that_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
     data = make_data()
     head = lr.Poisson(priors={"baseline": OwnNormal(0.0, 1.0)})
     model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations={"spikes": head})
-    result = lr.fit(model, lr.Guide(model), data, steps=2, progress=False)
+    result = lr.fit(model, lr.Guide(model), data, steps=2, reporting=lr.Reporting(progress=False))
     with pytest.raises(ValueError, match=r"distribution: expected one of .*OwnNormal"):
         save(result, tmp_path / "fit")
     assert not (tmp_path / "fit").exists()

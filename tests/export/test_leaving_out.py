@@ -21,7 +21,12 @@ from latentrnn.support.arviz_generations import library
 from tests.generations import GENERATIONS
 from tests.inference.guides.test_parameters import PRIORS, Regression, make
 
-SETTINGS: dict[str, Any] = {"steps": 3, "progress": False, "device": "cpu", "seed": 0}
+SETTINGS: dict[str, Any] = {
+    "steps": 3,
+    "seed": 0,
+    "reporting": lr.Reporting(progress=False),
+    "compute": lr.Compute(device="cpu"),
+}
 EXPORT: dict[str, Any] = {"num_samples": 8, "num_particles": 2, "prior_predictive": False, "latents": False}
 
 

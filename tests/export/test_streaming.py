@@ -109,7 +109,15 @@ def test_checkpoints_and_fits_go_to_the_home_folder(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("HOME", str(tmp_path))
     data = make_data(OBSERVATIONS["poisson"], (4, 3))
     model, guide = make_model("gru", "deterministic", "poisson", data)
-    result = lr.fit(model, guide, data, steps=2, checkpoint="~/under way", progress=False, device="cpu")
+    result = lr.fit(
+        model,
+        guide,
+        data,
+        steps=2,
+        checkpointing=lr.Checkpointing("~/under way"),
+        reporting=lr.Reporting(progress=False),
+        compute=lr.Compute(device="cpu"),
+    )
     assert (tmp_path / "under way").is_dir()
     result.save("~/fit")
     assert lr.load("~/fit").seed == result.seed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -285,19 +286,21 @@ def fits(draw: Any) -> dict[str, Any]:
         "seed": draw(st.integers(0, 9)),
         "steps": draw(st.integers(1, 4)),
         "batch_size": draw(st.integers(1, 6)),
-        "progress": False,
+        "reporting": lr.Reporting(progress=False),
     }
+    objective = lr.ELBO()
     if draw(st.integers(0, 3)) == 0:
-        settings["objective"] = OBJECTIVES[draw(st.sampled_from(list(OBJECTIVES)))]()
-    fewest = settings.get("objective", lr.ELBO()).fewest_particles
+        objective = OBJECTIVES[draw(st.sampled_from(list(OBJECTIVES)))]()
+    fewest = objective.fewest_particles
     if fewest > 1 or draw(st.integers(0, 2)) == 0:
-        settings["num_particles"] = draw(st.integers(fewest, 3))
+        objective = dataclasses.replace(objective, num_particles=draw(st.integers(fewest, 3)))
     if draw(st.integers(0, 4)) == 0:
-        settings["window"] = lr.Window(draw(st.integers(1, 4)))
+        settings["compute"] = lr.Compute(window=lr.Window(draw(st.integers(1, 4))))
     if draw(st.integers(0, 5)) == 0:
-        settings["coordinated_dropout"] = 0.3
+        objective = dataclasses.replace(objective, coordinated_dropout=0.3)
+    settings["objective"] = objective
     if draw(st.integers(0, 4)) == 0:
-        settings["optimiser"] = lr.AdamW(learning_rate=10.0 ** draw(st.integers(-5, 0)))
+        settings["optimizer"] = lr.AdamW(learning_rate=10.0 ** draw(st.integers(-5, 0)))
     if draw(st.integers(0, 4)) == 0:
         settings["stopping"] = lr.EarlyStopping(every=1, num_particles=draw(st.integers(1, 2)))
     return settings

@@ -168,11 +168,11 @@ def world() -> dict[str, Any]:
         inputs=["x"],
     )
     guide = lr.Guide(model, encoder=lr.RNNEncoder(3, direction="causal"))
-    result = lr.fit(model, guide, data[:4], steps=2, progress=False)
+    result = lr.fit(model, guide, data[:4], steps=2, reporting=lr.Reporting(progress=False))
     many = result.posterior(data[6:])
     data = data[:6]
     posterior = result.posterior(data[4:])
-    ensemble = lr.fit_ensemble(model, guide, data[:4], seeds=(0, 1), steps=1, progress=False)
+    ensemble = lr.fit_ensemble(model, guide, data[:4], seeds=(0, 1), steps=1, reporting=lr.Reporting(progress=False))
     return {
         "ensemble": ensemble,
         "mixture": ensemble.posterior(data[4:]),
@@ -202,24 +202,13 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "seed": 0,
         "steps": 1,
         "batch_size": 2,
-        "num_particles": 1,
         "objective": lr.ELBO(),
-        "learning_rate_schedule": lr.Cosine(),
-        "kl": lr.KLWarmUp(),
+        "optimizer": lr.AdamW(),
         "stopping": lr.EarlyStopping(),
-        "rollback": lr.Rollback(),
-        "coordinated_dropout": 0.1,
-        "head_weights": {"y": 1.0},
-        "window": None,
-        "device": "cpu",
         "start_from": None,
-        "checkpoint": None,
-        "checkpoint_every": 10.0,
-        "resume": False,
-        "processes": "alone",
-        "matmul_precision": "high",
-        "progress": False,
-        "report_every": 1,
+        "checkpointing": None,
+        "compute": lr.Compute("cpu"),
+        "reporting": lr.Reporting(progress=False, every=1),
     }
     forecast, many, mixture = of["forecast"], of["many"], of["mixture"]
     return {
@@ -321,7 +310,7 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "guide": of["guide"],
                 "train": data[:4],
                 "seeds": (0, 1),
-                "optimisers": None,
+                "optimizers": None,
                 "together": False,
                 "stacking": None,
                 "num_evidence_particles": 2,

@@ -39,14 +39,14 @@ def parts() -> tuple[lr.LatentRNN, lr.Guide, lr.SequenceData]:
 @cache
 def saved() -> tuple[dict[str, bytes], lr.FitResult, lr.SequenceData]:
     """The files of a small fit, the fit and its data."""
-    result = lr.fit(*parts(), steps=2, progress=False)
+    result = lr.fit(*parts(), steps=2, reporting=lr.Reporting(progress=False))
     return written(result), result, parts()[2]
 
 
 @cache
 def saved_ensemble() -> tuple[dict[str, bytes], lr.Ensemble, lr.SequenceData]:
     """The files of a small ensemble, the ensemble and its data."""
-    found = lr.fit_ensemble(*parts(), seeds=(0, 1), steps=2, progress=False)
+    found = lr.fit_ensemble(*parts(), seeds=(0, 1), steps=2, reporting=lr.Reporting(progress=False))
     return written(found), found, parts()[2]
 
 

@@ -100,7 +100,9 @@ def test_it_learns_the_stress_of_a_maxwell_element() -> None:
     data = maxwell_element()
     model = model_of(data, lr.ConjugateForce("strain"), width=4).float()
     optimiser = lr.AdamW(learning_rate=0.02)
-    result = lr.fit(model, lr.Guide(model), data[:18], steps=300, progress=False, optimiser=optimiser)
+    result = lr.fit(
+        model, lr.Guide(model), data[:18], steps=300, optimizer=optimiser, reporting=lr.Reporting(progress=False)
+    )
     test = data[18:]
     found, stress = result.posterior(test).mean("stress", 1), test.observations["stress"]
     assert 1 - (found - stress).square().sum() / (stress - stress.mean()).square().sum() > 0.98
@@ -109,7 +111,7 @@ def test_it_learns_the_stress_of_a_maxwell_element() -> None:
 def test_it_survives_saving(tmp_path: Path) -> None:
     data = maxwell_element()
     model = model_of(data, lr.ConjugateForce("strain"), width=4).float()
-    result = lr.fit(model, lr.Guide(model), data, steps=2, progress=False)
+    result = lr.fit(model, lr.Guide(model), data, steps=2, reporting=lr.Reporting(progress=False))
     result.save(tmp_path / "fit")
     again = lr.load(tmp_path / "fit")
     assert torch.equal(again.posterior(data).mean("stress", 1), result.posterior(data).mean("stress", 1))
@@ -166,7 +168,14 @@ def test_a_random_start_goes_with_it() -> None:
         latent=lr.InitialState(2),
         observations={"stress": lr.Gaussian(readout=lr.ConjugateForce("strain"))},
     )
-    result = lr.fit(model, lr.Guide(model, encoder=lr.RNNEncoder(3)), data, steps=2, num_particles=2, progress=False)
+    result = lr.fit(
+        model,
+        lr.Guide(model, encoder=lr.RNNEncoder(3)),
+        data,
+        steps=2,
+        objective=lr.ELBO(num_particles=2),
+        reporting=lr.Reporting(progress=False),
+    )
     posterior = result.posterior(data)
     assert posterior.predictive(3)["stress"].shape == (3, 4, 9, 1)
     for kind in ("elbo", "iwae", "smc"):

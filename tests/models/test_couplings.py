@@ -117,7 +117,7 @@ def test_a_fit_lowers_the_penalty_and_reports_it_apart(kind: type) -> None:
         model = make_model(data, [kind("step", "label", weight=weight)])
         guide = lr.Guide(model, encoder=lr.RNNEncoder(2))
         settings = lr.AdamW(learning_rate=0.02)
-        result = lr.fit(model, guide, data, steps=60, optimiser=settings, progress=False)
+        result = lr.fit(model, guide, data, steps=60, optimizer=settings, reporting=lr.Reporting(progress=False))
         history = result.history
         at_the_end[weight] = history[f"coupling/{kind.__name__}"][-1]
         elbo = sum(
@@ -167,7 +167,9 @@ def test_couplings_of_one_class_have_names() -> None:
         "PhaseClassAgreement",
         "again",
     ]
-    history = lr.fit(model, lr.Guide(model, encoder=lr.RNNEncoder(2)), data, steps=3, progress=False).history
+    history = lr.fit(
+        model, lr.Guide(model, encoder=lr.RNNEncoder(2)), data, steps=3, reporting=lr.Reporting(progress=False)
+    ).history
     assert history["coupling/again"] == history["coupling/PhaseClassAgreement"]
 
 
@@ -264,7 +266,9 @@ def test_a_law_tells_what_nobody_measured() -> None:
     for weight in (1e-9, 3.0):
         model = circuit_model(train, PhysicalPenalty(charge_is_kept, weight), latent=lr.Deterministic())
         optimiser = lr.AdamW(learning_rate=0.02)
-        result = lr.fit(model, lr.Guide(model), train, steps=500, optimiser=optimiser, progress=False)
+        result = lr.fit(
+            model, lr.Guide(model), train, steps=500, optimizer=optimiser, reporting=lr.Reporting(progress=False)
+        )
         current = result.posterior(test).mean("current", num_samples=1).numpy()
         error = ((current - truth)[:, 1:] ** 2).mean() / truth[:, 1:].var()
         found[weight] = error, result.posterior(test).couplings(2)["charge_is_kept"].mean
@@ -277,7 +281,11 @@ def test_a_named_law_is_saved_and_a_nameless_one_is_not(tmp_path: Path, monkeypa
     data = circuit(0, 6, torch.float32)
     law = PhysicalPenalty(charge_is_kept, 2.0, "Kirchhoff")
     result = lr.fit(
-        model := circuit_model(data, law), lr.Guide(model, encoder=lr.RNNEncoder(2)), data, steps=2, progress=False
+        model := circuit_model(data, law),
+        lr.Guide(model, encoder=lr.RNNEncoder(2)),
+        data,
+        steps=2,
+        reporting=lr.Reporting(progress=False),
     )
     assert set(result.posterior(data).couplings(2)) == {"Kirchhoff"}
     result.save(tmp_path / "law")
@@ -296,7 +304,7 @@ def test_a_named_law_is_saved_and_a_nameless_one_is_not(tmp_path: Path, monkeypa
     for nameless in (local, lambda means, data: local(means, data), functools.partial(charge_is_kept)):
         model = circuit_model(data, PhysicalPenalty(nameless))
         guide = lr.Guide(model, encoder=lr.RNNEncoder(2))
-        result = lr.fit(model, guide, data, steps=2, progress=False)
+        result = lr.fit(model, guide, data, steps=2, reporting=lr.Reporting(progress=False))
         assert result.posterior(data).couplings(2)
         with pytest.raises(ValueError, match="has no name by which it can be found again"):
             result.save(tmp_path / "nameless")

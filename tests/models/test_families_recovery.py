@@ -143,8 +143,8 @@ def fitted(family: str, *, shuffled: bool = False) -> Any:
         seed=0,
         steps=60 if shuffled else 120,
         batch_size=150,
-        optimiser=optimiser,
-        progress=False,
+        optimizer=optimiser,
+        reporting=lr.Reporting(progress=False),
     )
     return result.model.observations["y"]
 
@@ -203,9 +203,9 @@ def calcium_fit(*, shuffled: bool = False, weight: float = 1.0) -> tuple[Any, Ar
         seed=0,
         steps=80 if shuffled else 250,
         batch_size=40,
-        optimiser=lr.AdamW(learning_rate=0.01),
-        head_weights={"spikes": weight},
-        progress=False,
+        optimizer=lr.AdamW(learning_rate=0.01),
+        objective=lr.ELBO(head_weights={"spikes": weight}),
+        reporting=lr.Reporting(progress=False),
     )
     found = result.posterior(data[20:]).mean("spikes", num_samples=10).numpy()
     return result.model.observations["f"], found, rates[20:], hidden

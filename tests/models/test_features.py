@@ -221,7 +221,12 @@ def test_what_looks_ahead_learns_what_lies_ahead() -> None:
             train.spec, transition=lr.GRU(8), latent=lr.Deterministic(), observations=heads, inputs=inputs
         )
         result = lr.fit(
-            declared, lr.Guide(declared), train, steps=400, optimiser=lr.AdamW(learning_rate=0.02), progress=False
+            declared,
+            lr.Guide(declared),
+            train,
+            steps=400,
+            optimizer=lr.AdamW(learning_rate=0.02),
+            reporting=lr.Reporting(progress=False),
         )
         mean: Tensor = result.posterior(test).mean("y", num_samples=1)
         target = test.observations["y"]

@@ -46,7 +46,7 @@ def test_to_the_end(tmp_path: Path) -> None:
     data = lr.SequenceData.from_arrays(heads, {"x": np.ones((5, 4, 1))}, dt=0.1)
     model = model_of(data)
     guide = lr.Guide(model, encoder=lr.RNNEncoder(2, read_in=3))
-    result = lr.fit(model, guide, data, steps=2, progress=False)
+    result = lr.fit(model, guide, data, steps=2, reporting=lr.Reporting(progress=False))
     result.save(tmp_path / "fit")
     posterior = result.posterior(data)
     again = lr.load(tmp_path / "fit").posterior(data)

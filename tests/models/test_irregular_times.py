@@ -56,9 +56,8 @@ def test_fits_are_the_same_in_any_unit_of_time(name: str) -> None:
             lr.Guide(model, encoder=lr.RNNEncoder(4)),
             data,
             steps=4,
-            report_every=1,
-            progress=False,
-            device="cpu",
+            reporting=lr.Reporting(every=1, progress=False),
+            compute=lr.Compute(device="cpu"),
         )
         assert not result.events
         found[unit] = torch.tensor(result.history["elbo"], dtype=torch.float64)
@@ -122,7 +121,15 @@ def test_windows_know_the_gap_before_their_first_step() -> None:
     model = put_together(data, lr.GRU(3), inputs=GAP)
     model.initialise(data)
     guide = lr.Guide(model, encoder=lr.RNNEncoder(3, direction="causal"))
-    result = lr.fit(model, guide, data, steps=4, window=lr.Window(4), batch_size=6, progress=False, device="cpu")
+    result = lr.fit(
+        model,
+        guide,
+        data,
+        steps=4,
+        batch_size=6,
+        compute=lr.Compute(window=lr.Window(4), device="cpu"),
+        reporting=lr.Reporting(progress=False),
+    )
     assert not result.events
 
 
@@ -130,7 +137,14 @@ def test_online_filters_know_the_gap() -> None:
     data = recorded()
     for transition, inputs in ((lr.GRU(3), GAP), (lr.Decay(lr.LSTM(2)), [])):
         model = put_together(data, transition, lr.Deterministic(), inputs)
-        result = lr.fit(model, lr.Guide(model), data, steps=2, progress=False, device="cpu")
+        result = lr.fit(
+            model,
+            lr.Guide(model),
+            data,
+            steps=2,
+            reporting=lr.Reporting(progress=False),
+            compute=lr.Compute(device="cpu"),
+        )
         online = lr.OnlineFilter(result, num_particles=1)
         states = result.model.unroll(data[:1]).states().squeeze(0)
         for t in range(STEPS):
@@ -154,7 +168,15 @@ def test_a_gap_tells_what_counting_steps_cannot() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = put_together(data, lr.GRU(4), lr.Deterministic(), GAP if told else [])
-        result = lr.fit(model, lr.Guide(model), data, steps=60, optimiser=lr.AdamW(0.05), progress=False, device="cpu")
+        result = lr.fit(
+            model,
+            lr.Guide(model),
+            data,
+            steps=60,
+            optimizer=lr.AdamW(0.05),
+            reporting=lr.Reporting(progress=False),
+            compute=lr.Compute(device="cpu"),
+        )
         error[told] = float((result.posterior(data).mean("y", 1) - data.observations["y"])[:, 1:].square().mean())
     assert error[True] < 0.3 < 0.8 < error[False]
 

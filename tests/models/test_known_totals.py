@@ -133,7 +133,9 @@ def test_a_known_total_teaches_the_shares_of_what_was_seen(family: lr.Observatio
     counts[..., hidden] = np.nan
     data = lr.SequenceData.from_arrays({"y": counts}, totals={"y": totals})
     model = lr.LatentRNN(data.spec, transition=lr.Linear(2), latent=lr.Deterministic(), observations={"y": family})
-    fitted = lr.fit(model, lr.Guide(model), data, steps=100, optimiser=lr.AdamW(0.1), seed=0, progress=False)
+    fitted = lr.fit(
+        model, lr.Guide(model), data, steps=100, optimizer=lr.AdamW(0.1), seed=0, reporting=lr.Reporting(progress=False)
+    )
     found = fitted.posterior(data).mean("y", 1).mean((0, 1)).numpy()
     seen = [c for c in range(3) if c not in hidden]
     np.testing.assert_allclose(found[seen], expected[seen], atol=0.15)
@@ -147,7 +149,7 @@ def test_totals_of_counts_are_whole(family: type[lr.Observation]) -> None:
     parts = {"transition": lr.GRU(2), "latent": lr.Deterministic(), "observations": {"y": family()}}
     model = lr.LatentRNN(data.spec, **parts)
     with pytest.raises(ValueError, match=r"totals\['y'\]: .* needs whole numbers; found 7.5 at sequence 0, step 0"):
-        lr.fit(model, lr.Guide(model), data, steps=1, progress=False)
+        lr.fit(model, lr.Guide(model), data, steps=1, reporting=lr.Reporting(progress=False))
 
 
 def test_totals_are_nothing_to_a_family_whose_channels_share_none() -> None:

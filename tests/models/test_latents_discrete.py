@@ -339,7 +339,15 @@ def test_regimes_are_recovered() -> None:
     evidence = {}
     for latent in (lr.Discrete(2), lr.Deterministic()):
         model = lr.LatentRNN(data.spec, transition=lr.GRU(1), latent=latent, observations={"n": lr.Poisson()})
-        result = lr.fit(model, lr.Guide(model), data[:20], seed=0, steps=60, optimiser=lr.AdamW(0.05), progress=False)
+        result = lr.fit(
+            model,
+            lr.Guide(model),
+            data[:20],
+            seed=0,
+            steps=60,
+            optimizer=lr.AdamW(0.05),
+            reporting=lr.Reporting(progress=False),
+        )
         posterior = result.posterior(data[20:])
         evidence[type(latent).__name__] = posterior.evidence().total
         if isinstance(latent, lr.Discrete):

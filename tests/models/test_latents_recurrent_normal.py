@@ -222,7 +222,15 @@ def test_a_fit_finds_a_level_that_is_drawn_once_and_remembered() -> None:
     for latent in (lr.RecurrentNormal(1), lr.Deterministic()):
         model = lr.LatentRNN(data.spec, transition=lr.GRU(8), latent=latent, observations={"y": lr.Gaussian()})
         guide = lr.Guide(model, encoder=lr.RNNEncoder(12) if model.latent_sites() else None)
-        result = lr.fit(model, guide, data[:120], seed=0, steps=300, optimiser=lr.AdamW(0.01), progress=False)
+        result = lr.fit(
+            model,
+            guide,
+            data[:120],
+            seed=0,
+            steps=300,
+            optimizer=lr.AdamW(0.01),
+            reporting=lr.Reporting(progress=False),
+        )
         evidence = result.posterior(data[120:]).evidence("iwae", 64)
         scores[type(latent).__name__] = evidence.values.mean().item()
     noise = stats.norm.logpdf(0.4 * np.random.default_rng(1).normal(size=100_000), 0, 0.4).mean()

@@ -201,7 +201,9 @@ def small_fit(**parts: Any) -> tuple[lr.FitResult, lr.SequenceData]:
         observations={"y": lr.Poisson()},
     )
     guide = lr.Guide(model, encoder=lr.RNNEncoder(4))
-    return lr.fit(model, guide, data, steps=5, progress=False, device="cpu"), data
+    return lr.fit(
+        model, guide, data, steps=5, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu")
+    ), data
 
 
 @pytest.mark.parametrize("transition", [lr.SwitchingLinear(3, 2, switch="given"), lr.LSTM(3)], ids=["linear", "lstm"])

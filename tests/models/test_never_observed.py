@@ -49,7 +49,7 @@ def test_what_training_data_never_show_starts_finite_and_is_scored(family: str, 
         latent=lr.Deterministic(),
         observations={"y": observation, "z": lr.Gaussian()},
     )
-    fitted = lr.fit(model, lr.Guide(model), trained, steps=3, seed=0, progress=False)
+    fitted = lr.fit(model, lr.Guide(model), trained, steps=3, seed=0, reporting=lr.Reporting(progress=False))
     assert np.isfinite(fitted.history["elbo"]).all()
     assert not fitted.events
     for name, parameter in fitted.model.named_parameters():

@@ -108,9 +108,14 @@ def test_attention_finds_the_step_that_counts() -> None:
         heads = {"label": lr.Bernoulli(pooling=pooling)}
         model = lr.LatentRNN(train.spec, transition=Memoryless(4), latent=lr.Deterministic(), observations=heads)
         result = lr.fit(
-            model, lr.Guide(model), train, steps=300, batch_size=100, optimiser=lr.AdamW(learning_rate=0.02),
-            progress=False,
-        )  # fmt: skip
+            model,
+            lr.Guide(model),
+            train,
+            steps=300,
+            batch_size=100,
+            optimizer=lr.AdamW(learning_rate=0.02),
+            reporting=lr.Reporting(progress=False),
+        )
         mean = result.posterior(test).mean("label", num_samples=1)
         accuracy[pooling] = float(((mean > 0.5) == (test.observations["label"] > 0.5)).double().mean())
         if pooling == "attention":

@@ -173,7 +173,15 @@ def test_a_population_is_saved_loaded_and_exported(tmp_path) -> None:
         observations=lr.per_session(data.spec, {"y": head}),
     )
     guide = lr.Guide(model, encoder=lr.RNNEncoder(2, read_in=2), global_family="multivariate")
-    result = lr.fit(model, guide, data, steps=3, num_particles=2, device="cpu", progress=False)
+    result = lr.fit(
+        model,
+        guide,
+        data,
+        steps=3,
+        objective=lr.ELBO(num_particles=2),
+        compute=lr.Compute(device="cpu"),
+        reporting=lr.Reporting(progress=False),
+    )
     result.save(tmp_path / "run")
     loaded = lr.load(tmp_path / "run")
     assert loaded.model.config() == result.model.config()

@@ -385,7 +385,12 @@ def test_attention_recalls_what_a_state_without_memory_forgets() -> None:
             observations={"y": lr.Gaussian(readout=readout)},
         )
         result = lr.fit(
-            model, lr.Guide(model), train, steps=500, optimiser=lr.AdamW(learning_rate=0.02), progress=False
+            model,
+            lr.Guide(model),
+            train,
+            steps=500,
+            optimizer=lr.AdamW(learning_rate=0.02),
+            reporting=lr.Reporting(progress=False),
         )
         mean = result.posterior(test).mean("y", num_samples=1)
         errors[name] = float((mean - test.observations["y"]).square().mean() / test.observations["y"].var())
@@ -424,7 +429,9 @@ def test_a_source_is_recited_backwards() -> None:
             inputs=inputs,
         )
         optimiser = lr.AdamW(learning_rate=0.02)
-        result = lr.fit(model, lr.Guide(model), train, steps=500, optimiser=optimiser, progress=False)
+        result = lr.fit(
+            model, lr.Guide(model), train, steps=500, optimizer=optimiser, reporting=lr.Reporting(progress=False)
+        )
         mean = result.posterior(test).mean("y", num_samples=1)
         errors[name] = float((mean - y)[mask].square().mean() / y[mask].var())
         if name == "source":  # the weights are the alignment

@@ -202,7 +202,9 @@ def test_a_fit_of_sessions_is_saved_and_loaded(tmp_path) -> None:
     heads = lr.per_session(data.spec, HEADS)
     model = lr.LatentRNN(data.spec, transition=lr.GRU(3), latent=lr.Innovations(2), observations=heads)
     guide = lr.Guide(model, encoder=lr.RNNEncoder(3, read_in=4))
-    result = lr.fit(model, guide, data, steps=2, device="cpu", progress=False)
+    result = lr.fit(
+        model, guide, data, steps=2, compute=lr.Compute(device="cpu"), reporting=lr.Reporting(progress=False)
+    )
     result.save(tmp_path / "run")
     loaded = lr.load(tmp_path / "run")
     assert loaded.guide.encoder.read_in == 4

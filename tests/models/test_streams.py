@@ -223,7 +223,9 @@ def test_one_cell_may_describe_two_streams() -> None:
 def test_a_fit_is_saved_and_loaded(tmp_path: Path) -> None:
     data = make_data(8, dtype=torch.float32)
     model = make_model(data=data, readout=lr.CrossAttention("eye", "ear", 2))
-    result = lr.fit(model, lr.Guide(model, encoder=lr.RNNEncoder(2)), data, steps=3, progress=False)
+    result = lr.fit(
+        model, lr.Guide(model, encoder=lr.RNNEncoder(2)), data, steps=3, reporting=lr.Reporting(progress=False)
+    )
     result.save(tmp_path / "fit")
     again = lr.load(tmp_path / "fit")
     expected, found = (each.posterior(data).mean("y", num_samples=3) for each in (result, again))
@@ -335,7 +337,9 @@ def test_one_stream_finds_what_it_asks_for_in_the_other_s_past() -> None:
         heads = {"y": lr.Gaussian(readout=readout)}
         model = lr.LatentRNN(train.spec, transition=streams, latent=lr.Deterministic(), observations=heads)
         optimiser = lr.AdamW(learning_rate=0.02)
-        result = lr.fit(model, lr.Guide(model), train, steps=500, optimiser=optimiser, progress=False)
+        result = lr.fit(
+            model, lr.Guide(model), train, steps=500, optimizer=optimiser, reporting=lr.Reporting(progress=False)
+        )
         mean = result.posterior(test).mean("y", num_samples=1)
         errors[name] = float((mean - test.observations["y"]).square().mean() / test.observations["y"].var())
     assert errors["cross"] < 0.25  # measured: 0.11

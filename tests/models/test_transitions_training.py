@@ -94,7 +94,15 @@ def test_a_fit_trains_in_training_mode_and_judges_and_predicts_in_evaluation_mod
     )
     model.eval()  # whatever mode it comes in
     seen = watched_modes(lr.GRU, monkeypatch)
-    result = lr.fit(model, lr.Guide(model), train, validation=valid, steps=3, progress=False, device="cpu")
+    result = lr.fit(
+        model,
+        lr.Guide(model),
+        train,
+        validation=valid,
+        steps=3,
+        reporting=lr.Reporting(progress=False),
+        compute=lr.Compute(device="cpu"),
+    )
     assert {mode for mode, gradients in seen if gradients} == {True}
     assert {mode for mode, gradients in seen if not gradients} == {False}
     seen.clear()
@@ -143,7 +151,12 @@ def test_time_constants_start_from_the_gaps_of_the_training_data(inside: bool) -
         cell: lr.Transition = lr.LeakyIntegrator(3, **options)
         cell = lr.Streams({"one": cell, "other": lr.GRU(2)}) if inside else cell
         model = lr.LatentRNN(data.spec, transition=cell, latent=lr.Deterministic(), observations={"y": lr.Gaussian()})
-        options = {"optimiser": lr.AdamW(1e-9), "steps": 1, "progress": False, "device": "cpu"}
+        options = {
+            "optimizer": lr.AdamW(1e-9),
+            "steps": 1,
+            "reporting": lr.Reporting(progress=False),
+            "compute": lr.Compute(device="cpu"),
+        }
         found = lr.fit(model, lr.Guide(model), data, **options).model.transition
         return (found.cells["one"] if inside else found).time_constant.detach().numpy()
 
@@ -174,7 +187,14 @@ def simulated(step: Any, state: np.ndarray, *, sequences: int, steps: int, seed:
 def fitted(data: Any, transition: lr.Transition, steps: int = 400) -> Any:
     model = lr.LatentRNN(data.spec, transition=transition, latent=lr.Deterministic(), observations={"y": lr.Gaussian()})
     return lr.fit(
-        model, lr.Guide(model), data, optimiser=lr.AdamW(0.02), steps=steps, batch_size=20, progress=False, device="cpu"
+        model,
+        lr.Guide(model),
+        data,
+        optimizer=lr.AdamW(0.02),
+        steps=steps,
+        batch_size=20,
+        reporting=lr.Reporting(progress=False),
+        compute=lr.Compute(device="cpu"),
     )
 
 

@@ -41,7 +41,15 @@ def fitted(
     latent = options.pop("latent", None) or lr.Innovations(1, initial=2)
     model = lr.LatentRNN(data.spec, transition=transition, latent=latent, observations={"y": head}, inputs=inputs)
     guide = lr.Guide(model, encoder=lr.RNNEncoder(4), global_family=options.pop("global_family", "normal"))
-    return lr.fit(model, guide, data, steps=5, progress=False, report_every=1, device="cpu", **options)
+    return lr.fit(
+        model,
+        guide,
+        data,
+        steps=5,
+        reporting=lr.Reporting(progress=False, every=1),
+        compute=lr.Compute(device="cpu"),
+        **options,
+    )
 
 
 def elbos(result: lr.FitResult) -> torch.Tensor:
@@ -185,7 +193,9 @@ def test_density_of_a_site_is_that_of_its_value_in_the_data_s_units() -> None:
     priors = {"weight": dist.Normal(0.0, 1e3), "baseline": dist.Normal(0.0, 1e3)}
     heads = {"y": lr.Gaussian(priors=priors)}
     model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations=heads)
-    model = lr.fit(model, lr.Guide(model), data, steps=1, progress=False, device="cpu").model
+    model = lr.fit(
+        model, lr.Guide(model), data, steps=1, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu")
+    ).model
     weight = torch.tensor([[300.0, -20.0], [5.0, 800.0]], dtype=torch.float64)
     level = torch.tensor([100.0, -2000.0], dtype=torch.float64)
     values = {"y.readout.weight": weight, "y.readout.baseline": level}
@@ -211,7 +221,9 @@ def test_coefficients_are_those_of_the_data() -> None:
     data = lr.SequenceData.from_arrays({"y": 1e3 * real()}, {"x": x}, dtype=torch.float64)
     head = lr.Gaussian(covariates=["x"], gain=lr.StimulusGain("x", gated=False))
     model = lr.LatentRNN(data.spec, transition=lr.GRU(3), latent=lr.Deterministic(), observations={"y": head})
-    model = lr.fit(model, lr.Guide(model), data, steps=3, progress=False, device="cpu").model
+    model = lr.fit(
+        model, lr.Guide(model), data, steps=3, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu")
+    ).model
     head, found = model.observations["y"], model.observations["y"].coefficients()
     h = torch.randn(SEQUENCES, STEPS, 3, dtype=torch.float64)
     raw = torch.as_tensor(x)
@@ -242,7 +254,15 @@ def test_a_fit_goes_on_in_the_units_of_the_first() -> None:
     first = fitted(lr.Gaussian(), real())
     data = lr.SequenceData.from_arrays({"y": 50 * real() + 7})
     guide = lr.Guide(first.model, encoder=lr.RNNEncoder(4))
-    second = lr.fit(first.model, guide, data, steps=2, progress=False, device="cpu", start_from=first)
+    second = lr.fit(
+        first.model,
+        guide,
+        data,
+        steps=2,
+        start_from=first,
+        reporting=lr.Reporting(progress=False),
+        compute=lr.Compute(device="cpu"),
+    )
     torch.testing.assert_close(second.model.observations["y"].scale, first.model.observations["y"].scale)
     assert bool((first.model.observations["y"].scale != 1).all())
 
@@ -372,7 +392,9 @@ def test_coefficients_are_those_of_the_data_whatever_the_readout(readout: lr.Rea
     head: Any = lr.Gaussian(readout=readout, gain=lr.StimulusGain("s", gated=False), covariates=["x"])
     parts = {"transition": lr.GRU(3), "latent": lr.Deterministic(), "observations": {"y": head}, "inputs": []}
     model = lr.LatentRNN(data.spec, **parts)
-    result = lr.fit(model, lr.Guide(model), data, steps=1, progress=False, device="cpu")
+    result = lr.fit(
+        model, lr.Guide(model), data, steps=1, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu")
+    )
     head = result.model.observations["y"]
     with torch.no_grad():
         head.gain.beta.fill_(1.0)
@@ -399,7 +421,9 @@ def test_coefficients_of_a_volatility_are_of_the_log_variance(tails: str, ingest
     model = lr.LatentRNN(
         data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations={"y": lr.Volatility(tails)}
     )
-    head: Any = lr.fit(model, lr.Guide(model), data, steps=1, progress=False, device="cpu").model.observations["y"]
+    head: Any = lr.fit(
+        model, lr.Guide(model), data, steps=1, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu")
+    ).model.observations["y"]
     states, found = torch.randn(SEQUENCES, STEPS, 2, dtype=torch.float64), head.coefficients()
     log_variance = head(states, head.inputs(data)).variance.log().detach()
     given = 2 * math.log(3.0 if ingestion else 1.0)  # in units of the scale that `from_arrays` was given

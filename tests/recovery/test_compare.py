@@ -28,8 +28,8 @@ class Rivals:
         planted = planted_state(seed, TRAIN + VALID + TEST, noise=noise)
         data = lr.SequenceData.from_arrays({"spikes": planted.counts}, covariates={"stimulus": planted.stimulus})
         self.train, self.valid, self.test = data[:TRAIN], data[TRAIN : TRAIN + VALID], data[TRAIN + VALID :]
-        careful = {"validation": self.valid, "steps": 300, "optimiser": lr.AdamW(learning_rate=2e-2), "seed": seed}
-        careless = {"steps": 200, "optimiser": lr.Adam(learning_rate=1e-2), "seed": seed}
+        careful = {"validation": self.valid, "steps": 300, "optimizer": lr.AdamW(learning_rate=2e-2), "seed": seed}
+        careless = {"steps": 200, "optimizer": lr.Adam(learning_rate=1e-2), "seed": seed}
         self.results = {
             "over-fitted": self._fit(lr.GRU(96), lr.Deterministic(), **careless),
             "noiseless": self._fit(lr.Linear(2), lr.Deterministic(), **careful),
@@ -41,7 +41,7 @@ class Rivals:
             self.train.spec, transition=transition, latent=latent, observations={"spikes": lr.Poisson()}
         )
         guide = lr.Guide(model, encoder=lr.RNNEncoder(24))
-        return lr.fit(model, guide, self.train, progress=False, **settings)
+        return lr.fit(model, guide, self.train, reporting=lr.Reporting(progress=False), **settings)
 
     def posteriors(self, data):
         return {name: result.posterior(data) for name, result in self.results.items()}

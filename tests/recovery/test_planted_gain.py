@@ -42,8 +42,8 @@ class Recovery:
             seed=seed,
             steps=steps,
             batch_size=32,
-            optimiser=lr.AdamW(learning_rate=1e-2),
-            progress=False,
+            optimizer=lr.AdamW(learning_rate=1e-2),
+            reporting=lr.Reporting(progress=False),
         )
         held_out = result.posterior(data[train + VALID :])
         found = held_out.gain("spikes", num_samples)

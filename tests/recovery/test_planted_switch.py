@@ -50,9 +50,16 @@ def fitted(seed: int, y: Array, transition: lr.Transition, latent: lr.Latent, st
     guide = lr.Guide(model, encoder=lr.RNNEncoder(24))
     train, test = data[:TRAIN], data[TRAIN:]
     result = lr.fit(
-        model, guide, train, seed=seed, steps=steps, batch_size=30, optimiser=lr.AdamW(1e-2), progress=False,
-        device="cpu",
-    )  # fmt: skip
+        model,
+        guide,
+        train,
+        seed=seed,
+        steps=steps,
+        batch_size=30,
+        optimizer=lr.AdamW(1e-2),
+        reporting=lr.Reporting(progress=False),
+        compute=lr.Compute(device="cpu"),
+    )
     return result, result.posterior(test, device="cpu")
 
 

@@ -49,10 +49,10 @@ def fit(train: lr.SequenceData, valid: lr.SequenceData, seed: int, steps: int) -
         valid,
         seed=seed,
         steps=steps,
-        optimiser=lr.AdamW(learning_rate=4e-3, weight_decay=1.0),
+        optimizer=lr.AdamW(learning_rate=4e-3, weight_decay=1.0),
         stopping=lr.EarlyStopping(every=20, patience=5),
-        device="cpu",
-        progress=False,
+        compute=lr.Compute(device="cpu"),
+        reporting=lr.Reporting(progress=False),
     )
 
 

@@ -47,9 +47,16 @@ def fitted(data: lr.SequenceData, cell: lr.Transition, steps: int = 400, **optio
     """The transition that was fitted, and the score of held-out sequences one step ahead, nats per entry."""
     model = lr.LatentRNN(data.spec, transition=cell, latent=lr.Deterministic(), observations={"y": lr.Gaussian()})
     result = lr.fit(
-        model, lr.Guide(model), data[:TRAIN], optimiser=lr.AdamW(0.02), learning_rate_schedule=lr.Cosine(),
-        steps=steps, batch_size=20, progress=False, device="cpu", **options,
-    )  # fmt: skip
+        model,
+        lr.Guide(model),
+        data[:TRAIN],
+        steps=steps,
+        batch_size=20,
+        optimizer=lr.AdamW(0.02, schedule=lr.Cosine()),
+        reporting=lr.Reporting(progress=False),
+        compute=lr.Compute(device="cpu"),
+        **options,
+    )
     ahead = result.posterior(data[TRAIN:], device="cpu").one_step_ahead("y")
     return result, float(ahead.log_prob.mean())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 import warnings
 from pathlib import Path
@@ -15,9 +14,9 @@ import torch
 
 from latentrnn.data import SequenceData, StoredSequences
 from latentrnn.inference.fitting.checkpoint_checks import check_tensors, check_values
+from latentrnn.inference.fitting.settings.checkpointing import Checkpointing
 from latentrnn.inference.fitting.snapshots import Snapshot, part
 from latentrnn.inference.fitting.windows import WindowedBatches
-from latentrnn.support.arguments import is_number
 
 if TYPE_CHECKING:
     from latentrnn.inference.fitting.trainer import Run
@@ -27,28 +26,24 @@ class Keeper:
     """Writes the state of a run to a folder every now and then, and takes it up again.
 
     Args:
-        directory: the folder.
-        every: seconds between checkpoints.
-        resume: whether to go on from what the folder holds.
+        settings: the folder, how often, and whether to go on from what the folder holds.
         identity: what the fit is (model, data, settings), in JSON form; a fit goes on only as what it began as.
 
     Raises:
-        ValueError: a setting out of range, or the folder holds a fit and `resume` is False.
+        ValueError: the folder is a file, or it holds a fit and is not to be gone on from.
         TypeError: something in `identity` has no JSON form.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], every: float, resume: bool, identity: dict[str, Any]) -> None:
+    def __init__(self, settings: Checkpointing, identity: dict[str, Any]) -> None:
         from latentrnn.export.strict_json import dumps, loads
         from latentrnn.export.unfinished import remove_remnants, unfinished_files
 
-        self.directory, self.every = Path(directory).expanduser(), every
+        self.directory, self.every = Path(settings.directory).expanduser(), settings.every
         self.identity = loads(dumps(identity, "fit"))  # as a file gives it back: tuples are lists
-        if not is_number(every) or not 0 <= every < math.inf:
-            raise ValueError(f"fit: checkpoint_every must be a number of seconds, at least 0; found {every!r}")
         if self.directory.exists() and not self.directory.is_dir():
-            raise ValueError(f"fit: checkpoint: expected a directory; {self.directory} is a file")
+            raise ValueError(f"fit: checkpointing: expected a directory; {self.directory} is a file")
         files = unfinished_files(self.directory)
-        if files and not resume:
+        if files and not settings.resume:
             raise ValueError(
                 f"fit: {self.directory} holds the checkpoint of a fit, {files[-1].name}; go on with resume=True, or "
                 "remove it or choose another folder to begin again"
@@ -119,11 +114,13 @@ class Keeper:
                 raise ValueError(f"fit: {self.directory} holds a fit with {name} {there!r}; found {here!r}; {remedy}")
 
 
-def seed_begun_with(directory: str | os.PathLike[str], otherwise: int) -> int:
-    """Return the seed of the fit whose checkpoint a folder holds, or another where it holds none."""
+def seed_begun_with(settings: Checkpointing | None, otherwise: int) -> int:
+    """Return the seed of the fit that is to be gone on with, or another where there is none."""
     from latentrnn.export.unfinished import read_unfinished, unfinished_files
 
-    files = unfinished_files(Path(directory).expanduser())
+    if settings is None or not settings.resume:
+        return otherwise
+    files = unfinished_files(Path(settings.directory).expanduser())
     return int(read_unfinished(files[-1]).values["identity"]["settings"]["seed"]) if files else otherwise
 
 

@@ -19,7 +19,7 @@ from latentrnn.inference.fitting.distributed.processes import Alone, ProcessLost
 from latentrnn.inference.fitting.divergence import Trouble, Watch
 from latentrnn.inference.fitting.dropout import coordinated_dropout as split_entries
 from latentrnn.inference.fitting.extremes import farthest_input
-from latentrnn.inference.fitting.plan import Plan
+from latentrnn.inference.fitting.settings.settings import Settings
 from latentrnn.inference.fitting.snapshots import Snapshot, put_back, take_snapshot
 from latentrnn.inference.fitting.windows import WindowedBatches
 from latentrnn.inference.guides.guide import Guide
@@ -43,7 +43,7 @@ class Run:
         guide: Guide,
         train: SequenceData | StoredSequences,
         validation: SequenceData | StoredSequences | None,
-        plan: Plan,
+        plan: Settings,
         generator: torch.Generator,
         cut: Reach | None = None,
         processes: Alone | None = None,
@@ -61,8 +61,8 @@ class Run:
         self.cut, self.batches = cut, batches if cut is None else WindowedBatches(batches, cut)
         self.parameters = [p for module in (model, guide) for p in module.parameters()]
         posteriors = [] if guide.parameter_sites is None else list(guide.parameter_sites.parameters())
-        self.engine = plan.optimiser.build(self.parameters, exempt=posteriors)
-        self.average = Average(self.parameters, plan.optimiser.averaging)
+        self.engine = plan.optimizer.build(self.parameters, exempt=posteriors)
+        self.average = Average(self.parameters, plan.optimizer.averaging)
         self.history: dict[str, list[float]] = {}
         self.events: list[str] = []
         self.stop_reason = "steps: all steps were taken; if the ELBO was still rising, try increasing `steps`"
@@ -70,8 +70,8 @@ class Run:
         self.train_steps = _scored_steps(train)
         self.validation_steps = 0 if validation is None else _scored_steps(validation)
         # on a GPU the host looks at the loss only now and then
-        self.look_every = 1 if train.device.type == "cpu" else plan.report_every
-        self.watch = Watch(plan.rollback.tolerance, self.train_steps, plan.head_weights)
+        self.look_every = 1 if train.device.type == "cpu" else plan.reporting.every
+        self.watch = Watch(plan.optimizer.rollback.tolerance, self.train_steps, plan.objective.likelihood_weights)
         self.step, self.stale = 0, 0  # the next step, and evaluations without improvement
         self.unjudged: int | None = None  # the step that was taken last, while its weights are still to be evaluated
         self.finished = False
@@ -84,14 +84,18 @@ class Run:
         """Take all steps, or fewer where the fit converges, diverges or is interrupted."""
         plan = self.plan
         if not self.finished:
-            shown = plan.progress and self.processes.first
+            shown = plan.reporting.progress and self.processes.first
             bars = tqdm(total=plan.steps, initial=self.step, disable=not shown, desc="fit", unit="step")
             with bars as bar, self.processes.attentive():
                 try:
                     self._steps(bar, keeper)
                     self.finished = True
                 except KeyboardInterrupt:
-                    onwards = "start_from=result" if keeper is None else "..., resume=True"
+                    onwards = (
+                        "start_from=result"
+                        if keeper is None
+                        else "..., checkpointing=Checkpointing(directory, resume=True)"
+                    )
                     self.stop_reason = f"interrupted: the best weights so far are kept; go on with fit({onwards})"
                     self.events.append(f"step {self.step}: interrupted")
                 except (ProcessLost, Terminated) as end:
@@ -111,7 +115,7 @@ class Run:
 
     def _leave(self, end: ProcessLost | Terminated, keeper: Keeper | None) -> NoReturn:
         """End a fit whose processes cannot go on together: write down where it was, and say so."""
-        kept = "no checkpoint= was given, so that what was learnt is lost"
+        kept = "no checkpointing= was given, so that what was learnt is lost"
         if keeper is not None:
             if isinstance(end, ProcessLost):
                 self._back_to_mark()
@@ -152,7 +156,7 @@ class Run:
             return
         while self.step < self.plan.steps:
             batch = self.batches.next()
-            with self.processes.draws(batch, self.plan.num_particles):
+            with self.processes.draws(batch, self.plan.objective.num_particles):
                 report = self._gradient(batch, self.step, self.stale)
             if not self.advance(report, bar, keeper):
                 return
@@ -176,7 +180,7 @@ class Run:
         self.engine.step()
         self.average.update(step)
         bar.update()
-        if (step + 1) % plan.report_every == 0 or last:
+        if (step + 1) % plan.reporting.every == 0 or last:
             bar.set_postfix(self._report(report), refresh=False)
             pending.clear()
         self.step += 1
@@ -202,26 +206,26 @@ class Run:
     def reported(self, step: int, stale: int, terms: dict[str, Tensor]) -> Report:
         """Make the gradient that was put in place ready for the step, and return what there is to say about it."""
         plan = self.plan
-        rate = self.shrink * plan.optimiser.learning_rate * plan.learning_rate_schedule.factor(step, plan.steps, stale)
+        rate = self.shrink * plan.optimizer.learning_rate * plan.optimizer.schedule.factor(step, plan.steps, stale)
         for group in self.engine.param_groups:
             group["lr"] = rate
         # of windows what they add to the pass is held to it: were each held to it alone, those of rare kinds would lose
-        largest = plan.optimiser.clip_norm * self.batches.steps_of_a_batch
+        largest = plan.optimizer.clip_norm * self.batches.steps_of_a_batch
         norm = nn.utils.clip_grad_norm_(self.parameters, largest)
-        return Report(step, plan.kl.weight(step, plan.steps), rate, terms | {"gradient": norm})
+        return Report(step, plan.objective.kl.weight(step, plan.steps), rate, terms | {"gradient": norm})
 
     def loss(self, batch: SequenceData, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch, and its terms in nats for the whole plate."""
         plan = self.plan
-        weight = plan.kl.weight(step, plan.steps)
+        weight = plan.objective.kl.weight(step, plan.steps)
         shown, scored = batch, batch
         reweighted: dict[str, float] = {}
-        if plan.coordinated_dropout and self.guide.encoder is not None:
+        if plan.objective.coordinated_dropout and self.guide.encoder is not None:
             heads, visible = self.model.observations, self.guide.encoder.visible
             # a window sees what is around it, which is split with it
             shown, scored, reweighted = split_entries(
                 batch if batch.around is None else batch.around.whole,
-                plan.coordinated_dropout,
+                plan.objective.coordinated_dropout,
                 visible,
                 joint=[name for name, head in heads.items() if head.joint],
                 centres={name: heads[name].history_centre for name in visible},
@@ -230,13 +234,16 @@ class Run:
             if batch.around is not None:
                 shown, scored = of_whole(batch, shown), of_whole(batch, scored)
         program = _Followed(self.model)
-        at = Evaluation(program, self.guide, scored, plan.num_particles, shown, weight, reweighted)
+        at = Evaluation(program, self.guide, scored, plan.objective.num_particles, shown, weight, reweighted)
         surrogate, bound, terms = plan.objective.step(at)
         # couplings are no part of the program, so that nothing but this loss ever sees them
         penalties = {c: c.penalty(program.rollouts[-1]).mean() * batch.total for c in self.model.couplings}
         coupled = sum((c.weight * value for c, value in penalties.items()), torch.zeros(()))
         # what a weight adds to the bound is in the loss alone, so that the report stays true
-        added = sum(((w - 1) * terms.log_likelihood[name] for name, w in plan.head_weights.items()), torch.zeros(()))
+        added = sum(
+            ((w - 1) * terms.log_likelihood[name] for name, w in plan.objective.likelihood_weights.items()),
+            torch.zeros(()),
+        )
         loss = (coupled - surrogate - added) / self.train_steps
         reported = {f"coupling/{c.label}": value.detach() for c, value in penalties.items()}
         if plan.objective.name != "elbo":  # which the terms add up to
@@ -260,7 +267,7 @@ class Run:
         Raises:
             ValueError: there are no such weights, since no step led anywhere from the start.
         """
-        rollback, older = self.plan.rollback, self.good[0]
+        rollback, older = self.plan.optimizer.rollback, self.good[0]
         self.events.append(f"step {trouble.step}: {trouble.message}")
         sound = [report for report in self.pending if report.step < trouble.step]
         if "step" not in self.history and sound:  # what was learnt is told, before it is forgotten
@@ -325,7 +332,7 @@ class Run:
         assert self.validation is not None
         improved = self._evaluate(self.validation, step)
         self.unjudged = None
-        self.stale = 0 if improved or plan.kl.weight(step, plan.steps) < 1 else self.stale + 1
+        self.stale = 0 if improved or plan.objective.kl.weight(step, plan.steps) < 1 else self.stale + 1
         last = step + 1 == plan.steps
         if last or plan.stopping.patience is None or self.stale < plan.stopping.patience:
             return True
@@ -347,7 +354,7 @@ class Run:
     def _judge(self, validation: SequenceData | StoredSequences, step: int) -> bool:
         several = self.plan.objective.fewest_particles > 1  # a bound that depends on how many there are
         with torch.no_grad(), random_state(VALIDATION_SEED, validation.device):
-            particles = self.plan.num_particles if several else self.plan.stopping.num_particles
+            particles = self.plan.objective.num_particles if several else self.plan.stopping.num_particles
             bound = validation_bound(
                 self.plan.objective, self.model, self.guide, validation, particles,
                 cut=self.cut, processes=self.processes,

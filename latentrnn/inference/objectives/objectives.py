@@ -17,8 +17,9 @@ from latentrnn.data import SequenceData
 from latentrnn.inference.filters.particle_filter import ParticleFilter
 from latentrnn.inference.guides.parameters import JOINT
 from latentrnn.inference.objectives.elbo import PARAMETERS, Terms, elbo_terms, sampled_sites
+from latentrnn.inference.objectives.kl import KLWarmUp
 from latentrnn.models.sites import LATENTS
-from latentrnn.support.arguments import check_flag, check_number, settle
+from latentrnn.support.arguments import check_flag, check_kind_of, check_number, check_size, is_number, settle
 
 Program = Callable[[SequenceData], Any]
 
@@ -61,9 +62,47 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Objective:
-    """A bound on the log evidence with an estimator of its gradient. A plain description, without state."""
+    """A bound on the log evidence with an estimator of its gradient. A plain description, without state.
+
+    Args:
+        num_particles: draws of the guide per step.
+        kl: `KLWarmUp`, the weight of the KL term during the fit.
+        coordinated_dropout: probability with which an observed entry is hidden from the encoder; only hidden
+            entries are then scored in training, so that the encoder cannot copy its input. The reported training
+            bound is then an estimate under dropout; the validation bound is the true one.
+
+    Raises:
+        ValueError: a value out of range, or fewer particles than the bound needs.
+        TypeError: a `kl` of another kind.
+
+    References:
+        Keshtkaran, Pandarinath. Enabling hyperparameter optimization in sequential autoencoders for spiking neural
+        data (coordinated dropout). 2019.
+    """
+
+    num_particles: int = field(default=1, kw_only=True)
+    kl: KLWarmUp = field(default=KLWarmUp(), kw_only=True)
+    coordinated_dropout: float = field(default=0.0, kw_only=True)
 
     fewest_particles = 1  # two where the bound depends on how many there are
+
+    def __post_init__(self) -> None:
+        owner = type(self).__name__
+        settle(
+            self,
+            num_particles=check_size(owner, "num_particles", self.num_particles),
+            kl=check_kind_of(owner, "kl", self.kl, KLWarmUp),
+            coordinated_dropout=check_number(owner, "coordinated_dropout", self.coordinated_dropout, least=0, below=1),
+        )
+        if self.num_particles < self.fewest_particles:
+            raise ValueError(
+                f"{owner}: num_particles must be at least {self.fewest_particles}; found {self.num_particles}"
+            )
+
+    @property
+    def likelihood_weights(self) -> Mapping[str, float]:
+        """Factors of the log-likelihoods of the named heads in the training loss; one where a head is not named."""
+        return {}
 
     @property
     def name(self) -> str:
@@ -91,21 +130,30 @@ class ELBO(Objective):
         free_bits: KL of a sequence and latent site, in nats, below which the optimiser gains nothing by lowering it.
             It is compared sequence by sequence, so that it does not matter which sequences share a batch. What is then
             maximised is no bound any more; the history and the validation show the true ELBO all the same.
+        head_weights: factors of heads' log-likelihoods in the training loss; one where a head is not named. For a
+            head that says little per step beside one that says much, and that the encoder does not see, e.g. known
+            spikes beside fluorescence. Everything that is reported, the training ELBO too, has weights of one.
+        num_particles, kl, coordinated_dropout: see `Objective`.
 
     Raises:
-        ValueError: negative `free_bits`, or both options at once.
+        ValueError: a value out of range, or options that exclude each other.
+        TypeError: an argument of the wrong kind.
 
     References:
         Roeder, Wu, Duvenaud. Sticking the landing: simple, lower-variance gradient estimators for variational
         inference. 2017.
         Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling. Improved variational inference with inverse
         autoregressive flow (free bits). 2016.
+        Kingma, Rezende, Mohamed, Welling. Semi-supervised learning with deep generative models (a weight for what is
+        known of some). 2014.
     """
 
     sticking_the_landing: bool = False
     free_bits: float = 0.0
+    head_weights: Mapping[str, float] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         settle(
             self,
             sticking_the_landing=check_flag("ELBO", "sticking_the_landing", self.sticking_the_landing),
@@ -113,6 +161,14 @@ class ELBO(Objective):
         )
         if self.free_bits and self.sticking_the_landing:
             raise ValueError("ELBO: free_bits needs the KL of each site, which sticking_the_landing never forms")
+        if self.head_weights is not None:
+            settle(self, head_weights=_head_weights(self.head_weights))
+            if self.head_weights and self.sticking_the_landing:
+                raise ValueError("ELBO: head_weights multiply terms of heads, which sticking_the_landing never forms")
+
+    @property
+    def likelihood_weights(self) -> Mapping[str, float]:
+        return self.head_weights or {}
 
     @property
     def adds_over_windows(self) -> bool:
@@ -133,11 +189,12 @@ class ELBO(Objective):
 
 @dataclass(frozen=True)
 class IWAE(Objective):
-    """log (1/K) sum_k w_k per sequence, K = `num_particles` of `fit`: tighter than the ELBO, the more so the larger K.
+    """log (1/K) sum_k w_k per sequence, K = `num_particles`: tighter than the ELBO, the more so the larger K.
 
     Args:
         doubly_reparameterised: an estimator of the guide's gradient whose signal does not fade as K grows; else the
             plain one.
+        num_particles, kl, coordinated_dropout: see `Objective`.
 
     References:
         Burda, Grosse, Salakhutdinov. Importance weighted autoencoders. 2016.
@@ -145,9 +202,11 @@ class IWAE(Objective):
     """
 
     doubly_reparameterised: bool = True
+    num_particles: int = field(default=8, kw_only=True)
     fewest_particles = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         settle(self, doubly_reparameterised=check_flag("IWAE", "doubly_reparameterised", self.doubly_reparameterised))
 
     def step(self, at: Evaluation) -> Step:
@@ -167,6 +226,7 @@ class Renyi(Objective):
 
     Args:
         alpha: order of the divergence, not 1. Below 0 it is no lower bound.
+        num_particles, kl, coordinated_dropout: see `Objective`.
 
     Raises:
         ValueError: alpha is 1 (that is the ELBO), or no finite number.
@@ -176,9 +236,11 @@ class Renyi(Objective):
     """
 
     alpha: float = 0.5
+    num_particles: int = field(default=8, kw_only=True)
     fewest_particles = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         settle(self, alpha=check_number("Renyi", "alpha", self.alpha))
         if self.alpha == 1:
             raise ValueError("Renyi: alpha=1 is the ELBO; use ELBO()")
@@ -192,7 +254,7 @@ class Renyi(Objective):
 
 @dataclass(frozen=True)
 class FIVO(Objective):
-    """log Z of a particle filter with the guide as proposal, per sequence, with K = `num_particles` of `fit` particles.
+    """log Z of a particle filter with the guide as proposal, per sequence, with K = `num_particles` particles.
 
     A filtering variational objective. E[Z] = p(y), so that it is a bound; particles are resampled on the way, so that
     it stays tight on sequences over which importance weights of whole paths collapse. A guide that filters (a causal
@@ -202,6 +264,7 @@ class FIVO(Objective):
 
     Args:
         resample_below: effective share of the particles below which they are resampled; 0 is IWAE, step by step.
+        num_particles, kl, coordinated_dropout: see `Objective`.
 
     Raises:
         ValueError: a share outside [0, 1]; while fitting, a guide whose family cannot be drawn step by step.
@@ -213,9 +276,11 @@ class FIVO(Objective):
     """
 
     resample_below: float = 0.5
+    num_particles: int = field(default=8, kw_only=True)
     fewest_particles = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         settle(self, resample_below=check_number("FIVO", "resample_below", self.resample_below, least=0, most=1))
 
     def step(self, at: Evaluation) -> Step:
@@ -334,6 +399,21 @@ class _Share:
         if self.value is None:
             return gradient
         return gradient * self.value.reshape(*self.value.shape, *[1] * (gradient.dim() - self.value.dim()))
+
+
+def _head_weights(weights: Any) -> dict[str, float]:
+    """Return the weights of heads.
+
+    Raises:
+        TypeError: they name no heads.
+        ValueError: one is negative or not finite.
+    """
+    if not isinstance(weights, Mapping):
+        raise TypeError(f'ELBO: head_weights must name heads, e.g. {{"spikes": 2.0}}; found {weights!r:.80}')
+    for name, value in weights.items():
+        if not is_number(value) or not 0 <= value < math.inf:
+            raise ValueError(f"ELBO: head_weights must be finite and not negative; found {value!r} for {name!r}")
+    return {name: float(value) for name, value in weights.items()}
 
 
 def parameter_kl(fixed: Trace, model_trace: Trace, data: SequenceData) -> Tensor:

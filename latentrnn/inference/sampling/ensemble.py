@@ -14,12 +14,15 @@ from torch import Tensor
 from latentrnn.data import DataSpec, SequenceData, SequenceKey, StoredSequences
 from latentrnn.inference.fitting.fit import fit
 from latentrnn.inference.fitting.result import FitResult
-from latentrnn.inference.fitting.schedules import AdamW
+from latentrnn.inference.fitting.settings.checkpointing import Checkpointing
+from latentrnn.inference.fitting.settings.compute import Compute
+from latentrnn.inference.fitting.settings.optimizers import AdamW
 from latentrnn.inference.fitting.vectorised.vectorised import fit_together
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_flag, check_kind_of, check_list, check_seed, check_size
+from latentrnn.support.deprecations import former_arguments
 from latentrnn.support.isolation import isolated
 
 OPTIMAL = 1e-9  # nats per sequence that other weights could still gain
@@ -77,6 +80,7 @@ class Ensemble:
         return f"Ensemble({shown})"
 
 
+@former_arguments("fit_ensemble", hands_on_to=fit, checkpointing=Checkpointing.of_former)
 @isolated
 def fit_ensemble(
     model: LatentRNN,
@@ -85,8 +89,8 @@ def fit_ensemble(
     validation: SequenceData | None = None,
     *,
     seeds: Sequence[int] = range(5),
-    optimisers: Sequence[AdamW] | None = None,
-    together: bool = False,
+    optimizers: Sequence[AdamW] | None = None,
+    vectorised: bool = False,
     stacking: SequenceData | None = None,
     num_evidence_particles: int = 64,
     **settings: Any,
@@ -101,29 +105,29 @@ def fit_ensemble(
     Args:
         model, guide, train, validation: as of `fit`.
         seeds: one per member.
-        optimisers: one per member, for members that differ in learning rate, decay and the like; None gives all that
+        optimizers: one per member, for members that differ in learning rate, decay and the like; None gives all that
             of the settings.
-        together: whether members take their steps together, their weights in one tensor with an axis of members, which
-            is faster the smaller they are (docs/performance.md); else one fit follows the other, to the bit as it
+        vectorised: whether members take their steps at once, their weights in one tensor with an axis of members,
+            which is faster the smaller they are (docs/performance.md); else one fit follows the other, to the bit as it
             would alone. The random numbers are the same, so that results agree up to rounding.
         stacking: the sequences that decide the weights.
         num_evidence_particles: behind each p_k(y_n), see `Posterior.evidence("auto")`.
         **settings: of every fit.
 
     Raises:
-        ValueError: no seed or one twice, another number of optimisers, stacking sequences that took part in the fits, a
-            setting that members cannot share, data or parts that do not go with `together`, or whatever `fit` raises.
+        ValueError: no seed or one twice, another number of optimizers, stacking sequences that took part in the fits, a
+            setting that members cannot share, data or parts that do not go with `vectorised`, or whatever `fit` raises.
         TypeError: an argument of the wrong kind, or one that `fit` does not have.
 
     References:
         Yao, Vehtari, Simpson, Gelman. Using stacking to average Bayesian predictive distributions. 2018.
     """
     seeds = _checked_seeds(seeds)
-    together = check_flag("fit_ensemble", "together", together)
+    vectorised = check_flag("fit_ensemble", "vectorised", vectorised)
     for name in settings.keys() - inspect.signature(fit).parameters.keys():
         raise TypeError(f"fit_ensemble: {name!r} is no setting of fit, to which all that is not named here goes")
-    for name in ("seed", "start_from", "resume", "checkpoint"):
-        if (shared := settings.pop(name, None)) is not None and shared is not False:
+    for name in ("seed", "start_from", "checkpointing"):
+        if settings.pop(name, None) is not None:
             raise ValueError(f"fit_ensemble: {name} belongs to one fit, and cannot be shared by the members")
     check_size("fit_ensemble", "num_evidence_particles", num_evidence_particles)
     if stacking is not None:
@@ -137,24 +141,24 @@ def fit_ensemble(
                     f"fit_ensemble: {common} stacking sequences are in {name} too, where they would favour what "
                     f"over-fits; stacking.without({name})"
                 )
-    optimisers = [settings.pop("optimiser", AdamW())] * len(seeds) if optimisers is None else optimisers
-    optimisers = check_list("fit_ensemble", "optimisers", optimisers, "AdamW, one for each seed")
-    if len(optimisers) != len(seeds) or "optimiser" in settings:
+    optimizers = [settings.pop("optimizer", AdamW())] * len(seeds) if optimizers is None else optimizers
+    optimizers = check_list("fit_ensemble", "optimizers", optimizers, "AdamW, one for each seed")
+    if len(optimizers) != len(seeds) or "optimizer" in settings:
         raise ValueError(
-            f"fit_ensemble: optimisers must be one for each of {len(seeds)} seeds, without optimiser=; "
-            f"found {len(optimisers)}"
+            f"fit_ensemble: optimizers must be one for each of {len(seeds)} seeds, without optimizer=; "
+            f"found {len(optimizers)}"
         )
-    if together:
-        members = fit_together(model, guide, train, validation, seeds, optimisers, settings)
+    if vectorised:
+        members = fit_together(model, guide, train, validation, seeds, optimizers, settings)
     else:
         members = tuple(
-            fit(model, guide, train, validation, seed=seed, optimiser=optimiser, **settings)
-            for seed, optimiser in zip(seeds, optimisers, strict=True)
+            fit(model, guide, train, validation, seed=seed, optimizer=optimizer, **settings)
+            for seed, optimizer in zip(seeds, optimizers, strict=True)
         )
     used = frozenset().union(*(member.used for member in members))
     if stacking is None:
         return Ensemble(members, torch.full((len(seeds),), 1 / len(seeds), dtype=torch.float64), None, used)
-    device = settings.get("device", "auto")
+    device = settings.get("compute", Compute()).device
     found = [member.posterior(stacking, device=device).evidence("auto", num_evidence_particles) for member in members]
     for member, evidence in zip(members, found, strict=True):
         evidence.warn("fit_ensemble", f"the member of seed {member.seed}")

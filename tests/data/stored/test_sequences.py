@@ -19,6 +19,7 @@ import zarr
 import latentrnn as lr
 from latentrnn.data.stored import arrays as stored_arrays
 from latentrnn.data.stored import subsample
+from latentrnn.inference.fitting import checks
 from latentrnn.inference.fitting import fit as svi
 from latentrnn.inference.fitting import trainer as training
 
@@ -173,7 +174,11 @@ def same_weights(first: lr.FitResult, second: lr.FitResult) -> bool:
     )
 
 
-@pytest.mark.parametrize("settings", [{}, {"window": lr.Window(8)}, {"batch_size": 100}], ids=["", "windows", "one"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"compute": lr.Compute("cpu", window=lr.Window(8))}, {"batch_size": 100}],
+    ids=["", "windows", "one"],
+)
 @pytest.mark.parametrize("at_once", [256, 4])
 def test_a_fit_to_files_is_that_to_arrays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], at_once: int
@@ -182,7 +187,13 @@ def test_a_fit_to_files_is_that_to_arrays(
     data, validation = (lr.SequenceData.from_arrays(**simple(seed=seed)) for seed in (0, 1))
     stored = lr.StoredSequences.from_arrays(**on_disk(simple(), tmp_path, "train"))
     stored_validation = lr.StoredSequences.from_arrays(**on_disk(simple(seed=1), tmp_path, "valid"))
-    plan = {"batch_size": 3, "steps": 14, "progress": False, "device": "cpu", "coordinated_dropout": 0.2} | settings
+    plan = {
+        "batch_size": 3,
+        "steps": 14,
+        "reporting": lr.Reporting(progress=False),
+        "compute": lr.Compute(device="cpu"),
+        "objective": lr.ELBO(coordinated_dropout=0.2),
+    } | settings
     plan["stopping"] = lr.EarlyStopping(every=5)
     model, guide = parts_for(data)
     first = lr.fit(model, guide, data, validation, **plan)
@@ -206,7 +217,12 @@ def test_a_validation_in_files_takes_no_more_at_once_than_a_fit(monkeypatch: pyt
     train = lr.SequenceData.from_arrays(**simple())
     validation = lr.StoredSequences.from_arrays(**simple(sequences=8, seed=1))
     monkeypatch.setattr(lr.StoredSequences, "batch", watched)
-    plan: dict[str, Any] = {"steps": 1, "batch_size": 3, "progress": False, "device": "cpu"}
+    plan: dict[str, Any] = {
+        "steps": 1,
+        "batch_size": 3,
+        "reporting": lr.Reporting(progress=False),
+        "compute": lr.Compute(device="cpu"),
+    }
     lr.fit(*parts_for(train), train, validation, **plan)
     assert taken == [8]  # few numbers: all that are evaluated together in memory
     taken.clear()
@@ -222,9 +238,17 @@ def test_a_fit_reads_no_more_than_a_window_of_a_batch(monkeypatch: pytest.Monkey
     stored = lr.StoredSequences.from_arrays({"y": counts})
     assert counts.largest == 400 * 3  # what is short is looked at in one piece
     model, guide = parts_for(stored)
-    monkeypatch.setattr(svi, "_check_data", lambda model, data: None)  # which looks at all of it, as the scan does
+    monkeypatch.setattr(checks, "_check_data", lambda model, data: None)  # which looks at all of it, as the scan does
     counts.largest = counts.reads = 0
-    lr.fit(model, guide, stored, steps=12, batch_size=2, window=lr.Window(20), progress=False)
+    lr.fit(
+        model,
+        guide,
+        stored,
+        steps=12,
+        batch_size=2,
+        compute=lr.Compute(window=lr.Window(20)),
+        reporting=lr.Reporting(progress=False),
+    )
     assert counts.largest == 53 * 3  # a stretch for starting values; a window has 20
     assert 12 * 2 <= counts.reads - 16 <= 14 * 2
 
@@ -341,7 +365,16 @@ def test_arrays_of_other_libraries_are_read_as_they_are(tmp_path: Path, kind: st
         assert_same(data.batch(torch.tensor([4, 1])), stored.batch(torch.tensor([4, 1])))
         assert_same(data.time_slice(3, 7), stored.time_slice(3, 7))
         fits = [
-            lr.fit(model, guide, each, seed=0, steps=4, batch_size=3, window=window, progress=False, device="cpu")
+            lr.fit(
+                model,
+                guide,
+                each,
+                seed=0,
+                steps=4,
+                batch_size=3,
+                compute=lr.Compute(window=window, device="cpu"),
+                reporting=lr.Reporting(progress=False),
+            )
             for each in (data, stored)
             for window in (None, lr.Window(4))
         ]

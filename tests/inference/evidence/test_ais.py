@@ -198,7 +198,9 @@ def test_on_counts_the_rungs_agree_with_a_long_annealing() -> None:
     data = lr.SequenceData.from_arrays({"n": np.stack(counts, 1).astype(float)})
     model = lr.LatentRNN(data.spec, transition=lr.Linear(2), latent=lr.MarkovNormal(), observations={"n": lr.Poisson()})
     guide = lr.Guide(model, encoder=lr.RNNEncoder(16), family=lr.GaussianChain())
-    result = lr.fit(model, guide, data, seed=0, steps=300, progress=False, device="cpu")
+    result = lr.fit(
+        model, guide, data, seed=0, steps=300, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu")
+    )
     posterior = result.posterior(data[:6], device="cpu")
     long = posterior.evidence(lr.AIS(temperatures=80, leapfrog=8), 64)
     assert long.standard_error.max() < 0.15

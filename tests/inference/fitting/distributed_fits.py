@@ -40,15 +40,21 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
         "transition": lr.VanillaRNN(4),
         "latent": lr.MarkovNormal(),
         "guide": {"family": lr.Markov(3)},
-        "num_particles": 3,
-        "coordinated_dropout": 0.3,
+        "objective": lr.ELBO(num_particles=3, coordinated_dropout=0.3),
     },
-    "one batch": lambda: {"batch_size": 64, "stopping": lr.EarlyStopping(every=2, patience=3), "learning_rate": 0.05},
-    "iwae": lambda: {"objective": lr.IWAE(), "num_particles": 3, "transition": lr.GRU(4, zoneout=0.2)},
-    "fivo": lambda: {"objective": lr.FIVO(), "num_particles": 3},
+    "one batch": lambda: {
+        "batch_size": 64,
+        "stopping": lr.EarlyStopping(every=2, patience=3),
+        "optimizer": lr.AdamW(0.05),
+    },
+    "iwae": lambda: {"objective": lr.IWAE(num_particles=3), "transition": lr.GRU(4, zoneout=0.2)},
+    "fivo": lambda: {"objective": lr.FIVO(num_particles=3)},
     "per sequence": lambda: {"guide": {"family": lr.PerSequence(lr.MeanField())}, "validation": None},
     "stored": lambda: {"stored": True},
-    "divergence": lambda: {"learning_rate": 1e4, "kl": lr.KLWarmUp(0.0), "rollback": lr.Rollback(factor=1e-6)},
+    "divergence": lambda: {
+        "optimizer": lr.AdamW(1e4, rollback=lr.Rollback(factor=1e-6)),
+        "objective": lr.ELBO(kl=lr.KLWarmUp(0.0)),
+    },
     "unreachable": lambda: {"transition": lr.GRU(4, layers=2, dropout=0.5)},
 }
 
@@ -76,9 +82,13 @@ def fit_here(**settings: Any) -> lr.FitResult:
         data.spec, transition=parts["transition"], latent=parts["latent"], observations={"y": parts["head"]}
     )
     guide = lr.Guide(model, **({"encoder": lr.RNNEncoder(3)} | parts["guide"]))
-    optimiser = lr.AdamW(learning_rate=settings.pop("learning_rate", 3e-3))
-    defaults = {"steps": STEPS, "batch_size": 5, "stopping": lr.EarlyStopping(every=6), "report_every": 4}
-    defaults |= {"progress": False, "device": "cpu", "optimiser": optimiser}
+    defaults = {
+        "steps": STEPS,
+        "batch_size": 5,
+        "stopping": lr.EarlyStopping(every=6),
+        "reporting": lr.Reporting(progress=False, every=4),
+        "compute": lr.Compute(device="cpu"),
+    }
     return lr.fit(model, guide, data, validation, **(defaults | settings))
 
 
@@ -130,10 +140,10 @@ def main(folder: Path, names: list[str]) -> None:
         elif name == "other data":
             settings = {"validation": make_data(5, seed=2 + rank)}
         elif name == "resumed":
-            settings = {"checkpoint": folder / "checkpoint", "checkpoint_every": 0, "resume": True}
+            settings = {"checkpointing": lr.Checkpointing(folder / "checkpoint", every=0, resume=True)}
         else:  # something happens to one process at step 11, or in the evaluation after it
             number, hit, kept = EVENTS[name]
-            settings = {"checkpoint": folder / "checkpoint"} if kept else {}
+            settings = {"checkpointing": lr.Checkpointing(folder / "checkpoint")} if kept else {}
             if rank == hit:
                 happens = at_evaluation if name == "killed in validation" else at_step
                 happens(11, lambda number=number: os.kill(os.getpid(), number))

@@ -34,13 +34,21 @@ def fit_here(folder: Path | None, out: Path) -> None:
         data.spec, transition=lr.GRU(6, zoneout=0.1), latent=lr.Innovations(2), observations={"y": lr.Poisson()}
     )
     guide = lr.Guide(model, encoder=lr.RNNEncoder(4))
-    checkpoints = {} if folder is None else {"checkpoint": folder, "checkpoint_every": 0, "resume": True}
+    checkpoints = {} if folder is None else {"checkpointing": lr.Checkpointing(folder, every=0, resume=True)}
     result = lr.fit(
-        model, guide, train, validation,
-        steps=STEPS, batch_size=4, coordinated_dropout=0.2, optimiser=lr.AdamW(averaging=0.9), device="cpu",
-        learning_rate_schedule=lr.Plateau(), stopping=lr.EarlyStopping(every=7, patience=None), progress=False,
+        model,
+        guide,
+        train,
+        validation,
+        steps=STEPS,
+        batch_size=4,
+        stopping=lr.EarlyStopping(every=7, patience=None),
+        objective=lr.ELBO(coordinated_dropout=0.2),
+        compute=lr.Compute(device="cpu"),
+        optimizer=lr.AdamW(averaging=0.9, schedule=lr.Plateau()),
+        reporting=lr.Reporting(progress=False),
         **checkpoints,
-    )  # fmt: skip
+    )
     digest = hashlib.sha256(repr((result.best_step, result.history)).encode())
     for module in (result.model, result.guide):
         for name, value in module.state_dict().items():

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import latentrnn as lr
 from latentrnn.inference.fitting.distributed.processes import join
 from latentrnn.inference.fitting.distributed.random_numbers import Share, drawn_for_all
 from tests.inference.fitting.distributed_fits import KINDS, fit_here, written
@@ -113,9 +114,9 @@ def test_alone_where_nothing_was_launched(monkeypatch: pytest.MonkeyPatch) -> No
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "nowhere", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
     assert join(cpu, "alone").size == 1
-    assert fit_here(steps=1, processes="alone").best_step == 0
+    assert fit_here(steps=1, compute=lr.Compute(device="cpu", processes="alone")).best_step == 0
     with pytest.raises(ValueError, match="processes must be 'auto' or 'alone'; found 'all'"):
-        fit_here(processes="all")
+        fit_here(compute=lr.Compute(device="cpu", processes="all"))
 
 
 # -- what can happen -----------------------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ def test_a_killed_process_ends_the_fit_with_a_checkpoint(name: str, step: int, t
     assert found["events"] == [f"step {step}: resumed"]
     assert_same(found | {"events": []}, expected)
     # and the finished fit can be had in one process
-    again = fit_here(checkpoint=tmp_path / "checkpoint", checkpoint_every=0, resume=True)
+    again = fit_here(checkpointing=lr.Checkpointing(tmp_path / "checkpoint", every=0, resume=True))
     assert_same(written(again) | {"events": []}, expected)
 
 
@@ -144,7 +145,7 @@ def test_without_a_checkpoint_the_loss_is_told(tmp_path: Path) -> None:
     done = launch(tmp_path, "killed without checkpoint")
     assert done.returncode != 0
     assert "process 1 of 2 is gone" in done.stderr
-    assert "at step 11; no checkpoint= was given, so that what was learnt is lost" in done.stderr
+    assert "at step 11; no checkpointing= was given, so that what was learnt is lost" in done.stderr
 
 
 @pytest.mark.slow
@@ -159,7 +160,7 @@ def test_signals_to_one_process_end_all_at_the_same_step(tmp_path: Path) -> None
     done = launch(other, "terminated")
     assert done.returncode != 0
     assert f"fit: terminated at step 12; {other / 'checkpoint'} holds a checkpoint of it" in done.stderr
-    alone = fit_here(checkpoint=other / "checkpoint", checkpoint_every=0, resume=True)
+    alone = fit_here(checkpointing=lr.Checkpointing(other / "checkpoint", every=0, resume=True))
     (event,) = alone.events
     assert event.startswith("step 12: resumed under ")
     assert "processes 1, not 2" in event

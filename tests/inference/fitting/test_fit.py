@@ -15,6 +15,7 @@ from torch import Tensor
 import latentrnn as lr
 from latentrnn.inference.fitting import trainer as training
 from latentrnn.inference.fitting.dropout import coordinated_dropout
+from latentrnn.inference.fitting.settings.settings import Settings
 from latentrnn.inference.objectives import objectives
 from tests.registry import Fixed, fixed_latents
 
@@ -41,7 +42,13 @@ def make_parts(data: lr.SequenceData, **head: Any) -> tuple[lr.LatentRNN, lr.Gui
 
 def fit(data: lr.SequenceData, validation: lr.SequenceData | None = None, **settings: Any) -> lr.FitResult:
     model, guide = make_parts(data)
-    return lr.fit(model, guide, data, validation, **({"steps": STEPS, "progress": False, "device": "cpu"} | settings))
+    return lr.fit(
+        model,
+        guide,
+        data,
+        validation,
+        **({"steps": STEPS, "reporting": lr.Reporting(progress=False), "compute": lr.Compute(device="cpu")} | settings),
+    )
 
 
 def weights(*modules: torch.nn.Module) -> list[Tensor]:
@@ -57,20 +64,49 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
 
 def test_two_fits_with_one_seed_agree_bit_for_bit() -> None:
     data, validation = make_data(), make_data(5, seed=1)
-    settings = {"batch_size": 5, "num_particles": 2, "report_every": 1, "coordinated_dropout": 0.3}
+    settings = {
+        "batch_size": 5,
+        "objective": lr.ELBO(num_particles=2, coordinated_dropout=0.3),
+        "reporting": lr.Reporting(progress=False, every=1),
+    }
     settings["stopping"] = lr.EarlyStopping(every=3)
     model, guide = make_parts(data)
     torch.manual_seed(1)
-    first = lr.fit(model, guide, data, validation, seed=3, steps=STEPS, progress=False, device="cpu", **settings)
+    first = lr.fit(
+        model,
+        guide,
+        data,
+        validation,
+        seed=3,
+        steps=STEPS,
+        compute=lr.Compute(device="cpu"),
+        **settings,
+    )
     torch.manual_seed(2)  # nothing global matters, nor the weights that the model came with
     other_model, other_guide = make_parts(data)
     second = lr.fit(
-        other_model, other_guide, data, validation, seed=3, steps=STEPS, progress=False, device="cpu", **settings
+        other_model,
+        other_guide,
+        data,
+        validation,
+        seed=3,
+        steps=STEPS,
+        compute=lr.Compute(device="cpu"),
+        **settings,
     )
     assert same(weights(first.model, first.guide), weights(second.model, second.guide))
     assert first.history == second.history
     assert (first.best_step, first.stop_reason, first.used) == (second.best_step, second.stop_reason, second.used)
-    third = lr.fit(model, guide, data, validation, seed=4, steps=STEPS, progress=False, device="cpu", **settings)
+    third = lr.fit(
+        model,
+        guide,
+        data,
+        validation,
+        seed=4,
+        steps=STEPS,
+        compute=lr.Compute(device="cpu"),
+        **settings,
+    )
     assert not same(weights(first.model), weights(third.model))
     assert first.history["elbo"] != third.history["elbo"]
 
@@ -81,7 +117,7 @@ def test_a_fit_leaves_its_inputs_and_the_generators_alone() -> None:
     tensors = [*data.observations.values(), *data.masks.values(), *data.covariates.values(), data.lengths]
     before = weights(model, guide), [tensor.clone() for tensor in tensors]
     state = torch.random.get_rng_state()
-    result = lr.fit(model, guide, data, validation, steps=STEPS, progress=False)
+    result = lr.fit(model, guide, data, validation, steps=STEPS, reporting=lr.Reporting(progress=False))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert same(weights(model, guide), before[0])
     assert same(tensors, before[1])
@@ -95,11 +131,17 @@ def test_a_fit_goes_on_from_a_result() -> None:
     model, guide = make_parts(data)
     first = fit(data, steps=40)
     standing = lr.fit(
-        model, guide, data, steps=1, progress=False, start_from=first, optimiser=lr.Adam(learning_rate=1e-12)
+        model,
+        guide,
+        data,
+        steps=1,
+        start_from=first,
+        optimizer=lr.Adam(learning_rate=1e-12),
+        reporting=lr.Reporting(progress=False),
     )
     for old, new in zip(weights(first.model, first.guide), weights(standing.model, standing.guide), strict=True):
         torch.testing.assert_close(old, new, rtol=0.0, atol=1e-9)
-    onwards = lr.fit(model, guide, data, steps=40, progress=False, start_from=first, seed=1)
+    onwards = lr.fit(model, guide, data, steps=40, start_from=first, seed=1, reporting=lr.Reporting(progress=False))
     assert onwards.settings["continued"]
     assert not first.settings["continued"]
     evidence = [result.posterior(data).evidence("elbo").total for result in (first, onwards)]
@@ -111,20 +153,20 @@ def test_a_result_remembers_what_its_start_had_seen() -> None:
     early, late = make_data(6), make_data(6, seed=1)
     first = fit(early)
     model, guide = make_parts(late)
-    second = lr.fit(model, guide, late, steps=STEPS, progress=False, start_from=first)
+    second = lr.fit(model, guide, late, steps=STEPS, start_from=first, reporting=lr.Reporting(progress=False))
     assert second.used == frozenset(early.keys) | frozenset(late.keys)
 
 
 def test_weights_start_from_the_training_data() -> None:
     data = make_data(40)
-    result = fit(data, steps=1, optimiser=lr.Adam(learning_rate=1e-9))
+    result = fit(data, steps=1, optimizer=lr.Adam(learning_rate=1e-9))
     seen = torch.where(data.masks["y"], data.observations["y"], torch.nan).flatten(0, 1).nanmean(0)
     torch.testing.assert_close(result.model.observations["y"].readout.baseline.exp().detach(), seen)
 
 
 def test_a_fit_learns() -> None:
     data = make_data(30)
-    result = fit(data, steps=150, report_every=10)
+    result = fit(data, steps=150, reporting=lr.Reporting(progress=False, every=10))
     assert np.mean(result.history["elbo"][-3:]) > np.mean(result.history["elbo"][:3]) + 1
 
 
@@ -133,7 +175,7 @@ def test_a_fit_learns() -> None:
 
 @pytest.mark.parametrize("kl", [lr.KLWarmUp(), lr.KLWarmUp(0.9, start=0.0), lr.KLWarmUp(0.0)])
 def test_a_fit_ends_at_the_true_elbo(kl: lr.KLWarmUp) -> None:
-    result = fit(make_data(), steps=20, report_every=3, kl=kl)
+    result = fit(make_data(), steps=20, reporting=lr.Reporting(progress=False, every=3), objective=lr.ELBO(kl=kl))
     assert result.history["kl_weight"][-1] == 1.0
     assert result.history["kl_weight"] == sorted(result.history["kl_weight"])
     assert result.history["step"][-1] == 19
@@ -150,7 +192,9 @@ def test_learning_rates() -> None:
         (lr.Cosine(rise=2, final=0.0), [0.5, 1.0, 1.0, 0.8536, 0.5, 0.1464]),
         (lr.Plateau(), [1.0] * 6),
     ):
-        result = fit(make_data(), steps=6, report_every=1, learning_rate_schedule=schedule)
+        result = fit(
+            make_data(), steps=6, reporting=lr.Reporting(progress=False, every=1), optimizer=lr.AdamW(schedule=schedule)
+        )
         rates = np.array(result.history["learning_rate"]) / lr.AdamW().learning_rate
         np.testing.assert_allclose(rates, expected, atol=1e-3)
     assert [lr.Plateau(patience=2).factor(0, 1, stale) for stale in (0, 1, 2, 4)] == [1.0, 1.0, 0.5, 0.25]
@@ -172,21 +216,30 @@ def test_early_stopping_keeps_the_best_weights(scripted: list[float]) -> None:
     scripted += [1.0, 3.0, 2.0, 2.5, 2.9, 2.0]
     stopping = lr.EarlyStopping(every=2, patience=3)
     result = fit(
-        data, validation, steps=100, kl=lr.KLWarmUp(0.0), stopping=stopping, learning_rate_schedule=lr.Constant()
+        data,
+        validation,
+        steps=100,
+        stopping=stopping,
+        objective=lr.ELBO(kl=lr.KLWarmUp(0.0)),
+        optimizer=lr.AdamW(schedule=lr.Constant()),
     )
     assert result.stop_reason.startswith("converged")
     assert result.best_step == 3
     assert result.history["validation_step"] == [1, 3, 5, 7, 9]
     assert result.history["validation_elbo"] == [1.0, 3.0, 2.0, 2.5, 2.9]
     # what is kept are the weights of that step
-    best = fit(data, steps=4, kl=lr.KLWarmUp(0.0), learning_rate_schedule=lr.Constant())
+    best = fit(data, steps=4, objective=lr.ELBO(kl=lr.KLWarmUp(0.0)), optimizer=lr.AdamW(schedule=lr.Constant()))
     assert same(weights(result.model, result.guide), weights(best.model, best.guide))
 
 
 def test_patience_waits_for_the_warm_up(scripted: list[float]) -> None:
     scripted += [3.0, *[1.0] * 9]
     result = fit(
-        make_data(), make_data(5, seed=1), steps=10, kl=lr.KLWarmUp(0.5), stopping=lr.EarlyStopping(every=1, patience=3)
+        make_data(),
+        make_data(5, seed=1),
+        steps=10,
+        stopping=lr.EarlyStopping(every=1, patience=3),
+        objective=lr.ELBO(kl=lr.KLWarmUp(0.5)),
     )
     assert result.history["validation_step"][-1] == 7  # the warm-up ends at step 5; three bad ones are 5, 6, 7
 
@@ -220,9 +273,9 @@ def interrupt(terms: Any) -> Any:
 
 def test_an_interrupt_keeps_what_was_learnt(sabotage: Any) -> None:
     data = make_data()
-    expected = fit(data, steps=5, learning_rate_schedule=lr.Constant(), kl=lr.KLWarmUp(0.0))
+    expected = fit(data, steps=5, optimizer=lr.AdamW(schedule=lr.Constant()), objective=lr.ELBO(kl=lr.KLWarmUp(0.0)))
     sabotage(5, interrupt)
-    result = fit(data, steps=100, learning_rate_schedule=lr.Constant(), kl=lr.KLWarmUp(0.0))
+    result = fit(data, steps=100, optimizer=lr.AdamW(schedule=lr.Constant()), objective=lr.ELBO(kl=lr.KLWarmUp(0.0)))
     assert result.stop_reason.startswith("interrupted")
     assert "start_from" in result.stop_reason
     assert result.events == ["step 5: interrupted"]
@@ -231,16 +284,16 @@ def test_an_interrupt_keeps_what_was_learnt(sabotage: Any) -> None:
 
 def test_an_interrupt_keeps_the_best_weights(sabotage: Any, scripted: list[float]) -> None:
     data = make_data()
-    expected = fit(data, steps=2, learning_rate_schedule=lr.Constant(), kl=lr.KLWarmUp(0.0))
+    expected = fit(data, steps=2, optimizer=lr.AdamW(schedule=lr.Constant()), objective=lr.ELBO(kl=lr.KLWarmUp(0.0)))
     sabotage(5, interrupt)
     scripted += [1.0, 9.0, 3.0, 4.0, 5.0]
     result = fit(
         data,
         make_data(5, seed=1),
         steps=100,
-        learning_rate_schedule=lr.Constant(),
-        kl=lr.KLWarmUp(0.0),
         stopping=lr.EarlyStopping(every=1),
+        optimizer=lr.AdamW(schedule=lr.Constant()),
+        objective=lr.ELBO(kl=lr.KLWarmUp(0.0)),
     )
     assert result.best_step == 1
     assert same(weights(result.model, result.guide), weights(expected.model, expected.guide))
@@ -248,14 +301,19 @@ def test_an_interrupt_keeps_the_best_weights(sabotage: Any, scripted: list[float
 
 def test_a_non_finite_term_is_named_and_what_was_learnt_is_kept(sabotage: Any) -> None:
     data = make_data()
-    expected = fit(data, steps=5, learning_rate_schedule=lr.Constant(), kl=lr.KLWarmUp(0.0))
+    expected = fit(data, steps=5, optimizer=lr.AdamW(schedule=lr.Constant()), objective=lr.ELBO(kl=lr.KLWarmUp(0.0)))
 
     def explode(terms: Any) -> Any:
         return terms._replace(kl=terms.kl | {"initial": terms.kl["initial"] * math.inf})
 
     sabotage(5, explode)
     stop = lr.Rollback(times=0)
-    result = fit(data, steps=100, learning_rate_schedule=lr.Constant(), kl=lr.KLWarmUp(0.0), rollback=stop)
+    result = fit(
+        data,
+        steps=100,
+        optimizer=lr.AdamW(schedule=lr.Constant(), rollback=stop),
+        objective=lr.ELBO(kl=lr.KLWarmUp(0.0)),
+    )
     assert result.stop_reason.startswith("non-finite loss at step 5, at site 'initial'")
     assert "learning rate" in result.stop_reason
     assert result.events == ["step 5: non-finite kl/initial, gradient"]
@@ -275,7 +333,7 @@ def test_an_extreme_value_stops_the_fit_at_its_head() -> None:
     )
     guide = lr.Guide(model, encoder=lr.RNNEncoder(3, observes=["calm"]))
     with pytest.raises(ValueError, match="non-finite loss at step 0, at site 'wild'") as caught:
-        lr.fit(model, guide, data, steps=20, progress=False)
+        lr.fit(model, guide, data, steps=20, reporting=lr.Reporting(progress=False))
     assert "observations['wild'] reaches 1e+30" in str(caught.value)
     assert "standardise=['wild']" in str(caught.value)
 
@@ -308,7 +366,9 @@ def test_an_extreme_covariate_is_named_before_anything_is_learnt(rate: float) ->
         parts = {"transition": lr.Linear(3), "latent": lr.Innovations(2), "inputs": ["calm", drive]}
         model = lr.LatentRNN(data.spec, observations=heads, **parts)
         guide = lr.Guide(model, encoder=lr.RNNEncoder(3))
-        return lr.fit(model, guide, data, steps=15, progress=False, optimiser=lr.AdamW(learning_rate=rate))
+        return lr.fit(
+            model, guide, data, steps=15, optimizer=lr.AdamW(learning_rate=rate), reporting=lr.Reporting(progress=False)
+        )
 
     with pytest.raises(ValueError, match=r"before anything was learnt. covariates\['x'\] reaches .*e\+06"):
         fitted(AsGiven("x"))
@@ -317,7 +377,7 @@ def test_an_extreme_covariate_is_named_before_anything_is_learnt(rate: float) ->
 
 def test_a_fit_that_stops_early_reports_what_it_learnt(sabotage: Any) -> None:
     sabotage(5, lambda terms: terms._replace(kl=terms.kl | {"initial": terms.kl["initial"] * math.inf}))
-    result = fit(make_data(), steps=100, rollback=lr.Rollback(times=0))
+    result = fit(make_data(), steps=100, optimizer=lr.AdamW(rollback=lr.Rollback(times=0)))
     assert result.history["step"] == [4]
     assert math.isfinite(result.history["elbo"][0])
 
@@ -336,19 +396,31 @@ def two_heads() -> tuple[lr.SequenceData, lr.LatentRNN, lr.Guide]:
 
 def test_weights_of_heads_are_in_the_gradient_and_not_in_the_report() -> None:
     data, model, guide = two_heads()
-    result = lr.fit(model, guide, data, steps=1, head_weights={"spikes": 7.0}, progress=False)
+    result = lr.fit(
+        model,
+        guide,
+        data,
+        steps=1,
+        objective=lr.ELBO(head_weights={"spikes": 7.0}),
+        reporting=lr.Reporting(progress=False),
+    )
     assert result.settings["head_weights"] == {"spikes": 7.0}
-    plain = lr.fit(model, guide, data, steps=1, progress=False)
+    plain = lr.fit(model, guide, data, steps=1, reporting=lr.Reporting(progress=False))
     assert plain.settings["head_weights"] == {}
     for name in ("elbo", "log_likelihood/spikes", "log_likelihood/y"):
         assert result.history[name] == plain.history[name]
     parameters = [*plain.model.parameters(), *plain.guide.parameters()]
-    plan = training.Plan(
-        1, 12, 1, lr.ELBO(), lr.AdamW(clip_norm=1e9), lr.Constant(), lr.KLWarmUp(0.0), lr.EarlyStopping(),
-        lr.Rollback(), 0.0, {"spikes": 7.0}, False, 1,
-    )  # fmt: skip
+    settings = Settings(
+        1,
+        12,
+        lr.ELBO(kl=lr.KLWarmUp(0.0), head_weights={"spikes": 7.0}),
+        lr.AdamW(clip_norm=1e9, schedule=lr.Constant()),
+        lr.EarlyStopping(),
+        lr.Compute(),
+        lr.Reporting(progress=False, every=1),
+    )
     torch.manual_seed(3)
-    training.Run(plain.model, plain.guide, data, None, plan, torch.Generator())._gradient(data, 0, 0)
+    training.Run(plain.model, plain.guide, data, None, settings, torch.Generator())._gradient(data, 0, 0)
     found = [p.grad.clone() for p in parameters]
     torch.manual_seed(3)
     terms = lr.elbo_terms(plain.model, plain.guide, data)
@@ -361,11 +433,12 @@ def test_weights_of_heads_are_in_the_gradient_and_not_in_the_report() -> None:
 
 def test_a_head_of_weight_zero_teaches_nothing() -> None:
     data, model, guide = two_heads()
-    start, end, control = (
-        lr.fit(model, guide, data, steps=n, optimiser=lr.Adam(), head_weights=weights, progress=False)
-        .model.observations["spikes"].readout.weight
-        for n, weights in ((1, {"spikes": 0.0}), (5, {"spikes": 0}), (5, None))
-    )  # fmt: skip
+    quiet = lr.Reporting(progress=False)
+    fits = [
+        lr.fit(model, guide, data, steps=n, objective=lr.ELBO(head_weights=w), optimizer=lr.Adam(), reporting=quiet)
+        for n, w in ((1, {"spikes": 0.0}), (5, {"spikes": 0}), (5, None))
+    ]
+    start, end, control = (each.model.observations["spikes"].readout.weight for each in fits)
     assert torch.equal(start, end)
     assert not torch.equal(start, control)
 
@@ -382,14 +455,14 @@ def test_a_head_of_weight_zero_teaches_nothing() -> None:
 def test_weights_of_heads_that_make_no_sense_are_refused(weights: dict[str, float], message: str) -> None:
     data, model, guide = two_heads()
     with pytest.raises(ValueError, match=message):
-        lr.fit(model, guide, data, head_weights=weights, progress=False)
+        lr.fit(model, guide, data, objective=lr.ELBO(head_weights=weights), reporting=lr.Reporting(progress=False))
 
 
-@pytest.mark.parametrize("objective", [lr.IWAE(), lr.ELBO(sticking_the_landing=True)])
-def test_weights_of_heads_need_the_terms_of_the_elbo(objective: Any) -> None:
-    data, model, guide = two_heads()
-    with pytest.raises(ValueError, match="head_weights needs objective=ELBO\\(\\), whose terms they multiply; found"):
-        lr.fit(model, guide, data, head_weights={"y": 2.0}, objective=objective, num_particles=2, progress=False)
+def test_weights_of_heads_need_the_terms_of_the_elbo() -> None:
+    with pytest.raises(ValueError, match="head_weights multiply terms of heads, which sticking_the_landing never"):
+        lr.ELBO(head_weights={"y": 2.0}, sticking_the_landing=True)
+    with pytest.raises(TypeError, match="head_weights"):
+        lr.IWAE(head_weights={"y": 2.0})  # type: ignore[call-arg]
 
 
 # -- coordinated dropout -------------------------------------------------------------------------------------------
@@ -457,7 +530,9 @@ def test_dropout_hides_average_values_as_averages() -> None:
 
 def test_a_fit_with_dropout_learns_and_reports_the_true_validation_elbo() -> None:
     data, validation = make_data(30), make_data(10, seed=1)
-    result = fit(data, validation, steps=100, coordinated_dropout=0.3, stopping=lr.EarlyStopping(every=25))
+    result = fit(
+        data, validation, steps=100, stopping=lr.EarlyStopping(every=25), objective=lr.ELBO(coordinated_dropout=0.3)
+    )
     with torch.no_grad(), training.random_state(training.VALIDATION_SEED):
         expected = training.validation_bound(lr.ELBO(), result.model, result.guide, validation, 4)
     assert max(result.history["validation_elbo"]) == pytest.approx(expected, abs=1e-4)
@@ -468,13 +543,19 @@ def test_dropout_is_refused_where_it_cannot_hide() -> None:
     data = make_data()
     model, guide = make_parts(data, feedback=lr.History(2))
     with pytest.raises(ValueError, match="coordinated_dropout cannot hide entries of 'y'"):
-        lr.fit(model, guide, data, coordinated_dropout=0.2, progress=False)
+        lr.fit(model, guide, data, objective=lr.ELBO(coordinated_dropout=0.2), reporting=lr.Reporting(progress=False))
     model = lr.LatentRNN(data.spec, transition=lr.GRU(3), latent=lr.Deterministic(), observations={"y": lr.Poisson()})
     with pytest.raises(ValueError, match="hides entries from the encoder, but this guide has none"):
-        lr.fit(model, lr.Guide(model), data, coordinated_dropout=0.2, progress=False)
+        lr.fit(
+            model,
+            lr.Guide(model),
+            data,
+            objective=lr.ELBO(coordinated_dropout=0.2),
+            reporting=lr.Reporting(progress=False),
+        )
     idle = lr.Guide(model, encoder=lr.RNNEncoder(3))  # has nothing to infer, and was never built
     with pytest.raises(ValueError, match="the model has no latents for one to infer"):
-        lr.fit(model, idle, data, coordinated_dropout=0.2, progress=False)
+        lr.fit(model, idle, data, objective=lr.ELBO(coordinated_dropout=0.2), reporting=lr.Reporting(progress=False))
 
 
 # -- batches -------------------------------------------------------------------------------------------------------
@@ -539,11 +620,11 @@ def test_validation_must_not_overlap_training() -> None:
     with pytest.raises(
         ValueError, match=r"2 validation sequences are training sequences too; validation\.without\(train\)"
     ):
-        lr.fit(model, guide, data, data[[1, 3]], progress=False)
+        lr.fit(model, guide, data, data[[1, 3]], reporting=lr.Reporting(progress=False))
     windows = data.windows(4)
     first, second = windows[: len(windows) // 2], windows[len(windows) // 2 :]
     lr.fit(
-        model, guide, first, second.without(first), steps=1, progress=False
+        model, guide, first, second.without(first), steps=1, reporting=lr.Reporting(progress=False)
     )  # other stretches of a sequence are fine
 
 
@@ -563,7 +644,9 @@ def test_cuda_agrees_with_the_cpu() -> None:
             found.append({k: v.cpu() for k, v in lr.elbo_terms(*pair, here).log_likelihood.items()})
     torch.testing.assert_close(found[0]["y"], found[1]["y"], rtol=1e-4, atol=1e-3)
     # other generators, other draws: the two fits agree in what they reach, not in how
-    results = [fit(data, make_data(6, seed=1), steps=60, device=device) for device in ("cpu", "cuda")]
+    results = [
+        fit(data, make_data(6, seed=1), steps=60, compute=lr.Compute(device=device)) for device in ("cpu", "cuda")
+    ]
     assert results[1].history["elbo"][-1] == pytest.approx(results[0].history["elbo"][-1], rel=0.2)
     assert all(parameter.device.type == "cpu" for parameter in results[1].model.parameters())
 
@@ -586,7 +669,23 @@ def test_a_fit_does_not_go_on_in_other_units() -> None:
         model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations=heads)
         return model, lr.Guide(model)
 
-    first = lr.fit(*parts(units), units, steps=1, progress=False, device="cpu")
-    lr.fit(*parts(units), units, steps=1, start_from=first, progress=False, device="cpu")
+    first = lr.fit(
+        *parts(units), units, steps=1, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu")
+    )
+    lr.fit(
+        *parts(units),
+        units,
+        steps=1,
+        start_from=first,
+        reporting=lr.Reporting(progress=False),
+        compute=lr.Compute(device="cpu"),
+    )
     with pytest.raises(ValueError, match="start_from standardised 'voltage' otherwise"):
-        lr.fit(*parts(others), others, steps=1, start_from=first, progress=False, device="cpu")
+        lr.fit(
+            *parts(others),
+            others,
+            steps=1,
+            start_from=first,
+            reporting=lr.Reporting(progress=False),
+            compute=lr.Compute(device="cpu"),
+        )

@@ -40,7 +40,14 @@ def test_products_have_the_precision_that_was_asked_for(asked: str | None, preci
     torch.set_float32_matmul_precision("high")
     Noting.seen.clear()
     model, guide, data = setting()
-    result = lr.fit(model, guide, data, steps=2, progress=False, device="cpu", matmul_precision=asked)
+    result = lr.fit(
+        model,
+        guide,
+        data,
+        steps=2,
+        reporting=lr.Reporting(progress=False),
+        compute=lr.Compute(device="cpu", matmul_precision=asked),
+    )
     assert Noting.seen == {asked or "high"}
     assert torch.get_float32_matmul_precision() == "high"
     assert result.settings.get("matmul_precision") == asked
@@ -52,7 +59,14 @@ def test_a_failed_fit_puts_it_back(precision: None, monkeypatch: pytest.MonkeyPa
     model, guide, data = setting()
     monkeypatch.setattr("latentrnn.inference.fitting.trainer.Run.loop", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        lr.fit(model, guide, data, steps=2, progress=False, device="cpu", matmul_precision="medium")
+        lr.fit(
+            model,
+            guide,
+            data,
+            steps=2,
+            reporting=lr.Reporting(progress=False),
+            compute=lr.Compute(device="cpu", matmul_precision="medium"),
+        )
     assert torch.get_float32_matmul_precision() == "highest"
 
 
@@ -63,7 +77,14 @@ def test_fewer_digits_hardly_move_the_elbo(precision: None) -> None:
     model = lr.LatentRNN(data.spec, transition=lr.GRU(16), latent=lr.Innovations(2), observations={"y": lr.Poisson()})
     guide = lr.Guide(model, encoder=lr.RNNEncoder(16))
     bounds = [
-        lr.fit(model, guide, data, steps=30, progress=False, device="cpu", matmul_precision=p).history["elbo"][-1]
+        lr.fit(
+            model,
+            guide,
+            data,
+            steps=30,
+            reporting=lr.Reporting(progress=False),
+            compute=lr.Compute(device="cpu", matmul_precision=p),
+        ).history["elbo"][-1]
         for p in ("highest", "medium")
     ]
     assert bounds[1] == pytest.approx(bounds[0], rel=1e-3)
@@ -73,14 +94,26 @@ def test_fewer_digits_hardly_move_the_elbo(precision: None) -> None:
 def test_unknown_precisions_are_refused(precision_: object) -> None:
     model, guide, data = setting()
     with pytest.raises(ValueError, match=r"matmul_precision must be None or one of \['highest', 'high', 'medium'\]"):
-        lr.fit(model, guide, data, steps=1, progress=False, matmul_precision=precision_)
+        lr.fit(
+            model,
+            guide,
+            data,
+            steps=1,
+            reporting=lr.Reporting(progress=False),
+            compute=lr.Compute(matmul_precision=precision_),
+        )
 
 
 @pytest.mark.parametrize(("begun", "resumed"), [("medium", None), (None, "medium"), ("medium", "high")])
 def test_a_fit_is_not_resumed_with_other_digits(begun: str | None, resumed: str | None, tmp_path: Path) -> None:
     model, guide, data = setting()
-    fixed: dict[str, object] = {"steps": 2, "progress": False, "device": "cpu", "checkpoint": tmp_path / "fit"}
-    lr.fit(model, guide, data, matmul_precision=begun, **fixed)
-    assert lr.fit(model, guide, data, matmul_precision=begun, resume=True, **fixed).history
+    fixed: dict[str, object] = {
+        "steps": 2,
+        "reporting": lr.Reporting(progress=False),
+        "checkpointing": lr.Checkpointing(tmp_path / "fit", resume=True),
+    }
+    first, other = (lr.Compute("cpu", matmul_precision=precision) for precision in (begun, resumed))
+    lr.fit(model, guide, data, compute=first, **fixed)
+    assert lr.fit(model, guide, data, compute=first, **fixed).history
     with pytest.raises(ValueError, match=f"holds a fit with matmul_precision {begun!r}; found {resumed!r}"):
-        lr.fit(model, guide, data, matmul_precision=resumed, resume=True, **fixed)
+        lr.fit(model, guide, data, compute=other, **fixed)

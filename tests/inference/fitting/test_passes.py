@@ -60,13 +60,22 @@ class Replayed(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def windows_of(steps: int) -> lr.Compute:
+    return lr.Compute("cpu", window=lr.Window(steps))
+
+
 def looked_at(model: Any, guide: Any, data: Any, steps: int, **settings: Any) -> tuple[Tensor, lr.FitResult]:
     """Gradients, (step, weight), and what a fit of so many steps reports."""
-    optimiser = Looking()
-    given = {"optimiser": optimiser, "kl": lr.KLWarmUp(0.0), "report_every": 1, "progress": False, "device": "cpu"}
+    optimizer = Looking()
+    given = {
+        "optimizer": optimizer,
+        "objective": lr.ELBO(kl=lr.KLWarmUp(0.0)),
+        "reporting": lr.Reporting(every=1, progress=False),
+        "compute": lr.Compute(device="cpu"),
+    }
     with Replayed():
         result = lr.fit(model, guide, data, steps=steps, **(given | settings))
-    return torch.stack(optimiser.seen), result
+    return torch.stack(optimizer.seen), result
 
 
 def assert_weighs_alike(model: Any, guide: Any, data: Any, steps: int, whole: Any = None, **settings: Any) -> None:
@@ -142,8 +151,8 @@ KINDS: dict[str, Callable[[Any], tuple[Any, dict[str, Any]]]] = {
     "Renyi": lambda data: (with_latents(data), {"num_particles": 3, "objective": lr.Renyi(0.3)}),
     "free bits": lambda data: (with_latents(data), {"objective": lr.ELBO(free_bits=0.02)}),
     "sticking the landing": lambda data: (with_latents(data), {"objective": lr.ELBO(sticking_the_landing=True)}),
-    "coordinated dropout": lambda data: (with_latents(data), {"coordinated_dropout": 0.3}),
-    "weights of heads": lambda data: (with_latents(data), {"head_weights": {"y": 3.0}}),
+    "coordinated dropout": lambda data: (with_latents(data), {"objective": lr.ELBO(coordinated_dropout=0.3)}),
+    "weights of heads": lambda data: (with_latents(data), {"objective": lr.ELBO(head_weights={"y": 3.0})}),
     "a family over time": lambda data: (with_latents(data, family=lr.Markov(3)), {}),
     "a number for every sequence": lambda data: (with_latents(data), {}),
     "a law that rates should keep": lambda data: (
@@ -207,7 +216,7 @@ def test_windows(name: str, size: int, window: int, stored: bool) -> None:
     model, guide = deterministic(data)
     expected, reported = looked_at(model, guide, data, 1, batch_size=10**6)
     steps = steps_of_a_pass(data, size, window)
-    found, result = looked_at(model, guide, given, steps, batch_size=size, window=lr.Window(window))
+    found, result = looked_at(model, guide, given, steps, batch_size=size, compute=windows_of(window))
     for term in ("elbo", "log_likelihood/y"):
         assert np.mean(result.history[term]) == pytest.approx(reported.history[term][0], rel=1e-9)
     places = baselines(model)
@@ -246,7 +255,7 @@ def test_clipping_meets_the_same_scale_in_windows(size: int) -> None:
     )
     guide = lr.Guide(model)
     expected = settled(model, guide, data, 1, batch_size=64)[0].norm()
-    found = settled(model, guide, data, steps_of_a_pass(data, size, 12), batch_size=size, window=lr.Window(12))[0]
+    found = settled(model, guide, data, steps_of_a_pass(data, size, 12), batch_size=size, compute=windows_of(12))[0]
     ratios = found.norm(dim=1) / expected
     if size == 12:  # short sequences end in the first window of all
         assert float(ratios.max()) == pytest.approx(8 * 12 * 12 / (4 * 96 + 8 * 12), rel=1e-9)
@@ -256,7 +265,9 @@ def test_clipping_meets_the_same_scale_in_windows(size: int) -> None:
 
 def settled(model: Any, guide: Any, data: Any, steps: int, **settings: Any) -> tuple[Tensor, lr.FitResult]:
     """Gradients where the state is zero at all times, so that all steps are alike."""
-    start = lr.fit(model, guide, data, steps=1, progress=False, device="cpu")
+    start = lr.fit(
+        model, guide, data, steps=1, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu")
+    )
     with torch.no_grad():
         for parameter in start.model.transition.parameters():
             parameter.zero_()
@@ -351,7 +362,13 @@ def test_a_long_sequence_of_another_kind_does_not_pull(window: lr.Window | None,
         data.spec, transition=lr.Linear(1), latent=lr.Deterministic(), observations={"y": lr.Poisson()}
     )
     result = lr.fit(
-        model, lr.Guide(model), data, window=window, batch_size=size, steps=600, progress=False, device="cpu"
+        model,
+        lr.Guide(model),
+        data,
+        batch_size=size,
+        steps=600,
+        compute=lr.Compute(window=window, device="cpu"),
+        reporting=lr.Reporting(progress=False),
     )
     rate = float(result.posterior(data, device="cpu").mean("y")[:, -5:].nanmean())
     assert rate == pytest.approx(float(np.concatenate(counts).mean()), rel=0.03)
@@ -369,9 +386,15 @@ def test_windows_that_differ_in_kind_are_heard_in_their_measure(size: int) -> No
 
     def rate(clip_norm: float) -> float:
         result = lr.fit(
-            model, lr.Guide(model), data, window=lr.Window(10), steps=900, batch_size=size, progress=False,
-            device="cpu", optimiser=lr.AdamW(0.003, clip_norm=clip_norm),
-        )  # fmt: skip
+            model,
+            lr.Guide(model),
+            data,
+            steps=900,
+            batch_size=size,
+            optimizer=lr.AdamW(0.003, clip_norm=clip_norm),
+            compute=lr.Compute(window=lr.Window(10), device="cpu"),
+            reporting=lr.Reporting(progress=False),
+        )
         return float(result.posterior(data, device="cpu").mean("y")[:, -5:].nanmean())
 
     pooled = float(np.concatenate(counts).mean())

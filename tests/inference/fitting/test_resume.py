@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,14 @@ def fit(data: lr.SequenceData = DATA, validation: lr.SequenceData | None = VALID
         data.spec, transition=parts["transition"], latent=parts["latent"], observations={"y": parts["head"]}
     )
     guide = lr.Guide(model, **({"encoder": lr.RNNEncoder(3)} | parts["guide"]))
-    defaults = {"steps": STEPS, "batch_size": 4, "stopping": lr.EarlyStopping(every=3), "report_every": 2}
-    return lr.fit(model, guide, data, validation, **(defaults | {"progress": False, "device": "cpu"} | settings))
+    defaults = {
+        "steps": STEPS,
+        "batch_size": 4,
+        "stopping": lr.EarlyStopping(every=3),
+        "reporting": lr.Reporting(progress=False, every=2),
+        "compute": lr.Compute(device="cpu"),
+    }
+    return lr.fit(model, guide, data, validation, **(defaults | settings))
 
 
 def kill(monkeypatch: pytest.MonkeyPatch, at: int, **settings: Any) -> None:
@@ -85,24 +92,23 @@ def differs(found: lr.FitResult, expected: lr.FitResult) -> bool:
 
 KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "defaults": dict,
-    "without validation": lambda: {"validation": None, "report_every": 5},
+    "without validation": lambda: {"validation": None, "reporting": lr.Reporting(progress=False, every=5)},
     "one batch": lambda: {"batch_size": 64},
-    "cosine": lambda: {"learning_rate_schedule": lr.Cosine(rise=10), "kl": lr.KLWarmUp(0.9)},
+    "cosine": lambda: {"optimizer": lr.AdamW(schedule=lr.Cosine(rise=10)), "objective": lr.ELBO(kl=lr.KLWarmUp(0.9))},
     "plateau": lambda: {
-        "learning_rate_schedule": lr.Plateau(patience=1),
-        "kl": lr.KLWarmUp(0.0),
-        "optimiser": lr.Adam(learning_rate=0.3),
         "stopping": lr.EarlyStopping(every=1, patience=None),
+        "optimizer": lr.Adam(learning_rate=0.3, schedule=lr.Plateau(patience=1)),
+        "objective": lr.ELBO(kl=lr.KLWarmUp(0.0)),
     },
     "early stopping": lambda: {
-        "optimiser": lr.Adam(learning_rate=0.05),
-        "kl": lr.KLWarmUp(0.0),
+        "optimizer": lr.Adam(learning_rate=0.05),
         "stopping": lr.EarlyStopping(every=1, patience=2),
+        "objective": lr.ELBO(kl=lr.KLWarmUp(0.0)),
     },
-    "averaging": lambda: {"optimiser": lr.AdamW(averaging=0.9)},
-    "coordinated dropout": lambda: {"coordinated_dropout": 0.3},
-    "particles": lambda: {"num_particles": 3},
-    "iwae": lambda: {"objective": lr.IWAE(), "num_particles": 3},
+    "averaging": lambda: {"optimizer": lr.AdamW(averaging=0.9)},
+    "coordinated dropout": lambda: {"objective": lr.ELBO(coordinated_dropout=0.3)},
+    "particles": lambda: {"objective": lr.ELBO(num_particles=3)},
+    "iwae": lambda: {"objective": lr.IWAE(num_particles=3)},
     "double": lambda: {"data": make_data(dtype=torch.float64), "validation": None},
     "dropout": lambda: {"transition": lr.GRU(4, layers=2, dropout=0.3)},
     "zoneout": lambda: {"transition": lr.LSTM(4, zoneout=0.3)},
@@ -130,18 +136,18 @@ def test_a_killed_fit_goes_on_bit_for_bit(kind: str, tmp_path: Path, monkeypatch
     expected = fit(**settings)
     end = expected.history["validation_step"][-1] if kind == "early stopping" else STEPS - 1
     assert end > 10
-    kept = {"checkpoint": tmp_path / "gru", "resume": True}
+    kept = partial(lr.Checkpointing, tmp_path / "gru", resume=True)
     # the first checkpoint alone, then one after every step; the newest is lost, as if the last write had not ended
-    kill(monkeypatch, 5, **settings, **kept, checkpoint_every=1e9)
-    kill(monkeypatch, end - 1, **settings, **kept, checkpoint_every=0)
+    kill(monkeypatch, 5, checkpointing=kept(every=1e9), **settings)
+    kill(monkeypatch, end - 1, checkpointing=kept(every=0), **settings)
     unfinished_files(tmp_path / "gru")[-1].unlink()
     torch.manual_seed(3)  # nothing global matters
-    result = fit(**settings, **kept, checkpoint_every=0)
+    result = fit(checkpointing=kept(every=0), **settings)
     assert_same(result, expected)
     assert result.events == ["step 1: resumed", f"step {end - 2}: resumed"]
     # a fit that was finished is only read
     monkeypatch.setattr(Run, "_gradient", None)
-    assert_same(fit(**settings, **kept), expected)
+    assert_same(fit(checkpointing=kept(), **settings), expected)
 
 
 def test_early_stopping_is_reached() -> None:
@@ -152,7 +158,7 @@ def test_early_stopping_is_reached() -> None:
 
 
 def test_checkpoints_change_nothing(tmp_path: Path) -> None:
-    assert_same(fit(checkpoint=tmp_path, checkpoint_every=0), fit())
+    assert_same(fit(checkpointing=lr.Checkpointing(tmp_path, every=0)), fit())
     assert len(unfinished_files(tmp_path)) == 2
 
 
@@ -181,16 +187,18 @@ def leave_out(name: str) -> Callable[[dict[str, Any], dict[str, Any]], None]:
 @pytest.mark.parametrize("name", ["moments", "average", "random state", "order", "position", "stale"])
 def test_a_resume_that_forgot_something_is_noticed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control of the tests above."""
-    settings: dict[str, Any] = {"optimiser": lr.Adam(learning_rate=0.3, averaging=0.9)}
-    settings |= {"learning_rate_schedule": lr.Plateau(patience=1), "kl": lr.KLWarmUp(0.0)}
-    settings |= {"stopping": lr.EarlyStopping(every=1, patience=None)}
+    settings: dict[str, Any] = {
+        "optimizer": lr.Adam(learning_rate=0.3, averaging=0.9, schedule=lr.Plateau(patience=1)),
+        "objective": lr.ELBO(kl=lr.KLWarmUp(0.0)),
+        "stopping": lr.EarlyStopping(every=1, patience=None),
+    }
     expected = fit(**settings)
     elbos = expected.history["validation_elbo"]
     # killed right after an evaluation that was no better, in the middle of a pass
     at = 1 + next(i for i in range(9, STEPS) if elbos[i] < max(elbos[:i]) and (i + 1) % 4)
-    kill(monkeypatch, at, **settings, checkpoint=tmp_path, checkpoint_every=0)
+    kill(monkeypatch, at, checkpointing=lr.Checkpointing(tmp_path, every=0), **settings)
     shutil.copytree(tmp_path, tmp_path / "copy")
-    assert not differs(fit(**settings, checkpoint=tmp_path / "copy", resume=True), expected)
+    assert not differs(fit(checkpointing=lr.Checkpointing(tmp_path / "copy", resume=True), **settings), expected)
     original = checkpointing._restore
 
     def forgetful(run: Run, tensors: dict[str, Any], values: dict[str, Any]) -> None:
@@ -198,7 +206,7 @@ def test_a_resume_that_forgot_something_is_noticed(name: str, tmp_path: Path, mo
         original(run, tensors, values)
 
     monkeypatch.setattr(checkpointing, "_restore", forgetful)
-    assert differs(fit(**settings, checkpoint=tmp_path, resume=True), expected)
+    assert differs(fit(checkpointing=lr.Checkpointing(tmp_path, resume=True), **settings), expected)
 
 
 def test_an_interrupted_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,12 +219,12 @@ def test_an_interrupted_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "_gradient", interrupted)
-        result = fit(checkpoint=tmp_path, checkpoint_every=0)
+        result = fit(checkpointing=lr.Checkpointing(tmp_path, every=0))
     assert "resume=True" in result.stop_reason
     with pytest.raises(ValueError, match="holds a fit that is under way: go on with"):
         lr.load(tmp_path)
     result.save(tmp_path)  # to the same folder: neither gets in the other's way
-    assert_same(fit(checkpoint=tmp_path, resume=True), expected)
+    assert_same(fit(checkpointing=lr.Checkpointing(tmp_path, resume=True)), expected)
     assert lr.load(tmp_path).events == ["step 9: interrupted"]
 
 
@@ -245,16 +253,20 @@ def test_an_evaluation_that_lost_a_process_is_made_up_for(
         patch.setattr(Alone, "size", 2)
         patch.setattr(Alone, "add", add)
         with pytest.raises(ProcessLost, match=f"at step {evaluations[at] + 1}; .* holds a checkpoint"):
-            fit(**settings, checkpoint=tmp_path)
-    assert_same(fit(**settings, checkpoint=tmp_path, resume=True), expected)
+            fit(checkpointing=lr.Checkpointing(tmp_path), **settings)
+    assert_same(fit(checkpointing=lr.Checkpointing(tmp_path, resume=True), **settings), expected)
 
 
 @pytest.mark.gpu
 def test_a_killed_fit_goes_on_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings: dict[str, Any] = {"device": "cuda", "optimiser": lr.AdamW(averaging=0.9), "coordinated_dropout": 0.3}
+    settings: dict[str, Any] = {
+        "optimizer": lr.AdamW(averaging=0.9),
+        "compute": lr.Compute(device="cuda"),
+        "objective": lr.ELBO(coordinated_dropout=0.3),
+    }
     expected = fit(**settings)
-    kill(monkeypatch, 13, **settings, checkpoint=tmp_path, checkpoint_every=0)
-    result = fit(**settings, checkpoint=tmp_path, resume=True)
+    kill(monkeypatch, 13, checkpointing=lr.Checkpointing(tmp_path, every=0), **settings)
+    result = fit(checkpointing=lr.Checkpointing(tmp_path, resume=True), **settings)
     assert result.events == ["step 12: resumed"]
     # kernels may add up in an order of their own, so that two undisturbed fits need not agree to the bit either
     for a, b in zip(result.model.state_dict().values(), expected.model.state_dict().values(), strict=True):
@@ -265,7 +277,7 @@ def test_a_killed_fit_goes_on_on_a_gpu(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_only_what_was_begun_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kill(monkeypatch, 5, checkpoint=tmp_path, checkpoint_every=0)
+    kill(monkeypatch, 5, checkpointing=lr.Checkpointing(tmp_path, every=0))
     others: dict[str, tuple[dict[str, Any], str]] = {
         "data": ({"data": make_data(seed=2)}, "another train;"),
         "order": ({"data": DATA[[1, 0, *range(2, 14)]]}, "another train;"),
@@ -276,39 +288,38 @@ def test_only_what_was_begun_is_gone_on_with(tmp_path: Path, monkeypatch: pytest
         "start": ({"start_from": fit(steps=1)}, "another start_from;"),
         "steps": ({"steps": 30}, "with steps 18; found 30; give what it was begun with"),
         "seed": ({"seed": 1}, "with seed 0; found 1;"),
-        "schedule": ({"kl": lr.KLWarmUp(0.3)}, "with kl .*0.2.*; found .*0.3"),
-        "reports": ({"report_every": 3}, "with report_every 2; found 3"),
+        "schedule": ({"objective": lr.ELBO(kl=lr.KLWarmUp(0.3))}, "with kl .*0.2.*; found .*0.3"),
+        "reports": ({"reporting": lr.Reporting(progress=False, every=3)}, "with report_every 2; found 3"),
         "precision": ({"data": make_data(dtype=torch.float64), "validation": None}, "another"),
     }
     for name, (settings, message) in others.items():
         with pytest.raises(ValueError, match=message):
-            fit(**settings, checkpoint=tmp_path, resume=True)
+            fit(checkpointing=lr.Checkpointing(tmp_path, resume=True), **settings)
         assert len(unfinished_files(tmp_path)) == 2, name
-    assert_same(fit(data=make_data(), checkpoint=tmp_path, resume=True), fit())  # the same data, made again
+    again = fit(data=make_data(), checkpointing=lr.Checkpointing(tmp_path, resume=True))  # the same data, made again
+    assert_same(again, fit())
 
 
 def test_a_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
-    fit(steps=2, checkpoint=tmp_path / "a")
+    fit(steps=2, checkpointing=lr.Checkpointing(tmp_path / "a"))
     with pytest.raises(
         ValueError, match=r"holds the checkpoint of a fit, fit-000002-\w+.safetensors; go on with resume"
     ):
-        fit(steps=2, checkpoint=tmp_path / "a")
-    with pytest.raises(ValueError, match="resume=True needs checkpoint="):
-        fit(resume=True)
+        fit(steps=2, checkpointing=lr.Checkpointing(tmp_path / "a"))
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="expected a directory"):
-        fit(checkpoint=tmp_path / "file")
+        fit(checkpointing=lr.Checkpointing(tmp_path / "file"))
     for seconds in (-1, float("inf"), "often", True):
-        with pytest.raises(ValueError, match="checkpoint_every must be a number of seconds"):
-            fit(checkpoint=tmp_path / "b", checkpoint_every=seconds)
+        with pytest.raises(ValueError, match="every must be a number of seconds"):
+            fit(checkpointing=lr.Checkpointing(tmp_path / "b", every=seconds))
     assert not (tmp_path / "b").exists()
 
 
 def test_other_surroundings_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(torch, "__version__", "1.0")
-        kill(monkeypatch, 5, checkpoint=tmp_path, checkpoint_every=0)
-    (event,) = fit(checkpoint=tmp_path, resume=True).events
+        kill(monkeypatch, 5, checkpointing=lr.Checkpointing(tmp_path, every=0))
+    (event,) = fit(checkpointing=lr.Checkpointing(tmp_path, resume=True)).events
     assert event == f"step 5: resumed under torch {torch.__version__}, not 1.0, so that the last digits can differ"
 
 
@@ -319,32 +330,32 @@ def test_other_surroundings_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_kept(
     damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kill(monkeypatch, 9, checkpoint=tmp_path, checkpoint_every=0)
+    kill(monkeypatch, 9, checkpointing=lr.Checkpointing(tmp_path, every=0))
     before, newest = unfinished_files(tmp_path)
     content = newest.read_bytes()
     spoiled = {"cut": content[:-7], "empty": b"", "flipped": content[:-1] + bytes([content[-1] ^ 1])}[damage]
     newest.write_bytes(spoiled)
     with pytest.raises(ValueError, match=f"{newest.name}: damaged or truncated; .* to go on from {before.name}"):
-        fit(checkpoint=tmp_path, resume=True)
+        fit(checkpointing=lr.Checkpointing(tmp_path, resume=True))
     newest.unlink()
-    assert_same(fit(checkpoint=tmp_path, resume=True), fit())
+    assert_same(fit(checkpointing=lr.Checkpointing(tmp_path, resume=True)), fit())
 
 
 def test_a_lonely_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    fit(steps=1, checkpoint=tmp_path)
+    fit(steps=1, checkpointing=lr.Checkpointing(tmp_path))
     for path in unfinished_files(tmp_path)[:-1]:
         path.unlink()
     (path,) = unfinished_files(tmp_path)
     path.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="begin again, for there is no other"):
-        fit(steps=1, checkpoint=tmp_path, resume=True)
+        fit(steps=1, checkpointing=lr.Checkpointing(tmp_path, resume=True))
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(unfinished, "write_atomically", _full)
         with pytest.raises(OSError, match="full"):  # known before hours have gone by
-            fit(checkpoint=tmp_path, checkpoint_every=0)
+            fit(checkpointing=lr.Checkpointing(tmp_path, every=0))
     original, calls = unfinished.write_atomically, iter(range(100))
 
     def once(path: Path, content: bytes) -> None:
@@ -352,7 +363,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(unfinished, "write_atomically", once)
     with pytest.warns(RuntimeWarning, match="no checkpoint was written at step 5"):
-        result = fit(checkpoint=tmp_path, checkpoint_every=0)
+        result = fit(checkpointing=lr.Checkpointing(tmp_path, every=0))
     assert result.events == ["step 5: no checkpoint was written (full)"]
     assert_same(result, fit())
 
@@ -367,7 +378,7 @@ def test_remnants_of_killed_writes_are_removed(tmp_path: Path) -> None:
     dead, alive = (tmp_path / f".fit-000001-0123456789ab.safetensors.{pid}.tmp" for pid in (child.pid, os.getpid()))
     for path in (dead, alive):
         path.write_bytes(b"half")
-    fit(steps=1, checkpoint=tmp_path, resume=True)
+    fit(steps=1, checkpointing=lr.Checkpointing(tmp_path, resume=True))
     assert not dead.exists()
     assert alive.exists()
 
@@ -439,7 +450,7 @@ FORGED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] =
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("begun")
     with pytest.MonkeyPatch.context() as patch:
-        kill(patch, 5, checkpoint=folder, resume=True, checkpoint_every=0)
+        kill(patch, 5, checkpointing=lr.Checkpointing(folder, resume=True, every=0))
     return folder
 
 
@@ -450,7 +461,7 @@ def test_a_forged_checkpoint_is_a_clear_error(case: str, begun: Path, tmp_path: 
     change, message = FORGED[case]
     forge(folder, change)
     with pytest.raises(ValueError, match=message) as caught:
-        fit(checkpoint=folder, resume=True)
+        fit(checkpointing=lr.Checkpointing(folder, resume=True))
     assert str(caught.value).startswith(str(folder))
 
 
@@ -459,13 +470,13 @@ def test_an_honest_copy_goes_on(begun: Path, tmp_path: Path) -> None:
     folder = tmp_path / "gru"
     shutil.copytree(begun, folder)
     forge(folder, lambda tensors, values: None)
-    assert_same(fit(checkpoint=folder, resume=True), fit())
+    assert_same(fit(checkpointing=lr.Checkpointing(folder, resume=True)), fit())
 
 
 def test_a_folder_that_is_called_like_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "gru" / "fit-000007-0123456789ab.safetensors").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"fit-000007-0123456789ab.safetensors: expected a file"):
-        fit(checkpoint=tmp_path / "gru", resume=True)
+        fit(checkpointing=lr.Checkpointing(tmp_path / "gru", resume=True))
 
 
 def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
@@ -475,5 +486,5 @@ def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
         name = hashlib.sha256(content).hexdigest()[:12]
         (folder / f"fit-000001-{name}.safetensors").write_bytes(content)
         with pytest.raises(ValueError, match=r"safetensors: not the state of a fit \("):
-            fit(checkpoint=folder, resume=True)
+            fit(checkpointing=lr.Checkpointing(folder, resume=True))
         shutil.rmtree(folder)

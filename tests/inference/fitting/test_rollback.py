@@ -59,20 +59,25 @@ def seen_late(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def patched(self: Run, *arguments: Any) -> None:
         original(self, *arguments)
-        self.look_every = self.plan.report_every
+        self.look_every = self.plan.reporting.every
 
     monkeypatch.setattr(Run, "__init__", patched)
 
 
 def steady(**settings: Any) -> dict[str, Any]:
     """Settings under which steps do not depend on how many there are."""
-    fixed: dict[str, Any] = {"learning_rate_schedule": lr.Constant(), "kl": lr.KLWarmUp(0.0), "validation": None}
-    return fixed | {"report_every": 10, "optimiser": lr.AdamW(averaging=0.9)} | settings
+    fixed: dict[str, Any] = {
+        "objective": lr.ELBO(kl=lr.KLWarmUp(0.0)),
+        "optimizer": lr.AdamW(averaging=0.9, schedule=lr.Constant(), rollback=settings.pop("rollback", lr.Rollback())),
+        "reporting": lr.Reporting(progress=False, every=10),
+        "validation": None,
+    }
+    return fixed | settings
 
 
 def test_a_non_finite_loss_is_rolled_back(spoil: Any, restored: Any) -> None:
     spoil(25)
-    result = fit(**steady(steps=60, report_every=1))
+    result = fit(**steady(steps=60, reporting=lr.Reporting(progress=False, every=1)))
     assert result.stop_reason.startswith("steps")
     assert result.events == [
         "step 25: non-finite kl/innovations",
@@ -120,14 +125,14 @@ def test_rollbacks_are_bounded(late: bool, spoil: Any, monkeypatch: pytest.Monke
     if late:
         seen_late(monkeypatch)
     spoil(25, 45, 65)
-    result = fit(**steady(steps=200), rollback=lr.Rollback(times=2, factor=0.1))
+    result = fit(**steady(steps=200, rollback=lr.Rollback(times=2, factor=0.1)))
     assert result.stop_reason.startswith("non-finite loss at step 65, at site 'innovations', after 2 rollbacks")
     assert [event.partition(":")[2][:12] for event in result.events] == [" non-finite ", " rolled back"] * 2 + [
         " non-finite "
     ]
     assert "0.01 times the learning rate from here on (2 of 2)" in result.events[3]
     assert all(torch.isfinite(value).all() for value in result.model.state_dict().values())
-    stopped = fit(**steady(steps=200), rollback=lr.Rollback(times=0))
+    stopped = fit(**steady(steps=200, rollback=lr.Rollback(times=0)))
     assert stopped.stop_reason.startswith("non-finite loss at step 25")
     assert len(stopped.events) == 1
 
@@ -151,12 +156,12 @@ def test_a_fit_that_ends_where_it_began_raises(
         seen_late(monkeypatch)
     spoil(*range(2 if rollback.times else 0, 60))
     with pytest.raises(ValueError, match=r"fit: non-finite loss at step.*before anything was learnt"):
-        fit(**steady(steps=60), rollback=rollback)
+        fit(**steady(steps=60, rollback=rollback))
 
 
 def test_a_fit_that_fails_before_its_first_report_tells_what_it_learnt(spoil: Any) -> None:
     spoil(*range(25, 60))
-    result = fit(**steady(steps=60, report_every=50))
+    result = fit(**steady(steps=60, reporting=lr.Reporting(progress=False, every=50)))
     assert result.history["step"] == [24.0]
     assert result.best_step == 9
 
@@ -217,12 +222,12 @@ def test_a_fit_that_went_back_resumes_bit_for_bit(
     if late:
         seen_late(monkeypatch)
     spoil(15, 33)
-    settings = {"steps": 40, "validation": None, "report_every": 5}
+    settings = {"steps": 40, "validation": None, "reporting": lr.Reporting(progress=False, every=5)}
     expected = fit(**settings)
     assert len(expected.events) == 4
     for at in (12, 20, 36):  # before, between and after
-        kill(monkeypatch, at, **settings, checkpoint=tmp_path, checkpoint_every=0, resume=True)
-    result = fit(**settings, checkpoint=tmp_path, resume=True)
+        kill(monkeypatch, at, checkpointing=lr.Checkpointing(tmp_path, every=0, resume=True), **settings)
+    result = fit(checkpointing=lr.Checkpointing(tmp_path, resume=True), **settings)
     assert_same(result, expected)
     assert [event for event in result.events if not event.endswith("resumed")] == expected.events
     result.save(tmp_path / "result")
@@ -242,7 +247,7 @@ def test_an_explosion_is_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Run, "_gradient", struck)
         result = fit(**steady(steps=100))
-        blind = fit(**steady(steps=100), rollback=lr.Rollback(tolerance=math.inf))
+        blind = fit(**steady(steps=100, rollback=lr.Rollback(tolerance=math.inf)))
     calm = fit(**steady(steps=100))
     assert calm.events == blind.events == []
     exploded, back = result.events
@@ -284,8 +289,8 @@ def test_rollback_refuses_what_makes_no_sense() -> None:
     ):
         with pytest.raises(ValueError, match=f"Rollback: {message}"):
             lr.Rollback(**settings)
-    with pytest.raises(TypeError, match="fit: rollback must be Rollback; found int"):
-        fit(rollback=3)
+    with pytest.raises(TypeError, match="AdamW: rollback must be a Rollback; found 3"):
+        lr.AdamW(rollback=3)  # type: ignore[arg-type]
 
 
 # -- what counts as an explosion -----------------------------------------------------------------------------------

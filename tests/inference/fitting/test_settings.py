@@ -24,7 +24,13 @@ GUIDE = lr.Guide(MODEL, encoder=lr.RNNEncoder(2))
 
 
 def fit(validation: Any = None, data: Any = DATA, guide: Any = GUIDE, **settings: Any) -> lr.FitResult:
-    return lr.fit(MODEL, guide, data, validation, **({"steps": 2, "progress": False, "device": "cpu"} | settings))
+    return lr.fit(
+        MODEL,
+        guide,
+        data,
+        validation,
+        **({"steps": 2, "reporting": lr.Reporting(progress=False), "compute": lr.Compute(device="cpu")} | settings),
+    )
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
@@ -55,16 +61,39 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "half a window": (lambda: lr.Window(0.5), "Window: steps must be a whole number"),
     "an endless window": (lambda: lr.Window(10**30), "Window: steps must be a whole number"),
     "a seed in words": (lambda: fit(seed="a"), "fit: seed must be an integer, or None for a fresh one; found 'a'"),
-    "progress in words": (lambda: fit(progress="no"), "fit: progress must be True or False; found 'no'"),
-    "resume in words": (lambda: fit(resume="no"), "fit: resume must be True or False; found 'no'"),
-    "weights of nothing": (lambda: fit(head_weights=3), "fit: head_weights must name heads.*found 3"),
-    "a folder of numbers": (lambda: fit(checkpoint=3), "fit: checkpoint must be a folder, a string or a path; found 3"),
-    "a window of numbers": (lambda: fit(window=3), "fit: window must be a Window.*found int"),
+    "progress in words": (
+        lambda: fit(reporting=lr.Reporting(progress="no")),
+        "Reporting: progress must be True or False; found 'no'",
+    ),
+    "resume in words": (
+        lambda: lr.Checkpointing("runs", resume="no"),
+        "Checkpointing: resume must be True or False; found 'no'",
+    ),
+    "weights of nothing": (
+        lambda: fit(objective=lr.ELBO(head_weights=3)),
+        "ELBO: head_weights must name heads.*found 3",
+    ),
+    "a folder of numbers": (
+        lambda: fit(checkpointing=lr.Checkpointing(3)),
+        "Checkpointing: directory must be a string or a path; found 3",
+    ),
+    "a window of numbers": (
+        lambda: fit(compute=lr.Compute(device="cpu", window=3)),
+        "Compute: window must be a Window; found 3",
+    ),
     "endless steps": (lambda: fit(steps=10**30), "fit: steps must be a positive integer of at most"),
-    "endless draws": (lambda: fit(num_particles=10**30), "fit: num_particles must be a positive integer of at most"),
-    "dropout in words": (lambda: fit(coordinated_dropout="a"), r"coordinated_dropout must be in \[0, 1\); found 'a'"),
+    "endless draws": (
+        lambda: fit(objective=lr.ELBO(num_particles=10**30)),
+        "ELBO: num_particles must be a positive integer of at most",
+    ),
+    "dropout in words": (
+        lambda: fit(objective=lr.ELBO(coordinated_dropout="a")),
+        r"coordinated_dropout must be in \[0, 1\); found 'a'",
+    ),
     "dropout without an encoder": (
-        lambda: fit(coordinated_dropout=0.2, guide=lr.Guide(MODEL, family=lr.PerSequence(lr.MeanField()))),
+        lambda: fit(
+            guide=lr.Guide(MODEL, family=lr.PerSequence(lr.MeanField())), objective=lr.ELBO(coordinated_dropout=0.2)
+        ),
         "hides entries from the encoder, but this guide has none",
     ),
     "validation of another type": (
@@ -87,15 +116,24 @@ def test_settings_that_make_no_sense_are_refused(case: str) -> None:
 
 def test_numbers_of_numpy_are_those_of_python() -> None:
     plain = {
-        "seed": 3, "steps": 3, "batch_size": 4, "num_particles": 2, "head_weights": {"y": 2.0},
-        "coordinated_dropout": 0.25, "stopping": lr.EarlyStopping(2, 3), "optimiser": lr.AdamW(0.5, betas=(0.5, 0.75)),
-    }  # fmt: skip
+        "seed": 3,
+        "steps": 3,
+        "batch_size": 4,
+        "stopping": lr.EarlyStopping(2, 3),
+        "optimizer": lr.AdamW(0.5, betas=(0.5, 0.75)),
+        "objective": lr.ELBO(num_particles=2, head_weights={"y": 2.0}, coordinated_dropout=0.25),
+    }
     numpy = {
-        "seed": np.int64(3), "steps": np.int32(3), "batch_size": np.uint8(4), "num_particles": np.int64(2),
-        "head_weights": {"y": np.float32(2)}, "coordinated_dropout": np.float32(0.25), "progress": np.bool_(False),
+        "seed": np.int64(3),
+        "steps": np.int32(3),
+        "batch_size": np.uint8(4),
         "stopping": lr.EarlyStopping(np.int64(2), np.int64(3)),
-        "optimiser": lr.AdamW(np.float32(0.5), betas=np.array([0.5, 0.75])),
-    }  # fmt: skip
+        "optimizer": lr.AdamW(np.float32(0.5), betas=np.array([0.5, 0.75])),
+        "objective": lr.ELBO(
+            num_particles=np.int64(2), head_weights={"y": np.float32(2)}, coordinated_dropout=np.float32(0.25)
+        ),
+        "reporting": lr.Reporting(progress=np.bool_(False)),
+    }
     expected, found = fit(**plain), fit(**numpy)
     assert found.settings == expected.settings
     assert found.seed == expected.seed
@@ -113,8 +151,8 @@ def test_a_fresh_seed_is_kept() -> None:
 
 
 def test_a_fresh_seed_is_gone_on_with(tmp_path: Any) -> None:
-    first = fit(seed=None, checkpoint=tmp_path / "fit")
-    assert fit(seed=None, checkpoint=tmp_path / "fit", resume=True).seed == first.seed
+    first = fit(seed=None, checkpointing=lr.Checkpointing(tmp_path / "fit"))
+    assert fit(seed=None, checkpointing=lr.Checkpointing(tmp_path / "fit", resume=True)).seed == first.seed
 
 
 def test_a_start_that_is_held_exactly_is_taken() -> None:

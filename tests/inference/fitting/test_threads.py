@@ -30,7 +30,7 @@ def fitted(rate: float) -> lr.FitResult:
         observations={"s": lr.Poisson(feedback=lr.History(steps=2, filters=1))},
     )
     guide = lr.Guide(model, encoder=lr.RNNEncoder(4))
-    return lr.fit(model, guide, data, steps=2, progress=False, device="cpu")
+    return lr.fit(model, guide, data, steps=2, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu"))
 
 
 @cache
@@ -61,7 +61,14 @@ QUESTIONS: dict[str, Callable[[lr.Posterior], float]] = {
 
 
 def refit(of: lr.Posterior) -> lr.FitResult:
-    return lr.fit(of.result.model, of.result.guide, of.data, steps=2, progress=False, device="cpu")
+    return lr.fit(
+        of.result.model,
+        of.result.guide,
+        of.data,
+        steps=2,
+        reporting=lr.Reporting(progress=False),
+        compute=lr.Compute(device="cpu"),
+    )
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

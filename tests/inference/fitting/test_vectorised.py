@@ -32,34 +32,32 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "defaults": dict,
     # the first step leads nowhere, those after it are small
     "rollback": lambda: {
-        "optimiser": lr.Adam(learning_rate=1e4),
-        "kl": lr.KLWarmUp(0.0),
-        "rollback": lr.Rollback(factor=1e-6),
+        "objective": lr.ELBO(kl=lr.KLWarmUp(0.0)),
+        "optimizer": lr.Adam(learning_rate=1e4, rollback=lr.Rollback(factor=1e-6)),
     },
     "early stopping": lambda: {
-        "optimiser": lr.Adam(learning_rate=0.3),
-        "kl": lr.KLWarmUp(0.0),
+        "optimizer": lr.Adam(learning_rate=0.3),
         "stopping": lr.EarlyStopping(every=1, patience=3),
         "steps": 30,
+        "objective": lr.ELBO(kl=lr.KLWarmUp(0.0)),
     },
-    "one batch": lambda: {"optimiser": lr.AdamW(averaging=0.9), "batch_size": 64},
-    "missing": lambda: {"data": make_data(missing=True), "coordinated_dropout": 0.3},
+    "one batch": lambda: {"optimizer": lr.AdamW(averaging=0.9), "batch_size": 64},
+    "missing": lambda: {"data": make_data(missing=True), "objective": lr.ELBO(coordinated_dropout=0.3)},
     "priors": lambda: {"head": lr.Poisson(priors={"weight": dist.Normal(0.0, 1.0)})},
     "chain": lambda: {"guide": {"family": lr.GaussianChain()}},
     "markov": lambda: {
         "transition": lr.VanillaRNN(4),
         "latent": lr.MarkovNormal(),
         "guide": {"family": lr.Markov(3)},
-        "num_particles": 3,
+        "objective": lr.ELBO(num_particles=3),
     },
     "zoneout": lambda: {
         "transition": lr.GRU(4, zoneout=0.2),
-        "objective": lr.IWAE(doubly_reparameterised=False),
-        "num_particles": 2,
+        "objective": lr.IWAE(doubly_reparameterised=False, num_particles=2),
     },
-    "fivo": lambda: {"objective": lr.FIVO(), "num_particles": 3, "matmul_precision": "highest"},
+    "fivo": lambda: {"objective": lr.FIVO(num_particles=3), "compute": lr.Compute("cpu", matmul_precision="highest")},
     "lstm": lambda: {"transition": lr.LSTM(4, layers=2), "guide": {"encoder": lr.RNNEncoder(3, layers=2)}},
-    "recurrent": lambda: {"latent": lr.RecurrentNormal(2), "learning_rate_schedule": lr.Plateau(1)},
+    "recurrent": lambda: {"latent": lr.RecurrentNormal(2), "optimizer": lr.AdamW(schedule=lr.Plateau(1))},
     "switch": lambda: {"latent": lr.RelaxedDiscrete(2), "objective": lr.ELBO(sticking_the_landing=True)},
     "gaussian": lambda: {"head": lr.Gaussian(covariance="full"), "transition": lr.LeakyIntegrator(4)},
 }
@@ -75,8 +73,14 @@ def setting(**settings: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         max_elements=settings.pop("max_elements", None),
     )  # fmt: skip
     guide = lr.Guide(model, **({"encoder": lr.RNNEncoder(3)} | parts["guide"]))
-    defaults = {"steps": 12, "batch_size": 5, "stopping": lr.EarlyStopping(every=5), "report_every": 2}
-    return (model, guide, data[:13], data[13:]), defaults | {"progress": False, "device": "cpu"} | settings
+    defaults = {
+        "steps": 12,
+        "batch_size": 5,
+        "stopping": lr.EarlyStopping(every=5),
+        "reporting": lr.Reporting(progress=False, every=2),
+        "compute": lr.Compute(device="cpu"),
+    }
+    return (model, guide, data[:13], data[13:]), defaults | settings
 
 
 def assert_same(found: lr.FitResult, expected: lr.FitResult) -> None:
@@ -97,7 +101,7 @@ def assert_same(found: lr.FitResult, expected: lr.FitResult) -> None:
 def test_members_are_the_fits_of_their_seeds(name: str) -> None:
     given, settings = setting(**KINDS[name]())
     generators = torch.get_rng_state()
-    found = lr.fit_ensemble(*given, seeds=SEEDS, together=True, **settings)
+    found = lr.fit_ensemble(*given, seeds=SEEDS, vectorised=True, **settings)
     assert torch.equal(torch.get_rng_state(), generators)
     for member, seed in zip(found.members, SEEDS, strict=True):
         assert_same(member, lr.fit(*given, seed=seed, **settings))
@@ -115,41 +119,49 @@ def make_windows() -> lr.SequenceData:
 def test_context_is_not_scored_of_any_member(latent: Any) -> None:
     data = make_windows()
     assert set(data.host_context.tolist()) == {0, 2}
-    settings: dict[str, Any] = {"steps": 10, "batch_size": 1, "report_every": 1, "progress": False, "device": "cpu"}
+    settings: dict[str, Any] = {
+        "steps": 10,
+        "batch_size": 1,
+        "reporting": lr.Reporting(every=1, progress=False),
+        "compute": lr.Compute(device="cpu"),
+    }
     model = lr.LatentRNN(data.spec, transition=lr.GRU(4), latent=latent, observations={"y": lr.Poisson()})
     guide = lr.Guide(model, encoder=lr.RNNEncoder(3) if model.latent_sites() else None)
-    found = lr.fit_ensemble(model, guide, data, seeds=range(4), together=True, **settings)
+    found = lr.fit_ensemble(model, guide, data, seeds=range(4), vectorised=True, **settings)
     for member in found.members:
         assert_same(member, lr.fit(model, guide, data, seed=member.seed, **settings))
 
 
 def test_members_own_their_weights() -> None:
     given, settings = setting(steps=2)
-    found = lr.fit_ensemble(*given, seeds=SEEDS, together=True, **settings).members
+    found = lr.fit_ensemble(*given, seeds=SEEDS, vectorised=True, **settings).members
     storages = {p.untyped_storage().data_ptr() for member in found for p in member.model.parameters()}
     assert len(storages) == sum(len(list(member.model.parameters())) for member in found)
     again = lr.fit(*given, start_from=found[1], **settings)
     assert again.used == found[1].used
 
 
-def test_optimisers_of_their_own() -> None:
+def test_optimizers_of_their_own() -> None:
     given, settings = setting()
-    optimisers = [lr.Adam(learning_rate=0.1), lr.AdamW(weight_decay=0.5, clip_norm=0.1), lr.AdamW(averaging=0.9)]
-    found = lr.fit_ensemble(*given, seeds=SEEDS, optimisers=optimisers, together=True, **settings)
-    apart = lr.fit_ensemble(*given, seeds=SEEDS, optimisers=optimisers, **settings)
-    for member, other, optimiser in zip(found.members, apart.members, optimisers, strict=True):
+    optimizers = [lr.Adam(learning_rate=0.1), lr.AdamW(weight_decay=0.5, clip_norm=0.1), lr.AdamW(averaging=0.9)]
+    found = lr.fit_ensemble(*given, seeds=SEEDS, optimizers=optimizers, vectorised=True, **settings)
+    apart = lr.fit_ensemble(*given, seeds=SEEDS, optimizers=optimizers, **settings)
+    for member, other, optimizer in zip(found.members, apart.members, optimizers, strict=True):
         assert_same(member, other)
-        assert member.settings["optimiser"]["learning_rate"] == optimiser.learning_rate
-    with pytest.raises(ValueError, match="optimisers must be one for each of 3 seeds"):
-        lr.fit_ensemble(*given, seeds=SEEDS, optimisers=optimisers[:2], **settings)
+        assert member.settings["optimiser"]["learning_rate"] == optimizer.learning_rate
+    with pytest.raises(ValueError, match="optimizers must be one for each of 3 seeds"):
+        lr.fit_ensemble(*given, seeds=SEEDS, optimizers=optimizers[:2], **settings)
 
 
 def test_what_cannot_be_taken_together_is_refused() -> None:
     refused: dict[str, tuple[dict[str, Any], str]] = {
         "lengths": ({"data": make_data(ragged=True)}, "sequences of different lengths"),
-        "window": ({"window": lr.Window(3), "guide": {"encoder": lr.RNNEncoder(3, direction="causal")}}, "a window"),
+        "window": (
+            {"compute": lr.Compute(window=lr.Window(3)), "guide": {"encoder": lr.RNNEncoder(3, direction="causal")}},
+            "a window",
+        ),
         "sequences": ({"guide": {"family": lr.PerSequence(lr.MeanField())}}, "PerSequence.*belong to sequences"),
-        "iwae": ({"objective": lr.IWAE(), "num_particles": 2}, "IWAE.*scales gradients draw by draw"),
+        "iwae": ({"objective": lr.IWAE(num_particles=2)}, "IWAE.*scales gradients draw by draw"),
         "kernel": ({"transition": lr.GRU(4, layers=2, dropout=0.5)}, r"a part of .* \(dropout inside a fused kernel\)"),
         "lstm": ({"transition": lr.LSTM(4, layers=2, dropout=0.5)}, r"a part of .* \(dropout inside a fused kernel\)"),
         "chunks": ({"max_elements": 20}, "max_elements, whose chunks"),
@@ -157,8 +169,8 @@ def test_what_cannot_be_taken_together_is_refused() -> None:
     }
     for change, message in refused.values():
         given, settings = setting(**change)
-        with pytest.raises(ValueError, match=f"together=True does not go with {message}"):
-            lr.fit_ensemble(*given, seeds=SEEDS, together=True, **settings)
+        with pytest.raises(ValueError, match=f"vectorised=True does not go with {message}"):
+            lr.fit_ensemble(*given, seeds=SEEDS, vectorised=True, **settings)
 
 
 DRAWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -217,7 +229,7 @@ class NoisyGRU(lr.GRU):
 @pytest.mark.parametrize("name", DRAWS)
 def test_draws_of_ones_own_are_those_of_each(name: str) -> None:
     given, settings = setting(transition=NoisyGRU(4, DRAWS[name]), steps=3)
-    found = lr.fit_ensemble(*given, seeds=SEEDS[:2], together=True, **settings)
+    found = lr.fit_ensemble(*given, seeds=SEEDS[:2], vectorised=True, **settings)
     for member in found.members:
         assert_same(member, lr.fit(*given, seed=member.seed, **settings))
 
@@ -227,8 +239,8 @@ def test_draws_that_members_would_lose_are_refused(name: str) -> None:
     noise, message = WRITTEN[name]
     given, settings = setting(transition=NoisyGRU(4, noise), steps=3)
     lr.fit(*given, **settings)
-    with pytest.raises(ValueError, match=rf"together=True does not go with a part of .* \({message}"):
-        lr.fit_ensemble(*given, seeds=SEEDS[:2], together=True, **settings)
+    with pytest.raises(ValueError, match=rf"vectorised=True does not go with a part of .* \({message}"):
+        lr.fit_ensemble(*given, seeds=SEEDS[:2], vectorised=True, **settings)
 
 
 # -- scans of members ----------------------------------------------------------------------------------------------

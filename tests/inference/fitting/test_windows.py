@@ -213,7 +213,12 @@ def make_parts(data: Any, **changed: Any) -> tuple[lr.LatentRNN, lr.Guide]:
 
 
 def fit(data: lr.SequenceData, validation: lr.SequenceData | None = None, **settings: Any) -> lr.FitResult:
-    return lr.fit(*make_parts(data), data, validation, **({"steps": 12, "progress": False, "device": "cpu"} | settings))
+    return lr.fit(
+        *make_parts(data),
+        data,
+        validation,
+        **({"steps": 12, "reporting": lr.Reporting(progress=False), "compute": lr.Compute(device="cpu")} | settings),
+    )
 
 
 def same(first: lr.FitResult, second: lr.FitResult) -> bool:
@@ -227,11 +232,26 @@ def same(first: lr.FitResult, second: lr.FitResult) -> bool:
 
 def test_a_window_that_holds_everything_changes_nothing() -> None:
     data, validation = recording(), recording(seed=1)
-    whole = fit(data, validation, batch_size=2, coordinated_dropout=0.3)
-    windowed = fit(data, validation, batch_size=2, coordinated_dropout=0.3, window=lr.Window(30))
+    whole = fit(data, validation, batch_size=2, objective=lr.ELBO(coordinated_dropout=0.3))
+    windowed = fit(
+        data,
+        validation,
+        batch_size=2,
+        objective=lr.ELBO(coordinated_dropout=0.3),
+        compute=lr.Compute(device="cpu", window=lr.Window(30)),
+    )
     assert same(whole, windowed)
     assert whole.history == windowed.history
-    assert not same(whole, fit(data, validation, batch_size=2, coordinated_dropout=0.3, window=lr.Window(29)))
+    assert not same(
+        whole,
+        fit(
+            data,
+            validation,
+            batch_size=2,
+            objective=lr.ELBO(coordinated_dropout=0.3),
+            compute=lr.Compute(device="cpu", window=lr.Window(29)),
+        ),
+    )
 
 
 def test_gradients_of_windows_average_to_that_of_the_whole_where_no_state_goes_on() -> None:
@@ -279,8 +299,13 @@ def test_a_fit_in_windows_finds_what_a_fit_of_the_whole_finds() -> None:
     model = lr.LatentRNN(
         data.spec, transition=lr.GRU(3), latent=lr.Deterministic(), observations={"y": lr.Poisson(covariates=["drive"])}
     )
-    settings = {"steps": 120, "progress": False, "device": "cpu", "optimiser": lr.Adam(0.1)}
-    found = lr.fit(model, lr.Guide(model), data, window=lr.Window(20), **settings)
+    settings = {
+        "steps": 120,
+        "optimizer": lr.Adam(0.1),
+        "reporting": lr.Reporting(progress=False),
+        "compute": lr.Compute(device="cpu"),
+    }
+    found = lr.fit(model, lr.Guide(model), data, **(settings | {"compute": lr.Compute("cpu", window=lr.Window(20))}))
     planted = found.model.observations["y"].coefficients()["covariate_weight"][:, 0]
     assert torch.allclose(planted, torch.tensor([0.9, -0.9]), atol=0.25)
     assert found.settings["window"] == {"steps": 20, "overlap": 0}
@@ -317,7 +342,15 @@ def test_an_encoder_never_sees_in_a_window_what_dropout_hid(monkeypatch: pytest.
     monkeypatch.setattr(training, "split_entries", everything_hidden)
     monkeypatch.setattr(lr.RNNEncoder, "inputs", noting)
     model, guide = make_parts(data, encoder=lr.RNNEncoder(3))
-    lr.fit(model, guide, data, steps=4, progress=False, coordinated_dropout=0.5, window=lr.Window(10, 5), device="cpu")
+    lr.fit(
+        model,
+        guide,
+        data,
+        steps=4,
+        reporting=lr.Reporting(progress=False),
+        objective=lr.ELBO(coordinated_dropout=0.5),
+        compute=lr.Compute(window=lr.Window(10, 5), device="cpu"),
+    )
     assert len(shown) == 4
     assert all(bool((values == -7.0).all()) for values in shown)
 
@@ -337,9 +370,9 @@ def test_a_fit_in_windows_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(training.Average, "update", dying)
     with pytest.raises(RuntimeError, match="killed"):
-        fit(data, checkpoint=tmp_path, checkpoint_every=0.0, **settings)
+        fit(data, checkpointing=lr.Checkpointing(tmp_path, every=0.0), **settings)
     monkeypatch.undo()
-    resumed = fit(data, checkpoint=tmp_path, resume=True, **settings)
+    resumed = fit(data, checkpointing=lr.Checkpointing(tmp_path, resume=True), **settings)
     assert same(resumed, undisturbed)
     assert resumed.history == undisturbed.history
 
@@ -368,7 +401,14 @@ def test_what_cannot_be_cut_is_refused_with_the_reason(case: str) -> None:
     data = recording()
     model, guide = make_parts(data, **changed)
     with pytest.raises(ValueError, match=f"fit: window: .*{message}"):
-        lr.fit(model, guide, data, window=lr.Window(10), steps=1, progress=False)
+        lr.fit(
+            model,
+            guide,
+            data,
+            steps=1,
+            compute=lr.Compute(window=lr.Window(10)),
+            reporting=lr.Reporting(progress=False),
+        )
 
 
 def test_settings_of_windows_are_checked() -> None:
@@ -376,13 +416,15 @@ def test_settings_of_windows_are_checked() -> None:
     with pytest.raises(ValueError, match="Window: steps must be a whole number"):
         lr.Window(0)
     with pytest.raises(TypeError, match="window must be a Window"):
-        lr.fit(model, guide, data, window=100, steps=1)  # type: ignore[arg-type]
+        lr.Compute(window=100)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="sum over the windows"):
-        lr.fit(model, guide, data, window=lr.Window(10), objective=lr.IWAE(), num_particles=2, steps=1)
+        lr.fit(
+            model, guide, data, steps=1, compute=lr.Compute(window=lr.Window(10)), objective=lr.IWAE(num_particles=2)
+        )
     slow = make_data(HEADS["clocked"])
     model, guide = make_model(default_transition("clocked"), "innovations", "clocked", slow)
     with pytest.raises(ValueError, match="multiple of 2"):
-        lr.fit(model, guide, slow, window=lr.Window(3), steps=1)
+        lr.fit(model, guide, slow, steps=1, compute=lr.Compute(window=lr.Window(3)))
 
 
 @pytest.mark.gpu
@@ -391,7 +433,12 @@ def test_windows_of_files_go_to_a_gpu(tmp_path: Path) -> None:
     np.save(tmp_path / "counts.npy", counts)
     stored = lr.StoredSequences.from_arrays({"y": np.load(tmp_path / "counts.npy", mmap_mode="r")})
     model, guide = make_parts(stored)
-    settings = {"window": lr.Window(12, 4), "batch_size": 2, "steps": 12, "progress": False, "device": "cuda"}
+    settings = {
+        "batch_size": 2,
+        "steps": 12,
+        "compute": lr.Compute(window=lr.Window(12, 4), device="cuda"),
+        "reporting": lr.Reporting(progress=False),
+    }
     result = lr.fit(model, guide, stored, **settings)
     again = lr.fit(model, guide, stored.load(), **settings)
     pairs = zip(result.model.state_dict().values(), again.model.state_dict().values(), strict=True)

@@ -118,7 +118,9 @@ def test_an_encoder_with_another_cell_is_fitted_and_saved(cell: str, tmp_path: P
     model, _ = make_model("gru", "innovations", "poisson", data)
     guide = lr.Guide(model, encoder=lr.RNNEncoder(4, cell=cell))
     assert ("cell=" in repr(guide.encoder)) == (cell != "gru")
-    result = lr.fit(model, guide, data, steps=3, progress=False, device="cpu")
+    result = lr.fit(
+        model, guide, data, steps=3, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu")
+    )
     untrained = result.guide.encoder.fresh()
     assert untrained.cell == cell
     before = dict(guide.named_parameters())

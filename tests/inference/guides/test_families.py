@@ -202,7 +202,9 @@ def test_a_saved_guide_is_the_same_guide(family: str, tmp_path: Path) -> None:
     data = make_data(OBSERVATIONS["poisson"])
     model, _ = make_model("gru", "innovations", "poisson", data)
     guide = lr.Guide(model, encoder=lr.RNNEncoder(4), family=FAMILIES[family])
-    result = lr.fit(model, guide, data, steps=3, progress=False, device="cpu")
+    result = lr.fit(
+        model, guide, data, steps=3, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu")
+    )
     result.save(tmp_path / "fit")
     loaded = lr.load(tmp_path / "fit")
     assert repr(loaded.guide) == repr(result.guide)
@@ -309,7 +311,15 @@ def test_without_an_encoder() -> None:
     with pytest.raises(ValueError, match="need an encoder"):
         lr.Guide(model, family=lr.GaussianChain())
     guide = lr.Guide(model, family=lr.PerSequence(lr.GaussianChain()))
-    result = lr.fit(model, guide, data, steps=150, progress=False, device="cpu", kl=lr.KLWarmUp(0.0), report_every=1)
+    result = lr.fit(
+        model,
+        guide,
+        data,
+        steps=150,
+        reporting=lr.Reporting(progress=False, every=1),
+        compute=lr.Compute(device="cpu"),
+        objective=lr.ELBO(kl=lr.KLWarmUp(0.0)),
+    )
     elbos = result.history["elbo"]
     assert np.mean(elbos[-20:]) > np.mean(elbos[:5]) + 1
     assert torch.isfinite(result.posterior(data, device="cpu").mean("y", 5)[data.valid]).all()
@@ -352,7 +362,9 @@ def test_a_point_has_no_spread() -> None:
     data = make_data(OBSERVATIONS["gaussian priors"])
     model, _ = make_model("gru", "innovations", "gaussian priors", data)
     guide = lr.Guide(model, encoder=lr.RNNEncoder(4), global_family="point")
-    result = lr.fit(model, guide, data, steps=5, progress=False, device="cpu")
+    result = lr.fit(
+        model, guide, data, steps=5, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu")
+    )
     for value in result.posterior(data, device="cpu").parameters(10).values():
         assert (value == value[0]).all()
 

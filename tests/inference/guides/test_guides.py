@@ -105,7 +105,7 @@ def test_a_guide_for_another_model_is_refused_by_fit() -> None:
     model, _ = make_model("gru", "innovations", "poisson", data)
     _, guide = make_model("gru", "markov normal", "poisson", data)
     with pytest.raises(ValueError, match="made for another model: its latent sites differ"):
-        lr.fit(model, guide, data, progress=False)
+        lr.fit(model, guide, data, reporting=lr.Reporting(progress=False))
 
 
 def test_repr() -> None:

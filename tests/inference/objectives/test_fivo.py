@@ -124,9 +124,17 @@ def test_a_fit_improves_its_bound_and_is_kept(tmp_path) -> None:
     )
     guide = lr.Guide(model, encoder=lr.RNNEncoder(8, direction="causal"), family=lr.Markov(4))
     result = lr.fit(
-        model, guide, data, objective=lr.FIVO(), num_particles=4, steps=60, optimiser=lr.Adam(0.05), progress=False,
-        device="cpu", stopping=lr.EarlyStopping(every=50), validation=None,
-    )  # fmt: skip
+        model,
+        guide,
+        data,
+        steps=60,
+        optimizer=lr.Adam(0.05),
+        stopping=lr.EarlyStopping(every=50),
+        validation=None,
+        objective=lr.FIVO(num_particles=4),
+        reporting=lr.Reporting(progress=False),
+        compute=lr.Compute(device="cpu"),
+    )
     bounds = result.history["fivo"]
     assert np.mean(bounds[-3:]) > np.mean(bounds[:3]) + 10
     assert np.mean(bounds[-3:]) > np.mean(result.history["elbo"][-3:])
@@ -142,5 +150,5 @@ def test_mistakes() -> None:
     guide = lr.Guide(model, encoder=lr.RNNEncoder(3), family=lr.Flow(lr.MeanField())).double()
     with pytest.raises(ValueError, match="Flow cannot be drawn step by step"):
         lr.FIVO().step(Evaluation(model, guide, data, 2))
-    with pytest.raises(ValueError, match="FIVO needs num_particles of at least 2; found 1"):
-        lr.fit(model, guide, data, objective=lr.FIVO(), steps=1, progress=False)
+    with pytest.raises(ValueError, match="FIVO: num_particles must be at least 2; found 1"):
+        lr.FIVO(num_particles=1)

@@ -170,9 +170,16 @@ def test_a_fit_by_each_raises_its_bound(objective: str, tmp_path) -> None:
     validation = dataclasses.replace(data, keys=tuple(k._replace(key=f"other {k.key}") for k in data.keys))
     guide = lr.Guide(model, encoder=lr.RNNEncoder(4))
     result = lr.fit(
-        model, guide, data, validation, steps=80, num_particles=4, objective=BOUNDS[objective], progress=False,
-        kl=lr.KLWarmUp(0.0), stopping=lr.EarlyStopping(every=10), device="cpu",
-    )  # fmt: skip
+        model,
+        guide,
+        data,
+        validation,
+        steps=80,
+        stopping=lr.EarlyStopping(every=10),
+        objective=dataclasses.replace(BOUNDS[objective], num_particles=4, kl=lr.KLWarmUp(0.0)),
+        reporting=lr.Reporting(progress=False),
+        compute=lr.Compute(device="cpu"),
+    )
     values = result.history[f"validation_{BOUNDS[objective].name}"]
     assert max(values) > values[0] + 0.3
     assert "nats per sequence" in repr(result)
@@ -204,10 +211,10 @@ def test_steps_leave_nothing_behind(objective: lr.Objective, family: lr.Family) 
 def test_mistakes() -> None:
     data = make_data(OBSERVATIONS["poisson"])
     model, guide = make_model("gru", "innovations", "poisson", data)
-    with pytest.raises(ValueError, match="IWAE needs num_particles of at least 2; found 1"):
-        lr.fit(model, guide, data, objective=lr.IWAE(), progress=False)
+    with pytest.raises(ValueError, match="IWAE: num_particles must be at least 2; found 1"):
+        lr.IWAE(num_particles=1)
     with pytest.raises(TypeError, match="objective must be Objective; found str"):
-        lr.fit(model, guide, data, objective="iwae", progress=False)
+        lr.fit(model, guide, data, objective="iwae", reporting=lr.Reporting(progress=False))
     with pytest.raises(ValueError, match="alpha=1 is the ELBO"):
         lr.Renyi(1)
     with pytest.raises(ValueError, match="free_bits must not be negative"):

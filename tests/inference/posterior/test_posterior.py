@@ -214,7 +214,7 @@ def test_standardised_heads_come_back_in_the_users_units() -> None:
         data.spec, transition=lr.Linear(2), latent=lr.Innovations(1), observations={"y": lr.Gaussian()}
     )
     guide = lr.Guide(model, encoder=lr.RNNEncoder(4))
-    settings = {"steps": 150, "progress": False, "optimiser": lr.Adam(learning_rate=0.02)}
+    settings = {"steps": 150, "optimizer": lr.Adam(learning_rate=0.02), "reporting": lr.Reporting(progress=False)}
     posterior = lr.fit(model, guide, data, **settings).posterior(data)
     mean, replicates = posterior.mean("y", 20), posterior.predictive(20)["y"]
     assert abs(float(mean.mean()) - 1000.0) < 10.0
@@ -308,7 +308,16 @@ def end_to_end(observation: str) -> lr.Posterior:
         observations=OBSERVATIONS[observation].observations(),
     )
     guide = lr.Guide(model, encoder=lr.RNNEncoder(3))
-    result = lr.fit(model, guide, data[:3], data[3:5], steps=5, batch_size=2, progress=False, device="cpu")
+    result = lr.fit(
+        model,
+        guide,
+        data[:3],
+        data[3:5],
+        steps=5,
+        batch_size=2,
+        reporting=lr.Reporting(progress=False),
+        compute=lr.Compute(device="cpu"),
+    )
     return result.posterior(data[3:], device="cpu")
 
 

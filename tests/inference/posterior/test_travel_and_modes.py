@@ -32,7 +32,7 @@ def result() -> lr.FitResult:
     heads = {"s": lr.Poisson(priors={"baseline": dist.Normal(0.0, 1.0)})}
     model = lr.LatentRNN(data.spec, transition=lr.GRU(3), latent=lr.Innovations(1), observations=heads)
     guide = lr.Guide(model, encoder=lr.RNNEncoder(3))
-    return lr.fit(model, guide, data, steps=2, progress=False, device="cpu")
+    return lr.fit(model, guide, data, steps=2, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu"))
 
 
 def posterior(data: lr.SequenceData | None = None) -> lr.Posterior:
@@ -138,13 +138,26 @@ def diagnosed() -> lr.Diagnosis:
 
 def members() -> float:
     found = lr.fit_ensemble(
-        result().model, result().guide, recording(), seeds=(0, 1), steps=2, progress=False, device="cpu"
+        result().model,
+        result().guide,
+        recording(),
+        seeds=(0, 1),
+        steps=2,
+        reporting=lr.Reporting(progress=False),
+        compute=lr.Compute(device="cpu"),
     )
     return float(found.posterior(recording(), device="cpu").mean("s", 2).sum())
 
 
 def refit() -> lr.FitResult:
-    return lr.fit(result().model, result().guide, recording(), steps=2, progress=False, device="cpu")
+    return lr.fit(
+        result().model,
+        result().guide,
+        recording(),
+        steps=2,
+        reporting=lr.Reporting(progress=False),
+        compute=lr.Compute(device="cpu"),
+    )
 
 
 @cache
@@ -209,7 +222,9 @@ def test_numbers_per_sequence_serve_longer_sequences(encoder: lr.Encoder | None)
     short, long = recording(steps=5), lr.SequenceData.from_arrays({"s": COUNTS[:3] + 1})
     model = lr.LatentRNN(short.spec, transition=lr.GRU(2), latent=lr.Innovations(1), observations={"s": lr.Poisson()})
     guide = lr.Guide(model, encoder=encoder, family=lr.PerSequence(lr.MeanField()))
-    fitted = lr.fit(model, guide, short, long, steps=2, progress=False, device="cpu")
+    fitted = lr.fit(
+        model, guide, short, long, steps=2, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu")
+    )
     new = fitted.posterior(long, device="cpu")
     assert new.mean("s", 2).shape == (3, 8, 2)
     # what is known of a new sequence is what sequences share: the answer of the family without numbers

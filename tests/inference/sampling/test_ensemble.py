@@ -15,7 +15,12 @@ from latentrnn.inference.sampling.ensemble import stacking_weights
 
 # the fits are short, so that some sequence's importance weights may have a heavy tail, which is said
 pytestmark = pytest.mark.filterwarnings("ignore:fit_ensemble. the member of seed:UserWarning")
-SETTINGS = {"steps": 25, "optimiser": lr.Adam(learning_rate=0.03), "progress": False, "device": "cpu"}
+SETTINGS = {
+    "steps": 25,
+    "optimizer": lr.Adam(learning_rate=0.03),
+    "reporting": lr.Reporting(progress=False),
+    "compute": lr.Compute(device="cpu"),
+}
 
 
 def setting() -> tuple[lr.LatentRNN, lr.Guide, lr.SequenceData]:
@@ -118,22 +123,22 @@ MISUSE: dict[str, tuple[dict[str, Any], str]] = {
     "a text for seeds": ({"seeds": "12"}, "seeds must be a list of integers; found '12'"),
     "lists among the seeds": ({"seeds": [[0], [1]]}, r"each of seeds must be an integer.*found \[0\]"),
     "fractions among the seeds": ({"seeds": [0.5, 1.5]}, "each of seeds must be an integer.*found 0.5"),
-    "a word for a flag": ({"together": "no"}, "together must be True or False; found 'no'"),
-    "no list of optimisers": ({"optimisers": 3}, "optimisers must be a list of AdamW, one for each seed; found 3"),
-    "numbers for optimisers": ({"optimisers": [3, 4]}, "optimiser must be AdamW; found int"),
+    "a word for a flag": ({"vectorised": "no"}, "vectorised must be True or False; found 'no'"),
+    "no list of optimizers": ({"optimizers": 3}, "optimizers must be a list of AdamW, one for each seed; found 3"),
+    "numbers for optimizers": ({"optimizers": [3, 4]}, "optimizer must be AdamW; found int"),
     "a number to stack by": ({"stacking": 3}, "stacking must be a SequenceData; found 3"),
     "a setting that fit does not have": ({"typo": 3}, "'typo' is no setting of fit"),
     "one seed for all": ({"seed": 0}, "seed belongs to one fit"),
-    "precision": ({"matmul_precision": ["high"]}, r"matmul_precision must be None or one of.*found \['high'\]"),
 }
 
 
-@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("vectorised", [False, True])
 @pytest.mark.parametrize("case", MISUSE)
-def test_misuse_is_refused_by_name(case: str, together: bool) -> None:
+def test_misuse_is_refused_by_name(case: str, vectorised: bool) -> None:
     model, guide, data = setting()
     arguments, message = MISUSE[case]
-    settings = {"steps": 1, "seeds": [0, 1], "together": together, "progress": False, "device": "cpu"} | arguments
+    quiet = {"reporting": lr.Reporting(progress=False), "compute": lr.Compute(device="cpu")}
+    settings = quiet | {"steps": 1, "seeds": [0, 1], "vectorised": vectorised} | arguments
     with pytest.raises((TypeError, ValueError), match=message):
         lr.fit_ensemble(model, guide, data[:10], **settings)
 
@@ -141,8 +146,8 @@ def test_misuse_is_refused_by_name(case: str, together: bool) -> None:
 def test_fresh_seeds_are_told() -> None:
     model, guide, data = setting()
     settings = SETTINGS | {"steps": 1}
-    for together in (False, True):
-        found = lr.fit_ensemble(model, guide, data[:10], seeds=[None, np.int64(4)], together=together, **settings)
+    for vectorised in (False, True):
+        found = lr.fit_ensemble(model, guide, data[:10], seeds=[None, np.int64(4)], vectorised=vectorised, **settings)
         again = lr.fit_ensemble(model, guide, data[:10], seeds=[m.seed for m in found.members], **settings)
         assert found.members[1].seed == 4
         first, second = (each.members[0].model.state_dict() for each in (found, again))

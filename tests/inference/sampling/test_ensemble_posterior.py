@@ -25,7 +25,7 @@ from tests.inference.sampling.test_ensemble import ensemble, setting
 pytestmark = pytest.mark.filterwarnings(
     "ignore:fit_ensemble. the member of seed:UserWarning", "ignore:held_out_log_likelihood. posterior:UserWarning"
 )
-SETTINGS = {"steps": 2, "progress": False, "device": "cpu"}
+SETTINGS = {"steps": 2, "reporting": lr.Reporting(progress=False), "compute": lr.Compute(device="cpu")}
 WEIGHTS = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
 
 
@@ -42,7 +42,7 @@ def deterministic() -> tuple[lr.Ensemble, lr.SequenceData]:
     data = lr.SequenceData.from_arrays({"y": y}, {"x": [rng.normal(size=(len(part), 1)) for part in y]})
     model = lr.LatentRNN(data.spec, transition=lr.GRU(3), latent=lr.Deterministic(), observations={"y": lr.Poisson()})
     found = lr.fit_ensemble(
-        model, lr.Guide(model), data[4:], seeds=[0, 1, 2], optimiser=lr.Adam(learning_rate=0.3), **SETTINGS
+        model, lr.Guide(model), data[4:], seeds=[0, 1, 2], optimizer=lr.Adam(learning_rate=0.3), **SETTINGS
     )
     return dataclasses.replace(found, weights=WEIGHTS), data[:4]
 

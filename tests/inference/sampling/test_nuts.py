@@ -158,7 +158,9 @@ def integrated_draws() -> lr.Posterior:
     head = lr.Poisson(priors={"baseline": dist.Normal(0.0, 1.0)})
     model = lr.LatentRNN(data.spec, transition=lr.GRU(3), latent=lr.InitialState(2), observations={"y": head})
     guide = lr.Guide(model, encoder=lr.RNNEncoder(3))
-    fit = lr.fit(model, guide, data[:4], steps=3, progress=False, device="cpu")
+    fit = lr.fit(
+        model, guide, data[:4], steps=3, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu")
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         found = lr.sample(
@@ -290,9 +292,15 @@ def test_nuts_and_svi_agree_on_gain_and_baseline() -> None:
     fits = {}
     for family in ("multivariate", "normal"):
         fits[family] = lr.fit(
-            model, lr.Guide(model, global_family=family), data,
-            steps=1500, num_particles=16, optimiser=lr.Adam(learning_rate=0.03), progress=False, device="cpu",
-        )  # fmt: skip
+            model,
+            lr.Guide(model, global_family=family),
+            data,
+            steps=1500,
+            optimizer=lr.Adam(learning_rate=0.03),
+            objective=lr.ELBO(num_particles=16),
+            reporting=lr.Reporting(progress=False),
+            compute=lr.Compute(device="cpu"),
+        )
     # the same weights for both: those of the multivariate fit
     nuts = lr.sample(
         model, data, given=fits["multivariate"], num_samples=350, warmup=120, chains=2, progress=False, device="cpu"

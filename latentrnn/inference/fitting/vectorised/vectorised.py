@@ -16,11 +16,12 @@ from tqdm.auto import tqdm
 
 from latentrnn.data import SequenceData
 from latentrnn.data.facts import Fact
-from latentrnn.inference.fitting.fit import check_arguments, fit, starting_point
+from latentrnn.inference.fitting.checks import check_arguments
+from latentrnn.inference.fitting.fit import fit, starting_point
 from latentrnn.inference.fitting.matmul_precision import matrix_products
-from latentrnn.inference.fitting.plan import Plan
 from latentrnn.inference.fitting.result import FitResult
-from latentrnn.inference.fitting.schedules import AdamW
+from latentrnn.inference.fitting.settings.optimizers import AdamW
+from latentrnn.inference.fitting.settings.settings import Settings
 from latentrnn.inference.fitting.trainer import Run
 from latentrnn.inference.fitting.vectorised.random_numbers import Call, recording, replaying
 from latentrnn.inference.guides.guide import Guide
@@ -37,33 +38,32 @@ def fit_together(
     train: SequenceData,
     validation: SequenceData | None,
     seeds: Sequence[int],
-    optimisers: Sequence[AdamW],
+    optimizers: Sequence[AdamW],
     settings: Mapping[str, Any],
 ) -> tuple[FitResult, ...]:
-    """Return what `fit` returns for every seed with its optimiser, up to rounding.
+    """Return what `fit` returns for every seed with its optimizer, up to rounding.
 
     The weights of all members lie in one tensor each, and one pass of the programs with an axis of members gives all
-    gradients. Everything else of a step (clipping, the optimiser, looking for trouble, validation) is the member's own.
+    gradients. Everything else of a step (clipping, the optimizer, looking for trouble, validation) is the member's own.
 
     Args:
         model, guide, train, validation: as of `fit`.
         seeds: one per member.
-        optimisers: one per member.
+        optimizers: one per member.
         settings: of `fit`, the same for all.
 
     Raises:
         ValueError: what members cannot share a pass with; the message says why.
     """
     given = _arguments(model, guide, train, validation, settings)
-    device = resolve_device(given["device"])
+    compute = given["compute"]
+    device = resolve_device(compute.device)
     train, validation = train.to(device), None if validation is None else validation.to(device)
-    precision = given["matmul_precision"]
-    plans = [_plan(given | {"optimiser": optimiser}) for optimiser in optimisers]
-    members = [
-        _Member(model, guide, train, validation, *of, device, precision) for of in zip(plans, seeds, strict=True)
-    ]
-    bar = tqdm(total=plans[0].steps, disable=not given["progress"], desc="fit", unit="step")
-    with random_state(0, device), bar, pyro.validation_enabled(False), matrix_products(precision):
+    named = {field.name: given[field.name] for field in dataclasses.fields(Settings)}
+    plans = [Settings(**named | {"optimizer": optimizer}) for optimizer in optimizers]
+    members = [_Member(model, guide, train, validation, *of, device) for of in zip(plans, seeds, strict=True)]
+    bar = tqdm(total=plans[0].steps, disable=not plans[0].reporting.progress, desc="fit", unit="step")
+    with random_state(0, device), bar, pyro.validation_enabled(False), matrix_products(compute.matmul_precision):
         active, stack = members, _Stack(members)
         try:
             while active:
@@ -92,19 +92,17 @@ class _Member:
         guide: Guide,
         train: SequenceData,
         validation: SequenceData | None,
-        plan: Plan,
+        plan: Settings,
         seed: int,
         device: torch.device,
-        precision: str | None,
     ) -> None:
         self.device = device
-        with random_state(seed, device), matrix_products(precision):
+        with random_state(seed, device), matrix_products(plan.compute.matmul_precision):
             model, guide = starting_point(model, guide, train, None)
             model.to(device), guide.to(device)
             self.run = Run(model, guide, train, validation, plan, torch.Generator().manual_seed(seed))
             self.keep_random_state()
         self.going = True
-        self.further = {} if precision is None else {"matmul_precision": precision}
 
     @property
     def pair(self) -> nn.Module:
@@ -131,7 +129,7 @@ class _Member:
         run = self.run
         run.conclude()
         run.model.to("cpu"), run.guide.to("cpu")
-        settings = run.plan.described() | {"continued": False} | self.further
+        settings = run.plan.described(continued=False)
         return FitResult(
             run.model, run.guide, run.history, run.stop_reason, run.best_step, seed, settings, used, run.events
         )
@@ -269,11 +267,6 @@ def _filled(template: SequenceData, values: dict[str, Any]) -> SequenceData:
     return filled
 
 
-def _plan(given: Mapping[str, Any]) -> Plan:
-    named = {field.name: given[field.name] for field in dataclasses.fields(Plan)}
-    return Plan(**named | {"head_weights": dict(given["head_weights"] or {})})
-
-
 def _arguments(model: Any, guide: Any, train: Any, validation: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     bound = inspect.signature(fit).bind(model, guide, train, validation, **settings)
     bound.apply_defaults()
@@ -286,7 +279,7 @@ def _arguments(model: Any, guide: Any, train: Any, validation: Any, settings: Ma
     scaled = isinstance(objective, IWAE) and objective.doubly_reparameterised
     for problem, found in (
         ("stored data, which are read for one fit at a time", not isinstance(train, SequenceData)),
-        ("a window, whose state belongs to one fit", given["window"] is not None),
+        ("a window, whose state belongs to one fit", given["compute"].window is not None),
         ("sequences of different lengths, whose batches differ in size", getattr(train, "padded", False)),
         ("max_elements, whose chunks are computed again after the pass over the members", in_chunks),
         (f"{guide.local!r}, whose numbers belong to sequences", bool(guide.sites) and not guide.local.amortised),
@@ -298,4 +291,4 @@ def _arguments(model: Any, guide: Any, train: Any, validation: Any, settings: Ma
 
 
 def _refusal(problem: str) -> ValueError:
-    return ValueError(f"fit_ensemble: together=True does not go with {problem}; leave it out")
+    return ValueError(f"fit_ensemble: vectorised=True does not go with {problem}; leave it out")

@@ -1,0 +1,1 @@
+"""The settings of a fit: one concept a file, plain descriptions without state."""

@@ -1,0 +1,90 @@
+"""Optimizers, described: step size, decay, clipping, averaging, schedule, and what to do when the loss diverges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from latentrnn.inference.fitting.settings.rollback import Rollback
+from latentrnn.inference.fitting.settings.schedules import Constant, Cosine, Plateau
+from latentrnn.support.arguments import check_kind_of, check_learning_rate, check_number, settle
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay on weight matrices (never on biases, scales or priors' parameters).
+
+    Args:
+        learning_rate: the largest step size.
+        weight_decay: decay per unit of learning rate; 0 is plain Adam.
+        clip_norm: largest norm of the gradient of the ELBO per scored step; where batches have K windows on average,
+            K times as much for the step of each, of which the average counts. Infinity never clips.
+        betas: decay rates of the moments, two numbers in [0, 1).
+        averaging: decay per step of an exponential moving average of the weights, which is then what is evaluated
+            and kept, e.g. 0.99; 0 keeps the weights themselves.
+        schedule: of the learning rate: `Constant`, `Cosine` or `Plateau`.
+        rollback: `Rollback`, what to do about a loss that is non-finite or explodes.
+
+    Raises:
+        ValueError: a value out of range.
+        TypeError: a schedule or rollback of another kind.
+
+    References:
+        Loshchilov, Hutter. Decoupled weight decay regularization. 2019.
+        Polyak, Juditsky. Acceleration of stochastic approximation by averaging. 1992.
+    """
+
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    clip_norm: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.99)
+    averaging: float = 0.0
+    schedule: Constant | Cosine | Plateau = Cosine()  # noqa: RUF009 - frozen
+    rollback: Rollback = Rollback()  # noqa: RUF009
+
+    def __post_init__(self) -> None:
+        owner = type(self).__name__
+        check_kind_of(owner, "schedule", self.schedule, Constant, Cosine, Plateau)
+        check_kind_of(owner, "rollback", self.rollback, Rollback)
+        settle(
+            self,
+            learning_rate=check_learning_rate(owner, self.learning_rate),
+            weight_decay=check_number(owner, "weight_decay", self.weight_decay, least=0),
+            clip_norm=check_number(owner, "clip_norm", self.clip_norm, above=0, finite=False),
+            betas=_two_rates(owner, self.betas),
+            averaging=check_number(owner, "averaging", self.averaging, least=0, below=1),
+        )
+
+    def build(self, weights: Sequence[nn.Parameter], exempt: Sequence[nn.Parameter] = ()) -> torch.optim.Optimizer:
+        """Return the torch optimizer over `weights`, of which those in `exempt` never decay."""
+        spared = {id(p) for p in exempt} | {id(p) for p in weights if p.dim() <= 1}
+        groups = [
+            {"params": [p for p in weights if id(p) not in spared], "weight_decay": self.weight_decay},
+            {"params": [p for p in weights if id(p) in spared], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, eps=1e-8, fused=True)
+
+
+@dataclass(frozen=True)
+class Adam(AdamW):
+    """Adam without weight decay. Arguments: see `AdamW`.
+
+    References:
+        Kingma, Ba. Adam: a method for stochastic optimization. 2015.
+    """
+
+    weight_decay: float = 0.0
+
+
+def _two_rates(owner: str, betas: Any) -> tuple[float, float]:
+    listed = isinstance(betas, Sequence | np.ndarray) and not isinstance(betas, str) and getattr(betas, "ndim", 1) == 1
+    if not listed or len(betas) != 2:
+        raise ValueError(f"{owner}: betas must be two numbers in [0, 1); found {betas!r}")
+    first, second = (check_number(owner, f"betas[{i}]", value, least=0, below=1) for i, value in enumerate(betas))
+    return first, second
