@@ -78,7 +78,7 @@ def main() -> None:
     lines = [
         "# Members together, or one after the other",
         "",
-        "`fit_ensemble(vectorised=True)` against `vectorised=False`: the same fits, GRU with bidirectional GRU encoder,",
+        "`fit_ensemble(vectorised=True)` against False: the same fits, GRU with bidirectional GRU encoder,",
         f"Poisson counts. Time per step of all members, medians of {arguments.pairs} interleaved pairs; one thread,",
         f"torch {torch.__version__}, {platform.machine()}.",
         "",

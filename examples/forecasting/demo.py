@@ -62,7 +62,13 @@ def main() -> None:
     )
     guide = lr.Guide(model, encoder=lr.RNNEncoder(24), family=lr.Markov())
     result = lr.fit(
-        model, guide, train, validation, steps=30 if options.smoke else 2000, optimiser=lr.AdamW(5e-3), progress=False
+        model,
+        guide,
+        train,
+        validation,
+        steps=30 if options.smoke else 2000,
+        optimizer=lr.AdamW(5e-3),
+        reporting=lr.Reporting(progress=False),
     )
     print(result.stop_reason)
 

@@ -66,7 +66,13 @@ def fit(train: lr.SequenceData, validation: lr.SequenceData, steps: int) -> lr.F
     model = lr.LatentRNN(train.spec, transition=lr.GRU(16), latent=lr.Innovations(2, initial=4), observations=heads)
     guide = lr.Guide(model, encoder=lr.RNNEncoder(16, observes=observes, read_in=16))
     return lr.fit(
-        model, guide, train, validation, steps=steps, optimiser=lr.AdamW(4e-3, weight_decay=1.0), progress=False
+        model,
+        guide,
+        train,
+        validation,
+        steps=steps,
+        optimizer=lr.AdamW(4e-3, weight_decay=1.0),
+        reporting=lr.Reporting(progress=False),
     )
 
 

@@ -65,7 +65,7 @@ def test_former_arguments_are_the_present_ones(tmp_path: Path) -> None:
 def test_former_arguments_of_no_use_are_refused() -> None:
     with pytest.raises(ValueError, match="resume=True needs a folder"):
         lr.fit(*parts(), resume=True)
-    with pytest.raises(TypeError, match="objective=IWAE.* has no head_weights"):
+    with pytest.raises(TypeError, match=r"objective=IWAE.* has no head_weights"):
         lr.fit(*parts(), objective=lr.IWAE(), head_weights={"y": 2.0})
 
 

@@ -6,6 +6,7 @@ are replaced by a function of the sequences themselves, so that they do not depe
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,7 +70,7 @@ def looked_at(model: Any, guide: Any, data: Any, steps: int, **settings: Any) ->
     optimizer = Looking()
     given = {
         "optimizer": optimizer,
-        "objective": lr.ELBO(kl=lr.KLWarmUp(0.0)),
+        "objective": dataclasses.replace(settings.pop("objective", lr.ELBO()), kl=lr.KLWarmUp(0.0)),
         "reporting": lr.Reporting(every=1, progress=False),
         "compute": lr.Compute(device="cpu"),
     }
@@ -146,9 +147,9 @@ KINDS: dict[str, Callable[[Any], tuple[Any, dict[str, Any]]]] = {
         with_latents(data, lr.Poisson(priors={"baseline": dist.Normal(0.0, 1.0)})),
         {},
     ),
-    "particles": lambda data: (with_latents(data), {"num_particles": 3}),
-    "IWAE": lambda data: (with_latents(data), {"num_particles": 3, "objective": lr.IWAE()}),
-    "Renyi": lambda data: (with_latents(data), {"num_particles": 3, "objective": lr.Renyi(0.3)}),
+    "particles": lambda data: (with_latents(data), {"objective": lr.ELBO(num_particles=3)}),
+    "IWAE": lambda data: (with_latents(data), {"objective": lr.IWAE(num_particles=3)}),
+    "Renyi": lambda data: (with_latents(data), {"objective": lr.Renyi(0.3, num_particles=3)}),
     "free bits": lambda data: (with_latents(data), {"objective": lr.ELBO(free_bits=0.02)}),
     "sticking the landing": lambda data: (with_latents(data), {"objective": lr.ELBO(sticking_the_landing=True)}),
     "coordinated dropout": lambda data: (with_latents(data), {"objective": lr.ELBO(coordinated_dropout=0.3)}),

@@ -358,7 +358,7 @@ def test_an_encoder_never_sees_in_a_window_what_dropout_hid(monkeypatch: pytest.
 @pytest.mark.parametrize("killed_at", [4, 6])
 def test_a_fit_in_windows_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int) -> None:
     data = recording()
-    settings = {"window": lr.Window(7), "batch_size": 2, "steps": 14}
+    settings = {"compute": lr.Compute("cpu", window=lr.Window(7)), "batch_size": 2, "steps": 14}
     undisturbed = fit(data, **settings)
     steps, step = [], training.Average.update
 
