@@ -31,7 +31,6 @@ from latentrnn.criticism import time_rescaling as time_rescaling
 from latentrnn.data import DataSpec as DataSpec
 from latentrnn.data import SequenceData as SequenceData
 from latentrnn.data import StoredSequences as StoredSequences
-from latentrnn.export import load as load
 from latentrnn.export import to_arviz as to_arviz
 from latentrnn.inference import AIS as AIS
 from latentrnn.inference import ELBO as ELBO
@@ -87,6 +86,7 @@ from latentrnn.inference import elbo_terms as elbo_terms
 from latentrnn.inference import fit as fit
 from latentrnn.inference import fit_ensemble as fit_ensemble
 from latentrnn.inference import laplace as laplace
+from latentrnn.inference import load as load
 from latentrnn.inference import sample as sample
 from latentrnn.models import GRU as GRU
 from latentrnn.models import LSTM as LSTM

@@ -10,6 +10,7 @@ from latentrnn.inference.filters.particle_filter import ParticleFilter as Partic
 from latentrnn.inference.fitting.distributed.processes import ProcessLost as ProcessLost
 from latentrnn.inference.fitting.fit import fit as fit
 from latentrnn.inference.fitting.result import FitResult as FitResult
+from latentrnn.inference.fitting.saving.load import load as load
 from latentrnn.inference.fitting.settings.checkpointing import Checkpointing as Checkpointing
 from latentrnn.inference.fitting.settings.compute import Compute as Compute
 from latentrnn.inference.fitting.settings.optimizers import Adam as Adam

@@ -16,9 +16,11 @@ import pytest
 import torch
 
 import latentrnn as lr
-from latentrnn.export.checkpoints import MANIFEST, load, save
+from latentrnn.inference.fitting.saving.load import load
+from latentrnn.inference.fitting.saving.manifest import MANIFEST
+from latentrnn.inference.fitting.saving.save import save
 from latentrnn.models.component import from_config, saved_name
-from tests.export.fits import assert_same, make_result
+from tests.inference.fitting.saving.fits import assert_same, make_result
 
 OURS = lr.Poisson, lr.GRU
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from latentrnn.data import SequenceData, StoredSequences
-from latentrnn.inference.fitting.checkpointing import Keeper, identity_of, seed_begun_with
+from latentrnn.inference.fitting.checkpoints.manager import Keeper, identity_of, seed_begun_with
 from latentrnn.inference.fitting.checks import check_arguments
 from latentrnn.inference.fitting.distributed.processes import join
 from latentrnn.inference.fitting.matmul_precision import matrix_products

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from latentrnn.data import DataSpec, SequenceData, SequenceKey
+from latentrnn.inference.fitting.saving.save import save
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.windows import Window
 from latentrnn.inference.posterior.conditioning import remark
@@ -85,8 +86,6 @@ class FitResult:
 
     def save(self, path: str | Path) -> None:
         """Write weights (safetensors) and description (JSON) into the folder `path`; `latentrnn.load` reads it."""
-        from latentrnn.export.checkpoints import save
-
         save(self, path)
 
     def __repr__(self) -> str:

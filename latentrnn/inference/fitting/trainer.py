@@ -14,7 +14,7 @@ from latentrnn.data import SequenceData, StoredSequences
 from latentrnn.data.views.windows import of_whole
 from latentrnn.inference.fitting.averaging import Average
 from latentrnn.inference.fitting.batches import Batches
-from latentrnn.inference.fitting.checkpointing import Keeper
+from latentrnn.inference.fitting.checkpoints.manager import Keeper
 from latentrnn.inference.fitting.distributed.processes import Alone, ProcessLost, Terminated
 from latentrnn.inference.fitting.divergence import Trouble, Watch
 from latentrnn.inference.fitting.dropout import coordinated_dropout as split_entries

@@ -20,6 +20,7 @@ from latentrnn.inference.fitting.settings.optimizers import AdamW
 from latentrnn.inference.fitting.vectorised.vectorised import fit_together
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
+from latentrnn.inference.sampling.saved_ensembles import Mixture, load_ensemble, save_ensemble
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_flag, check_kind_of, check_list, check_seed, check_size
 from latentrnn.support.deprecations import former_arguments
@@ -63,17 +64,13 @@ class Ensemble:
     @isolated
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write every member and what weighs them into the folder `path`; `Ensemble.load` reads it."""
-        from latentrnn.export.ensembles import save_ensemble
-
-        save_ensemble(self, path)
+        save_ensemble(Mixture(self.members, self.weights, self.log_evidence, self.used), path)
 
     @staticmethod
     @isolated
     def load(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> Ensemble:
         """Read what `save` wrote, on the CPU; `spec` is compared with the saved one, as by `latentrnn.load`."""
-        from latentrnn.export.ensembles import load_ensemble
-
-        return load_ensemble(path, spec=spec)
+        return Ensemble(*load_ensemble(path, spec=spec))
 
     def __repr__(self) -> str:
         shown = ", ".join(f"seed {m.seed}: {w:.3f}" for m, w in zip(self.members, self.weights.tolist(), strict=True))

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,15 @@ from latentrnn.support.arguments import check_kind_of, check_list, check_size
 from latentrnn.support.isolation import isolated
 from latentrnn.support.shortcuts import shortcut
 
-if TYPE_CHECKING:
-    from latentrnn.inference.sampling.ensemble import Ensemble
-
 TOLD_BY = 0.01  # a member with less of a sequence's density does not decide how far to trust it
+
+
+class Experienced(Protocol):
+    """What the members have seen together: an `Ensemble`."""
+
+    @property
+    def used(self) -> frozenset[SequenceKey]:
+        """Identity of every sequence that was fitted, decided when to stop, or decided the weights."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +69,7 @@ class EnsemblePosterior:
 
     chains = None
 
-    def __init__(self, posteriors: Sequence[Posterior], weights: Tensor, result: Ensemble | Seen | None = None) -> None:
+    def __init__(self, posteriors: Sequence[Posterior], weights: Tensor, result: Experienced | None = None) -> None:
         self.posteriors = tuple(check_list("EnsemblePosterior", "posteriors", posteriors, "posteriors"))
         for posterior in self.posteriors:
             check_kind_of("EnsemblePosterior", "each of posteriors", posterior, Posterior)

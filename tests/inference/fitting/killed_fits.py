@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import latentrnn as lr
-from latentrnn.export.unfinished import unfinished_files
+from latentrnn.inference.fitting.checkpoints.unfinished import unfinished_files
 
 KILLS, STEPS = 20, 120
 

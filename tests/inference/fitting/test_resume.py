@@ -18,9 +18,9 @@ import pytest
 import torch
 
 import latentrnn as lr
-from latentrnn.export import unfinished
-from latentrnn.export.unfinished import unfinished_files
-from latentrnn.inference.fitting import checkpointing
+from latentrnn.inference.fitting.checkpoints import manager as checkpointing
+from latentrnn.inference.fitting.checkpoints import unfinished
+from latentrnn.inference.fitting.checkpoints.unfinished import unfinished_files
 from latentrnn.inference.fitting.distributed.processes import Alone, ProcessLost
 from latentrnn.inference.fitting.trainer import Run
 

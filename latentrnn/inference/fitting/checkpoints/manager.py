@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from latentrnn.data import SequenceData, StoredSequences
-from latentrnn.inference.fitting.checkpoint_checks import check_tensors, check_values
+from latentrnn.inference.fitting.checkpoints.checks import check_tensors, check_values
+from latentrnn.inference.fitting.checkpoints.unfinished import (
+    Unfinished,
+    read_unfinished,
+    remove_remnants,
+    unfinished_files,
+    write_unfinished,
+)
 from latentrnn.inference.fitting.settings.checkpointing import Checkpointing
 from latentrnn.inference.fitting.snapshots import Snapshot, part
 from latentrnn.inference.fitting.windows import WindowedBatches
+from latentrnn.support.strict_json import dumps, loads
 
 if TYPE_CHECKING:
     from latentrnn.inference.fitting.trainer import Run
@@ -35,9 +43,6 @@ class Keeper:
     """
 
     def __init__(self, settings: Checkpointing, identity: dict[str, Any]) -> None:
-        from latentrnn.export.strict_json import dumps, loads
-        from latentrnn.export.unfinished import remove_remnants, unfinished_files
-
         self.directory, self.every = Path(settings.directory).expanduser(), settings.every
         self.identity = loads(dumps(identity, "fit"))  # as a file gives it back: tuples are lists
         if self.directory.exists() and not self.directory.is_dir():
@@ -60,8 +65,6 @@ class Keeper:
 
     def write_now(self, run: Run, *, finished: bool = False) -> None:
         """Write a checkpoint; the run must be between two steps."""
-        from latentrnn.export.unfinished import Unfinished, write_unfinished
-
         tensors, values = _state(run)
         values |= {"identity": self.identity, "finished": finished, "surroundings": _surroundings(run)}
         try:
@@ -79,8 +82,6 @@ class Keeper:
         Raises:
             ValueError: the file is damaged, or no state of this fit, or the fit was begun as another one.
         """
-        from latentrnn.export.unfinished import read_unfinished
-
         newest = self.newest
         found = run.processes.from_first(lambda: None if newest is None else read_unfinished(newest))
         if found is None:
@@ -116,8 +117,6 @@ class Keeper:
 
 def seed_begun_with(settings: Checkpointing | None, otherwise: int) -> int:
     """Return the seed of the fit that is to be gone on with, or another where there is none."""
-    from latentrnn.export.unfinished import read_unfinished, unfinished_files
-
     if settings is None or not settings.resume:
         return otherwise
     files = unfinished_files(Path(settings.directory).expanduser())

@@ -12,7 +12,7 @@ import torch
 from pyro import poutine
 
 import latentrnn as lr
-from latentrnn.export.checkpoints import MANIFEST
+from latentrnn.inference.fitting.saving.manifest import MANIFEST
 from tests.export import own_parts
 
 FORMAT_1 = Path(__file__).parent / "format_1"

@@ -16,9 +16,12 @@ from pyro import poutine
 
 import latentrnn as lr
 from latentrnn.data import SequenceKey
-from latentrnn.export import checkpoints, weights
-from latentrnn.export.checkpoints import MANIFEST, load, save
-from tests.export.fits import assert_same, make_data, make_result
+from latentrnn.inference.fitting.saving import manifest, weights
+from latentrnn.inference.fitting.saving import save as saving
+from latentrnn.inference.fitting.saving.load import load
+from latentrnn.inference.fitting.saving.manifest import MANIFEST
+from latentrnn.inference.fitting.saving.save import save
+from tests.inference.fitting.saving.fits import assert_same, make_data, make_result
 
 # Round trips
 
@@ -140,13 +143,13 @@ def test_an_interrupt_right_after_the_last_write_keeps_the_new_checkpoint(
 ) -> None:
     second = make_result(hidden=5)
     save(make_result(), tmp_path)
-    write_atomically = checkpoints.write_atomically
+    write_atomically = saving.write_atomically
 
     def interrupted(path: Path, content: bytes) -> None:
         write_atomically(path, content)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoints, "write_atomically", interrupted)
+    monkeypatch.setattr(saving, "write_atomically", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save(second, tmp_path)
     assert_same(load(tmp_path), second)
@@ -192,4 +195,4 @@ def test_a_class_of_the_users_own_comes_back_once_it_is_known(tmp_path: Path) ->
 
 def test_the_format_is_known_by_its_number() -> None:
     """Whoever changes what is written raises the number, and says here what became of older files."""
-    assert checkpoints.FORMAT_VERSION == 2  # classes carry their modules; files of format 1 load as before
+    assert manifest.FORMAT_VERSION == 2  # classes carry their modules; files of format 1 load as before

@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from latentrnn.export.strict_json import dumps, loads
-from latentrnn.export.weights import write_atomically
+from latentrnn.inference.fitting.saving.weights import write_atomically
+from latentrnn.support.strict_json import dumps, loads
 
 FORMAT = "latentrnn unfinished fit"
 FORMAT_VERSION = 1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentrnn.export.strict_json import dumps, loads
+from latentrnn.support.strict_json import dumps, loads
 
 
 def test_numbers_come_back_exactly() -> None:

@@ -18,10 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import latentrnn as lr
-from latentrnn.export.checkpoints import MANIFEST, load, save
+from latentrnn.inference.fitting.saving.load import load
+from latentrnn.inference.fitting.saving.manifest import MANIFEST
+from latentrnn.inference.fitting.saving.save import save
 from latentrnn.models.scalar_distributions import KNOWN, distribution_arguments, named_distribution
-from tests.export.fits import make_data, make_result, states
-from tests.export.test_damaged_checkpoints import sign
+from tests.inference.fitting.saving.fits import make_data, make_result, states
+from tests.inference.fitting.saving.test_damaged_checkpoints import sign
 
 VALUES: list[Any] = [
     *(

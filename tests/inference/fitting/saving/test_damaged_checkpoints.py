@@ -14,8 +14,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from latentrnn.export.checkpoints import MANIFEST, load, save
-from tests.export.fits import make_data, make_result
+from latentrnn.inference.fitting.saving.load import load
+from latentrnn.inference.fitting.saving.manifest import MANIFEST
+from latentrnn.inference.fitting.saving.save import save
+from tests.inference.fitting.saving.fits import make_data, make_result
 
 
 def edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:

@@ -8,18 +8,18 @@ import re
 import secrets
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from latentrnn.export.checkpoints import checksum_of, load, save
-from latentrnn.export.strict_json import checksum, dumps, loads, refuse_changed
-from latentrnn.export.weights import write_atomically
+from latentrnn.data import DataSpec, SequenceKey
+from latentrnn.inference.fitting.result import FitResult
+from latentrnn.inference.fitting.saving.load import load
+from latentrnn.inference.fitting.saving.manifest import checksum_of
+from latentrnn.inference.fitting.saving.weights import write_atomically
 from latentrnn.support.arguments import check_path, is_integer
-
-if TYPE_CHECKING:
-    from latentrnn.data import DataSpec
-    from latentrnn.inference.sampling.ensemble import Ensemble
+from latentrnn.support.strict_json import checksum, dumps, loads, refuse_changed
 
 MANIFEST = "ensemble.json"
 FORMAT = "latentrnn ensemble"
@@ -29,14 +29,23 @@ LARGEST = 64 * 2**20  # bytes of a manifest that is read
 _MEMBER = re.compile(r"member-\d{1,6}-[0-9a-f]{12}")
 
 
-def save_ensemble(ensemble: Ensemble, path: str | os.PathLike[str]) -> None:
+class Mixture(NamedTuple):
+    """What there is to save of an ensemble; see `Ensemble`."""
+
+    members: tuple[FitResult, ...]
+    weights: Tensor
+    log_evidence: Tensor | None
+    used: frozenset[SequenceKey]
+
+
+def save_ensemble(ensemble: Mixture, path: str | os.PathLike[str]) -> None:
     """Save an ensemble to a directory: a checkpoint for each member, and `ensemble.json`, which names them.
 
     Members are written first, into folders of new names, and then the JSON file, in one atomic step; an ensemble that
     was there before stays whole until then.
 
     Args:
-        ensemble: what `lr.fit_ensemble` returned.
+        ensemble: what there is to save.
         path: the directory; it is made, with its parents, if it does not exist.
 
     Raises:
@@ -58,7 +67,7 @@ def save_ensemble(ensemble: Ensemble, path: str | os.PathLike[str]) -> None:
     }
     try:
         for name, member in zip(names, ensemble.members, strict=True):
-            save(member, directory / name)
+            member.save(directory / name)
         manifest["checksums"] = [checksum_of(directory / name) for name in names]
         manifest["checksum"] = checksum(manifest)
         content = dumps(manifest, "ensemble").encode()
@@ -74,7 +83,7 @@ def save_ensemble(ensemble: Ensemble, path: str | os.PathLike[str]) -> None:
             shutil.rmtree(directory / name, ignore_errors=True)
 
 
-def load_ensemble(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> Ensemble:
+def load_ensemble(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> Mixture:
     """Load an ensemble that `save_ensemble` wrote, on CPU.
 
     Args:
@@ -85,9 +94,6 @@ def load_ensemble(path: str | os.PathLike[str], *, spec: DataSpec | None = None)
         FileNotFoundError: there is nothing at `path`.
         ValueError: `path` holds no ensemble, a file is damaged, or a member is not what `latentrnn.load` takes.
     """
-    from latentrnn.data import SequenceKey
-    from latentrnn.inference.sampling.ensemble import Ensemble
-
     directory = check_path("Ensemble.load", path)
     manifest = _read(directory)
     where = directory / MANIFEST
@@ -102,7 +108,7 @@ def load_ensemble(path: str | os.PathLike[str], *, spec: DataSpec | None = None)
         log_evidence = [_numbers(where, "log_evidence", row, width) for row in log_evidence]
     if manifest["format_version"] > 1:
         _refuse_other_members(directory, manifest)
-    return Ensemble(
+    return Mixture(
         members=tuple(load(directory / name, spec=spec) for name in manifest["members"]),
         weights=torch.tensor(weights, dtype=torch.float64),
         log_evidence=None if log_evidence is None else torch.tensor(log_evidence, dtype=torch.float64),

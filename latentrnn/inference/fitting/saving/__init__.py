@@ -1,0 +1,1 @@
+"""Saving fits and loading them: JSON and safetensors, nothing pickled."""
