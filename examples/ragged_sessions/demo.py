@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Recording sessions with other neurons each, and trials of unequal lengths
 #
-# Four sessions record ten neurons each, never the same ones, while one two-dimensional rhythm drives them all. Trials
+# Eight sessions record ten neurons each, never the same ones, while one two-dimensional rhythm drives them all. Trials
 # last between 30 and 60 bins. Is a model of all sessions together better than one model per session?
 #
 # The sessions share the transition and the latent; readouts and baselines are each session's own:
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 import latentrnn as lr
 
-SESSIONS, NEURONS, TRIALS, TRAIN, VALIDATION = ("a", "b", "c", "d"), 10, 40, 8, 4
+SESSIONS, NEURONS, TRIALS, TRAIN, VALIDATION = tuple("abcdefgh"), 10, 50, 4, 8
 DT = 0.02  # seconds per bin
 HELD_OUT = 3  # neurons of each session that the encoder never sees: they are predicted from the others
 
@@ -37,7 +37,8 @@ def simulate(rng: np.random.Generator) -> tuple[list[NDArray[np.float64]], list[
     """Counts and rates of one session, trials of (time, neuron): a noisy rotation at 2 Hz, read by exp(W x + b)."""
     angle, damping = 2 * np.pi * 2.0 * DT, 0.99
     rotation = damping * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    weights, baseline = rng.normal(0, 0.8, (NEURONS, 2)), np.log(rng.uniform(0.2, 0.5, NEURONS))
+    weights, baseline = rng.normal(size=(NEURONS, 2)), np.log(rng.uniform(0.1, 0.4, NEURONS))
+    weights /= np.linalg.norm(weights, axis=1, keepdims=True)
     counts, rates = [], []
     for length in rng.integers(30, 61, TRIALS):
         state, path = rng.normal(0, 1, 2), []
