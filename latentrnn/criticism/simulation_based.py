@@ -17,9 +17,8 @@ from latentrnn.criticism.ranks import Calibration, rank_calibration
 from latentrnn.data import SequenceData
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.guides.guide import Guide
-from latentrnn.inference.objectives.elbo import paired_traces, sampled_sites
+from latentrnn.inference.objectives.log_weights import local_log_prob, paired_traces
 from latentrnn.inference.posterior.posterior import Posterior
-from latentrnn.models.sites import LATENTS
 from latentrnn.support.arguments import check_flag, check_kind_of, check_seed, check_size
 from latentrnn.support.isolation import isolated
 from latentrnn.support.random_numbers import random_state
@@ -206,11 +205,8 @@ def _log_density(model: Any, data: SequenceData, latents: Values) -> Tensor:
     samples = len(next(iter(latents.values())))
     with pyro.plate("draws", samples, dim=-2):
         trace = poutine.trace(poutine.condition(model, data=latents)).get_trace(data)
-    total = torch.zeros(samples, data.num_sequences, dtype=data.dtype, device=data.device)
-    for name, site in sampled_sites(trace):
-        if name in LATENTS or name in model.observations:
-            total = total + site["fn"].log_prob(site["value"])
-    return total
+    nothing = torch.zeros(samples, data.num_sequences, dtype=data.dtype, device=data.device)
+    return local_log_prob(trace, nothing, observed=True)
 
 
 def _distance(values: Values, reference: Values, data: SequenceData, along: set[str]) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.evidence.evidence import AIS
-from latentrnn.inference.objectives.elbo import sampled_sites
+from latentrnn.inference.objectives.log_weights import local_log_prob, sampled_sites
 from latentrnn.models.sites import LATENTS
 
 TARGET_ACCEPTANCE = 0.8
@@ -140,19 +140,15 @@ class Annealer:
             with pyro.plate("particles", self.particles, dim=-2):
                 guided = poutine.trace(poutine.replay(self.guide, trace=at)).get_trace(self.data)
                 joint = poutine.trace(poutine.replay(self.model, trace=at)).get_trace(self.data)
-            log_q = self._sum(guided, observed=False)
-            log_p = self._sum(joint, observed=True)
+            nothing = torch.zeros(
+                self.particles, self.data.num_sequences, dtype=self.data.dtype, device=self.data.device
+            )
+            log_q = local_log_prob(guided, nothing, observed=False)
+            log_p = local_log_prob(joint, nothing, observed=True)
             target = (1 - beta) * log_q + beta * log_p
             found = torch.autograd.grad(target.sum(), list(free.values()))
         force = {name: self.scales[name] * g for name, g in zip(free, found, strict=True)}
         return Point(values, log_q.detach(), log_p.detach()), force
-
-    def _sum(self, trace: Trace, *, observed: bool) -> Tensor:
-        total = torch.zeros(self.particles, self.data.num_sequences, dtype=self.data.dtype, device=self.data.device)
-        for name, site in sampled_sites(trace):
-            if name in LATENTS or (observed and site["is_observed"]):
-                total = total + site["fn"].log_prob(site["value"])
-        return total
 
     def _kick(self, name: str, value: Tensor) -> Tensor:
         return self._inside(name, torch.randn_like(value))

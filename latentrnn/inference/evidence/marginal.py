@@ -14,7 +14,7 @@ from torch import Tensor
 from latentrnn.data import SequenceData
 from latentrnn.inference.guides.fitted import Fit
 from latentrnn.inference.guides.guide import Guide
-from latentrnn.inference.objectives.elbo import sampled_sites
+from latentrnn.inference.objectives.log_weights import local_log_prob, sampled_sites
 from latentrnn.models.sites import LATENTS
 from latentrnn.models.state_space import LatentRNN
 
@@ -48,10 +48,8 @@ class Marginal:
         if guide is not None and model.latent_sites():
             with torch.no_grad(), pyro.plate("particles", num_particles, dim=-2):
                 trace = poutine.trace(guide).get_trace(data)
-            for name, site in sampled_sites(trace):
-                if name in LATENTS:
-                    self.latents[name] = site["value"]
-                    self.log_q = self.log_q + site["fn"].log_prob(site["value"])
+            self.latents = {name: site["value"] for name, site in sampled_sites(trace) if name in LATENTS}
+            self.log_q = local_log_prob(trace, self.log_q, observed=False)
 
     def __call__(self) -> None:
         def hidden(site: dict[str, Any]) -> bool:
@@ -59,10 +57,7 @@ class Marginal:
 
         with poutine.block(hide_fn=hidden), poutine.trace() as recorder, poutine.condition(data=self.latents):
             self.model(self.data)
-        total = -self.log_q
-        for name, site in sampled_sites(recorder.trace):
-            if name not in self.names:
-                total = total + site["fn"].log_prob(site["value"])
+        total = local_log_prob(recorder.trace, -self.log_q, observed=True)
         if self.latents:
             total = torch.logsumexp(total, 0) - math.log(self.num_particles)
         pyro.factor("log_evidence", total.sum())

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
-import pyro
 import torch
-from pyro import poutine
 from pyro.distributions.util import scale_and_mask
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.guides.parameters import JOINT
+from latentrnn.inference.objectives.log_weights import paired_traces, sampled_sites
 from latentrnn.models.latents.autoregressive import AutoregressiveNormal
 from latentrnn.models.latents.gaussian_process import GaussianProcess
 from latentrnn.models.sites import LATENTS
@@ -91,47 +88,6 @@ def elbo_terms(
     if JOINT in guide_trace.nodes:
         kl[PARAMETERS] = kl[PARAMETERS] + _weighted_log_prob(guide_trace.nodes[JOINT]).sum() / num_particles
     return Terms(log_likelihood, kl, kl | floored if free_bits else None)
-
-
-def log_weights(model: nn.Module, guide: nn.Module, data: SequenceData, num_particles: int) -> Tensor:
-    """Return log p(y, z | theta) - log q(z | y) per draw and sequence, (particle, sequence), in nats.
-
-    Parameters with a posterior are drawn anew for each particle and their own densities left out: averaged over
-    particles, the weights estimate each sequence's density under q(theta).
-    """
-    guide_trace, model_trace = paired_traces(model, guide, data, num_particles)
-    total = torch.zeros(num_particles, data.num_sequences, dtype=data.dtype, device=data.device)
-    for name, site in sampled_sites(model_trace):
-        if site["is_observed"]:
-            total = total + site["fn"].log_prob(site["value"])
-        elif name in LATENTS:
-            total = total + site["fn"].log_prob(site["value"])
-            total = total - guide_trace.nodes[name]["fn"].log_prob(guide_trace.nodes[name]["value"])
-    return total
-
-
-def paired_traces(
-    model: Callable[[SequenceData], Any],
-    guide: nn.Module,
-    data: SequenceData,
-    num_particles: int,
-    guide_data: SequenceData | None = None,
-) -> tuple[Trace, Trace]:
-    """Return a trace of the guide and one of the model replayed against it, particles at dim -2 where several."""
-    particles = pyro.plate("particles", num_particles, dim=-2) if num_particles > 1 else nullcontext()
-    with particles:
-        guide_trace = poutine.trace(guide).get_trace(data if guide_data is None else guide_data)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(data)
-    return guide_trace, model_trace
-
-
-def sampled_sites(trace: Trace) -> list[tuple[str, dict[str, Any]]]:
-    """Return the sites of a trace that are random variables: no plates, no parameters."""
-    found = []
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not poutine.util.site_is_subsample(site):
-            found.append((name, site))
-    return found
 
 
 def has_closed_form(q: Any, p: Any) -> bool:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from latentrnn.data import SequenceData
 from latentrnn.inference.filters.particle_filter import ParticleFilter
 from latentrnn.inference.guides.parameters import JOINT
-from latentrnn.inference.objectives.elbo import PARAMETERS, Terms, elbo_terms, sampled_sites
+from latentrnn.inference.objectives.elbo import PARAMETERS, Terms, elbo_terms
 from latentrnn.inference.objectives.kl import KLWarmUp
+from latentrnn.inference.objectives.log_weights import sampled_sites, trace_log_weights
 from latentrnn.models.sites import LATENTS
 from latentrnn.support.arguments import check_flag, check_kind_of, check_number, check_size, is_number, settle
 
@@ -374,15 +375,10 @@ class WeightedDraws:
     def log_weights(self) -> Tensor:
         """Return log-weights, (particle, sequence), nats, with the KL part weighted as it is."""
         at = self.at
-        total = torch.zeros(at.num_particles, at.data.num_sequences, dtype=at.data.dtype, device=at.data.device)
-        for name, site in sampled_sites(self.model_trace):
-            if site["is_observed"]:
-                total = total + at.weights.get(name, 1.0) * site["fn"].log_prob(site["value"])
-            elif name in LATENTS:
-                other = self.guide_trace.nodes[name]
-                gain = site["fn"].log_prob(site["value"]) - other["fn"].log_prob(other["value"])
-                total = total + at.kl_weight * gain
-        return total
+        return trace_log_weights(
+            self.guide_trace, self.model_trace, at.data, at.num_particles,
+            kl_weight=at.kl_weight, head_weights=at.weights,
+        )  # fmt: skip
 
 
 class _Share:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from latentrnn.inference.evidence.evidence import AIS, Evidence, summarise
 from latentrnn.inference.evidence.pareto import LARGEST_GOOD
 from latentrnn.inference.guides.guide import Guide
-from latentrnn.inference.objectives.elbo import elbo_terms, paired_traces, sampled_sites
+from latentrnn.inference.objectives.elbo import elbo_terms
+from latentrnn.inference.objectives.log_weights import paired_traces, sampled_sites, trace_log_weights
 from latentrnn.inference.posterior.densities import evidence, log_weights
 from latentrnn.inference.posterior.refinement import refined
 from latentrnn.inference.posterior.sampler import PosteriorSampler
@@ -197,13 +198,11 @@ def _width(sampler: PosteriorSampler, num_particles: int) -> float:
     """Return how log-weights go with the distance from the guide's mean: their correlation, over sequences averaged."""
     with sampler.seeded():
         guided, joint = paired_traces(sampler.model, sampler.guide, sampler.data, num_particles)
-    weights = distance = torch.zeros(num_particles, len(sampler.data), device=sampler.device)
+    weights = trace_log_weights(guided, joint, sampler.data, num_particles)
+    distance = torch.zeros_like(weights)
     for name, site in sampled_sites(joint):
-        if site["is_observed"] or name in LATENTS:
-            weights = weights + site["fn"].log_prob(site["value"])
         if name in LATENTS:
-            value, other = site["value"], guided.nodes[name]
-            weights = weights - other["fn"].log_prob(other["value"])
+            value = site["value"]
             squared = (value - value.mean(0)) ** 2 / value.var(0).clamp_min(1e-12)
             if value.dim() == 4:
                 squared = torch.where(sampler.data.valid.unsqueeze(-1), squared, 0.0)

@@ -16,7 +16,7 @@ from latentrnn.data import SequenceData
 from latentrnn.inference.evidence.marginal import Marginal, fixed_model
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.guides.guide import Guide
-from latentrnn.inference.objectives.elbo import sampled_sites
+from latentrnn.inference.objectives.log_weights import sampled_sites
 from latentrnn.inference.posterior.posterior import Posterior
 from latentrnn.inference.posterior.stored_draws import Chains, StoredDraws
 from latentrnn.models.sites import LATENTS

@@ -17,7 +17,7 @@ from latentrnn.inference.fitting import dropout
 from latentrnn.inference.fitting import trainer as training
 from latentrnn.inference.guides.windows import Reach, reach
 from latentrnn.inference.objectives import objectives
-from latentrnn.inference.objectives.elbo import sampled_sites
+from latentrnn.inference.objectives.log_weights import sampled_sites
 from tests.registry import OBSERVATIONS as HEADS
 from tests.registry import Fixed, default_transition, each_against_defaults, fixed_latents, make_data, make_model
 
