@@ -21,8 +21,8 @@ import torch
 import latentrnn as lr
 from latentrnn.inference.fitting.fit import starting_point
 from latentrnn.inference.fitting.settings.settings import Settings
-from latentrnn.inference.fitting.trainer import Run
-from latentrnn.inference.guides.windows import reach
+from latentrnn.inference.fitting.trainer import Trainer
+from latentrnn.inference.guides.windows import window_plan
 from latentrnn.support.random_numbers import random_state
 
 HIDDEN, LATENT, ENCODER = 64, 4, 64
@@ -87,16 +87,16 @@ def make_step(size: Size, data: lr.SequenceData | lr.StoredSequences) -> Callabl
         lr.Compute(window=window),
         lr.Reporting(progress=False),
     )
-    cut = None if window is None else reach("scaling", window, model, guide)
+    cut = None if window is None else window_plan("scaling", window, model, guide)
     with random_state(0, torch.device("cpu")):
         first = data.for_start() if isinstance(data, lr.StoredSequences) else data
         model, guide = starting_point(model, guide, first, None)
-        run = Run(model, guide, data, None, settings, torch.Generator().manual_seed(0), cut)
-    number = iter(range(10**6))
+        trainer = Trainer(model, guide, data, None, settings, torch.Generator().manual_seed(0), cut)
 
     def step() -> None:
-        run._gradient(run.batches.next(), next(number), 0)
-        run.engine.step()
+        trainer.gradient(trainer.batches.next())
+        trainer.optimizer.step()
+        trainer.state.step += 1
 
     return step
 

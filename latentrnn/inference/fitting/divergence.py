@@ -15,7 +15,7 @@ PAST = 200  # steps with which they are compared
 LEAST_SPREAD = 0.1  # nats per scored step: a loss that hardly moves must not turn a ripple into an explosion
 
 
-class Trouble(NamedTuple):
+class Divergence(NamedTuple):
     """What went wrong.
 
     Attributes:
@@ -31,12 +31,12 @@ class Trouble(NamedTuple):
     message: str
 
 
-class Watch:
+class DivergenceMonitor:
     """Compares the terms of the loss with those before.
 
-    A term that is not finite is trouble at once. A loss explodes when the median of the last `WINDOW` steps exceeds
-    what was high among the `PAST` steps before (their 95% quantile, so that a rare kind of batch is no explosion) by
-    more than `tolerance` times their spread (1.4826 times the median absolute deviation, at least `LEAST_SPREAD`). All
+    A term that is not finite is a divergence at once. A loss explodes when the median of the last `WINDOW` steps is
+    above what was high among the `PAST` steps before (their 95% quantile, so that a rare kind of batch is no explosion)
+    by more than `tolerance` times their spread (1.4826 median absolute deviations, at least `LEAST_SPREAD`). All
     are taken at the present weight of the KL term, so that its warm-up, which raises the loss, is none either. Where
     another bound than the ELBO is maximised, which its terms do not add up to, it is the loss.
 
@@ -56,12 +56,14 @@ class Watch:
         self.fresh: list[list[float]] = []
 
     @property
-    def content(self) -> bool:
-        """Whether everything seen so far was judged, and found in order."""
+    def all_sound(self) -> bool:
+        """Whether everything seen so far was judged, and found sound."""
         return not self.fresh
 
-    def look(self, steps: Sequence[int], names: list[str], rows: list[list[float]], kl_weight: float) -> Trouble | None:
-        """Take in the terms of some steps, and say what is wrong with them, if anything is.
+    def check(
+        self, steps: Sequence[int], names: list[str], rows: list[list[float]], kl_weight: float
+    ) -> Divergence | None:
+        """Take in the terms of some steps, and return their divergence, if there is one.
 
         Args:
             steps: their numbers.
@@ -72,21 +74,21 @@ class Watch:
         for step, row in zip(steps, rows, strict=True):
             bad = [name for name, value in zip(names, row, strict=True) if not math.isfinite(value)]
             if bad:
-                return Trouble(step, "non-finite", bad, f"non-finite {', '.join(bad)}")
+                return Divergence(step, "non-finite", bad, f"non-finite {', '.join(bad)}")
         if names != self.names:  # the terms of another kind of batch cannot be compared
             self.names, self.fresh = names, []
             self.past.clear()
         self.fresh += rows
         if len(self.fresh) < WINDOW:
             return None
-        trouble = self._explosion(steps[-1], kl_weight) if len(self.past) >= WINDOW else None
-        if trouble is None:
+        divergence = self._explosion(steps[-1], kl_weight) if len(self.past) >= WINDOW else None
+        if divergence is None:
             self.past.extend(self.fresh)
             self.fresh = []
-        return trouble
+        return divergence
 
     def forget(self) -> None:
-        """Leave out what was not found in order, after going back."""
+        """Leave out what was not found sound, after going back."""
         self.fresh = []
 
     def state(self) -> dict[str, Any]:
@@ -94,12 +96,12 @@ class Watch:
         return {"names": self.names, "past": list(self.past), "fresh": self.fresh}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from where another watch was."""
+        """Go on from where another monitor was."""
         self.names, self.fresh = state["names"], state["fresh"]
         self.past.clear()
         self.past.extend(state["past"])
 
-    def _explosion(self, step: int, kl_weight: float) -> Trouble | None:
+    def _explosion(self, step: int, kl_weight: float) -> Divergence | None:
         before, now = self._costs(list(self.past), kl_weight), self._costs(self.fresh, kl_weight)
         losses, loss = self._losses(list(self.past), before), float(np.median(self._losses(self.fresh, now)))
         reference = float(np.median(losses))
@@ -108,7 +110,7 @@ class Watch:
             return None
         worst = self.names[int(np.argmax(np.median(now, 0) - np.median(before, 0)))]
         message = f"exploding loss, {loss:.4g} nats per scored step after {reference:.4g}, most of it {worst}"
-        return Trouble(step, "exploding", [worst], message)
+        return Divergence(step, "exploding", [worst], message)
 
     def _losses(self, rows: list[list[float]], costs: NDArray[np.float64]) -> NDArray[np.float64]:
         """The loss of each step, nats per scored step."""

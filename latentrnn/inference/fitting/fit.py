@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from latentrnn.data import SequenceData, StoredSequences
-from latentrnn.inference.fitting.checkpoints.manager import Keeper, identity_of, seed_begun_with
+from latentrnn.inference.fitting.checkpoints.manager import CheckpointManager, identity_of, seed_begun_with
 from latentrnn.inference.fitting.checks import check_arguments
-from latentrnn.inference.fitting.distributed.processes import join
+from latentrnn.inference.fitting.distributed.processes import launched_processes
 from latentrnn.inference.fitting.matmul_precision import matrix_products
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.fitting.settings.checkpointing import Checkpointing
@@ -19,9 +19,9 @@ from latentrnn.inference.fitting.settings.optimizers import AdamW
 from latentrnn.inference.fitting.settings.reporting import Reporting
 from latentrnn.inference.fitting.settings.settings import Settings
 from latentrnn.inference.fitting.settings.stopping import EarlyStopping
-from latentrnn.inference.fitting.trainer import Run
+from latentrnn.inference.fitting.trainer import Trainer
 from latentrnn.inference.guides.guide import Guide
-from latentrnn.inference.guides.windows import reach
+from latentrnn.inference.guides.windows import window_plan
 from latentrnn.inference.objectives.objectives import ELBO, Objective
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_kind_of, check_seed
@@ -93,18 +93,18 @@ def fit(
     if checkpointing is not None:
         check_kind_of("fit", "checkpointing", checkpointing, Checkpointing)
     window = compute.window
-    cut = None if window is None else reach("fit", window, model, guide, objective)
+    windows = None if window is None else window_plan("fit", window, model, guide, objective)
     number = check_seed("fit", seed)
     device = resolve_device(compute.device)
-    together = join(device, compute.processes)
-    device = together.place(device)
-    if window is not None and together.size > 1:
+    processes = launched_processes(device, compute.processes)
+    device = processes.place(device)
+    if window is not None and processes.size > 1:
         raise ValueError('fit: a window is for a fit by one process; give Compute(processes="alone")')
     described = settings.described(continued=start_from is not None)
-    number = together.from_first(lambda: seed_begun_with(checkpointing, number) if seed is None else number)
+    number = processes.from_first(lambda: seed_begun_with(checkpointing, number) if seed is None else number)
     used = frozenset(train.keys) | frozenset(() if validation is None else validation.keys)
     used |= frozenset() if start_from is None else start_from.used
-    keeper = None
+    checkpoints = None
     if checkpointing is not None:
         identity = {
             "model": model.config(), "guide": guide.config(), "spec": model.spec.to_json(),
@@ -112,9 +112,9 @@ def fit(
             "start_from": None if start_from is None else sorted(map(list, start_from.used)),
             "settings": described | {"seed": number, "report_every": reporting.every, "device": device.type},
         }  # fmt: skip
-        keeper = Keeper(checkpointing, identity)
-    if together.size > 1:
-        together.agree({
+        checkpoints = CheckpointManager(checkpointing, identity)
+    if processes.size > 1:
+        processes.check_same({
             "model": repr(model), "guide": repr(guide), "settings": repr(described),
             "seed": repr(None if seed is None else int(seed)), "callbacks": repr(len(reporting.callbacks)),
             "train": repr(identity_of(train)), "validation": repr(identity_of(validation)),
@@ -126,17 +126,19 @@ def fit(
         model, guide = starting_point(model, guide, first, start_from)
         del first
         model.to(device), guide.to(device)
-        together.alike(model, guide)
+        processes.broadcast(model, guide)
         validation = None if validation is None else validation.to(device)
-        run = Run(
-            model, guide, train.to(device), validation, settings, torch.Generator().manual_seed(number), cut, together
-        )
-        if keeper is not None:
-            keeper.take_up(run)
-        run.loop(keeper)
-        run.batches.close()
+        order = torch.Generator().manual_seed(number)
+        trainer = Trainer(model, guide, train.to(device), validation, settings, order, windows, processes, checkpoints)
+        if checkpoints is not None and (found := processes.from_first(checkpoints.read)) is not None:
+            trainer.restore(str(checkpoints.newest), found)
+        trainer.run()
+        trainer.close()
     model.to("cpu"), guide.to("cpu")
-    return FitResult(model, guide, run.history, run.stop_reason, run.best_step, number, described, used, run.events)
+    state = trainer.state
+    return FitResult(
+        model, guide, state.history, state.stop_reason, state.best_step, number, described, used, state.events
+    )
 
 
 def starting_point(model: LatentRNN, guide: Guide, train: Any, start_from: FitResult | None) -> tuple[LatentRNN, Guide]:

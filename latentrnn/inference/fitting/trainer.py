@@ -1,41 +1,54 @@
-"""The loop of a fit: gradients, reports, evaluations, when to stop and what to keep."""
+"""The loop of a fit."""
 
 from __future__ import annotations
 
 import math
 import sys
-from typing import NamedTuple, NoReturn
+from typing import Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from latentrnn.data import SequenceData, StoredSequences
-from latentrnn.data.views.windows import of_whole
 from latentrnn.inference.fitting.averaging import Average
-from latentrnn.inference.fitting.batches import Batches
-from latentrnn.inference.fitting.checkpoints.manager import Keeper
-from latentrnn.inference.fitting.distributed.processes import Alone, ProcessLost, Terminated
-from latentrnn.inference.fitting.divergence import Trouble, Watch
-from latentrnn.inference.fitting.dropout import coordinated_dropout as split_entries
+from latentrnn.inference.fitting.batches.batches import Batches
+from latentrnn.inference.fitting.batches.windowed import WindowedBatches
+from latentrnn.inference.fitting.checkpoints.manager import CheckpointManager
+from latentrnn.inference.fitting.checkpoints.record import capture, check_tensors, check_values, restore, surroundings
+from latentrnn.inference.fitting.checkpoints.unfinished import Unfinished
+from latentrnn.inference.fitting.distributed.processes import ProcessLost, SingleProcess, Terminated
+from latentrnn.inference.fitting.divergence import Divergence, DivergenceMonitor
+from latentrnn.inference.fitting.evaluation import Validation
 from latentrnn.inference.fitting.extremes import farthest_input
+from latentrnn.inference.fitting.loss import TrainingLoss, scored_steps
+from latentrnn.inference.fitting.reports import Report, best_in_bar, call_back, shown_in_bar, write_report
+from latentrnn.inference.fitting.rollback import RollbackPolicy, described
 from latentrnn.inference.fitting.settings.settings import Settings
 from latentrnn.inference.fitting.snapshots import Snapshot, put_back, take_snapshot
-from latentrnn.inference.fitting.windows import WindowedBatches
+from latentrnn.inference.fitting.state import TrainingState
 from latentrnn.inference.guides.guide import Guide
-from latentrnn.inference.guides.windows import Reach
-from latentrnn.inference.objectives.elbo import Terms
-from latentrnn.inference.objectives.objectives import Evaluation, Objective
-from latentrnn.models.rollout import Rollout
+from latentrnn.inference.guides.windows import WindowPlan
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.support.random_numbers import random_state
 
-VALIDATION_SEED = 20_231  # every evaluation uses the same random numbers, so that only the weights differ
-EVALUATED_AT_ONCE = 256  # sequences; how many decides which random numbers each gets
+ONWARDS = "..., checkpointing=Checkpointing(directory, resume=True)"
 
 
-class Run:
-    """The state of one fit while it lasts."""
+class Trainer:
+    """Takes the steps of one fit.
+
+    Args:
+        model, guide: with the weights to begin with; they are trained in place.
+        train, validation: on the device of the fit.
+        settings: of the fit.
+        generator: of the order of the data.
+        windows: how long sequences are cut, if they are.
+        processes: that share every batch.
+        checkpoints: where the state is written now and then, if it is.
+
+    Attributes:
+        state: where the fit is.
+    """
 
     def __init__(
         self,
@@ -43,398 +56,325 @@ class Run:
         guide: Guide,
         train: SequenceData | StoredSequences,
         validation: SequenceData | StoredSequences | None,
-        plan: Settings,
+        settings: Settings,
         generator: torch.Generator,
-        cut: Reach | None = None,
-        processes: Alone | None = None,
+        windows: WindowPlan | None = None,
+        processes: SingleProcess | None = None,
+        checkpoints: CheckpointManager | None = None,
     ) -> None:
-        self.model, self.guide, self.train, self.validation, self.plan = model, guide, train, validation, plan
+        self.model, self.guide, self.settings, self.device = model, guide, settings, train.device
+        self.processes, self.checkpoints = processes or SingleProcess(), checkpoints
         if isinstance(train, StoredSequences):
-            train = train if cut is None else train.in_windows()
+            train = train if windows is None else train.in_windows()
         else:
             for head in model.observations.values():
-                train = head.prepare(train)
+                head.prepare(train)
         self.train = train
-        self.processes = processes or Alone()
-        steps_of = {} if cut is None else {"steps_of": lambda num_steps: len(cut.windows(num_steps))}
-        batches = Batches(train, plan.batch_size, generator, self.processes, **steps_of)
-        self.cut, self.batches = cut, batches if cut is None else WindowedBatches(batches, cut)
+        self.batches = _batches(train, settings.batch_size, generator, self.processes, windows)
+        self.validation = None
+        if validation is not None:
+            self.validation = Validation(validation, settings, windows, self.processes)
         self.parameters = [p for module in (model, guide) for p in module.parameters()]
         posteriors = [] if guide.parameter_sites is None else list(guide.parameter_sites.parameters())
-        self.engine = plan.optimizer.build(self.parameters, exempt=posteriors)
-        self.average = Average(self.parameters, plan.optimizer.averaging)
-        self.history: dict[str, list[float]] = {}
-        self.events: list[str] = []
-        self.stop_reason = "steps: all steps were taken; if the ELBO was still rising, try increasing `steps`"
-        self.best_step, self.best_bound, self.best = 0, -math.inf, self._weights()
-        self.train_steps = _scored_steps(train)
-        self.validation_steps = 0 if validation is None else _scored_steps(validation)
+        self.optimizer = settings.optimizer.build(self.parameters, exempt=posteriors)
+        self.average = Average(self.parameters, settings.optimizer.averaging)
+        self.loss = TrainingLoss(model, guide, settings.objective, settings.steps, scored_steps(train))
+        self.rollback = RollbackPolicy(settings.optimizer.rollback, settings.steps)
+        self.monitor = DivergenceMonitor(
+            settings.optimizer.rollback.tolerance, self.loss.scored_steps, settings.objective.likelihood_weights
+        )
         # on a GPU the host looks at the loss only now and then
-        self.look_every = 1 if train.device.type == "cpu" else plan.reporting.every
-        self.watch = Watch(plan.optimizer.rollback.tolerance, self.train_steps, plan.objective.likelihood_weights)
-        self.step, self.stale = 0, 0  # the next step, and evaluations without improvement
-        self.unjudged: int | None = None  # the step that was taken last, while its weights are still to be evaluated
-        self.finished = False
-        self.pending: list[Report] = []  # since the last one that was written down
-        # so far, what they left of the learning rate, and the first step after the last one
-        self.rollbacks, self.shrink, self.restart = 0, 1.0, 0
-        self.good = [self.snapshot()]  # the last two; the older one is far enough from where trouble is seen
+        self.check_every = 1 if self.device.type == "cpu" else settings.reporting.every
+        self.callback_failed = False
+        self.pending: list[Report] = []  # since the last one that was written into the history
+        self.state = TrainingState(self._weights(), [])
+        self.state.sound = [self.snapshot()]
 
-    def loop(self, keeper: Keeper | None = None) -> None:
-        """Take all steps, or fewer where the fit converges, diverges or is interrupted."""
-        plan = self.plan
-        if not self.finished:
-            shown = plan.reporting.progress and self.processes.first
-            bars = tqdm(total=plan.steps, initial=self.step, disable=not shown, desc="fit", unit="step")
-            with bars as bar, self.processes.attentive():
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Take all steps, or fewer where the fit converges, diverges or is interrupted, and keep the best weights."""
+        if not self.state.finished:
+            with self._progress_bar() as bar, self.processes.defer_signals():
                 try:
-                    self._steps(bar, keeper)
-                    self.finished = True
+                    self._take_steps(bar)
+                    self.state.finished = not self.callback_failed
                 except KeyboardInterrupt:
-                    onwards = (
-                        "start_from=result"
-                        if keeper is None
-                        else "..., checkpointing=Checkpointing(directory, resume=True)"
-                    )
-                    self.stop_reason = f"interrupted: the best weights so far are kept; go on with fit({onwards})"
-                    self.events.append(f"step {self.step}: interrupted")
+                    onwards = "start_from=result" if self.checkpoints is None else ONWARDS
+                    self.state.stop_reason = f"interrupted: the best weights so far are kept; go on with fit({onwards})"
+                    self.state.log("interrupted")
                 except (ProcessLost, Terminated) as end:
-                    self._leave(end, keeper)
-            if keeper is not None and self.finished:
-                keeper.write(self, finished=True)
+                    self._leave(end)
+            if self.state.finished and self.processes.first:
+                self._write_checkpoint()
         self.conclude()
+
+    def _take_steps(self, bar: tqdm) -> None:
+        state = self.state
+        self._mark()
+        going = state.unevaluated_step is None or self._evaluate(state.unevaluated_step)
+        while going and state.step < self.settings.steps:
+            batch = self.batches.next()
+            with self.processes.draws(batch, self.settings.objective.num_particles):
+                report = self.gradient(batch)
+            going = self.advance(report, bar)
+
+    def gradient(self, batch: SequenceData) -> Report:
+        """Put the gradient of a batch in place, and return what there is to say about it."""
+        with torch.enable_grad():
+            loss, terms = self.loss(batch, self.state.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        return self.prepare_step(self.processes.reduce(self.parameters, terms, batch))
+
+    def prepare_step(self, terms: dict[str, Tensor]) -> Report:
+        """Clip the gradient that is in place, set the learning rate, and return what there is to say about the step."""
+        state, settings = self.state, self.settings
+        schedule = settings.optimizer.schedule
+        factor = schedule.factor(state.step, settings.steps, state.evaluations_without_improvement)
+        rate = state.learning_rate_factor * settings.optimizer.learning_rate * factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        # of windows what they add to the pass is held to it: were each held to it alone, those of rare kinds would lose
+        largest = settings.optimizer.clip_norm * self.batches.steps_of_a_batch
+        norm = nn.utils.clip_grad_norm_(self.parameters, largest)
+        weight = settings.objective.kl.weight(state.step, settings.steps)
+        return Report(state.step, weight, rate, terms | {"gradient": norm})
+
+    def advance(self, report: Report, bar: tqdm) -> bool:
+        """Take the step whose gradient is in place, see what came out, and return whether to go on."""
+        state, step, last = self.state, self.state.step, self.state.step + 1 == self.settings.steps
+        self.pending.append(report)
+        checked = (step + 1) % self.check_every == 0 or last
+        if checked and (divergence := self._divergence()) is not None:
+            return self.recover(divergence) and self._end_step(bar)
+        self.optimizer.step()
+        self.average.update(step)
+        if self.validation is not None and self.validation.is_due(step):
+            state.unevaluated_step = step
+        self._end_step(bar)
+        if ((step + 1) % self.settings.reporting.every == 0 or last) and not self._report(report, bar):
+            return False
+        if state.unevaluated_step is not None and not self._evaluate(step):
+            return False
+        if checked:
+            self.processes.raise_pending_signals()
+            # of several processes, which all have the same to write, one does
+            if self.processes.first and self.checkpoints is not None and self.checkpoints.is_due():
+                self._write_checkpoint()
+        return True
+
+    def _end_step(self, bar: tqdm) -> bool:
+        self.state.step += 1
+        self._mark()
+        bar.update()
+        return True
 
     def conclude(self) -> None:
         """Keep the weights that are to be kept."""
         self.average.swap()
-        if math.isfinite(self.best_bound):
-            self.model.load_state_dict(self.best[0])
-            self.guide.load_state_dict(self.best[1])
+        if math.isfinite(self.state.best_bound):
+            self.model.load_state_dict(self.state.best[0])
+            self.guide.load_state_dict(self.state.best[1])
         else:
-            self.best_step = min(self.step, self.plan.steps - 1)
+            self.state.best_step = min(self.state.step, self.settings.steps - 1)
 
-    def _leave(self, end: ProcessLost | Terminated, keeper: Keeper | None) -> NoReturn:
+    def close(self) -> None:
+        """Leave nothing behind that reads ahead."""
+        self.batches.close()
+
+    # -- reports and evaluations ---------------------------------------------------------------------------------------
+
+    def _progress_bar(self) -> tqdm:
+        shown = self.settings.reporting.progress and self.processes.first
+        return tqdm(total=self.settings.steps, initial=self.state.step, disable=not shown, desc="fit", unit="step")
+
+    def _report(self, report: Report, bar: tqdm) -> bool:
+        """Write a report into the history, show it, and return whether to go on."""
+        row = write_report(report, self.state.history, len(self.train))
+        self.pending.clear()
+        shown = shown_in_bar(row, len(self.train), self.loss.scored_steps)
+        if self.validation is not None:
+            shown |= best_in_bar(self.state, len(self.validation.data), self.validation.scored_steps)
+        bar.set_postfix(shown, refresh=False)
+        return self._call_back("report")
+
+    def _evaluate(self, step: int) -> bool:
+        """Evaluate the weights that a step left, keep them where they are the best, and return whether to go on."""
+        state = self.state
+        assert self.validation is not None
+        self.average.swap()
+        self.model.eval(), self.guide.eval()  # without dropout and its like, which belong to training
+        try:
+            bound = self.validation.bound(self.model, self.guide)
+            if self.validation.judge(state, bound, step):
+                state.best_bound, state.best_step, state.best = bound, step, self._weights()
+        finally:
+            self.model.train(), self.guide.train()
+            self.average.swap()
+        state.unevaluated_step = None
+        if not self._call_back("evaluation"):
+            return False
+        return not self.validation.converged(state, step)
+
+    def _call_back(self, kind: Literal["report", "evaluation"]) -> bool:
+        """Tell callbacks of what was written into the history last, and return whether to go on."""
+        callbacks = tuple(self.settings.reporting.callbacks)
+        if not callbacks:
+            return True
+        ending = self.processes.from_first(lambda: call_back(callbacks, kind, self.state, self.device))
+        if ending is None:
+            return True
+        step, self.callback_failed = self.state.step - 1, ending.failed
+        self.state.stop_reason = f"{ending.said} at step {step}; the best weights so far are kept"
+        if ending.failed:
+            self.state.log(ending.said)
+        return False
+
+    # -- divergence and rollback ---------------------------------------------------------------------------------------
+
+    def _divergence(self) -> Divergence | None:
+        """Check the terms of the last steps; where all is sound, remember what can be gone back to."""
+        state, recent = self.state, self.pending[-self.check_every :]
+        terms = [[value.to(self.device, torch.float64) for value in report.terms.values()] for report in recent]
+        rows = torch.stack([torch.stack(values) for values in terms])  # one transfer for all
+        steps = [report.step for report in recent]
+        divergence = self.monitor.check(steps, list(recent[-1].terms), rows.tolist(), recent[-1].kl_weight)
+        newest = max(state.sound[-1].step, state.first_step_after_rollback)
+        if divergence is None and self.monitor.all_sound and state.step > newest:
+            state.sound = [state.sound[-1], self.snapshot()]
+        return divergence
+
+    def recover(self, divergence: Divergence) -> bool:
+        """Go back to sound weights; return whether to go on from there, in smaller steps.
+
+        Raises:
+            ValueError: there are no such weights, since no step led anywhere from the start.
+        """
+        state = self.state
+        state.events.append(f"step {divergence.step}: {divergence.message}")
+        sound = [report for report in self.pending if report.step < divergence.step]
+        if "step" not in state.history and sound:  # what was learnt is told, before it is forgotten
+            write_report(sound[-1], state.history, len(self.train))
+        if not self.rollback.goes_back(state, divergence):
+            self._give_up(divergence)
+            return False
+        self.go_to(self.rollback.begin(state))
+        self.batches.abandon_batch()
+        self.monitor.forget()
+        self.pending.clear()
+        return True
+
+    def _give_up(self, divergence: Divergence) -> None:
+        """End the fit at the last sound weights."""
+        state, what = self.state, described(divergence, self.state)
+        state.stop_reason = (
+            f"{what}; what was learnt until then is kept. Try a smaller learning rate or clip_norm, or look for "
+            "extreme values in that head"
+        )
+        from_before = divergence.kind == "exploding" or state.rollbacks > 0
+        if from_before or self.check_every > 1:
+            kept = state.sound[0 if from_before else -1]
+            self.go_to(kept)
+            state.step = kept.step
+        # no step is left of those that were taken, nor weights that an evaluation found good on the way
+        if state.step == 0 and not math.isfinite(state.best_bound):
+            train = self.train.for_start() if isinstance(self.train, StoredSequences) else self.train
+            raise ValueError(
+                f"fit: {what}, before anything was learnt. {farthest_input(train)}; or try a smaller learning rate or "
+                "clip_norm"
+            )
+
+    # -- states --------------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Copy all that a step changes."""
+        return take_snapshot(self.state.step, self.model, self.guide, self.optimizer, self.average.values)
+
+    def go_to(self, snapshot: Snapshot) -> None:
+        """Give weights, moments and average the values of a snapshot."""
+        put_back(snapshot, self.model, self.guide, self.optimizer, self.average.values)
+
+    def _weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        model, guide = ({k: v.detach().clone() for k, v in m.state_dict().items()} for m in (self.model, self.guide))
+        return model, guide
+
+    def restore(self, where: str, found: Unfinished) -> None:
+        """Go to where a checkpoint of this fit was written.
+
+        Args:
+            where: the file, for errors.
+            found: what it holds.
+
+        Raises:
+            ValueError: it is no state of this fit.
+        """
+        values = check_values(where, found.values)
+        if self.checkpoints is not None:
+            self.checkpoints.check_identity(values["identity"])
+        trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        check_tensors(where, found.tensors, values, self.snapshot(), trained, self.batches.place().start)
+        try:
+            self.state, now = restore(found.tensors, values, self.batches, self.monitor, self.device)
+            self.go_to(now)
+        except Exception as error:  # whatever a file that was not written by a fit may still bring about
+            raise ValueError(f"{where}: not the state of this fit ({type(error).__name__}: {error})") from error
+        if self.state.finished:
+            return
+        then, here = values["surroundings"], surroundings(self.device, self.processes.size)
+        changed = [f"{name} {here[name]}, not {then.get(name)}" for name in here if here[name] != then.get(name)]
+        under = f" under {', '.join(changed)}, so that the last digits can differ" if changed else ""
+        self.state.log(f"resumed{under}")
+
+    def _write_checkpoint(self) -> None:
+        """Write a checkpoint, if any are written; the fit must be between two steps."""
+        if self.checkpoints is None:
+            return
+        found = capture(self.state, self.snapshot(), self.batches, self.monitor, self.device, self.processes.size)
+        if problem := self.checkpoints.write(found, self.state.step):
+            self.state.log(f"no checkpoint was written ({problem})")
+
+    # -- several processes ---------------------------------------------------------------------------------------------
+
+    def _mark(self) -> None:
+        """Remember what a step uses up, should it fail half-way for want of another process."""
+        if self.processes.size > 1:
+            cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+            self.marked = torch.get_rng_state(), cuda, self.batches.place()
+
+    def _back_to_mark(self) -> None:
+        state, cuda, place = self.marked
+        torch.set_rng_state(state)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, self.device)
+        self.batches.go_to(place)
+
+    def _leave(self, end: ProcessLost | Terminated) -> NoReturn:
         """End a fit whose processes cannot go on together: write down where it was, and say so."""
         kept = "no checkpointing= was given, so that what was learnt is lost"
-        if keeper is not None:
+        if self.checkpoints is not None:
             if isinstance(end, ProcessLost):
                 self._back_to_mark()
             if isinstance(end, ProcessLost) or self.processes.first:
-                keeper.write_now(self)
-            kept = f"{keeper.directory} holds a checkpoint of it; start the same command again with resume=True"
-        message = f"fit: {str(end) or 'terminated'} at step {self.step}; {kept}"
+                self._write_checkpoint()
+            directory = self.checkpoints.directory
+            kept = f"{directory} holds a checkpoint of it; start the same command again with resume=True"
+        message = f"fit: {str(end) or 'terminated'} at step {self.state.step}; {kept}"
         # a launcher that has noticed too may end this process before anybody catches or prints the error
         print(message, file=sys.stderr, flush=True)
         if isinstance(end, Terminated):
             raise SystemExit(1)
         raise ProcessLost(message) from None
 
-    def _mark(self) -> None:
-        """Remember what a step uses up, should it fail half-way for want of another process."""
-        if self.processes.size > 1:
-            cuda = torch.cuda.get_rng_state(self.train.device) if self.train.device.type == "cuda" else None
-            self.marked = torch.get_rng_state(), cuda, self.batches.start, self.batches.position
 
-    def _back_to_mark(self) -> None:
-        state, cuda, start, position = self.marked
-        torch.set_rng_state(state)
-        if cuda is not None:
-            torch.cuda.set_rng_state(cuda, self.train.device)
-        self.batches.go_to(start, position)
-
-    def snapshot(self) -> Snapshot:
-        """Copy all that a step changes."""
-        return take_snapshot(self.step, self.model, self.guide, self.engine, self.average.values)
-
-    def go_to(self, snapshot: Snapshot) -> None:
-        """Give weights, moments and average the values of a snapshot."""
-        put_back(snapshot, self.model, self.guide, self.engine, self.average.values)
-
-    def _steps(self, bar: tqdm, keeper: Keeper | None) -> None:
-        self._mark()
-        if self.unjudged is not None and not self._evaluated(self.unjudged):
-            return
-        while self.step < self.plan.steps:
-            batch = self.batches.next()
-            with self.processes.draws(batch, self.plan.objective.num_particles):
-                report = self._gradient(batch, self.step, self.stale)
-            if not self.advance(report, bar, keeper):
-                return
-
-    def advance(self, report: Report, bar: tqdm, keeper: Keeper | None = None) -> bool:
-        """Take the step whose gradient is in place, look at what came out, and return whether to go on."""
-        plan, pending = self.plan, self.pending
-        step, last = self.step, self.step + 1 == plan.steps
-        pending.append(report)
-        look = (step + 1) % self.look_every == 0 or last
-        if look:
-            trouble = self._look(pending[-self.look_every :])
-            if trouble is not None:
-                if not self._go_back(trouble):
-                    return False
-                pending.clear()
-                self.step += 1
-                self._mark()
-                bar.update()
-                return True
-        self.engine.step()
-        self.average.update(step)
-        bar.update()
-        if (step + 1) % plan.reporting.every == 0 or last:
-            bar.set_postfix(self._report(report), refresh=False)
-            pending.clear()
-        self.step += 1
-        self._mark()
-        if self.validation is not None and ((step + 1) % plan.stopping.every == 0 or last):
-            self.unjudged = step
-            if not self._evaluated(step):
-                return False
-        if look:
-            self.processes.heed()
-            if keeper is not None:
-                keeper.write(self)
-        return True
-
-    def _gradient(self, batch: SequenceData, step: int, stale: int) -> Report:
-        """Put the gradient of one step in place, and return what there is to say about it."""
-        with torch.enable_grad():
-            loss, terms = self.loss(batch, step)
-        self.engine.zero_grad(set_to_none=True)
-        loss.backward()
-        return self.reported(step, stale, self.processes.reduce(self.parameters, terms, batch))
-
-    def reported(self, step: int, stale: int, terms: dict[str, Tensor]) -> Report:
-        """Make the gradient that was put in place ready for the step, and return what there is to say about it."""
-        plan = self.plan
-        rate = self.shrink * plan.optimizer.learning_rate * plan.optimizer.schedule.factor(step, plan.steps, stale)
-        for group in self.engine.param_groups:
-            group["lr"] = rate
-        # of windows what they add to the pass is held to it: were each held to it alone, those of rare kinds would lose
-        largest = plan.optimizer.clip_norm * self.batches.steps_of_a_batch
-        norm = nn.utils.clip_grad_norm_(self.parameters, largest)
-        return Report(step, plan.objective.kl.weight(step, plan.steps), rate, terms | {"gradient": norm})
-
-    def loss(self, batch: SequenceData, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch, and its terms in nats for the whole plate."""
-        plan = self.plan
-        weight = plan.objective.kl.weight(step, plan.steps)
-        shown, scored = batch, batch
-        reweighted: dict[str, float] = {}
-        if plan.objective.coordinated_dropout and self.guide.encoder is not None:
-            heads, visible = self.model.observations, self.guide.encoder.visible
-            # a window sees what is around it, which is split with it
-            shown, scored, reweighted = split_entries(
-                batch if batch.around is None else batch.around.whole,
-                plan.objective.coordinated_dropout,
-                visible,
-                joint=[name for name, head in heads.items() if head.joint],
-                centres={name: heads[name].history_centre for name in visible},
-                symbols=[name for name in visible if heads[name].encoder_input.symbols is not None],
-            )
-            if batch.around is not None:
-                shown, scored = of_whole(batch, shown), of_whole(batch, scored)
-        program = _Followed(self.model)
-        at = Evaluation(program, self.guide, scored, plan.objective.num_particles, shown, weight, reweighted)
-        surrogate, bound, terms = plan.objective.step(at)
-        # couplings are no part of the program, so that nothing but this loss ever sees them
-        penalties = {c: c.penalty(program.rollouts[-1]).mean() * batch.total for c in self.model.couplings}
-        coupled = sum((c.weight * value for c, value in penalties.items()), torch.zeros(()))
-        # what a weight adds to the bound is in the loss alone, so that the report stays true
-        added = sum(
-            ((w - 1) * terms.log_likelihood[name] for name, w in plan.objective.likelihood_weights.items()),
-            torch.zeros(()),
-        )
-        loss = (coupled - surrogate - added) / self.train_steps
-        reported = {f"coupling/{c.label}": value.detach() for c, value in penalties.items()}
-        if plan.objective.name != "elbo":  # which the terms add up to
-            reported[plan.objective.name] = bound
-        return loss, _detached(terms) | reported
-
-    def _look(self, recent: list[Report]) -> Trouble | None:
-        """Look at the terms of some steps; where all is well, remember what can be gone back to."""
-        names = list(recent[-1].terms)
-        terms = [[value.to(self.train.device, torch.float64) for value in report.terms.values()] for report in recent]
-        rows = torch.stack([torch.stack(values) for values in terms])  # one transfer for all
-        steps = [report.step for report in recent]
-        trouble = self.watch.look(steps, names, rows.tolist(), recent[-1].kl_weight)
-        if trouble is None and self.watch.content and self.step > max(self.good[-1].step, self.restart):
-            self.good = [self.good[-1], self.snapshot()]
-        return trouble
-
-    def _go_back(self, trouble: Trouble) -> bool:
-        """Go back to weights at which all was well, to go on from there in smaller steps; return whether to go on.
-
-        Raises:
-            ValueError: there are no such weights, since no step led anywhere from the start.
-        """
-        rollback, older = self.plan.optimizer.rollback, self.good[0]
-        self.events.append(f"step {trouble.step}: {trouble.message}")
-        sound = [report for report in self.pending if report.step < trouble.step]
-        if "step" not in self.history and sound:  # what was learnt is told, before it is forgotten
-            self._report(sound[-1])
-        # the bound and the gradient stand for all sites
-        names = [name.partition("/")[2] for name in trouble.sites if "/" in name] or trouble.sites
-        # at the weights that one would go back to smaller steps make no difference, and after the last step none follow
-        last = self.step + 1 == self.plan.steps
-        if last or self.rollbacks == rollback.times or trouble.step == max(older.step, self.restart):
-            tried = f", after {self.rollbacks} rollback{'s' if self.rollbacks > 1 else ''}" if self.rollbacks else ""
-            self.stop_reason = (
-                f"{trouble.kind} loss at step {trouble.step}, at site {', '.join(map(repr, names))}{tried}; what was "
-                "learnt until then is kept. Try a smaller learning rate or clip_norm, or look for extreme values in "
-                "that head"
-            )
-            if trouble.kind == "exploding" or self.rollbacks or self.look_every > 1:
-                kept = older if trouble.kind == "exploding" or self.rollbacks else self.good[-1]
-                self.go_to(kept)
-                self.step = kept.step
-            # no step is left of those that were taken, nor weights that an evaluation found good on the way
-            if self.step == 0 and not math.isfinite(self.best_bound):
-                raise ValueError(self._nothing_learnt(trouble, names, tried))
-            return False
-        self.rollbacks += 1
-        self.shrink *= rollback.factor
-        self.events.append(
-            f"step {self.step}: rolled back to the weights of step {older.step}, with {self.shrink:.3g} times the "
-            f"learning rate from here on ({self.rollbacks} of {rollback.times})"
-        )
-        self.go_to(older)
-        if isinstance(self.batches, WindowedBatches):
-            self.batches.give_up()
-        self.good, self.restart = [older], self.step + 1
-        self.watch.forget()
-        return True
-
-    def _nothing_learnt(self, trouble: Trouble, names: list[str], tried: str) -> str:
-        train = self.train.for_start() if isinstance(self.train, StoredSequences) else self.train
-        return (
-            f"fit: {trouble.kind} loss at step {trouble.step}, at site {', '.join(map(repr, names))}{tried}, before "
-            f"anything was learnt. {farthest_input(train)}; or try a smaller learning rate or clip_norm"
-        )
-
-    def _report(self, report: Report) -> dict[str, str]:
-        """Write a report into the history, and return what the progress bar shows of it."""
-        values = {k: float(v) / len(self.train) for k, v in report.terms.items() if k != "gradient"}
-        likelihood = sum(v for k, v in values.items() if k.startswith("log_likelihood/"))
-        elbo = likelihood - sum(v for k, v in values.items() if k.startswith("kl/"))
-        row = {"step": report.step, "elbo": elbo, **values}
-        row |= {"kl_weight": report.kl_weight, "learning_rate": report.learning_rate}
-        for name, value in row.items():
-            self.history.setdefault(name, []).append(value)
-        per_step = len(self.train) / self.train_steps
-        shown = {"elbo/step": elbo * per_step} | {k.partition("/")[2]: v * per_step for k, v in values.items()}
-        if self.validation is not None and math.isfinite(self.best_bound):
-            shown["best valid"] = self.best_bound * len(self.validation) / self.validation_steps
-        return {name: f"{value:.4f}" for name, value in shown.items()}
-
-    def _evaluated(self, step: int) -> bool:
-        """Evaluate the weights that a step left, and return whether to go on."""
-        plan = self.plan
-        assert self.validation is not None
-        improved = self._evaluate(self.validation, step)
-        self.unjudged = None
-        self.stale = 0 if improved or plan.objective.kl.weight(step, plan.steps) < 1 else self.stale + 1
-        last = step + 1 == plan.steps
-        if last or plan.stopping.patience is None or self.stale < plan.stopping.patience:
-            return True
-        self.stop_reason = (
-            f"converged: the validation ELBO has not improved for {self.stale} evaluations; the weights "
-            f"of step {self.best_step} are kept"
-        )
-        return False
-
-    def _evaluate(self, validation: SequenceData | StoredSequences, step: int) -> bool:
-        self.average.swap()
-        self.model.eval(), self.guide.eval()  # without dropout and its like, which belong to training
-        try:
-            return self._judge(validation, step)
-        finally:
-            self.model.train(), self.guide.train()
-            self.average.swap()
-
-    def _judge(self, validation: SequenceData | StoredSequences, step: int) -> bool:
-        several = self.plan.objective.fewest_particles > 1  # a bound that depends on how many there are
-        with torch.no_grad(), random_state(VALIDATION_SEED, validation.device):
-            particles = self.plan.objective.num_particles if several else self.plan.stopping.num_particles
-            bound = validation_bound(
-                self.plan.objective, self.model, self.guide, validation, particles,
-                cut=self.cut, processes=self.processes,
-                batch_size=self._evaluated_at_once(validation),
-            )  # fmt: skip
-        self.history.setdefault("validation_step", []).append(step)
-        self.history.setdefault(f"validation_{self.plan.objective.name}", []).append(bound)
-        if not bound > self.best_bound:
-            return False
-        self.best_bound, self.best_step, self.best = bound, step, self._weights()
-        return True
-
-    def _evaluated_at_once(self, validation: SequenceData | StoredSequences) -> int:
-        """Return how many sequences: of what is large and not in memory, no more than a step takes."""
-        large = isinstance(validation, StoredSequences) and not validation.small(EVALUATED_AT_ONCE)
-        return self.plan.batch_size if large else EVALUATED_AT_ONCE
-
-    def _weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        model, guide = ({k: v.detach().clone() for k, v in m.state_dict().items()} for m in (self.model, self.guide))
-        return model, guide
-
-
-class _Followed:
-    """The model's program, which remembers the rollouts that it went."""
-
-    def __init__(self, model: LatentRNN) -> None:
-        self.model, self.rollouts = model, list[Rollout]()
-
-    def __call__(self, data: SequenceData) -> dict[str, Tensor]:
-        values, rollout = self.model.trace(data)
-        self.rollouts.append(rollout)
-        return values
-
-    def unroll(self, data: SequenceData) -> Rollout:
-        return self.model.unroll(data)
-
-
-class Report(NamedTuple):
-    """What there is to say about one step."""
-
-    step: int
-    kl_weight: float
-    learning_rate: float
-    terms: dict[str, Tensor]  # nats, for the whole plate
-
-
-def validation_bound(
-    objective: Objective,
-    model: nn.Module,
-    guide: nn.Module,
-    data: SequenceData | StoredSequences,
-    num_particles: int,
-    batch_size: int = EVALUATED_AT_ONCE,
-    cut: Reach | None = None,
-    processes: Alone | None = None,
-) -> float:
-    """Return the objective's bound of all sequences, nats per sequence; the caller sets the random state."""
-    processes = processes or Alone()
-    total = torch.zeros((), device=data.device)
-    if isinstance(data, StoredSequences) and cut is not None:
-        data = data.in_windows()
-    stored = isinstance(data, StoredSequences)
-    for positions in torch.arange(len(data)).split(batch_size) if stored or len(data) > batch_size else [None]:
-        batch = processes.share(data, positions)  # type: ignore[arg-type]
-        share = processes.share_of(batch)
-        # each batch's bound stands for the whole plate; averaged by the share of sequences they are its own. So does
-        # each window's
-        parts = [batch] if cut is None else cut.through(batch, enlarged=True)
-        with processes.draws(batch, num_particles):
-            bounds = [objective.step(Evaluation(model, guide, part, num_particles)).bound for part in parts]
-        bound = bounds[0] if len(bounds) == 1 else torch.stack(bounds).mean()
-        total = total + (bound * share.weight * share.whole if share.weight else 0.0)
-    return float(processes.add(total)) / len(data) / len(data)
-
-
-def _scored_steps(data: SequenceData | StoredSequences) -> int:
-    """Base steps that are scored, in the whole plate: the unit in which losses of different data sets compare."""
-    return max(int((data.host_lengths - data.host_context).clip(0).sum()), 1)
-
-
-def _detached(terms: Terms) -> dict[str, Tensor]:
-    named = {f"log_likelihood/{k}": v.detach() for k, v in terms.log_likelihood.items()}
-    return named | {f"kl/{k}": v.detach() for k, v in terms.kl.items()}
+def _batches(
+    train: SequenceData | StoredSequences,
+    batch_size: int,
+    generator: torch.Generator,
+    processes: SingleProcess,
+    windows: WindowPlan | None,
+) -> Batches | WindowedBatches:
+    if windows is None:
+        return Batches(train, batch_size, generator, processes)
+    batches = Batches(train, batch_size, generator, processes, lambda num_steps: len(windows.windows(num_steps)))
+    return WindowedBatches(batches, windows)

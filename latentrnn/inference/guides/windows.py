@@ -60,7 +60,7 @@ class Window:
             settle(self, **{name: int(value)})
 
 
-class Reach(NamedTuple):
+class WindowPlan(NamedTuple):
     """How windows are cut for a model and its guide, in base steps: `steps` each, with `before` and `after` around."""
 
     steps: int
@@ -102,7 +102,7 @@ class Reach(NamedTuple):
             carry_in = part.around.carry_out
 
 
-def reach(owner: str, windows: Any, model: LatentRNN, guide: Guide, objective: Any = None) -> Reach:
+def window_plan(owner: str, windows: Any, model: LatentRNN, guide: Guide, objective: Any = None) -> WindowPlan:
     """Return how windows are cut for these parts.
 
     Raises:
@@ -125,7 +125,7 @@ def reach(owner: str, windows: Any, model: LatentRNN, guide: Guide, objective: A
     before = max([0, int(model.spec.irregular), *(part.memory for part in features), *feedback])
     ahead = [int(part.lookahead) for part in features]
     after = max([0, windows.overlap, *ahead, *(part.lookahead for part in encoder)])
-    return Reach(windows.steps, _up(before, unit), _up(after, unit), model.spec.slowest)
+    return WindowPlan(windows.steps, _up(before, unit), _up(after, unit), model.spec.slowest)
 
 
 def _problems(model: LatentRNN, guide: Guide, objective: Any) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.guides.guide import Guide
-from latentrnn.inference.guides.windows import Window, reach
+from latentrnn.inference.guides.windows import Window, window_plan
 from latentrnn.inference.objectives.log_weights import sampled_sites
 from latentrnn.inference.posterior.chunks import ChunkIndex
 from latentrnn.models import sites
@@ -74,7 +74,7 @@ class PosteriorSampler:
         self.window, self.max_elements = window, max_elements
         if max_elements is not None:
             check_size("Posterior", "max_elements", max_elements)
-        self.cut = None if window is None else reach("Posterior", window, model, guide)
+        self.cut = None if window is None else window_plan("Posterior", window, model, guide)
         # dropout and its like belong to training: here they are their averages
         self.model = copy.deepcopy(model).to(self.device).eval()
         self.guide = copy.deepcopy(guide).to(self.device).eval()

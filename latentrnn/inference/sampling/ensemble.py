@@ -17,7 +17,7 @@ from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.fitting.settings.checkpointing import Checkpointing
 from latentrnn.inference.fitting.settings.compute import Compute
 from latentrnn.inference.fitting.settings.optimizers import AdamW
-from latentrnn.inference.fitting.vectorised.vectorised import fit_together
+from latentrnn.inference.fitting.vectorised.vectorised import fit_vectorised
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 from latentrnn.inference.sampling.saved_ensembles import Mixture, load_ensemble, save_ensemble
@@ -146,7 +146,7 @@ def fit_ensemble(
             f"found {len(optimizers)}"
         )
     if vectorised:
-        members = fit_together(model, guide, train, validation, seeds, optimizers, settings)
+        members = fit_vectorised(model, guide, train, validation, seeds, optimizers, settings)
     else:
         members = tuple(
             fit(model, guide, train, validation, seed=seed, optimizer=optimizer, **settings)

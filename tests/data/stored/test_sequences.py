@@ -19,9 +19,8 @@ import zarr
 import latentrnn as lr
 from latentrnn.data.stored import arrays as stored_arrays
 from latentrnn.data.stored import subsample
-from latentrnn.inference.fitting import checks
+from latentrnn.inference.fitting import checks, evaluation
 from latentrnn.inference.fitting import fit as svi
-from latentrnn.inference.fitting import trainer as training
 
 LENGTHS = (9, 4, 12, 7, 12)
 
@@ -183,7 +182,7 @@ def same_weights(first: lr.FitResult, second: lr.FitResult) -> bool:
 def test_a_fit_to_files_is_that_to_arrays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], at_once: int
 ) -> None:
-    monkeypatch.setattr(training, "EVALUATED_AT_ONCE", at_once)
+    monkeypatch.setattr(evaluation, "EVALUATED_AT_ONCE", at_once)
     data, validation = (lr.SequenceData.from_arrays(**simple(seed=seed)) for seed in (0, 1))
     stored = lr.StoredSequences.from_arrays(**on_disk(simple(), tmp_path, "train"))
     stored_validation = lr.StoredSequences.from_arrays(**on_disk(simple(seed=1), tmp_path, "valid"))

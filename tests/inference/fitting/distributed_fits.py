@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import pyro.distributions as dist
 import torch
 
 import latentrnn as lr
-from latentrnn.inference.fitting.trainer import Run
+from latentrnn.inference.fitting.evaluation import Validation
+from latentrnn.inference.fitting.trainer import Trainer
 
 STEPS = 20
 
@@ -108,26 +110,26 @@ def written(result: lr.FitResult) -> dict[str, Any]:
 
 def at_step(number: int, action: Callable[[], None]) -> None:
     """Do something when this process begins a step."""
-    original = Run._gradient
+    original = Trainer.gradient
 
-    def acts(self: Run, batch: Any, step: int, stale: int) -> Any:
-        if step == number:
+    def acts(self: Trainer, batch: Any) -> Any:
+        if self.state.step == number:
             action()
-        return original(self, batch, step, stale)
+        return original(self, batch)
 
-    Run._gradient = acts  # type: ignore[method-assign]
+    Trainer.gradient = acts  # type: ignore[method-assign]
 
 
 def at_evaluation(number: int, action: Callable[[], None]) -> None:
     """Do something when this process begins to evaluate the weights of a step."""
-    original = Run._judge
+    original, evaluations = Validation.bound, count()
 
-    def acts(self: Run, validation: Any, step: int) -> bool:
-        if step == number:
+    def acts(self: Validation, *of: Any) -> float:
+        if next(evaluations) == number // 6:
             action()
-        return original(self, validation, step)
+        return original(self, *of)
 
-    Run._judge = acts  # type: ignore[method-assign]
+    Validation.bound = acts  # type: ignore[method-assign]
 
 
 def main(folder: Path, names: list[str]) -> None:

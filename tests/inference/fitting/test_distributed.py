@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 import latentrnn as lr
-from latentrnn.inference.fitting.distributed.processes import join
+from latentrnn.inference.fitting.distributed.processes import launched_processes
 from latentrnn.inference.fitting.distributed.random_numbers import Share, drawn_for_all
 from tests.inference.fitting.distributed_fits import KINDS, fit_here, written
 
@@ -110,10 +110,10 @@ def test_draws_are_those_of_the_whole_batch() -> None:
 
 def test_alone_where_nothing_was_launched(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-    assert join(cpu, "auto").size == 1
+    assert launched_processes(cpu, "auto").size == 1
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "nowhere", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
-    assert join(cpu, "alone").size == 1
+    assert launched_processes(cpu, "alone").size == 1
     assert fit_here(steps=1, compute=lr.Compute(device="cpu", processes="alone")).best_step == 0
     with pytest.raises(ValueError, match="processes must be 'auto' or 'alone'; found 'all'"):
         fit_here(compute=lr.Compute(device="cpu", processes="all"))

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.fitting import trainer as training
-from latentrnn.inference.fitting.dropout import coordinated_dropout
+from latentrnn.inference.fitting import evaluation
 from latentrnn.inference.fitting.settings.settings import Settings
+from latentrnn.inference.fitting.trainer import Trainer
 from latentrnn.inference.objectives import objectives
+from latentrnn.inference.objectives.coordinated_dropout import coordinated_dropout
+from latentrnn.support.random_numbers import random_state
 from tests.registry import Fixed, fixed_latents
 
 STEPS = 8
@@ -207,7 +209,7 @@ def test_learning_rates() -> None:
 def scripted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Validation ELBOs to be served in this order."""
     script: list[float] = []
-    monkeypatch.setattr(training, "validation_bound", lambda *arguments, **settings: script.pop(0))
+    monkeypatch.setattr(evaluation, "validation_bound", lambda *arguments, **settings: script.pop(0))
     return script
 
 
@@ -420,7 +422,7 @@ def test_weights_of_heads_are_in_the_gradient_and_not_in_the_report() -> None:
         lr.Reporting(progress=False, every=1),
     )
     torch.manual_seed(3)
-    training.Run(plain.model, plain.guide, data, None, settings, torch.Generator())._gradient(data, 0, 0)
+    Trainer(plain.model, plain.guide, data, None, settings, torch.Generator()).gradient(data)
     found = [p.grad.clone() for p in parameters]
     torch.manual_seed(3)
     terms = lr.elbo_terms(plain.model, plain.guide, data)
@@ -533,8 +535,8 @@ def test_a_fit_with_dropout_learns_and_reports_the_true_validation_elbo() -> Non
     result = fit(
         data, validation, steps=100, stopping=lr.EarlyStopping(every=25), objective=lr.ELBO(coordinated_dropout=0.3)
     )
-    with torch.no_grad(), training.random_state(training.VALIDATION_SEED):
-        expected = training.validation_bound(lr.ELBO(), result.model, result.guide, validation, 4)
+    with torch.no_grad(), random_state(evaluation.VALIDATION_SEED):
+        expected = evaluation.validation_bound(lr.ELBO(), result.model, result.guide, validation, 4)
     assert max(result.history["validation_elbo"]) == pytest.approx(expected, abs=1e-4)
     assert result.settings["coordinated_dropout"] == 0.3
 
@@ -609,7 +611,8 @@ def test_validation_does_not_depend_on_its_batches() -> None:
     guide = lr.Guide(deterministic)
     with torch.no_grad():
         found = [
-            training.validation_bound(lr.ELBO(), deterministic, guide, data, 1, batch_size=size) for size in (3, 5, 14)
+            evaluation.validation_bound(lr.ELBO(), deterministic, guide, data, 1, batch_size=size)
+            for size in (3, 5, 14)
         ]
     assert found == pytest.approx([found[0]] * 3, rel=1e-5)
 

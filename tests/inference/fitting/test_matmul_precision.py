@@ -57,7 +57,7 @@ def test_products_have_the_precision_that_was_asked_for(asked: str | None, preci
 def test_a_failed_fit_puts_it_back(precision: None, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_float32_matmul_precision("highest")
     model, guide, data = setting()
-    monkeypatch.setattr("latentrnn.inference.fitting.trainer.Run.loop", lambda *_: 1 / 0)
+    monkeypatch.setattr("latentrnn.inference.fitting.trainer.Trainer.run", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         lr.fit(
             model,

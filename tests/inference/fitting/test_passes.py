@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import latentrnn as lr
-from latentrnn.inference.fitting.batches import Batches
-from latentrnn.inference.fitting.distributed.processes import Group
+from latentrnn.inference.fitting.batches.batches import Batches
+from latentrnn.inference.fitting.distributed.processes import ProcessGroup
 from latentrnn.inference.objectives.objectives import Evaluation
 
 # -- a fit that only looks -----------------------------------------------------------------------------------------
@@ -309,9 +309,9 @@ def test_shares_of_processes_add_up(size: int) -> None:
     assert total == pytest.approx(expected, rel=1e-12)
 
 
-def member(rank: int) -> Group:
+def member(rank: int) -> ProcessGroup:
     """One of two processes, which never meets the other."""
-    group = object.__new__(Group)
+    group = object.__new__(ProcessGroup)
     group.rank, group.size, group._shares = rank, 2, WeakKeyDictionary()
     return group
 

@@ -18,11 +18,10 @@ import pytest
 import torch
 
 import latentrnn as lr
-from latentrnn.inference.fitting.checkpoints import manager as checkpointing
 from latentrnn.inference.fitting.checkpoints import unfinished
 from latentrnn.inference.fitting.checkpoints.unfinished import unfinished_files
-from latentrnn.inference.fitting.distributed.processes import Alone, ProcessLost
-from latentrnn.inference.fitting.trainer import Run
+from latentrnn.inference.fitting.distributed.processes import ProcessLost, SingleProcess
+from latentrnn.inference.fitting.trainer import Trainer
 
 STEPS = 18
 
@@ -61,15 +60,15 @@ def fit(data: lr.SequenceData = DATA, validation: lr.SequenceData | None = VALID
 
 def kill(monkeypatch: pytest.MonkeyPatch, at: int, **settings: Any) -> None:
     """Run a fit that dies in step `at`."""
-    original = Run._gradient
+    original = Trainer.gradient
 
-    def dies(self: Run, batch: Any, step: int, stale: int) -> Any:
-        if step == at:
+    def dies(self: Trainer, batch: Any) -> Any:
+        if self.state.step == at:
             raise Killed
-        return original(self, batch, step, stale)
+        return original(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_gradient", dies)
+        patch.setattr(Trainer, "gradient", dies)
         with pytest.raises(Killed):
             fit(**settings)
 
@@ -146,7 +145,7 @@ def test_a_killed_fit_goes_on_bit_for_bit(kind: str, tmp_path: Path, monkeypatch
     assert_same(result, expected)
     assert result.events == ["step 1: resumed", f"step {end - 2}: resumed"]
     # a fit that was finished is only read
-    monkeypatch.setattr(Run, "_gradient", None)
+    monkeypatch.setattr(Trainer, "gradient", None)
     assert_same(fit(checkpointing=kept(), **settings), expected)
 
 
@@ -171,7 +170,7 @@ def leave_out(name: str) -> Callable[[dict[str, Any], dict[str, Any]], None]:
                 del tensors[key]
         elif name == "average":
             for key in [key for key in tensors if key.startswith("now/average/")]:
-                tensors[key] = tensors[key.replace("now/", "good0/")]
+                tensors[key] = tensors[key.replace("now/", "good0/")].clone()
         elif name == "random state":
             tensors["random/cpu"] = torch.Generator().manual_seed(0).get_state()
         elif name == "order":
@@ -199,26 +198,20 @@ def test_a_resume_that_forgot_something_is_noticed(name: str, tmp_path: Path, mo
     kill(monkeypatch, at, checkpointing=lr.Checkpointing(tmp_path, every=0), **settings)
     shutil.copytree(tmp_path, tmp_path / "copy")
     assert not differs(fit(checkpointing=lr.Checkpointing(tmp_path / "copy", resume=True), **settings), expected)
-    original = checkpointing._restore
-
-    def forgetful(run: Run, tensors: dict[str, Any], values: dict[str, Any]) -> None:
-        leave_out(name)(tensors, values)
-        original(run, tensors, values)
-
-    monkeypatch.setattr(checkpointing, "_restore", forgetful)
+    forge(tmp_path, leave_out(name))
     assert differs(fit(checkpointing=lr.Checkpointing(tmp_path, resume=True), **settings), expected)
 
 
 def test_an_interrupted_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected, original = fit(), Run._gradient
+    expected, original = fit(), Trainer.gradient
 
-    def interrupted(self: Run, batch: Any, step: int, stale: int) -> Any:
-        if step == 9:
+    def interrupted(self: Trainer, batch: Any) -> Any:
+        if self.state.step == 9:
             raise KeyboardInterrupt
-        return original(self, batch, step, stale)
+        return original(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_gradient", interrupted)
+        patch.setattr(Trainer, "gradient", interrupted)
         result = fit(checkpointing=lr.Checkpointing(tmp_path, every=0))
     assert "resume=True" in result.stop_reason
     with pytest.raises(ValueError, match="holds a fit that is under way: go on with"):
@@ -244,14 +237,14 @@ def test_an_evaluation_that_lost_a_process_is_made_up_for(
     at = range(len(evaluations))[at]
     left = iter(range(at))
 
-    def add(self: Alone, value: torch.Tensor) -> torch.Tensor:
+    def add(self: SingleProcess, value: torch.Tensor) -> torch.Tensor:
         if next(left, None) is None:
             raise ProcessLost("process 1 of 2 is gone")
         return value
 
     with monkeypatch.context() as patch:
-        patch.setattr(Alone, "size", 2)
-        patch.setattr(Alone, "add", add)
+        patch.setattr(SingleProcess, "size", 2)
+        patch.setattr(SingleProcess, "add", add)
         with pytest.raises(ProcessLost, match=f"at step {evaluations[at] + 1}; .* holds a checkpoint"):
             fit(checkpointing=lr.Checkpointing(tmp_path), **settings)
     assert_same(fit(checkpointing=lr.Checkpointing(tmp_path, resume=True), **settings), expected)

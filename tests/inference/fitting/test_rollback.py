@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import latentrnn as lr
-from latentrnn.inference.fitting.divergence import PAST, WINDOW, Watch
-from latentrnn.inference.fitting.trainer import Run
+from latentrnn.inference.fitting.divergence import PAST, WINDOW, DivergenceMonitor
+from latentrnn.inference.fitting.trainer import Trainer
 from tests.inference.fitting.test_resume import DATA, VALIDATION, assert_same, fit, kill
 
 # -- going back ----------------------------------------------------------------------------------------------------
@@ -23,17 +23,17 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes the gradients of some steps NaN, and the term of the innovations with them."""
 
     def install(*steps: int) -> None:
-        original = Run._gradient
+        original = Trainer.gradient
 
-        def spoiled(self: Run, batch: Any, step: int, stale: int) -> Any:
-            report = original(self, batch, step, stale)
-            if step in steps:
+        def spoiled(self: Trainer, batch: Any) -> Any:
+            report = original(self, batch)
+            if report.step in steps:
                 for parameter in self.parameters:
                     parameter.grad = torch.full_like(parameter, math.nan)
                 report.terms["kl/innovations"] = torch.tensor(math.nan)
             return report
 
-        monkeypatch.setattr(Run, "_gradient", spoiled)
+        monkeypatch.setattr(Trainer, "gradient", spoiled)
 
     return install
 
@@ -42,26 +42,26 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Any:
 def restored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, dict[str, torch.Tensor]]]:
     """The step and everything that a step changes, right after every time that a fit went back."""
     found: list[tuple[int, dict[str, torch.Tensor]]] = []
-    original = Run._go_back
+    original = Trainer.recover
 
-    def spy(self: Run, trouble: Any) -> bool:
-        onwards = original(self, trouble)
-        found.append((self.step, self.snapshot().tensors))
+    def spy(self: Trainer, divergence: Any) -> bool:
+        onwards = original(self, divergence)
+        found.append((self.state.step, self.snapshot().tensors))
         return onwards
 
-    monkeypatch.setattr(Run, "_go_back", spy)
+    monkeypatch.setattr(Trainer, "recover", spy)
     return found
 
 
 def seen_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the loss every ten steps, as on a GPU."""
-    original = Run.__init__
+    original = Trainer.__init__
 
-    def patched(self: Run, *arguments: Any) -> None:
+    def patched(self: Trainer, *arguments: Any) -> None:
         original(self, *arguments)
-        self.look_every = self.plan.reporting.every
+        self.check_every = self.settings.reporting.every
 
-    monkeypatch.setattr(Run, "__init__", patched)
+    monkeypatch.setattr(Trainer, "__init__", patched)
 
 
 def steady(**settings: Any) -> dict[str, Any]:
@@ -96,15 +96,15 @@ def test_weights_moments_and_average_go_back(
 ) -> None:
     """Seen late, the NaN has reached weights and moments by then; none of it may stay."""
     expected: list[dict[str, torch.Tensor]] = []
-    loop = Run.loop
+    run = Trainer.run
     with monkeypatch.context() as patch:  # where an undisturbed fit is after nine steps
 
-        def spy(self: Run, keeper: Any) -> None:
-            loop(self, keeper)
+        def spy(self: Trainer) -> None:
+            run(self)
             self.average.swap()
             expected.append(self.snapshot().tensors)
 
-        patch.setattr(Run, "loop", spy)
+        patch.setattr(Trainer, "run", spy)
         fit(**steady(steps=9))
     if late:
         seen_late(monkeypatch)
@@ -204,7 +204,9 @@ def test_soon_after_one_rollback_the_next_goes_to_the_same_weights(spoil: Any, r
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_trouble_right_after_a_rollback_stops_the_fit(late: bool, spoil: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_divergence_right_after_a_rollback_stops_the_fit(
+    late: bool, spoil: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if late:
         seen_late(monkeypatch)
     spoil(25, 30 if late else 26)
@@ -236,16 +238,16 @@ def test_a_fit_that_went_back_resumes_bit_for_bit(
 
 def test_an_explosion_is_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """A blow to the weights in mid-fit; with the negative control that does not look for it."""
-    original = Run._gradient
+    original = Trainer.gradient
 
-    def struck(self: Run, batch: Any, step: int, stale: int) -> Any:
-        if step == 60:
+    def struck(self: Trainer, batch: Any) -> Any:
+        if self.state.step == 60:
             with torch.no_grad():
                 self.model.observations["y"].readout.baseline += 6.0
-        return original(self, batch, step, stale)
+        return original(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_gradient", struck)
+        patch.setattr(Trainer, "gradient", struck)
         result = fit(**steady(steps=100))
         blind = fit(**steady(steps=100, rollback=lr.Rollback(tolerance=math.inf)))
     calm = fit(**steady(steps=100))
@@ -260,16 +262,16 @@ def test_an_explosion_is_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_explosion_that_does_not_end_stops_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Run._gradient
+    original = Trainer.gradient
 
-    def struck(self: Run, batch: Any, step: int, stale: int) -> Any:
-        if step >= 60:
+    def struck(self: Trainer, batch: Any) -> Any:
+        if self.state.step >= 60:
             with torch.no_grad():
                 self.model.observations["y"].readout.baseline.fill_(7.0)
-        return original(self, batch, step, stale)
+        return original(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_gradient", struck)
+        patch.setattr(Trainer, "gradient", struck)
         result = fit(**steady(steps=400))
     assert result.stop_reason.startswith("exploding loss at step 99, at site 'y', after 3 rollbacks")
     assert len(result.events) == 7
@@ -297,17 +299,17 @@ def test_rollback_refuses_what_makes_no_sense() -> None:
 
 
 def watched(losses: Any, kl: Any = None, weights: Any = None, tolerance: float = 20.0) -> list[Any]:
-    """What a watch says of log-likelihoods of minus `losses`, step by step, going back where it says something."""
-    watch = Watch(tolerance, scored_steps=1)
+    """What a monitor says of log-likelihoods of minus `losses`, step by step, going back where it says something."""
+    monitor = DivergenceMonitor(tolerance, scored_steps=1)
     kl = np.zeros(len(losses)) if kl is None else kl
     weights = np.ones(len(losses)) if weights is None else weights
     found = []
     for step, (loss, divergence, weight) in enumerate(zip(losses, kl, weights, strict=True)):
         names = ["log_likelihood/y", "kl/z", "gradient"]
-        trouble = watch.look([step], names, [[-loss, divergence, 1e9]], weight)
-        if trouble is not None:
-            found.append(trouble)
-            watch.forget()
+        divergence = monitor.check([step], names, [[-loss, divergence, 1e9]], weight)
+        if divergence is not None:
+            found.append(divergence)
+            monitor.forget()
     return found
 
 
@@ -333,12 +335,12 @@ def test_explosions_are_seen_at_their_term() -> None:
     steps, noise = np.arange(400), rng.normal(0, 0.3, 400)
     late = steps >= 300
     for sign in (1, 2):
-        (trouble, *_) = watched(5 + noise + 50 * sign * late)
-        assert trouble.kind == "exploding"
-        assert trouble.sites == ["log_likelihood/y"]
-        assert 300 <= trouble.step < 300 + 2 * WINDOW
-    (trouble, *_) = watched(5 + noise, 1.0 + 50 * late)
-    assert trouble.sites == ["kl/z"]
+        (divergence, *_) = watched(5 + noise + 50 * sign * late)
+        assert divergence.kind == "exploding"
+        assert divergence.sites == ["log_likelihood/y"]
+        assert 300 <= divergence.step < 300 + 2 * WINDOW
+    (divergence, *_) = watched(5 + noise, 1.0 + 50 * late)
+    assert divergence.sites == ["kl/z"]
     assert watched(5 + noise, 1.0 + 50 * late, weights=np.full(400, 0.001)) == []  # it hardly weighs
     assert watched(5 + noise + 50 * late, tolerance=math.inf) == []
     # one step is not ten
@@ -351,12 +353,12 @@ def test_another_bound_is_the_loss_where_there_is_one() -> None:
     names, late = ["log_likelihood/y", "kl/z", "iwae", "gradient"], 100
 
     def seen(rises: str) -> bool:
-        watch = Watch(20.0, 1)
+        monitor = DivergenceMonitor(20.0, 1)
         rows = [
             [0.0, 1.0 + 1e3 * (rises == "kl" and t >= late), -1e3 * (rises == "iwae" and t >= late), 1.0]
             for t in range(120)
         ]
-        return any(watch.look([t], names, [row], 1.0) is not None for t, row in enumerate(rows))
+        return any(monitor.check([t], names, [row], 1.0) is not None for t, row in enumerate(rows))
 
     assert seen("iwae")
     assert not seen("kl")
@@ -364,18 +366,18 @@ def test_another_bound_is_the_loss_where_there_is_one() -> None:
 
 def test_a_head_that_does_not_count_does_not_explode() -> None:
     for weight in (0.0, 1.0):
-        watch = Watch(20.0, 1, {"y": weight})
+        monitor = DivergenceMonitor(20.0, 1, {"y": weight})
         losses = [-1e3 * (t >= 100) for t in range(120)]
-        found = [watch.look([t], ["log_likelihood/y"], [[loss]], 1.0) for t, loss in enumerate(losses)]
+        found = [monitor.check([t], ["log_likelihood/y"], [[loss]], 1.0) for t, loss in enumerate(losses)]
         assert any(found) == (weight > 0)
 
 
-def test_a_watch_is_restored() -> None:
+def test_a_monitor_is_restored() -> None:
     rng = np.random.default_rng(0)
-    first, second = Watch(20.0, 3), Watch(20.0, 3)
+    first, second = DivergenceMonitor(20.0, 3), DivergenceMonitor(20.0, 3)
     for step in range(PAST + 37):
-        first.look([step], ["log_likelihood/y"], [[float(rng.normal())]], 1.0)
+        first.check([step], ["log_likelihood/y"], [[float(rng.normal())]], 1.0)
     second.restore(first.state())
     assert second.state() == first.state()
-    for watch in (first, second):
-        assert watch.look(list(range(9)), ["log_likelihood/y"], [[-1e3]] * 9, 1.0) is not None
+    for monitor in (first, second):
+        assert monitor.check(list(range(9)), ["log_likelihood/y"], [[-1e3]] * 9, 1.0) is not None

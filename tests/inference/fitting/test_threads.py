@@ -168,7 +168,7 @@ def test_loading_and_calibrating_hold_the_lock_while_models_are_built_and_run(
 
         return watched
 
-    monkeypatch.setattr(lr.LatentRNN, "_build", watch("build", lr.LatentRNN._build))
+    monkeypatch.setattr(lr.GRU, "build", watch("build", lr.GRU.build))
     monkeypatch.setattr(lr.LatentRNN, "forward", watch("forward", lr.LatentRNN.forward))
     lr.load(tmp_path / "fit")
     assert held["build"] == [True]

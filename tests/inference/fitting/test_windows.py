@@ -13,9 +13,9 @@ from pyro import poutine
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.fitting import dropout
-from latentrnn.inference.fitting import trainer as training
-from latentrnn.inference.guides.windows import Reach, reach
+from latentrnn.inference.fitting import averaging, evaluation
+from latentrnn.inference.fitting import loss as training
+from latentrnn.inference.guides.windows import WindowPlan, window_plan
 from latentrnn.inference.objectives import objectives
 from latentrnn.inference.objectives.log_weights import sampled_sites
 from tests.registry import OBSERVATIONS as HEADS
@@ -29,8 +29,8 @@ def parts_of(combination: tuple[str, str, str], **settings: Any) -> tuple[lr.Seq
     return data, *make_model(*combination, data, direction="causal", **settings)
 
 
-def cut(model: lr.LatentRNN, guide: lr.Guide, steps: int = 4) -> Reach:
-    return reach("test", lr.Window(steps), model, guide)
+def cut(model: lr.LatentRNN, guide: lr.Guide, steps: int = 4) -> WindowPlan:
+    return window_plan("test", lr.Window(steps), model, guide)
 
 
 def can_be_cut(combination: tuple[str, str, str]) -> bool:
@@ -173,7 +173,7 @@ def test_an_overlap_that_reaches_the_end_makes_a_bidirectional_encoder_exact() -
     errors = []
     for overlap in (0, 4, 11):
         found, start = torch.zeros(()), 0
-        for window in reach("test", lr.Window(4, overlap), model, guide).through(data):
+        for window in window_plan("test", lr.Window(4, overlap), model, guide).through(data):
             part = of_window(values, model, start, start + window.num_steps)
             found = found + densities(model, guide, window, part)["q innovations"]
             start += window.num_steps
@@ -286,8 +286,8 @@ def test_validation_in_windows_is_that_of_the_whole() -> None:
     data = recording().to(dtype=torch.float64)
     model, guide = make_parts(data, latent=lr.Deterministic())
     model, guide = model.double(), lr.Guide(model).double()
-    whole = training.validation_bound(lr.ELBO(), model, guide, data, 1, batch_size=2)
-    windowed = training.validation_bound(lr.ELBO(), model, guide, data, 1, batch_size=2, cut=cut(model, guide, 7))
+    whole = evaluation.validation_bound(lr.ELBO(), model, guide, data, 1, batch_size=2)
+    windowed = evaluation.validation_bound(lr.ELBO(), model, guide, data, 1, batch_size=2, windows=cut(model, guide, 7))
     assert windowed == pytest.approx(whole, rel=1e-12)
 
 
@@ -328,7 +328,7 @@ def test_an_encoder_never_sees_in_a_window_what_dropout_hid(monkeypatch: pytest.
     data, shown = recording(), []
 
     def everything_hidden(batch: lr.SequenceData, *args: Any, **settings: Any) -> Any:
-        found = dropout.coordinated_dropout(batch, *args, **settings)
+        found = split(batch, *args, **settings)
         return (
             dataclasses.replace(batch, observations={"y": torch.full_like(batch.observations["y"], -7.0)}),
             *found[1:],
@@ -338,8 +338,8 @@ def test_an_encoder_never_sees_in_a_window_what_dropout_hid(monkeypatch: pytest.
         shown.append(seen.observations["y"])
         return original(self, seen)
 
-    original = lr.RNNEncoder.inputs
-    monkeypatch.setattr(training, "split_entries", everything_hidden)
+    original, split = lr.RNNEncoder.inputs, training.coordinated_dropout
+    monkeypatch.setattr(training, "coordinated_dropout", everything_hidden)
     monkeypatch.setattr(lr.RNNEncoder, "inputs", noting)
     model, guide = make_parts(data, encoder=lr.RNNEncoder(3))
     lr.fit(
@@ -360,7 +360,7 @@ def test_a_fit_in_windows_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytes
     data = recording()
     settings = {"compute": lr.Compute("cpu", window=lr.Window(7)), "batch_size": 2, "steps": 14}
     undisturbed = fit(data, **settings)
-    steps, step = [], training.Average.update
+    steps, step = [], averaging.Average.update
 
     def dying(self: Any, number: int) -> None:
         step(self, number)
@@ -368,7 +368,7 @@ def test_a_fit_in_windows_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytes
         if len(steps) == killed_at:
             raise RuntimeError("killed")
 
-    monkeypatch.setattr(training.Average, "update", dying)
+    monkeypatch.setattr(averaging.Average, "update", dying)
     with pytest.raises(RuntimeError, match="killed"):
         fit(data, checkpointing=lr.Checkpointing(tmp_path, every=0.0), **settings)
     monkeypatch.undo()

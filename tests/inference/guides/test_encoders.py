@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.fitting.dropout import coordinated_dropout
+from latentrnn.inference.objectives.coordinated_dropout import coordinated_dropout
 from latentrnn.models.observations import EncoderInput
 from tests.registry import OBSERVATIONS, make_data, make_model, shake
 

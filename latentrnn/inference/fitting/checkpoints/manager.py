@@ -8,12 +8,9 @@ import math
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import Any
 
 from latentrnn.data import SequenceData, StoredSequences
-from latentrnn.inference.fitting.checkpoints.checks import check_tensors, check_values
 from latentrnn.inference.fitting.checkpoints.unfinished import (
     Unfinished,
     read_unfinished,
@@ -22,16 +19,11 @@ from latentrnn.inference.fitting.checkpoints.unfinished import (
     write_unfinished,
 )
 from latentrnn.inference.fitting.settings.checkpointing import Checkpointing
-from latentrnn.inference.fitting.snapshots import Snapshot, part
-from latentrnn.inference.fitting.windows import WindowedBatches
 from latentrnn.support.strict_json import dumps, loads
 
-if TYPE_CHECKING:
-    from latentrnn.inference.fitting.trainer import Run
 
-
-class Keeper:
-    """Writes the state of a run to a folder every now and then, and takes it up again.
+class CheckpointManager:
+    """Writes the state of a fit to a folder every now and then, and reads it again.
 
     Args:
         settings: the folder, how often, and whether to go on from what the folder holds.
@@ -57,53 +49,42 @@ class Keeper:
         self.newest = files[-1] if files else None
         self.last = -math.inf  # the first one is written at once, so that a folder that cannot be written to is known
 
-    def write(self, run: Run, *, finished: bool = False) -> None:
-        """Write a checkpoint if it is time, or the fit is finished; the run must be between two steps."""
-        # of several processes, which all have the same to write, one does
-        if run.processes.first and (finished or time.monotonic() - self.last >= self.every):
-            self.write_now(run, finished=finished)
+    def is_due(self) -> bool:
+        """Return whether it is time for the next checkpoint."""
+        return time.monotonic() - self.last >= self.every
 
-    def write_now(self, run: Run, *, finished: bool = False) -> None:
-        """Write a checkpoint; the run must be between two steps."""
-        tensors, values = _state(run)
-        values |= {"identity": self.identity, "finished": finished, "surroundings": _surroundings(run)}
+    def write(self, found: Unfinished, step: int) -> str | None:
+        """Write a checkpoint of a step; return what was in the way, if anything was.
+
+        Raises:
+            OSError: the first one cannot be written.
+        """
+        values = found.values | {"identity": self.identity}
+        problem = None
         try:
-            write_unfinished(Unfinished(tensors, values), self.directory)
+            write_unfinished(Unfinished(found.tensors, values), self.directory)
         except OSError as error:
             if self.last == -math.inf:
                 raise
-            run.events.append(f"step {run.step}: no checkpoint was written ({error})")
-            warnings.warn(f"fit: no checkpoint was written at step {run.step}: {error}", RuntimeWarning, stacklevel=2)
+            problem = str(error)
+            warnings.warn(f"fit: no checkpoint was written at step {step}: {error}", RuntimeWarning, stacklevel=2)
         self.last = time.monotonic()
+        return problem
 
-    def take_up(self, run: Run) -> None:
-        """Bring a run that was just begun to where the newest checkpoint left it, if there is one.
+    def read(self) -> Unfinished | None:
+        """Read the newest checkpoint, None where there is none yet.
 
         Raises:
-            ValueError: the file is damaged, or no state of this fit, or the fit was begun as another one.
+            ValueError: the file is damaged.
         """
-        newest = self.newest
-        found = run.processes.from_first(lambda: None if newest is None else read_unfinished(newest))
-        if found is None:
-            return
-        tensors, values = found
-        values = check_values(str(newest), values)
-        self._check(values["identity"])
-        check_tensors(str(newest), run, tensors, values)
-        try:
-            _restore(run, tensors, values)
-        except Exception as error:  # whatever a file that was not written by a fit may still bring about
-            reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{newest}: not the state of this fit ({reason})") from error
-        if run.finished:
-            return
-        event = f"step {run.step}: resumed"
-        then, now = values["surroundings"], _surroundings(run)
-        if changed := [f"{name} {now[name]}, not {then.get(name)}" for name in now if now[name] != then.get(name)]:
-            event += f" under {', '.join(changed)}, so that the last digits can differ"
-        run.events.append(event)
+        return None if self.newest is None else read_unfinished(self.newest)
 
-    def _check(self, begun: dict[str, Any]) -> None:
+    def check_identity(self, begun: Any) -> None:
+        """Check that the fit which a checkpoint is of was begun as this one.
+
+        Raises:
+            ValueError: naming what differs.
+        """
         remedy = "give what it was begun with, or begin again in another folder"
         for name, here in self.identity.items():  # lengthy things, which are not shown
             if name != "settings" and here != begun.get(name):
@@ -129,77 +110,3 @@ def identity_of(data: SequenceData | StoredSequences | None) -> str | None:
         return None
     layout = [data.host_lengths.tolist(), data.host_context.tolist(), data.total, str(data.dtype)]
     return hashlib.sha256(json.dumps([list(data.keys), layout]).encode()).hexdigest()
-
-
-def _surroundings(run: Run) -> dict[str, Any]:
-    device = run.train.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    threads, processes = torch.get_num_threads(), run.processes.size
-    return {"torch": str(torch.__version__), "threads": threads, "processes": processes, "device": name}
-
-
-def _state(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    device = run.train.device
-    tensors = {f"now/{name}": value for name, value in run.snapshot().tensors.items()}
-    for index, good in enumerate(run.good):
-        tensors |= {f"good{index}/{name}": value for name, value in good.tensors.items()}
-    for module, weights in zip(("model", "guide"), run.best, strict=True):
-        tensors |= {f"best/{module}/{name}": value for name, value in weights.items()}
-    tensors |= {"random/cpu": torch.random.get_rng_state(), "random/order": run.batches.start}
-    if device.type == "cuda":
-        tensors["random/cuda"] = torch.cuda.get_rng_state(device)
-    windows = run.batches if isinstance(run.batches, WindowedBatches) else None
-    if windows is not None:
-        tensors |= {f"window/{name}": value for name, value in windows.left.items()}
-    values = {name: getattr(run, name) for name in _PLAIN}
-    return tensors, values | {
-        "unjudged": run.unjudged,
-        "good": [good.step for good in run.good],
-        "position": run.batches.position,
-        "watch": run.watch.state(),
-        "window": windows.index if windows is not None else 0,
-        "passes": PASSES,
-    }
-
-
-# how a pass is cut into batches: 2 is in sizes that differ by one at most; files without it left a small batch over
-PASSES = 2
-
-# the attributes of a run that have a JSON form
-_PLAIN = (
-    *("step", "stale", "rollbacks", "shrink", "restart"),
-    *("history", "events", "stop_reason", "best_step", "best_bound"),
-)
-
-
-def _restore(run: Run, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
-    device = run.train.device
-    for name in _PLAIN:
-        setattr(run, name, values[name])
-    run.unjudged = values["unjudged"]
-    run.finished = values["finished"]
-    # each to memory of its own, for kernels may add up in another order where it is not aligned; Adam counts its steps
-    # in the host's memory
-    placed = {
-        name: value.clone() if name.endswith("/step") else value.to(device, copy=True)
-        for name, value in tensors.items()
-        if not name.startswith("random/")
-    }
-    run.go_to(Snapshot(run.step, part(placed, "now")))
-    run.good = [Snapshot(step, part(placed, f"good{index}")) for index, step in enumerate(values["good"])]
-    run.best = part(placed, "best/model"), part(placed, "best/guide")
-    run.watch.restore(values["watch"])
-    place = (tensors["random/order"].clone(), values["position"])
-    if values.get("passes") != PASSES:
-        run.batches.begin_anew(*place)
-        run.events.append(f"step {run.step}: the checkpoint is of an older version, so that a new pass begins here")
-    elif isinstance(run.batches, WindowedBatches):
-        run.batches.go_to(*place, values["window"], part(placed, "window"))
-    else:
-        run.batches.go_to(*place)
-    passes = run.batches.batches if isinstance(run.batches, WindowedBatches) else run.batches
-    if passes.position > len(passes.order):
-        raise ValueError(f"position {passes.position} in a pass of {len(passes.order)} batches")
-    torch.random.set_rng_state(tensors["random/cpu"].clone())
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["random/cuda"].clone(), device)

@@ -36,7 +36,7 @@ class Terminated(BaseException):
     """A process of the fit was asked to end (SIGTERM); all of them know."""
 
 
-class Alone:
+class SingleProcess:
     """The one process of a fit."""
 
     rank, size = 0, 1
@@ -80,26 +80,26 @@ class Alone:
         """Return what `function` returns, or raise what it raises, in the first process."""
         return function()
 
-    def agree(self, facts: Mapping[str, str]) -> None:
+    def check_same(self, facts: Mapping[str, str]) -> None:
         """Check that all processes were told the same.
 
         Raises:
             ValueError: naming what differs.
         """
 
-    def alike(self, *modules: nn.Module) -> None:
+    def broadcast(self, *modules: nn.Module) -> None:
         """Give all processes the weights of the first."""
 
-    def heed(self) -> None:
+    def raise_pending_signals(self) -> None:
         """Between two steps: raise `KeyboardInterrupt` or `Terminated` where any process was asked to stop."""
 
     @contextmanager
-    def attentive(self) -> Iterator[None]:
-        """Within the block, signals wait until `heed`."""
+    def defer_signals(self) -> Iterator[None]:
+        """Within the block, signals wait until `raise_pending_signals`."""
         yield
 
 
-class Group(Alone):
+class ProcessGroup(SingleProcess):
     """All processes that a launcher started, each with its share of every batch.
 
     A step makes one collective call, over one flat buffer: gradients and terms, weighted by the share of the batch
@@ -113,8 +113,8 @@ class Group(Alone):
     def __init__(self, device: torch.device) -> None:
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
         self.device = device
-        self.asked: set[int] = set()  # signals that this process has received and not heeded
-        self._heard = torch.zeros(len(SIGNALS))  # those that any process had received when gradients last met
+        self.received: set[int] = set()  # signals that this process has received and not raised yet
+        self._pending = torch.zeros(len(SIGNALS))  # those that any process had received when gradients last met
         self._shares: WeakKeyDictionary[SequenceData, Share] = WeakKeyDictionary()
         self._with_gradient: list[bool] | None = None
         self.peers: list[tuple[str, int]] = []  # host and process id, by rank
@@ -153,18 +153,18 @@ class Group(Alone):
         flat = torch.cat([part.reshape(-1) for part in parts])
         # zero whatever the gradient, even where it is no number
         flat = flat * weight if weight else torch.zeros_like(flat)
-        mine = [float(number in self.asked) for number in SIGNALS] + self._random_mark()
+        mine = [float(number in self.received) for number in SIGNALS] + self._random_mark()
         flat = torch.cat([flat, torch.tensor(mine, dtype=flat.dtype).to(flat.device, non_blocking=True)])
-        with self._together():
+        with self._collective():
             distributed.all_reduce(flat)
-        *gradients, values, self._heard = flat.split([part.numel() for part in parts] + [len(mine)])
+        *gradients, values, self._pending = flat.split([part.numel() for part in parts] + [len(mine)])
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = gradient.view_as(parameter)
         return dict(zip(terms, values.unbind(), strict=True))
 
     def add(self, value: Tensor) -> Tensor:
         total = value.to(self.device, torch.float64, copy=True)
-        with self._together():
+        with self._collective():
             distributed.all_reduce(total)
         return total
 
@@ -175,13 +175,13 @@ class Group(Alone):
                 found[0] = function()
             except Exception as error:
                 found[1] = error
-        with self._together():
+        with self._collective():
             distributed.broadcast_object_list(found)
         if found[1] is not None:
             raise found[1]
         return found[0]
 
-    def agree(self, facts: Mapping[str, str]) -> None:
+    def check_same(self, facts: Mapping[str, str]) -> None:
         digests = {name: hashlib.sha256(fact.encode()).hexdigest() for name, fact in facts.items()}
         found = self._gathered(digests)
         for name, digest in digests.items():
@@ -193,16 +193,16 @@ class Group(Alone):
                 )
 
     @torch.no_grad()
-    def alike(self, *modules: nn.Module) -> None:
+    def broadcast(self, *modules: nn.Module) -> None:
         for module in modules:
             for value in module.state_dict().values():
                 sent = value.detach().contiguous()
-                with self._together():
+                with self._collective():
                     distributed.broadcast(sent, 0)
                 value.copy_(sent)
 
-    def heed(self) -> None:
-        *asked, mark, square = self._heard.tolist()
+    def raise_pending_signals(self) -> None:
+        *asked, mark, square = self._pending.tolist()
         if mark**2 != square * self.size:  # not all of them equal
             state = self.from_first(self._random_states)
             torch.set_rng_state(state[0])
@@ -210,25 +210,25 @@ class Group(Alone):
                 torch.cuda.set_rng_state(state[1], self.device)
         for number, count in zip(SIGNALS, asked, strict=True):
             if count:
-                self.asked.discard(number)
+                self.received.discard(number)
                 raise SIGNALS[number]
 
     @contextmanager
-    def attentive(self) -> Iterator[None]:
+    def defer_signals(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        before = {number: signal.signal(number, self._receive) for number in SIGNALS}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _note(self, number: int, frame: Any) -> None:
-        if number == signal.SIGINT and number in self.asked:  # somebody who does not want to wait
+    def _receive(self, number: int, frame: Any) -> None:
+        if number == signal.SIGINT and number in self.received:  # somebody who does not want to wait
             raise KeyboardInterrupt
-        self.asked.add(number)
+        self.received.add(number)
 
     def _random_states(self) -> list[Tensor]:
         states = [torch.get_rng_state()]
@@ -242,12 +242,12 @@ class Group(Alone):
     def _gathered(self, mine: T) -> list[T]:
         """Return what every process has, by rank."""
         found: list[Any] = [None] * self.size
-        with self._together():
+        with self._collective():
             distributed.all_gather_object(found, mine)
         return found
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
+    def _collective(self) -> Iterator[None]:
         """A collective call: say who is gone where it fails."""
         try:
             yield
@@ -273,7 +273,7 @@ class Group(Alone):
 SIGNALS: dict[int, type[BaseException]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 
 
-def join(device: torch.device, processes: str) -> Alone:
+def launched_processes(device: torch.device, processes: str) -> SingleProcess:
     """Return the processes of a fit: those that `torchrun` (or another launcher) started, or this one alone.
 
     Args:
@@ -286,17 +286,17 @@ def join(device: torch.device, processes: str) -> Alone:
     if not isinstance(processes, str) or processes not in ("auto", "alone"):
         raise ValueError(f"fit: processes must be 'auto' or 'alone'; found {processes!r}")
     if processes == "alone" or not distributed.is_available():
-        return Alone()
+        return SingleProcess()
     if not distributed.is_initialized():
         launched = all(name in os.environ for name in LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
         if not launched:
-            return Alone()
+            return SingleProcess()
         device = local_device(device)
         distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         atexit.register(_leave)
     if distributed.get_world_size() == 1:
-        return Alone()
-    return Group(local_device(device))
+        return SingleProcess()
+    return ProcessGroup(local_device(device))
 
 
 def local_device(device: torch.device) -> torch.device:

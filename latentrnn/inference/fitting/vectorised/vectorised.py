@@ -22,7 +22,7 @@ from latentrnn.inference.fitting.matmul_precision import matrix_products
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.fitting.settings.optimizers import AdamW
 from latentrnn.inference.fitting.settings.settings import Settings
-from latentrnn.inference.fitting.trainer import Run
+from latentrnn.inference.fitting.trainer import Trainer
 from latentrnn.inference.fitting.vectorised.random_numbers import Call, recording, replaying
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.objectives import IWAE
@@ -32,7 +32,7 @@ from latentrnn.support.devices import resolve_device
 from latentrnn.support.random_numbers import random_state
 
 
-def fit_together(
+def fit_vectorised(
     model: LatentRNN,
     guide: Guide,
     train: SequenceData,
@@ -44,7 +44,7 @@ def fit_together(
     """Return what `fit` returns for every seed with its optimizer, up to rounding.
 
     The weights of all members lie in one tensor each, and one pass of the programs with an axis of members gives all
-    gradients. Everything else of a step (clipping, the optimizer, looking for trouble, validation) is the member's own.
+    gradients. Everything else of a step (clipping, the optimizer, divergence, validation) is the member's own.
 
     Args:
         model, guide, train, validation: as of `fit`.
@@ -76,8 +76,8 @@ def fit_together(
                 stack = _Stack(active) if active else stack
         except KeyboardInterrupt:
             for member in active:
-                member.run.stop_reason = "interrupted: the best weights so far are kept"
-                member.run.events.append(f"step {member.run.step}: interrupted")
+                member.trainer.state.stop_reason = "interrupted: the best weights so far are kept"
+                member.trainer.state.log("interrupted")
             stack.take_apart()
     used = frozenset(train.keys) | frozenset(() if validation is None else validation.keys)
     return tuple(member.result(seed, used) for member, seed in zip(members, seeds, strict=True))
@@ -92,22 +92,22 @@ class _Member:
         guide: Guide,
         train: SequenceData,
         validation: SequenceData | None,
-        plan: Settings,
+        settings: Settings,
         seed: int,
         device: torch.device,
     ) -> None:
         self.device = device
-        with random_state(seed, device), matrix_products(plan.compute.matmul_precision):
+        with random_state(seed, device), matrix_products(settings.compute.matmul_precision):
             model, guide = starting_point(model, guide, train, None)
             model.to(device), guide.to(device)
-            self.run = Run(model, guide, train, validation, plan, torch.Generator().manual_seed(seed))
+            self.trainer = Trainer(model, guide, train, validation, settings, torch.Generator().manual_seed(seed))
             self.keep_random_state()
         self.going = True
 
     @property
     def pair(self) -> nn.Module:
         """Model and guide."""
-        return nn.ModuleList([self.run.model, self.run.guide])
+        return nn.ModuleList([self.trainer.model, self.trainer.guide])
 
     def keep_random_state(self) -> None:
         """Remember where torch's generators are."""
@@ -126,12 +126,20 @@ class _Member:
 
     def result(self, seed: int, used: Any) -> FitResult:
         """Return what came out."""
-        run = self.run
-        run.conclude()
-        run.model.to("cpu"), run.guide.to("cpu")
-        settings = run.plan.described(continued=False)
+        trainer, state = self.trainer, self.trainer.state
+        trainer.conclude()
+        trainer.model.to("cpu"), trainer.guide.to("cpu")
+        settings = trainer.settings.described(continued=False)
         return FitResult(
-            run.model, run.guide, run.history, run.stop_reason, run.best_step, seed, settings, used, run.events
+            trainer.model,
+            trainer.guide,
+            state.history,
+            state.stop_reason,
+            state.best_step,
+            seed,
+            settings,
+            used,
+            state.events,
         )
 
 
@@ -140,7 +148,7 @@ class _Stack:
 
     def __init__(self, members: Sequence[_Member]) -> None:
         self.members = members
-        self.program = _Program(members[0].run)
+        self.program = _Program(members[0].trainer)
         pairs = [member.pair for member in members]
         self.weights = {name: _stacked(pairs, name) for name, _ in pairs[0].named_parameters()}
         buffers = [dict(pair.named_buffers()) for pair in pairs]
@@ -159,9 +167,9 @@ class _Stack:
 
     def step(self, bar: tqdm) -> None:
         """Take one step of every member."""
-        runs = [member.run for member in self.members]
-        step = runs[0].step
-        batches = [run.batches.next() for run in runs]
+        trainers = [member.trainer for member in self.members]
+        step = trainers[0].state.step
+        batches = [trainer.batches.next() for trainer in trainers]
         template = _template(batches)
         calls = self._calls(template, step)
         noise = [torch.stack(values) for values in zip(*(m.draw(calls) for m in self.members), strict=True)]
@@ -179,12 +187,13 @@ class _Stack:
         losses.sum().backward()
         by_member = zip(*(value.unbind() for value in terms.values()), strict=True)
         for number, (member, own) in enumerate(zip(self.members, by_member, strict=True)):
-            run = member.run
+            trainer = member.trainer
             for name, parameter in member.pair.named_parameters():
                 gradient = self.weights[name].grad
                 parameter.grad = None if gradient is None else gradient[number]
-            report = run.reported(step, run.stale, dict(zip(terms, own, strict=True)))
-            member.going = run.advance(report, bar if number == 0 else _SILENT) and run.step < run.plan.steps
+            report = trainer.prepare_step(dict(zip(terms, own, strict=True)))
+            going = trainer.advance(report, bar if number == 0 else _SILENT)
+            member.going = going and trainer.state.step < trainer.settings.steps
 
     def take_apart(self) -> None:
         """Give every member weights of its own again."""
@@ -205,13 +214,13 @@ class _Stack:
 class _Program(nn.Module):
     """The loss of one member as a function of its weights."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, trainer: Trainer) -> None:
         super().__init__()
-        self.pair = nn.ModuleList([run.model, run.guide])
-        self.run = [run]
+        self.pair = nn.ModuleList([trainer.model, trainer.guide])
+        self.trainer = [trainer]
 
     def forward(self, batch: SequenceData, step: int) -> Any:
-        return self.run[0].loss(batch, step)
+        return self.trainer[0].loss(batch, step)
 
 
 _SILENT = tqdm(disable=True)
@@ -219,10 +228,10 @@ _SILENT = tqdm(disable=True)
 
 def _stacked(pairs: Sequence[nn.Module], name: str) -> Tensor:
     parameters = [pair.get_parameter(name) for pair in pairs]
-    together = torch.stack([parameter.detach() for parameter in parameters])
-    for parameter, view in zip(parameters, together.unbind(), strict=True):
+    stacked = torch.stack([parameter.detach() for parameter in parameters])
+    for parameter, view in zip(parameters, stacked.unbind(), strict=True):
         parameter.data = view
-    return together.requires_grad_(parameters[0].requires_grad)
+    return stacked.requires_grad_(parameters[0].requires_grad)
 
 
 _FIELDS = ("observations", "masks", "covariates", "totals", "lengths", "context", "times", "indices")

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from latentrnn.data import SequenceData, StoredSequences
 from latentrnn.data.views.batches import batch_order
-from latentrnn.inference.fitting.distributed.processes import Alone
+from latentrnn.inference.fitting.distributed.processes import SingleProcess
+
+
+class Place(NamedTuple):
+    """Where batches are, from which others of the same data go on.
+
+    Attributes:
+        start: state of the generator before it made this pass's order.
+        position: batches of this pass that were handed out.
+        window: the next window of the present batch.
+        carry: what the window before it left.
+    """
+
+    start: Tensor
+    position: int
+    window: int = 0
+    carry: Mapping[str, Tensor] = {}
 
 
 class Batches:
@@ -35,11 +51,11 @@ class Batches:
         data: SequenceData | StoredSequences,
         batch_size: int,
         generator: torch.Generator,
-        processes: Alone | None = None,
+        processes: SingleProcess | None = None,
         steps_of: Callable[[int], int] = lambda num_steps: 1,
     ) -> None:
         self.data, self.batch_size, self.generator = data, batch_size, generator
-        self.processes, self.steps_of = processes or Alone(), steps_of
+        self.processes, self.steps_of = processes or SingleProcess(), steps_of
         self.order: list[Tensor] = []
         self.position = 0  # batches of this pass that were handed out
         self.start = generator.get_state()  # of the generator, before it made this pass's order
@@ -86,18 +102,31 @@ class Batches:
         if isinstance(self.data, StoredSequences):
             self.data.close()
 
-    def go_to(self, start: Tensor, position: int) -> None:
-        """Go to where other batches of the same data and size were: their `start` and `position`."""
-        self.generator.set_state(start)
-        if position:
-            self._begin(start)
-        self.position = position
+    def abandon_batch(self) -> None:
+        """Leave the present batch, whose state may be what went wrong; here, batches have none."""
 
-    def begin_anew(self, start: Tensor, position: int) -> None:
+    def place(self) -> Place:
+        """Return where these batches are."""
+        return Place(self.start, self.position)
+
+    def go_to(self, place: Place) -> None:
+        """Go to where other batches of the same data and size were.
+
+        Raises:
+            ValueError: a pass has fewer batches.
+        """
+        self.generator.set_state(place.start)
+        if place.position:
+            self._begin(place.start)
+        if place.position > len(self.order):
+            raise ValueError(f"position {place.position} in a pass of {len(self.order)} batches")
+        self.position = place.position
+
+    def begin_pass_after(self, place: Place) -> None:
         """Go to the end of the pass in which other batches of these data were, which were cut in another way."""
-        self.generator.set_state(start)
-        if position:
-            self._begin(start)
+        self.generator.set_state(place.start)
+        if place.position:
+            self._begin(place.start)
         self.position = len(self.order)
 
     def _begin(self, start: Tensor) -> None:

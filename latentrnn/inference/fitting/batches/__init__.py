@@ -1,0 +1,1 @@
+"""The batches of a fit, and the windows of long ones."""

@@ -1,0 +1,103 @@
+"""What a fit tells of its steps: history, progress bar, callbacks."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from latentrnn.inference.fitting.settings.reporting import Callback, Progress
+from latentrnn.inference.fitting.state import TrainingState
+
+
+class Report(NamedTuple):
+    """What there is to say about one step."""
+
+    step: int
+    kl_weight: float
+    learning_rate: float
+    terms: dict[str, Tensor]  # nats, for the whole plate
+
+
+def write_report(report: Report, history: dict[str, list[float]], sequences: int) -> dict[str, float]:
+    """Write a report into the history, and return what was written: nats per sequence."""
+    values = {k: float(v) / sequences for k, v in report.terms.items() if k != "gradient"}
+    likelihood = sum(v for k, v in values.items() if k.startswith("log_likelihood/"))
+    elbo = likelihood - sum(v for k, v in values.items() if k.startswith("kl/"))
+    row = {"step": report.step, "elbo": elbo, **values}
+    row |= {"kl_weight": report.kl_weight, "learning_rate": report.learning_rate}
+    for name, value in row.items():
+        history.setdefault(name, []).append(value)
+    return row
+
+
+def shown_in_bar(row: Mapping[str, float], sequences: int, steps: int) -> dict[str, str]:
+    """Return what the progress bar shows of a report: nats per scored step."""
+    per_step = sequences / steps
+    shown = {"elbo/step": row["elbo"] * per_step}
+    rest = {name: value for name, value in row.items() if name not in ("step", "elbo", "kl_weight", "learning_rate")}
+    shown |= {name.partition("/")[2]: value * per_step for name, value in rest.items()}
+    return {name: f"{value:.4f}" for name, value in shown.items()}
+
+
+class Ending(NamedTuple):
+    """How a callback ended a fit.
+
+    Attributes:
+        said: by which callback, and how, in words.
+        failed: whether by an error.
+    """
+
+    said: str
+    failed: bool
+
+
+def call_back(
+    callbacks: tuple[Callback, ...], kind: Literal["report", "evaluation"], state: TrainingState, device: torch.device
+) -> Ending | None:
+    """Tell callbacks of the last report or evaluation; return how one ended the fit, if one did.
+
+    Errors in them end the fit too, so that what was fitted is kept. Torch's generators are left as they were.
+    """
+    name = "step" if kind == "report" else "validation_step"
+    step = int(state.history[name][-1])
+    terms = {k: v[-1] for k, v in state.history.items() if k.startswith("validation_") == (kind == "evaluation")}
+    history = MappingProxyType({name: tuple(values) for name, values in state.history.items()})
+    progress = Progress(kind, step, MappingProxyType(terms), history, state.best_bound, state.best_step)
+    for callback in callbacks:
+        label = f"callback {getattr(callback, '__name__', type(callback).__name__)}"
+        try:
+            with _generators_left_alone(device):
+                ends = callback(progress)
+        except Exception as error:
+            said = f"{label} raised {type(error).__name__}: {error}"
+            warnings.warn(f"fit: {said}", RuntimeWarning, stacklevel=2)
+            return Ending(said, True)
+        if ends is True:
+            return Ending(f"{label}: it ended the fit", False)
+    return None
+
+
+@contextmanager
+def _generators_left_alone(device: torch.device) -> Iterator[None]:
+    state = torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, device)
+
+
+def best_in_bar(state: TrainingState, sequences: int, steps: int) -> dict[str, str]:
+    """Return what the progress bar shows of the best evaluation: nats per scored step."""
+    if not math.isfinite(state.best_bound):
+        return {}
+    return {"best valid": f"{state.best_bound * sequences / steps:.4f}"}
