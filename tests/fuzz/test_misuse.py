@@ -311,11 +311,11 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "train": data[:4],
                 "seeds": (0, 1),
                 "optimizers": None,
-                "together": False,
+                "vectorised": False,
                 "stacking": None,
                 "num_evidence_particles": 2,
                 "steps": 1,
-                "progress": False,
+                "reporting": lr.Reporting(progress=False),
             },
         ),
         "laplace": (
