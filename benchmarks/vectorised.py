@@ -1,6 +1,6 @@
 """Members of an ensemble that take their steps together, against one fit after the other.
 
-One process, one thread, interleaved pairs. With --out the table is written; the repository's is results/together.md.
+One process, one thread, interleaved pairs. With --out the table is written; the repository's is results/vectorised.md.
 """
 
 from __future__ import annotations
