@@ -24,7 +24,7 @@ import scipy
 import torch
 
 import latentrnn as lr
-from latentrnn.inference.objectives.objectives import Evaluation
+from latentrnn.inference.objectives.objective import Evaluation
 from tests import oracles
 from tests.linear_gaussian import FILES, Problem, Recording, as_data, as_model, file_problem
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
 import latentrnn as lr
-from latentrnn.inference.objectives.elbo import has_closed_form
+from latentrnn.inference.objectives.terms import has_closed_form
 from latentrnn.models.latents.gaussian_process import LARGEST, NUGGET, GaussianProcess
 from tests import oracles
 from tests.linear_gaussian import set_linear

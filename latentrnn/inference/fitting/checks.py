@@ -9,7 +9,7 @@ import torch
 from latentrnn.data import SequenceData, StoredSequences
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.guides.guide import Guide
-from latentrnn.inference.objectives.objectives import Objective
+from latentrnn.inference.objectives.objective import Objective
 from latentrnn.models.state_space import LatentRNN
 
 

@@ -11,7 +11,7 @@ from latentrnn.inference.fitting.loss import scored_steps
 from latentrnn.inference.fitting.settings.settings import Settings
 from latentrnn.inference.fitting.state import TrainingState
 from latentrnn.inference.guides.windows import WindowPlan
-from latentrnn.inference.objectives.objectives import Evaluation, Objective
+from latentrnn.inference.objectives.objective import Evaluation, Objective
 from latentrnn.support.random_numbers import random_state
 
 VALIDATION_SEED = 20_231  # every evaluation uses the same random numbers, so that only the weights differ

@@ -22,7 +22,8 @@ from latentrnn.inference.fitting.settings.stopping import EarlyStopping
 from latentrnn.inference.fitting.trainer import Trainer
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.windows import window_plan
-from latentrnn.inference.objectives.objectives import ELBO, Objective
+from latentrnn.inference.objectives.elbo import ELBO
+from latentrnn.inference.objectives.objective import Objective
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_kind_of, check_seed
 from latentrnn.support.deprecations import former_arguments

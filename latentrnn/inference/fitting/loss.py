@@ -9,8 +9,8 @@ from latentrnn.data import SequenceData, StoredSequences
 from latentrnn.data.views.windows import of_whole
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.coordinated_dropout import coordinated_dropout
-from latentrnn.inference.objectives.elbo import Terms
-from latentrnn.inference.objectives.objectives import Evaluation, Objective
+from latentrnn.inference.objectives.objective import Evaluation, Objective
+from latentrnn.inference.objectives.terms import Terms
 from latentrnn.models.rollout import Rollout
 from latentrnn.models.state_space import LatentRNN
 

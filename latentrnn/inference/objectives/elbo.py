@@ -1,107 +1,96 @@
-"""The evidence lower bound, term by term, without a host synchronisation."""
+"""The evidence lower bound."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-import torch
-from pyro.distributions.util import scale_and_mask
-from torch import Tensor, nn
-from torch.distributions import Independent, Normal, kl_divergence
-
-from latentrnn.data import SequenceData
-from latentrnn.inference.guides.parameters import JOINT
-from latentrnn.inference.objectives.log_weights import paired_traces, sampled_sites
-from latentrnn.models.latents.autoregressive import AutoregressiveNormal
-from latentrnn.models.latents.gaussian_process import GaussianProcess
-from latentrnn.models.sites import LATENTS
-
-PARAMETERS = "parameters"  # the term of all parameters with priors together
+from latentrnn.inference.objectives.objective import Evaluation, Objective, Step
+from latentrnn.inference.objectives.terms import Terms, elbo_terms
+from latentrnn.inference.objectives.weighted_draws import WeightedDraws
+from latentrnn.support.arguments import check_flag, check_number, is_number, settle
 
 
-class Terms(NamedTuple):
-    """The parts of a batch's ELBO, in nats, weighted so that they stand for the whole plate.
-
-    Attributes:
-        log_likelihood: per head, E_q[log p(y | z)], summed over the plate.
-        kl: per local latent site (and `parameters`), KL(q || p) or its sample estimate.
-        floored: the same, each sequence's raised to the free bits; None where there are none.
-    """
-
-    log_likelihood: dict[str, Tensor]
-    kl: dict[str, Tensor]
-    floored: dict[str, Tensor] | None = None
-
-    def elbo(self, kl_weight: float = 1.0) -> Tensor:
-        """Return log-likelihood minus KL; the weight is one for the true ELBO."""
-        return sum(self.log_likelihood.values()) - kl_weight * sum(self.kl.values(), torch.zeros(()))
-
-    def reweighted(self, weights: Mapping[str, float]) -> Terms:
-        """Return the terms with the log-likelihoods of the named heads multiplied."""
-        return self._replace(
-            log_likelihood={name: v * weights.get(name, 1.0) for name, v in self.log_likelihood.items()}
-        )
-
-
-def elbo_terms(
-    model: Callable[[SequenceData], Any],
-    guide: nn.Module,
-    data: SequenceData,
-    *,
-    num_particles: int = 1,
-    analytic_kl: bool = True,
-    guide_data: SequenceData | None = None,
-    free_bits: float = 0.0,
-) -> Terms:
-    """Return the terms of the ELBO of a batch.
-
-    With `analytic_kl=False` their sum is what `pyro.infer.Trace_ELBO` returns for the same random numbers. With it,
-    KL(q || p) is exact where both are Gaussian and p does not depend on another latent's draw.
+@dataclass(frozen=True)
+class ELBO(Objective):
+    """E_q[log p(y, z) - log q(z)], the mean log-weight.
 
     Args:
-        model, guide: Pyro programs over a batch.
-        data: the batch.
-        num_particles: draws of the guide, vectorised.
-        analytic_kl: whether to use closed forms.
-        guide_data: what the guide is shown instead of `data` (coordinated dropout).
-        free_bits: KL of a sequence and local site to which a lower one is raised in `Terms.floored`, nats.
+        sticking_the_landing: leave out the part of the gradient whose mean is zero, that of log q with respect to
+            its own parameters. Its variance vanishes where the guide is exact, so that rich families converge to the
+            posterior instead of wandering around it; it uses no closed forms, and runs the guide twice.
+        free_bits: KL of a sequence and latent site, in nats, below which the optimiser gains nothing by lowering it.
+            It is compared sequence by sequence, so that it does not matter which sequences share a batch. What is then
+            maximised is no bound any more; the history and the validation show the true ELBO all the same.
+        head_weights: factors of heads' log-likelihoods in the training loss; one where a head is not named. For a
+            head that says little per step beside one that says much, and that the encoder does not see, e.g. known
+            spikes beside fluorescence. Everything that is reported, the training ELBO too, has weights of one.
+        num_particles, kl, coordinated_dropout: see `Objective`.
+
+    Raises:
+        ValueError: a value out of range, or options that exclude each other.
+        TypeError: an argument of the wrong kind.
+
+    References:
+        Roeder, Wu, Duvenaud. Sticking the landing: simple, lower-variance gradient estimators for variational
+        inference. 2017.
+        Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling. Improved variational inference with inverse
+        autoregressive flow (free bits). 2016.
+        Kingma, Rezende, Mohamed, Welling. Semi-supervised learning with deep generative models (a weight for what is
+        known of some). 2014.
     """
-    guide_trace, model_trace = paired_traces(model, guide, data, num_particles, guide_data)
-    log_likelihood: dict[str, Tensor] = {}
-    kl: dict[str, Tensor] = {}
-    floored: dict[str, Tensor] = {}
-    for name, site in sampled_sites(model_trace):
-        if site["is_observed"]:
-            log_likelihood[name] = _weighted_log_prob(site).sum() / num_particles
-            continue
-        term = name if name in LATENTS else PARAMETERS
-        other = guide_trace.nodes[name]
-        if analytic_kl and has_closed_form(other["fn"], site["fn"]):
-            value = scale_and_mask(kl_divergence(other["fn"], site["fn"]), site["scale"], site["mask"])
-        else:
-            value = _weighted_log_prob(other) - _weighted_log_prob(site)
-        kl[term] = kl.get(term, 0.0) + value.sum() / num_particles
-        if free_bits and name in LATENTS:
-            by_sequence = value.reshape(-1, value.shape[-1]).sum(0) / num_particles
-            floored[term] = by_sequence.clamp_min(free_bits * site["scale"]).sum()
-    if JOINT in guide_trace.nodes:
-        kl[PARAMETERS] = kl[PARAMETERS] + _weighted_log_prob(guide_trace.nodes[JOINT]).sum() / num_particles
-    return Terms(log_likelihood, kl, kl | floored if free_bits else None)
+
+    sticking_the_landing: bool = False
+    free_bits: float = 0.0
+    head_weights: Mapping[str, float] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        settle(
+            self,
+            sticking_the_landing=check_flag("ELBO", "sticking_the_landing", self.sticking_the_landing),
+            free_bits=check_number("ELBO", "free_bits", self.free_bits, least=0),
+        )
+        if self.free_bits and self.sticking_the_landing:
+            raise ValueError("ELBO: free_bits needs the KL of each site, which sticking_the_landing never forms")
+        if self.head_weights is not None:
+            settle(self, head_weights=_head_weights(self.head_weights))
+            if self.head_weights and self.sticking_the_landing:
+                raise ValueError("ELBO: head_weights multiply terms of heads, which sticking_the_landing never forms")
+
+    @property
+    def likelihood_weights(self) -> Mapping[str, float]:
+        return self.head_weights or {}
+
+    @property
+    def adds_over_windows(self) -> bool:
+        return not self.free_bits
+
+    def step(self, at: Evaluation) -> Step:
+        if self.sticking_the_landing:
+            draws = WeightedDraws(at, detached=True)
+            return Step(draws.total(draws.log_weights().mean(0)), draws.terms.elbo(), draws.terms)
+        terms = elbo_terms(
+            at.model, at.guide, at.data,
+            num_particles=at.num_particles, guide_data=at.guide_data, free_bits=self.free_bits,
+        )  # fmt: skip
+        terms = terms.reweighted(at.weights) if at.weights else terms
+        floored = terms if terms.floored is None else Terms(terms.log_likelihood, terms.floored)
+        return Step(floored.elbo(at.kl_weight), terms.elbo().detach(), terms)
 
 
-def has_closed_form(q: Any, p: Any) -> bool:
-    """Return whether KL(q || p) is computed exactly."""
-    if not (isinstance(q, Independent) and isinstance(q.base_dist, Normal)):
-        return False
-    if isinstance(p, AutoregressiveNormal | GaussianProcess):
-        return True
-    return (
-        isinstance(p, Independent)
-        and isinstance(p.base_dist, Normal)
-        and p.reinterpreted_batch_ndims == q.reinterpreted_batch_ndims
-    )
+def _head_weights(weights: Any) -> dict[str, float]:
+    """Return the weights of heads.
 
-
-def _weighted_log_prob(site: dict[str, Any]) -> Tensor:
-    return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+    Raises:
+        TypeError: they name no heads.
+        ValueError: one is negative or not finite.
+    """
+    if not isinstance(weights, Mapping):
+        raise TypeError(f'ELBO: head_weights must name heads, e.g. {{"spikes": 2.0}}; found {weights!r:.80}')
+    for name, value in weights.items():
+        if not is_number(value) or not 0 <= value < math.inf:
+            raise ValueError(f"ELBO: head_weights must be finite and not negative; found {value!r} for {name!r}")
+    return {name: float(value) for name, value in weights.items()}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.objectives.elbo import elbo_terms
+from latentrnn.inference.objectives.terms import elbo_terms
 from tests.registry import OBSERVATIONS, make_data, make_model
 
 # the tracer looks at every tensor's gradient

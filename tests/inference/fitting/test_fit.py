@@ -16,7 +16,7 @@ import latentrnn as lr
 from latentrnn.inference.fitting import evaluation
 from latentrnn.inference.fitting.settings.settings import Settings
 from latentrnn.inference.fitting.trainer import Trainer
-from latentrnn.inference.objectives import objectives
+from latentrnn.inference.objectives import elbo
 from latentrnn.inference.objectives.coordinated_dropout import coordinated_dropout
 from latentrnn.support.random_numbers import random_state
 from tests.registry import Fixed, fixed_latents
@@ -258,13 +258,13 @@ def sabotage(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs something at a step, given the terms of the ELBO; returns its result in their place."""
 
     def install(at: int, act: Any) -> None:
-        original, count = objectives.elbo_terms, iter(range(10**6))
+        original, count = elbo.elbo_terms, iter(range(10**6))
 
         def spoiled(*arguments: Any, **settings: Any) -> Any:
             terms = original(*arguments, **settings)
             return act(terms) if torch.is_grad_enabled() and next(count) == at else terms
 
-        monkeypatch.setattr(objectives, "elbo_terms", spoiled)
+        monkeypatch.setattr(elbo, "elbo_terms", spoiled)
 
     return install
 
@@ -590,13 +590,13 @@ def test_batches_estimate_the_full_elbo(batch_size: int) -> None:
 def test_a_fit_visits_every_sequence_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     data = make_data(14)
     seen: list[list[str]] = []
-    original = objectives.elbo_terms
+    original = elbo.elbo_terms
 
     def spy(model: Any, guide: Any, batch: lr.SequenceData, **settings: Any) -> Any:
         seen.append(list(batch.names))
         return original(model, guide, batch, **settings)
 
-    monkeypatch.setattr(objectives, "elbo_terms", spy)
+    monkeypatch.setattr(elbo, "elbo_terms", spy)
     fit(data, steps=8, batch_size=4)
     for epoch in (seen[:4], seen[4:]):
         assert sorted(name for batch in epoch for name in batch) == sorted(data.names)

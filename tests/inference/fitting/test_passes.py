@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 import latentrnn as lr
 from latentrnn.inference.fitting.batches.batches import Batches
 from latentrnn.inference.fitting.distributed.processes import ProcessGroup
-from latentrnn.inference.objectives.objectives import Evaluation
+from latentrnn.inference.objectives.objective import Evaluation
 
 # -- a fit that only looks -----------------------------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ import latentrnn as lr
 from latentrnn.inference.fitting import averaging, evaluation
 from latentrnn.inference.fitting import loss as training
 from latentrnn.inference.guides.windows import WindowPlan, window_plan
-from latentrnn.inference.objectives import objectives
 from latentrnn.inference.objectives.log_weights import sampled_sites
+from latentrnn.inference.objectives.objective import Evaluation
 from tests.registry import OBSERVATIONS as HEADS
 from tests.registry import Fixed, default_transition, each_against_defaults, fixed_latents, make_data, make_model
 
@@ -186,12 +186,9 @@ def test_a_context_and_particles_go_through_windows() -> None:
     data, model, guide = parts_of(("gru", "innovations ar1", "poisson"))
     data = data[[0, 2]].windows(7, context=3)
     torch.manual_seed(0)
-    whole = objectives.ELBO().step(objectives.Evaluation(model, guide, data, 4000)).bound
+    whole = lr.ELBO().step(Evaluation(model, guide, data, 4000)).bound
     cutting = cut(model, guide, 3)
-    bounds = [
-        objectives.ELBO().step(objectives.Evaluation(model, guide, w, 4000)).bound
-        for w in cutting.through(data, enlarged=True)
-    ]
+    bounds = [lr.ELBO().step(Evaluation(model, guide, w, 4000)).bound for w in cutting.through(data, enlarged=True)]
     spread = 6 * abs(float(whole)) * 0.005  # bounds of 4,000 draws differ by less
     assert abs(float(torch.stack(bounds).mean() - whole)) < spread
 
@@ -271,7 +268,7 @@ def test_gradients_of_windows_average_to_that_of_the_whole_where_no_state_goes_o
     def gradient(batches: list[lr.SequenceData]) -> Tensor:
         model.zero_grad()
         for batch in batches:
-            objectives.ELBO().step(objectives.Evaluation(model, guide, batch)).surrogate.backward()
+            lr.ELBO().step(Evaluation(model, guide, batch)).surrogate.backward()
         return model.observations["y"].covariate_weight.grad / len(batches)
 
     windows = []
@@ -318,7 +315,7 @@ def test_a_fit_in_windows_finds_what_a_fit_of_the_whole_finds() -> None:
 def test_memory_that_windows_hand_on_has_no_gradient() -> None:
     data, model, guide = parts_of(("gru", "innovations ar1", "poisson"))
     for window in cut(model, guide).through(data):
-        objectives.ELBO().step(objectives.Evaluation(model, guide, window)).surrogate.backward()
+        lr.ELBO().step(Evaluation(model, guide, window)).surrogate.backward()
         assert window.around is not None
         assert {"state", "drawn", "encoder"} <= window.around.carry_out.keys()
         assert not any(value.requires_grad for value in window.around.carry_out.values())

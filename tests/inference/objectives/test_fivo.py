@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import latentrnn as lr
-from latentrnn.inference.objectives.objectives import Evaluation
+from latentrnn.inference.objectives.objective import Evaluation
 from tests.linear_gaussian import as_data, as_model, random_problem
 from tests.registry import OBSERVATIONS, make_data, make_model
 

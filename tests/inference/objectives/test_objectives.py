@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.objectives.objectives import Evaluation, WeightedDraws
+from latentrnn.inference.objectives.objective import Evaluation
+from latentrnn.inference.objectives.weighted_draws import WeightedDraws
 from tests.linear_gaussian import Problem, as_data, as_model, exact_guide, random_problem
 from tests.registry import OBSERVATIONS, make_data, make_model
 

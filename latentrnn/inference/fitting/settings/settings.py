@@ -9,7 +9,7 @@ from latentrnn.inference.fitting.settings.compute import Compute
 from latentrnn.inference.fitting.settings.optimizers import AdamW
 from latentrnn.inference.fitting.settings.reporting import Reporting
 from latentrnn.inference.fitting.settings.stopping import EarlyStopping
-from latentrnn.inference.objectives.objectives import Objective
+from latentrnn.inference.objectives.objective import Objective
 from latentrnn.support.arguments import LARGEST_COUNT, check_size, settle
 
 
