@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentrnn.data import DataSpec, SequenceData, SequenceKey, StoredSequences
+from latentrnn.inference.fitting.distributed.processes import ProcessLost
 from latentrnn.inference.fitting.fit import fit
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.fitting.settings.checkpointing import Checkpointing
@@ -39,6 +41,7 @@ class Ensemble:
         log_evidence: of every sequence that decided the weights, by member, (member, sequence), nats; None where all
             weights are equal because no sequences were given.
         used: identity of every sequence that was fitted, decided when to stop, or decided the weights.
+        failures: why fits from other seeds came to nothing, by seed; not saved.
 
     References:
         Yao, Vehtari, Simpson, Gelman. Using stacking to average Bayesian predictive distributions. 2018.
@@ -50,6 +53,7 @@ class Ensemble:
     weights: Tensor
     log_evidence: Tensor | None
     used: frozenset[SequenceKey]
+    failures: Mapping[int, str] = field(default_factory=dict)
 
     def posterior(self, data: SequenceData, **settings: Any) -> EnsemblePosterior:
         """Return what the mixture believes about sequences; settings as of `FitResult.posterior`."""
@@ -116,6 +120,10 @@ def fit_ensemble(
             setting that members cannot share, data or parts that do not go with `vectorised`, or whatever `fit` raises.
         TypeError: an argument of the wrong kind, or one that `fit` does not have.
 
+    Warns:
+        RuntimeWarning: the fit of a seed came to nothing; those of the others are the members. Where all did, the
+            first one's error is raised.
+
     References:
         Yao, Vehtari, Simpson, Gelman. Using stacking to average Bayesian predictive distributions. 2018.
     """
@@ -145,22 +153,53 @@ def fit_ensemble(
             f"fit_ensemble: optimizers must be one for each of {len(seeds)} seeds, without optimizer=; "
             f"found {len(optimizers)}"
         )
+    found: list[Any]
     if vectorised:
-        members = fit_vectorised(model, guide, train, validation, seeds, optimizers, settings)
+        found = list(fit_vectorised(model, guide, train, validation, seeds, optimizers, settings))
     else:
-        members = tuple(
-            fit(model, guide, train, validation, seed=seed, optimizer=optimizer, **settings)
+        found = [
+            _fit_or_failure(model, guide, train, validation, seed=seed, optimizer=optimizer, **settings)
             for seed, optimizer in zip(seeds, optimizers, strict=True)
-        )
+        ]
+    members, failures = _apart(seeds, found)
     used = frozenset().union(*(member.used for member in members))
     if stacking is None:
-        return Ensemble(members, torch.full((len(seeds),), 1 / len(seeds), dtype=torch.float64), None, used)
+        equal = torch.full((len(members),), 1 / len(members), dtype=torch.float64)
+        return Ensemble(members, equal, None, used, failures)
     device = settings.get("compute", Compute()).device
-    found = [member.posterior(stacking, device=device).evidence("auto", num_evidence_particles) for member in members]
-    for member, evidence in zip(members, found, strict=True):
+    judged = [member.posterior(stacking, device=device).evidence("auto", num_evidence_particles) for member in members]
+    for member, evidence in zip(members, judged, strict=True):
         evidence.warn("fit_ensemble", f"the member of seed {member.seed}")
-    values = torch.stack([evidence.values for evidence in found]).double()
-    return Ensemble(members, stacking_weights(values), values, used | frozenset(stacking.keys))
+    values = torch.stack([evidence.values for evidence in judged]).double()
+    return Ensemble(members, stacking_weights(values), values, used | frozenset(stacking.keys), failures)
+
+
+def _fit_or_failure(*parts: Any, **settings: Any) -> FitResult | Exception:
+    """Return the fit, or the error that left nothing of it, so that those of other seeds are not lost with it."""
+    try:
+        return fit(*parts, **settings)
+    except ProcessLost:
+        raise
+    except (ValueError, RuntimeError) as error:
+        return error
+
+
+def _apart(seeds: Sequence[int], found: Sequence[Any]) -> tuple[tuple[FitResult, ...], dict[int, str]]:
+    """Return the fits, and why the others came to nothing.
+
+    Raises:
+        ValueError, RuntimeError: all came to nothing; the first one's error.
+
+    Warns:
+        RuntimeWarning: some did.
+    """
+    members = tuple(each for each in found if isinstance(each, FitResult))
+    if not members:
+        raise found[0]
+    failures = {s: str(each) for s, each in zip(seeds, found, strict=True) if not isinstance(each, FitResult)}
+    for seed, reason in failures.items():
+        warnings.warn(f"fit_ensemble: no member of seed {seed}: {reason}", RuntimeWarning, stacklevel=4)
+    return members, failures
 
 
 def _checked_seeds(seeds: Any) -> list[int]:

@@ -152,3 +152,18 @@ def test_fresh_seeds_are_told() -> None:
         assert found.members[1].seed == 4
         first, second = (each.members[0].model.state_dict() for each in (found, again))
         assert all(torch.allclose(value, second[name], atol=1e-6) for name, value in first.items())
+
+
+@pytest.mark.parametrize("vectorised", [False, True])
+def test_a_seed_that_leads_nowhere_does_not_take_the_others_with_it(vectorised: bool) -> None:
+    model, guide, data = setting()
+    optimizers = [lr.Adam(0.01), lr.Adam(1e30), lr.Adam(0.02)]  # whose second step is no number any more
+    settings = SETTINGS | {"steps": 6, "seeds": [0, 1, 2], "vectorised": vectorised, "optimizers": optimizers}
+    del settings["optimizer"]
+    with pytest.warns(RuntimeWarning, match="fit_ensemble: no member of seed 1: .*before anything was learnt"):
+        found = lr.fit_ensemble(model, guide, data[:10], **settings)
+    assert [member.seed for member in found.members] == [0, 2]
+    assert found.weights.tolist() == [0.5, 0.5]
+    assert "before anything was learnt" in found.failures[1]
+    with pytest.raises(ValueError, match="before anything was learnt"):
+        lr.fit_ensemble(model, guide, data[:10], **settings | {"optimizers": [lr.Adam(1e30)] * 3})

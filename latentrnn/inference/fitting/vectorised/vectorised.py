@@ -25,7 +25,7 @@ from latentrnn.inference.fitting.settings.settings import Settings
 from latentrnn.inference.fitting.trainer import Trainer
 from latentrnn.inference.fitting.vectorised.random_numbers import Call, recording, replaying
 from latentrnn.inference.guides.guide import Guide
-from latentrnn.inference.objectives.objectives import IWAE
+from latentrnn.inference.objectives.iwae import IWAE
 from latentrnn.models.scans import vmap_over_members
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.devices import resolve_device
@@ -40,8 +40,8 @@ def fit_vectorised(
     seeds: Sequence[int],
     optimizers: Sequence[AdamW],
     settings: Mapping[str, Any],
-) -> tuple[FitResult, ...]:
-    """Return what `fit` returns for every seed with its optimizer, up to rounding.
+) -> list[FitResult | ValueError]:
+    """Return what `fit` returns for every seed, or raises where no step led anywhere; up to rounding.
 
     The weights of all members lie in one tensor each, and one pass of the programs with an axis of members gives all
     gradients. Everything else of a step (clipping, the optimizer, divergence, validation) is the member's own.
@@ -80,7 +80,10 @@ def fit_vectorised(
                 member.trainer.state.log("interrupted")
             stack.take_apart()
     used = frozenset(train.keys) | frozenset(() if validation is None else validation.keys)
-    return tuple(member.result(seed, used) for member, seed in zip(members, seeds, strict=True))
+    return [
+        member.result(seed, used) if member.failure is None else member.failure
+        for member, seed in zip(members, seeds, strict=True)
+    ]
 
 
 class _Member:
@@ -103,6 +106,7 @@ class _Member:
             self.trainer = Trainer(model, guide, train, validation, settings, torch.Generator().manual_seed(seed))
             self.keep_random_state()
         self.going = True
+        self.failure: ValueError | None = None
 
     @property
     def pair(self) -> nn.Module:
@@ -192,7 +196,10 @@ class _Stack:
                 gradient = self.weights[name].grad
                 parameter.grad = None if gradient is None else gradient[number]
             report = trainer.prepare_step(dict(zip(terms, own, strict=True)))
-            going = trainer.advance(report, bar if number == 0 else _SILENT)
+            try:
+                going = trainer.advance(report, bar if number == 0 else _SILENT)
+            except ValueError as error:  # of a fit that came to nothing; the others go on
+                going, member.failure = False, error
             member.going = going and trainer.state.step < trainer.settings.steps
 
     def take_apart(self) -> None:
