@@ -57,9 +57,13 @@ def trace_log_weights(
 
 
 def local_log_prob(trace: Trace, start: Tensor, *, observed: bool) -> Tensor:
-    """Return `start` plus the log-density of a trace's local latents and, if asked for, of what was observed."""
+    """Return `start` plus the log-density of a trace's local latents and, if asked for, of its observed heads.
+
+    Parameters never count, be they drawn or conditioned on.
+    """
     for name, site in sampled_sites(trace):
-        if name in LATENTS or (observed and site["is_observed"]):
+        head = site["is_observed"] and any(frame.dim == -1 for frame in site["cond_indep_stack"])
+        if name in LATENTS or (observed and head):
             start = start + site["fn"].log_prob(site["value"])
     return start
 
