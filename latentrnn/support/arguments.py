@@ -20,7 +20,7 @@ from latentrnn.support.shown import shown
 
 LARGEST_SIZE = 2**31 - 1  # of an axis; larger ones are a slip, and overflow somewhere below torch
 LARGEST_COUNT = 2**63 - 1  # what torch and NumPy count with
-LARGEST_RATE = 1e30  # torch's fused optimisers compute with single precision
+LARGEST_RATE = 1e30  # torch's fused optimizers compute with single precision
 
 
 def is_integer(value: Any) -> bool:

@@ -46,6 +46,9 @@ FORMER: dict[str, dict[str, str]] = {
     "Observation": {"complete": "sample_missing", "view": "encoder_input"},
     "SequenceData": {"remember": "carry_out", "remembered": "carry_in"},
     "fit()": _OF_FIT,
+    "Constant.factor()": {"stale": "evaluations_without_improvement"},
+    "Cosine.factor()": {"stale": "evaluations_without_improvement"},
+    "Plateau.factor()": {"stale": "evaluations_without_improvement"},
     "fit_ensemble()": _OF_FIT | {"together": "vectorised", "optimisers": "optimizers"},
 }
 

@@ -1,4 +1,4 @@
-"""What a step of the optimiser changes, copied and put back: weights, moments, averages."""
+"""What a step of the optimizer changes, copied and put back: weights, moments, averages."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Snapshot(NamedTuple):
 
 
 def take_snapshot(
-    step: int, model: nn.Module, guide: nn.Module, engine: torch.optim.Optimizer, average: list[Tensor]
+    step: int, model: nn.Module, guide: nn.Module, optimizer: torch.optim.Optimizer, average: list[Tensor]
 ) -> Snapshot:
     """Return a snapshot; nothing in it changes with later steps."""
     found = {f"model/{name}": value for name, value in model.state_dict().items()}
     found |= {f"guide/{name}": value for name, value in guide.state_dict().items()}
-    for index, moments in engine.state_dict()["state"].items():
+    for index, moments in optimizer.state_dict()["state"].items():
         found |= {f"optimiser/{index}/{name}": value for name, value in moments.items()}
     found |= {f"average/{index}": value for index, value in enumerate(average)}
     return Snapshot(step, {name: value.detach().clone() for name, value in found.items()})
@@ -35,7 +35,7 @@ def take_snapshot(
 
 @torch.no_grad()
 def put_back(
-    snapshot: Snapshot, model: nn.Module, guide: nn.Module, engine: torch.optim.Optimizer, average: list[Tensor]
+    snapshot: Snapshot, model: nn.Module, guide: nn.Module, optimizer: torch.optim.Optimizer, average: list[Tensor]
 ) -> None:
     """Give everything the values that it had; the snapshot itself stays usable."""
     model.load_state_dict(part(snapshot.tensors, "model"))
@@ -43,8 +43,8 @@ def put_back(
     moments: dict[int, dict[str, Tensor]] = {}
     for path, value in part(snapshot.tensors, "optimiser").items():
         index, _, name = path.partition("/")
-        moments.setdefault(int(index), {})[name] = value.clone()  # the optimiser writes into what it is given
-    engine.load_state_dict(engine.state_dict() | {"state": moments})
+        moments.setdefault(int(index), {})[name] = value.clone()  # the optimizer writes into what it is given
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
     for number, mean in enumerate(average):
         mean.copy_(snapshot.tensors[f"average/{number}"])
 

@@ -24,7 +24,7 @@ class ParameterFamily(nn.Module):
     """q(theta) over all sites with priors, in unconstrained space.
 
     Numbers of sites on the real line are kept in units of their own, by which they are multiplied: a step of the
-    optimiser is then as large for a weight in volts as for one in microvolts.
+    optimizer is then as large for a weight in volts as for one in microvolts.
 
     Args:
         parameters: prior and starting value of every site, by name.

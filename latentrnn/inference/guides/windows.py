@@ -26,7 +26,7 @@ class Window:
     The state of the transition, the latent's last value, the features that look back, fed-back observations, what a
     windowed readout remembers and the forward half of an encoder go from one window to the next as they are, so that
     the terms of a sequence's windows add up to its ELBO; those before the first step count once. In `fit` every window
-    is an optimiser step of its own, and no gradient flows from one window into another: truncated backpropagation
+    is an optimizer step of its own, and no gradient flows from one window into another: truncated backpropagation
     through time, whose gradient leaves out what an input does beyond its window. What the state carries was drawn with
     the weights of the step before.
 

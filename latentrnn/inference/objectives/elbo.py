@@ -21,7 +21,7 @@ class ELBO(Objective):
         sticking_the_landing: leave out the part of the gradient whose mean is zero, that of log q with respect to
             its own parameters. Its variance vanishes where the guide is exact, so that rich families converge to the
             posterior instead of wandering around it; it uses no closed forms, and runs the guide twice.
-        free_bits: KL of a sequence and latent site, in nats, below which the optimiser gains nothing by lowering it.
+        free_bits: KL of a sequence and latent site, in nats, below which the optimizer gains nothing by lowering it.
             It is compared sequence by sequence, so that it does not matter which sequences share a batch. What is then
             maximised is no bound any more; the history and the validation show the true ELBO all the same.
         head_weights: factors of heads' log-likelihoods in the training loss; one where a head is not named. For a

@@ -1,6 +1,6 @@
 """The units of data: location and scale of every channel, which a fit takes from the data that it is trained on.
 
-Parameters live in these units, so that starting values, steps of the optimiser and weight decay mean the same whatever
+Parameters live in these units, so that starting values, steps of the optimizer and weight decay mean the same whatever
 units the data came in; values are mapped to and from them where they enter a model and where they leave it.
 """
 

@@ -53,7 +53,7 @@ class InitialState(Latent):
     """g ~ Normal(0, I); s_0 = W g + b; then h_t = transition(s_{t-1}, a_t) without noise.
 
     With a learned prior g ~ Normal(m, diag(s^2)). The family of models is the same, since W and b could absorb m and
-    s; the optimiser finds its way more easily, and s tells which dimensions vary from sequence to sequence.
+    s; the optimizer finds its way more easily, and s tells which dimensions vary from sequence to sequence.
 
     Args:
         dim: dimension of g.

@@ -60,7 +60,7 @@ class Batches:
         self.position = 0  # batches of this pass that were handed out
         self.start = generator.get_state()  # of the generator, before it made this pass's order
         self.whole = batch_size >= len(data)  # every pass is one batch
-        self.steps = steps_of(data.num_steps) if self.whole else 0  # optimiser steps of this pass
+        self.steps = steps_of(data.num_steps) if self.whole else 0  # optimizer steps of this pass
 
     @property
     def steps_of_a_batch(self) -> float:

@@ -11,7 +11,7 @@ from latentrnn.support.arguments import check_number, is_integer, is_number, set
 class Rollback:
     """What a fit does when its loss is no longer a number, or explodes: go back, and on with smaller steps.
 
-    Weights, the optimiser's moments and the average go back by at least ten steps; batches, random numbers and
+    Weights, the optimizer's moments and the average go back by at least ten steps; batches, random numbers and
     schedules go on, so that the number of steps is what it was. Every time is in `FitResult.events`.
 
     Args:

@@ -6,14 +6,16 @@ import math
 from dataclasses import dataclass
 
 from latentrnn.support.arguments import check_integer, check_number, settle
+from latentrnn.support.deprecations import former_arguments
 
 
 @dataclass(frozen=True)
 class Constant:
     """A learning rate that stays."""
 
-    def factor(self, step: int, steps: int, stale: int) -> float:
-        """Return the multiple of the largest learning rate at `step` of `steps`; `stale` counts bad evaluations."""
+    @former_arguments("Constant.factor")
+    def factor(self, step: int, steps: int, evaluations_without_improvement: int) -> float:
+        """Return the multiple of the largest learning rate at `step` of `steps`."""
         return 1.0
 
 
@@ -39,8 +41,9 @@ class Cosine:
             final=check_number("Cosine", "final", self.final, least=0, most=1),
         )
 
-    def factor(self, step: int, steps: int, stale: int) -> float:
-        """Return the multiple of the largest learning rate at `step` of `steps`; `stale` counts bad evaluations."""
+    @former_arguments("Cosine.factor")
+    def factor(self, step: int, steps: int, evaluations_without_improvement: int) -> float:
+        """Return the multiple of the largest learning rate at `step` of `steps`."""
         if step < self.rise:
             return (step + 1) / self.rise
         progress = (step - self.rise) / max(steps - self.rise, 1)
@@ -69,6 +72,7 @@ class Plateau:
             factor_per_fall=check_number("Plateau", "factor_per_fall", self.factor_per_fall, above=0, below=1),
         )
 
-    def factor(self, step: int, steps: int, stale: int) -> float:
-        """Return the multiple of the largest learning rate at `step` of `steps`; `stale` counts bad evaluations."""
-        return self.factor_per_fall ** (stale // self.patience)
+    @former_arguments("Plateau.factor")
+    def factor(self, step: int, steps: int, evaluations_without_improvement: int) -> float:
+        """Return the multiple of the largest learning rate at `step` of `steps`."""
+        return self.factor_per_fall ** (evaluations_without_improvement // self.patience)
