@@ -219,8 +219,33 @@ class EnsemblePosterior:
         so that for one channel the sum over a sequence's steps is its `evidence`. All per-step heads count for w, their
         channels as independent given the past, as in the sums of `OneStepAhead`; steps that are not scored do not.
         """
-        heads = [name for name, part in self.model.observations.items() if part.head.per_step]
         own = [p.one_step_ahead(head, **settings) for p in self.posteriors]  # which looks at the name
+        weights, before, noisy = self._weights_ahead(head, own, settings)
+        first = own[0]
+        value, error = _of_mixture(weights, [p.log_prob for p in own], [p.standard_error for p in own], before, noisy)
+        means = torch.stack([part.mean for part in own])
+        found = dataclasses.replace(
+            first,
+            log_prob=torch.where(first.scored, value, 0.0).to(first.log_prob),
+            mean=(weights.to(means) * means).sum(0),
+            standard_error=None if error is None else torch.where(first.scored, error, 0.0).to(first.log_prob),
+            used=None if self.result is None else self.result.used,
+        )
+        zeros = [part.log_prob_zero for part in own if part.log_prob_zero is not None]
+        if not zeros:
+            return dataclasses.replace(found, log_prob_zero=None, standard_error_zero=None)
+        zero, missed = _of_mixture(weights, zeros, [part.standard_error_zero for part in own], before, noisy)
+        return dataclasses.replace(
+            found,
+            log_prob_zero=torch.where(first.scored, zero, 0.0).to(first.log_prob),
+            standard_error_zero=None if missed is None else missed.to(zeros[0]),
+        )
+
+    def _weights_ahead(
+        self, head: str, own: list[OneStepAhead], settings: dict[str, Any]
+    ) -> tuple[Tensor, Tensor, bool]:
+        """Return w_{k,t} of a head's frames, (member, sequence, frame, 1), their variance, and whether there is any."""
+        heads = [name for name, part in self.model.observations.items() if part.head.per_step]
         others = [name for name in heads if name != head]
         ahead = {head: own} | {name: [p.one_step_ahead(name, **settings) for p in self.posteriors] for name in others}
         by_member = [{name: parts[k] for name, parts in ahead.items()} for k in range(len(self.posteriors))]
@@ -231,34 +256,7 @@ class EnsemblePosterior:
         given = self.weights.double().log()[:, None, None]
         prior = given + _until(told)[..., steps]
         prior = torch.where(prior.isneginf().all(0), given, prior)  # of what no member thought possible none can tell
-        weights = torch.softmax(prior, 0).unsqueeze(-1)  # (member, sequence, frame, 1)
-        density = torch.stack([part.log_prob for part in own]).double()
-        joint = weights.log() + density
-        value = torch.where(own[0].scored, torch.logsumexp(joint, 0), 0.0)
-        share = torch.softmax(joint, 0)
-        before = _until(noise)[..., steps].unsqueeze(-1)  # variance of what was told before
-        error = None
-        if any(part.standard_error is not None for part in own) or bool(noise.any()):
-            errors = torch.stack([_error(part) for part in own])
-            error = _error_of_mixture(share, weights, errors, before)
-            error = torch.where(own[0].scored, error, 0.0).to(own[0].log_prob)
-        means = torch.stack([part.mean for part in own])
-        mean = (weights.to(means) * means).sum(0)
-        used = None if self.result is None else self.result.used
-        zeros = [part.log_prob_zero for part in own if part.log_prob_zero is not None]
-        zero = missed = None
-        if zeros:
-            silent = weights.log() + torch.stack(zeros).double()
-            zero = torch.logsumexp(silent, 0).to(value)
-            misses = [part.standard_error_zero for part in own]
-            if any(miss is not None for miss in misses) or bool(noise.any()):
-                stacked = torch.stack([torch.zeros_like(zeros[0]) if miss is None else miss for miss in misses])
-                missed = _error_of_mixture(torch.softmax(silent, 0), weights, stacked, before).to(zeros[0])
-        return dataclasses.replace(
-            own[0], log_prob=value.to(own[0].log_prob), mean=mean, standard_error=error, used=used,
-            log_prob_zero=None if zero is None else torch.where(own[0].scored, zero, 0.0).to(own[0].log_prob),
-            standard_error_zero=missed,
-        )  # fmt: skip
+        return torch.softmax(prior, 0).unsqueeze(-1), _until(noise)[..., steps].unsqueeze(-1), bool(noise.any())
 
     # -- out -------------------------------------------------------------------------------------------------------
 
@@ -329,6 +327,25 @@ class _MixtureDensity:
 def _until(told: Tensor) -> Tensor:
     """Return sums over the steps before each, (..., step); differences of sums would be NaN after an infinite one."""
     return nn.functional.pad(told[..., :-1].cumsum(-1), (1, 0))
+
+
+def _of_mixture(
+    weights: Tensor, parts: Sequence[Tensor], errors: Sequence[Tensor | None], before: Tensor, noisy: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return log sum_k w_k p_k of the members' log p_k, and its error; None where all is exact.
+
+    Args:
+        weights: w_k.
+        parts, errors: log p_k and their errors.
+        before: variance of the logarithm of what w_k is proportional to.
+        noisy: whether the weights have errors at all.
+    """
+    joint = weights.log() + torch.stack(list(parts)).double()
+    value = torch.logsumexp(joint, 0)
+    if not noisy and all(error is None for error in errors):
+        return value, None
+    stacked = torch.stack([torch.zeros_like(parts[0]) if error is None else error for error in errors]).double()
+    return value, _error_of_mixture(torch.softmax(joint, 0), weights, stacked, before)
 
 
 def _error_of_mixture(share: Tensor, weights: Tensor, errors: Tensor, before: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import pyro
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from latentrnn.data import SequenceData
 from latentrnn.inference.evidence.marginal import Marginal, fixed_model
 from latentrnn.inference.fitting.result import FitResult
+from latentrnn.inference.guides.fitted import Fit
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.log_weights import sampled_sites
 from latentrnn.inference.posterior.posterior import Posterior
@@ -109,47 +110,60 @@ def sample(
     # rejections decide by small differences of large energies
     exact, exact_data = model.double().to(device), data.to(device, torch.float64)
     guide = None if guide is None else guide.double().to(device)
+    integrate = integrate and bool(exact.latent_sites())
     arguments: tuple[Any, ...] = (exact_data,)
     program: Any = exact
-    if integrate and exact.latent_sites():
+    if integrate:
         with random_state(seed, device):
             program, arguments = Marginal(exact, guide, exact_data, num_particles), ()
-    runs = []
-    for chain in range(chains):
-        with random_state(seed + 1 + chain, device), torch.enable_grad():
+
+    def chain(number: int) -> _Run:
+        with random_state(seed + 1 + number, device), torch.enable_grad():
             start = init_to_uniform if guide is None else init_to_value(values=_start(guide, exact_data))
-            kernel = NUTS(
-                program,
-                target_accept_prob=target_acceptance,
-                max_tree_depth=max_tree_depth,
-                init_strategy=start,
-            )
+            limits = {"target_accept_prob": target_acceptance, "max_tree_depth": max_tree_depth}
+            kernel = NUTS(program, init_strategy=start, **limits)
             try:
-                runs.append(_run(kernel, arguments, num_samples, warmup, progress))
+                return _run(kernel, arguments, num_samples, warmup, progress)
             except ValueError as error:
                 if said := _not_finite(exact, program, arguments, start):
                     raise ValueError(f"sample: {said}") from error
                 raise
-    values = {name: torch.stack([run[0][name].cpu() for run in runs]) for name in runs[0][0]}
-    diverging = torch.stack([run[1] for run in runs])
-    found = Chains.of(values, diverging, *(torch.tensor([run[i] for run in runs]) for i in (2, 3)))
+
+    runs = [chain(number) for number in range(chains)]
+    values = {name: torch.stack([run.draws[name].cpu() for run in runs]) for name in runs[0].draws}
+    acceptance, step_sizes = (torch.tensor([run[i] for run in runs]) for i in (2, 3))
+    found = Chains.of(values, torch.stack([run.diverging for run in runs]), acceptance, step_sizes)
     _warn(found)
-    flat = {name: value.flatten(0, 1).to(data.dtype) for name, value in values.items()}
-    keeps_guide = integrate and bool(exact.latent_sites())
-    if keeps_guide:
-        assert guide is not None
-        guide = guide.to("cpu", data.dtype)
-        guide.parameter_sites = None  # the chains have drawn those
-    keys = data.keys if any(k in LATENTS for k in flat) else ()
-    stored = StoredDraws(
-        exact.latent_sites(), flat, keys, guide if keeps_guide else None,
-        conditioned_on=frozenset(data.keys), learned_from=frozenset() if given is None else given.used,
-    )  # fmt: skip
+    stored = _stored(exact, values, data, guide if integrate else None, given)
     settings = {"method": "nuts", "num_samples": num_samples, "warmup": warmup, "chains": chains, "sites": sites}
     used = frozenset(data.keys) | (frozenset() if given is None else given.used)
     exact = exact.to("cpu", data.dtype)
     result = FitResult(exact, cast(Guide, stored), {}, f"nuts: {found!r}", 0, seed, settings, used)
     return Posterior(exact, cast(Guide, stored), data, result=result, device=device, seed=seed, chains=found)
+
+
+def _stored(
+    model: LatentRNN, values: dict[str, Tensor], data: SequenceData, guide: Guide | None, given: Fit | None
+) -> StoredDraws:
+    """Return what stands for a guide: the draws, and the guide of local latents where these were integrated out."""
+    flat = {name: value.flatten(0, 1).to(data.dtype) for name, value in values.items()}
+    if guide is not None:
+        guide = guide.to("cpu", data.dtype)
+        guide.parameter_sites = None  # the chains have drawn those
+    keys = data.keys if any(name in LATENTS for name in flat) else ()
+    learned_from = frozenset() if given is None else given.used
+    return StoredDraws(
+        model.latent_sites(), flat, keys, guide, conditioned_on=frozenset(data.keys), learned_from=learned_from
+    )
+
+
+class _Run(NamedTuple):
+    """One chain: draws by site, which of them diverged, acceptance rate, step size."""
+
+    draws: dict[str, Tensor]
+    diverging: Tensor
+    acceptance: float
+    step_size: float
 
 
 def _start(guide: Guide, data: SequenceData) -> dict[str, Tensor]:
@@ -184,10 +198,8 @@ def _not_finite(model: LatentRNN, program: Any, arguments: tuple[Any, ...], star
     )
 
 
-def _run(
-    kernel: NUTS, arguments: tuple[Any, ...], num_samples: int, warmup: int, progress: bool
-) -> tuple[dict[str, Tensor], Tensor, float, float]:
-    """Run one chain: draws by site, which of them diverged, acceptance rate, step size."""
+def _run(kernel: NUTS, arguments: tuple[Any, ...], num_samples: int, warmup: int, progress: bool) -> _Run:
+    """Run one chain."""
     diverging = torch.zeros(num_samples, dtype=torch.bool)
     known = 0
     outcome = [float("nan"), float("nan")]
@@ -204,7 +216,8 @@ def _run(
 
     chain = MCMC(kernel, num_samples=num_samples, warmup_steps=warmup, disable_progbar=not progress, hook_fn=watch)
     chain.run(*arguments)
-    return {name: value.detach() for name, value in chain.get_samples().items()}, diverging, outcome[0], outcome[1]
+    draws = {name: value.detach() for name, value in chain.get_samples().items()}
+    return _Run(draws, diverging, outcome[0], outcome[1])
 
 
 def _warn(chains: Chains) -> None:

@@ -140,6 +140,11 @@ def _read(directory: Path) -> dict[str, Any]:
         )
     if number > 1 or "checksum" in manifest:
         refuse_changed(path, manifest)
+    _check_entries(path, manifest)
+    return manifest
+
+
+def _check_entries(path: Path, manifest: dict[str, Any]) -> None:
     for name in ("members", "weights", "used"):
         if not isinstance(manifest.get(name), list):
             raise ValueError(f"{path}: {name}: expected a list; found {type(manifest.get(name)).__name__}")
@@ -153,7 +158,6 @@ def _read(directory: Path) -> dict[str, Any]:
             raise ValueError(f"{path}: used: expected [key, start, stop]; found {key!r}")
     if "log_evidence" not in manifest:
         raise ValueError(f"{path}: log_evidence is missing")
-    return manifest
 
 
 def _refuse_other_members(directory: Path, manifest: dict[str, Any]) -> None:
