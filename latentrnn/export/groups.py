@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,39 +37,31 @@ def posterior_groups(
     seed: int | None,
 ) -> dict[str, xr.Dataset]:
     """Return {group: Dataset}; `to_arviz` documents the groups, the arguments and the dims."""
-    if seed is not None:
-        posterior = posterior.reseeded(seed)
-    num_samples, chains = _number(posterior, num_samples), posterior.chains
-    data = posterior.data.to("cpu")
-    labelled = data.to_xarray()
-    sites = posterior.parameters(num_samples)
-    latents = latents and not isinstance(posterior, EnsemblePosterior)  # whose members have coordinates of their own
+    posterior = posterior if seed is None else posterior.reseeded(seed)
+    num_samples, chains, data = _number(posterior, num_samples), posterior.chains, posterior.data.to("cpu")
     replicates = {"posterior_predictive": posterior.predictive(num_samples)}
     if prior_predictive:
         replicates["prior_predictive"] = posterior.prior_predictive(num_samples)
-    # the heads that are modelled: az.plot_ppc pairs every observed variable with its replicates
-    heads = list(replicates["posterior_predictive"])
     modelled = replicates["posterior_predictive"]
-    whole = {head for head in heads if _is_whole(data, head) and _are_whole(modelled[head])}
-
-    groups = {}
-    drawn = _sites(posterior.model, sites)
-    if latents:
-        drawn |= _latents(cast("Posterior", posterior).latents(num_samples))
-    if drawn:
-        found = _drawn(drawn, labelled, chains)
-        groups["posterior"] = found.assign_coords(_stimuli(posterior.model, found)).assign_attrs(_given(posterior))
-    if stats := _stats(posterior, num_samples):
-        groups["sample_stats"] = _drawn(stats, labelled, chains)
+    whole = {head for head, values in modelled.items() if _is_whole(data, head) and _are_whole(values)}
+    small = small_groups(
+        posterior,
+        num_samples=num_samples,
+        num_particles=num_particles,
+        latents=latents,
+        drawn=list(replicates),
+        whole=whole,
+    )
+    groups, labelled = dict(small.groups), small.labelled
+    if latents and not isinstance(posterior, EnsemblePosterior):
+        drawn = _drawn(_latents(posterior.latents(num_samples)), labelled, chains)
+        groups["posterior"] = groups["posterior"].assign(drawn.data_vars)
     for group, values in replicates.items():
         # a prior may go beyond all integers, which is no reason to take what the posterior draws for continuous
         integers = {head for head in whole if _are_whole(values[head])}
-        groups[group] = _drawn(_replicated(data, values, integers, labelled), labelled, chains)
-    groups |= _integrated(posterior, labelled, num_particles, num_samples, bool(sites))
-    observed = labelled.reset_coords()[heads]
-    groups["observed_data"] = observed.assign({head: observed[head].astype(np.int64) for head in whole})
-    groups["constant_data"] = _constants(data, heads, labelled)
-    return {name: group.assign_attrs(_source()) for name, group in groups.items()}
+        drawn = _drawn(_replicated(data, values, integers, labelled), labelled, chains)
+        groups[group] = drawn.assign_attrs(small.source)
+    return groups
 
 
 class SmallGroups(NamedTuple):
@@ -98,14 +90,24 @@ def small_groups(
     num_particles: int,
     latents: bool,
     drawn: Sequence[str],
+    whole: set[str] | None = None,
 ) -> SmallGroups:
-    """Return all groups without the draws of latents and replicates, of which `drawn` names the groups."""
+    """Return all groups without the draws of latents and replicates.
+
+    Args:
+        posterior: to be exported.
+        num_samples, num_particles, latents: see `to_arviz`.
+        drawn: names of the groups of replicates.
+        whole: heads that are whole numbers, in draws as in the data; None for what their families say.
+    """
     num_samples, chains = _number(posterior, num_samples), posterior.chains
     data = posterior.data.to("cpu")
+    # the heads that are modelled: az.plot_ppc pairs every observed variable with its replicates
     labelled, heads = data.to_xarray(), list(posterior.model.observations)
     sites = posterior.parameters(num_samples)
-    whole = {head for head in heads if posterior.model.observations[head].discrete and _is_whole(data, head)}
-    latents = latents and not isinstance(posterior, EnsemblePosterior)
+    if whole is None:
+        whole = {head for head in heads if posterior.model.observations[head].discrete and _is_whole(data, head)}
+    latents = latents and not isinstance(posterior, EnsemblePosterior)  # whose members have coordinates of their own
     groups = {}
     if sites or latents:
         named = _drawn(_sites(posterior.model, sites), labelled, chains)
@@ -151,7 +153,7 @@ def _integrated(
     """Return the log-likelihoods: by the name that ArviZ reads only where what ArviZ does with them means something."""
     chains = posterior.chains
     # integrating out local latents that were themselves drawn needs a guide
-    if chains is not None and cast(StoredDraws, posterior.guide).local_values:
+    if any(map(_has_drawn_latents, posterior.posteriors if isinstance(posterior, EnsemblePosterior) else [posterior])):
         return {}
     found = posterior.log_likelihood(num_particles, num_samples)
     about = {
@@ -165,9 +167,8 @@ def _integrated(
         return {"log_likelihood": group.assign_attrs(about | {"parameters": "one draw of the global sites per draw"})}
     by_draw = {"log_evidence_by_draw": (("sequence",), found.numpy())}
     value, error = log_mean(found.double())
-    if isinstance(
-        posterior, EnsemblePosterior
-    ):  # draws are as many of each member as the weights say, but for rounding
+    if isinstance(posterior, EnsemblePosterior):
+        # draws are as many of each member as the weights say, but for rounding
         mixture = posterior.evidence("iwae", num_particles)
         value, error, sites = mixture.values, mixture.standard_error, True
     averaged = {"log_evidence": (("sequence",), value.numpy())}
@@ -180,6 +181,11 @@ def _integrated(
         "good_for": "comparing models on held-out sequences: latentrnn.compare, or az.compare of latentrnn.elpd_data",
     }
     return {"log_evidence": group.assign_coords(sequence=labelled["sequence"].variable).assign_attrs(about)}
+
+
+def _has_drawn_latents(posterior: Posterior) -> bool:
+    chained = posterior.chains is not None and isinstance(posterior.guide, StoredDraws)
+    return chained and bool(posterior.guide.local_values)
 
 
 def _given(posterior: Posterior | EnsemblePosterior) -> dict[str, str]:

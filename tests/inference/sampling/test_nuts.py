@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,18 @@ def test_latents_of_a_linear_gaussian_model_are_those_of_the_smoother() -> None:
     assert ess > 30
     assert float(((found.mean(0) - torch.as_tensor(means)) / torch.as_tensor(spreads)).abs().max()) < 6 / ess**0.5
     assert float((found.std(0) / torch.as_tensor(spreads)).log().abs().max()) < 0.35
+
+
+def test_a_mixture_of_drawn_latents_is_exported_without_log_evidence(tmp_path: Path) -> None:
+    """As of its members, whose drawn latents nothing integrates out; everything else is there."""
+    posterior, _, _ = state_draws()
+    mixture = lr.EnsemblePosterior([posterior, posterior.reseeded(1)], torch.tensor([0.5, 0.5]))
+    tree = mixture.to_arviz(num_samples=8, container="datatree")
+    assert "log_evidence" not in tree.children
+    assert "log_likelihood" not in tree.children
+    assert tree["sample_stats"]["member"].values.tolist() == [[0] * 4 + [1] * 4]
+    np.testing.assert_array_equal(tree["posterior_predictive"]["y"].values[0], mixture.predictive(8)["y"])
+    assert mixture.to_netcdf(tmp_path / "mixture.nc", num_samples=8).is_file()
 
 
 def test_what_needs_a_density_of_latents_is_refused() -> None:
