@@ -167,13 +167,13 @@ def _log_zero(item: Any, family: EventFamily | None) -> Tensor:
         return -average if family == "poisson" else torch.log1p(-average.clamp(max=1.0))
     found = torch.zeros_like(average)
     for channel in range(average.shape[-1]):
-        mean, said = average[..., channel], item.log_prob[..., channel].to(torch.float64)
+        mean, log_prob = average[..., channel], item.log_prob[..., channel].to(torch.float64)
         empty = (item.scored & (item.observed == 0))[..., channel]
         wanted = mean[event[..., channel]]
         if not wanted.numel():
             continue
         known, order = mean[empty].sort()
-        values = said[empty][order]
+        values = log_prob[empty][order]
         low = torch.searchsorted(known, wanted * (1 - SAME)) if len(known) else torch.zeros_like(wanted).long()
         high = torch.searchsorted(known, wanted * (1 + SAME), right=True)
         found_here = torch.full_like(wanted, torch.nan)
@@ -193,14 +193,14 @@ def _log_zero(item: Any, family: EventFamily | None) -> Tensor:
 
 def _family_of(item: Any, average: Tensor) -> EventFamily | None:
     """Return the family with one number per bin whose density every scored bin has, if any."""
-    counts, said = item.observed.to(torch.float64), item.log_prob.to(torch.float64)
+    counts, log_prob = item.observed.to(torch.float64), item.log_prob.to(torch.float64)
     poisson = poisson_log_prob(average.clamp(min=0), counts)
     bernoulli = torch.xlogy(counts, average) + torch.special.xlog1py(1 - counts, -average.clamp(max=1.0))
     families: tuple[tuple[EventFamily, Tensor], ...] = (("poisson", poisson), ("bernoulli", bernoulli))
     for name, expected in families:
         if name == "bernoulli" and bool((counts[item.scored] > 1).any()):
             continue
-        close = torch.isclose(said, expected, rtol=1e-4, atol=1e-5)  # float32 log-probabilities
+        close = torch.isclose(log_prob, expected, rtol=1e-4, atol=1e-5)  # float32 log-probabilities
         if bool(close[item.scored].all()):
             return name
     return None

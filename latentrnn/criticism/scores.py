@@ -59,10 +59,10 @@ class Score:
 
     def __str__(self) -> str:
         text = f"{self.value:.3f} +- {self.standard_error:.3f} {self.unit} ({self.num_blocks} blocks)"
-        if self.evidence is None or not (told := self.evidence.diagnosis()):
+        if self.evidence is None or not (diagnosis := self.evidence.diagnosis()):
             return text
         error = self.evidence.total_standard_error / max(len(self.evidence.values), 1)
-        return f"{text}; {self.evidence.kind} with a Monte Carlo error of {error:.3f}, {told}"
+        return f"{text}; {self.evidence.kind} with a Monte Carlo error of {error:.3f}, {diagnosis}"
 
     def __repr__(self) -> str:
         return f"Score({self})"

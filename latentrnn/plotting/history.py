@@ -1,4 +1,4 @@
-"""The course of a fit."""
+"""The history of a fit."""
 
 from __future__ import annotations
 

@@ -159,17 +159,17 @@ class Evidence:
 
     def diagnosis(self) -> str:
         """Return effective sample size, k-hat, spread of filters, and whether that is a reason for doubt, in words."""
-        said = []
+        measures = []
         if self.effective_sample_size is not None:
             what = "smallest effective sample size" + (" on the way" if self.kind == "smc" else "")
-            said.append(f"{what} {float(self.effective_sample_size.min()):.1f}")
+            measures.append(f"{what} {float(self.effective_sample_size.min()):.1f}")
         if self.pareto_k is not None:
             largest = float(self.pareto_k.nan_to_num(-math.inf).max())
             unknown = f"unknown below {FEWEST_DRAWS} draws"
-            said.append(f"k-hat {unknown if largest == -math.inf else f'up to {largest:.2f}'}")
+            measures.append(f"k-hat {unknown if largest == -math.inf else f'up to {largest:.2f}'}")
         if self.spread is not None:
-            said.append(f"filters {float(self.spread.max()):.2f} nats apart at most")
-        text = ", ".join(said)
+            measures.append(f"filters {float(self.spread.max()):.2f} nats apart at most")
+        text = ", ".join(measures)
         if bad := int(self.doubtful.sum()):
             text += f"; not to be believed for {bad} of {len(self.values)} sequences, try {self.remedy}"
         return text
@@ -192,8 +192,8 @@ class Evidence:
         if exact:
             return f"Evidence(exact: {head})"
         error = f"Monte Carlo error {self.total_standard_error:.2f}, {self.num_particles} particles"
-        told = self.diagnosis()
-        return f"Evidence({kind}: {head}, {error}{f', {told}' if told else ''})"
+        diagnosis = self.diagnosis()
+        return f"Evidence({kind}: {head}, {error}{f', {diagnosis}' if diagnosis else ''})"
 
 
 def summarise(kind: str, log_weights: Tensor) -> Evidence:

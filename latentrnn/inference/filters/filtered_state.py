@@ -14,7 +14,7 @@ class FilteredState:
     Attributes:
         step: the step, counted from zero.
         values: what was drawn at it (u_t or z_t), (particle, dim), or the guide's mean; None where nothing is.
-        states: what readouts see, (particle, dim); without particles the course of the guide's means.
+        states: what readouts see, (particle, dim); without particles the rollout of the guide's means.
         weights: of the particles given everything up to and with this step, (particle,).
         rates: head to E[y_t | y_{<=t}], (channel,).
         predicted: head to E[y_t | y_{<t}]; {} without particles.
@@ -34,11 +34,11 @@ class FilteredState:
     spread: Tensor | None = None
 
     def __repr__(self) -> str:
-        told = "no particles"
+        particles = "no particles"
         if self.log_prob is not None and self.effective_sample_size is not None:
             size = f"effective sample size {self.effective_sample_size:.1f} of {len(self.weights)}"
-            told = f"log p(y_t | y_<t) {self.log_prob:.3g} nats, {size}"
-        return f"FilteredState(step {self.step}, {told}, rates of {list(self.rates)})"
+            particles = f"log p(y_t | y_<t) {self.log_prob:.3g} nats, {size}"
+        return f"FilteredState(step {self.step}, {particles}, rates of {list(self.rates)})"
 
     @property
     def mean(self) -> Tensor:

@@ -152,7 +152,7 @@ class Clamped(Transition):
     """A transition whose gates are held from a step on; it counts the steps that it is asked for one by one.
 
     From that step on every step is asked for once, for all draws and sequences, whatever the latent: where the
-    same rollout is gone through again (`rewind`), what functions said is remembered.
+    same rollout is gone through again (`rewind`), what functions returned is remembered.
 
     Args:
         cell: the transition, built.
@@ -168,7 +168,7 @@ class Clamped(Transition):
         self._known = False
         self._next = 0
         self._passed: dict[str, int] = {}  # how many layers of a gate this step has gone through
-        self._said: dict[tuple[int, str, int], Tensor] = {}
+        self._returned: dict[tuple[int, str, int], Tensor] = {}
 
     def build(self, input_size: int) -> None:
         """Nothing: the cell is built."""
@@ -193,7 +193,7 @@ class Clamped(Transition):
         if t < self.from_step:
             return self.cell.step(state, inputs)
         state, inputs = (part.expand(*self.shape, part.shape[-1]) for part in (state, inputs))
-        self._look(state, inputs)
+        self._check_sizes(state, inputs)
         with self._held(t):
             return self.cell.step(state, inputs)
 
@@ -213,10 +213,10 @@ class Clamped(Transition):
     @contextmanager
     def _held(self, t: int) -> Iterator[None]:
         self._passed = {}
-        with self.cell.gates_through(lambda name, value: self._hold(t, name, value)):
+        with self.cell.gates_through(lambda name, value: self._held_value(t, name, value)):
             yield
 
-    def _hold(self, t: int, name: str, value: Tensor) -> Tensor:
+    def _held_value(self, t: int, name: str, value: Tensor) -> Tensor:
         layer = self._passed.get(name, 0)
         self._passed[name] = layer + 1
         key = next((key for key in (_of_layer(name, layer), name) if key in self.clamps), None)
@@ -226,16 +226,16 @@ class Clamped(Transition):
         if isinstance(held, Tensor):
             step = held[:, :, t if held.shape[2] > 1 else 0]
             return step.to(value).expand(*self.shape, value.shape[-1])
-        if (t, name, layer) not in self._said:
+        if (t, name, layer) not in self._returned:
             stream, _, gate = name.rpartition(".")
             place = GatePlace(t, gate, layer, stream or None)
-            self._said[t, name, layer] = self._asked(key, value.expand(*self.shape, value.shape[-1]), place)
-        return self._said[t, name, layer]
+            self._returned[t, name, layer] = self._value_of(key, value.expand(*self.shape, value.shape[-1]), place)
+        return self._returned[t, name, layer]
 
-    def _asked(self, key: str, value: Tensor, place: GatePlace) -> Tensor:
+    def _value_of(self, key: str, value: Tensor, place: GatePlace) -> Tensor:
         function = self.clamps[key]
-        said = function(value, place) if _takes_place(function) else function(value)
-        found = _numbers(f"counterfactual: clamp[{key!r}]", said).to(value)
+        returned = function(value, place) if _takes_place(function) else function(value)
+        found = _numbers(f"counterfactual: clamp[{key!r}]", returned).to(value)
         if found.shape not in ((), value.shape[-1:], value.shape):
             raise ValueError(
                 f"counterfactual: clamp[{key!r}] must return one number, (unit,) {tuple(value.shape[-1:])} or (sample, "
@@ -243,7 +243,7 @@ class Clamped(Transition):
             )
         return found.expand(value.shape)
 
-    def _look(self, state: Tensor, inputs: Tensor) -> None:
+    def _check_sizes(self, state: Tensor, inputs: Tensor) -> None:
         """Check once, on a step of one row, that every clamp is of a gate that is there, and has its size."""
         if self._known:
             return

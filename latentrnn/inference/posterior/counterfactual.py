@@ -96,8 +96,8 @@ def counterfactual(
         start = stop
         rollout = _rollout(sampler.model, sampled, Intervention(data, held, from_step, feedback == "free"), num_samples)
         for name, found in rates.items():
-            law = rollout.distribution(name).expand(torch.Size((num_samples, len(data))))
-            found.append(padding_to_nan(rollout.observations[name].mean(law), data, name))
+            distribution = rollout.distribution(name).expand(torch.Size((num_samples, len(data))))
+            found.append(padding_to_nan(rollout.observations[name].mean(distribution), data, name))
         seen = with_sample_axis(rollout.states(), num_samples)
         states.append(torch.where(data.valid.unsqueeze(-1), seen, torch.nan))
     frames = {name: sampler.data.observations[name].shape[1] for name in rates}

@@ -137,9 +137,9 @@ def forecast(
             if name in rollout.feedback_heads:
                 value = rollout.values[name]
             else:
-                law = rollout.distribution(name).expand(shape)
+                distribution = rollout.distribution(name).expand(shape)
                 known, mask = rollout.data.observations[name], rollout.data.masks[name]
-                value = rollout.observations[name].sample_missing(law, known, mask)
+                value = rollout.observations[name].sample_missing(distribution, known, mask)
             parts[name].append(_ahead(value, rollout.data, name, horizon))
     samples = {name: _joined(found) for name, found in parts.items()}
 
@@ -196,12 +196,12 @@ def _gone_on(
     heads = [head.feedback.size for head in model.observations.values() if head.feedback is not None
              and "transition" in head.feedback.into]  # fmt: skip
     # a latent that goes with feedback draws whatever the state is, so that nothing need be fed back here
-    drive = torch.nn.functional.pad(model.transition_inputs(data), (0, sum(heads)))
+    inputs = torch.nn.functional.pad(model.transition_inputs(data), (0, sum(heads)))
     starts = {name: value.expand(*shape, -1) for name, value in values.items() if name != site.name}
     carry, gap = latent.begin_with(shape, starts), gaps(data)
     steps: list[Tensor] = []
     everywhere = int(data.host_context.min())
-    for t, a_t in enumerate(drive.unbind(-2)):
+    for t, a_t in enumerate(inputs.unbind(-2)):
         step = latent.step(transition, carry, a_t.expand(*shape, -1), None if gap is None else gap[:, t])
         assert step.prior is not None
         value = recorded[t] if t < len(recorded) else recorded[-1]
@@ -288,9 +288,9 @@ def _log_density(rollout: Rollout, name: str, values: Tensor, mask: Tensor, num_
     mask = mask[:, :count].to(data.device)[chosen]
     known[there] = torch.where(mask, values[:, :count].to(known)[chosen], known[there])
     seen[there] = mask
-    inputs, law_inputs = rollout.inputs, dict(rollout.inputs)
-    law_inputs[name] = inputs[name]._replace(mask=seen, partial=True)
-    rollout.inputs = law_inputs
+    inputs, masked = rollout.inputs, dict(rollout.inputs)
+    masked[name] = inputs[name]._replace(mask=seen, partial=True)
+    rollout.inputs = masked
     try:
         with torch.no_grad(), rollout.double_precision():
             known = known.double() if rollout.is_double else known

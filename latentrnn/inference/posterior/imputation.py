@@ -17,8 +17,8 @@ def impute(sampler: PosteriorSampler, name: str, num_samples: int) -> Tensor:
     for sampled in sampler.rollouts(num_samples):
         rollout = sampled.rollout
         rollout.inputs = {other: inputs._replace(mask=None) for other, inputs in rollout.inputs.items()}
-        law = rollout.distribution(name).expand(torch.Size((num_samples, rollout.data.num_sequences)))
-        value = head.sample_missing(law, rollout.data.observations[name], rollout.data.masks[name])
+        distribution = rollout.distribution(name).expand(torch.Size((num_samples, rollout.data.num_sequences)))
+        value = head.sample_missing(distribution, rollout.data.observations[name], rollout.data.masks[name])
         parts.append(padding_to_nan(value, rollout.data, name))
     return concatenate_sequences(parts, data.observations[name].shape[1] if head.head.per_step else 0)
 

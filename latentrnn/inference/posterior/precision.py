@@ -27,6 +27,6 @@ def warn_of_losses(data: SequenceData, model: LatentRNN, *, stacklevel: int) -> 
     ]
     for where, names, values, there in parts:
         rows, seen = (part.detach().cpu().flatten(0, -2).numpy() for part in (values, there))
-        said = losses(f"Posterior: {where}", names, [rows], [seen], instead="fit the model to data in float64")
-        if said is not None:
-            warnings.warn(said, UserWarning, stacklevel=stacklevel)
+        warning = losses(f"Posterior: {where}", names, [rows], [seen], instead="fit the model to data in float64")
+        if warning is not None:
+            warnings.warn(warning, UserWarning, stacklevel=stacklevel)

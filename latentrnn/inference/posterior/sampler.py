@@ -185,7 +185,7 @@ class PosteriorSampler:
             num_samples: number of draws.
             latents, parameters: "posterior" or "prior".
             fed: whether heads that feed back are given their recorded past.
-            parts: whether the caller puts parts together by their place; else each has all draws, and whole sequences.
+            parts: whether the caller puts chunks together by their indices; else each has all draws of whole sequences.
         """
         if not parts:
             self.chunks(num_samples)

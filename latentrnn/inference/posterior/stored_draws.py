@@ -127,7 +127,7 @@ class StoredDraws(nn.Module):
         return self._guide().local
 
     def variational_parameters(self, data: SequenceData) -> dict[str, Tensor]:
-        """Return all that the family of the local latents is told of each sequence; see `Guide.variational_parameters`.
+        """Return the variational parameters of the local latents of each sequence; see `Guide.variational_parameters`.
 
         Raises:
             ValueError: the latents themselves were drawn.
