@@ -12,7 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from latentrnn.inference.evidence.evidence import log_mean
-from latentrnn.inference.posterior.stored_draws import Chains, StoredDraws
+from latentrnn.inference.posterior.draws.stored_draws import Chains, StoredDraws
 from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 from latentrnn.models.sites import parameter_site
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentrnn.inference.posterior.sampler import PosteriorSampler
+from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
 
 
 @dataclass(frozen=True)

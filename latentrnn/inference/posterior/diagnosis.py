@@ -14,8 +14,8 @@ from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.log_weights import paired_traces, sampled_sites, trace_log_weights
 from latentrnn.inference.objectives.terms import elbo_terms
 from latentrnn.inference.posterior.densities import evidence, log_weights
+from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
 from latentrnn.inference.posterior.refinement import refined
-from latentrnn.inference.posterior.sampler import PosteriorSampler
 from latentrnn.models.sites import LATENTS
 from latentrnn.support.arguments import check_size
 

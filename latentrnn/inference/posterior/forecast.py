@@ -15,8 +15,8 @@ from torch import Tensor
 from latentrnn.data import SequenceData
 from latentrnn.data.ingest.names import check_mapping
 from latentrnn.data.views.horizon import extend
+from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
 from latentrnn.inference.posterior.sample_scores import aligned_samples, coverage, crps, quantiles
-from latentrnn.inference.posterior.sampler import PosteriorSampler
 from latentrnn.models.features.gap import gaps
 from latentrnn.models.rollout import Rollout
 from latentrnn.models.state_space import LatentRNN

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from latentrnn.inference.posterior.chunks import concatenate_sequences, padding_to_nan
-from latentrnn.inference.posterior.sampler import PosteriorSampler
+from latentrnn.inference.posterior.draws.chunks import concatenate_sequences, padding_to_nan
+from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
 
 
 def impute(sampler: PosteriorSampler, name: str, num_samples: int) -> Tensor:

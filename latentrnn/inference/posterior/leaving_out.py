@@ -8,7 +8,7 @@ from latentrnn.data import SequenceData, SequenceKey
 from latentrnn.inference.guides.fitted import Provenance
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.parameters import PointParameters
-from latentrnn.inference.posterior.stored_draws import StoredDraws
+from latentrnn.inference.posterior.draws.stored_draws import StoredDraws
 from latentrnn.models.state_space import LatentRNN
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentrnn.data import SequenceData, SequenceKey
 from latentrnn.inference.filters.one_step_ahead import OneStepAhead, averaged
-from latentrnn.inference.posterior.sampler import PosteriorSampler
+from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
 from latentrnn.support.arguments import check_integer, check_size
 
 

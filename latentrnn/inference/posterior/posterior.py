@@ -17,22 +17,23 @@ from latentrnn.inference.filters.one_step_ahead import OneStepAhead
 from latentrnn.inference.guides.fitted import Provenance
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.windows import Window
-from latentrnn.inference.posterior import densities, predictions
-from latentrnn.inference.posterior.chunks import Chunk, collected
-from latentrnn.inference.posterior.clamps import Hold
+from latentrnn.inference.posterior import densities
 from latentrnn.inference.posterior.conditioning import conditional_on, remark
-from latentrnn.inference.posterior.counterfactual import Counterfactual, counterfactual
 from latentrnn.inference.posterior.coupling_report import CouplingReport, coupling_reports
 from latentrnn.inference.posterior.diagnosis import Diagnosis, diagnose
+from latentrnn.inference.posterior.draws import predictions
+from latentrnn.inference.posterior.draws.chunks import Chunk, collected
+from latentrnn.inference.posterior.draws.precision import warn_of_losses
+from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
+from latentrnn.inference.posterior.draws.stored_draws import Chains
 from latentrnn.inference.posterior.forecast import Forecast, forecast
 from latentrnn.inference.posterior.gain import GainSamples, gain_samples
 from latentrnn.inference.posterior.imputation import impute
+from latentrnn.inference.posterior.interventions.clamps import Hold
+from latentrnn.inference.posterior.interventions.counterfactual import Counterfactual, counterfactual
 from latentrnn.inference.posterior.leaving_out import reason_against_loo
 from latentrnn.inference.posterior.one_step_ahead import one_step_ahead
-from latentrnn.inference.posterior.precision import warn_of_losses
 from latentrnn.inference.posterior.refinement import refined
-from latentrnn.inference.posterior.sampler import PosteriorSampler
-from latentrnn.inference.posterior.stored_draws import Chains
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_choice, check_kind_of, check_seed, check_size
 from latentrnn.support.isolation import isolated

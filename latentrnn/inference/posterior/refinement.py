@@ -11,7 +11,7 @@ from latentrnn.inference.guides.families import PerSequence
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.elbo import ELBO
 from latentrnn.inference.objectives.objective import Evaluation
-from latentrnn.inference.posterior.sampler import PosteriorSampler
+from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_learning_rate, check_size
 

@@ -18,8 +18,8 @@ from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.guides.fitted import Fit
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.log_weights import sampled_sites
+from latentrnn.inference.posterior.draws.stored_draws import Chains, StoredDraws
 from latentrnn.inference.posterior.posterior import Posterior
-from latentrnn.inference.posterior.stored_draws import Chains, StoredDraws
 from latentrnn.models.sites import LATENTS
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import (

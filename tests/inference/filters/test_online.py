@@ -15,7 +15,7 @@ import torch
 import latentrnn as lr
 from latentrnn.inference.filters.particle_filter import ParticleFilter
 from latentrnn.inference.guides.families.gaussian_chain import GaussianChain
-from latentrnn.inference.posterior.sampler import PosteriorSampler
+from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
 from tests import oracles
 from tests.linear_gaussian import as_data, as_model, random_problem
 from tests.registry import (

@@ -14,7 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.posterior import sampler as draws_module
+from latentrnn.inference.posterior.draws import sampler as draws_module
 from tests import oracles
 from tests.linear_gaussian import ExactGuide, Problem, as_data, as_model, exact_guide, random_problem
 from tests.oracles import Array

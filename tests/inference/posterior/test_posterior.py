@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.posterior import sampler as draws_module
+from latentrnn.inference.posterior.draws import sampler as draws_module
 from tests.registry import LATENTS, LENGTHS, OBSERVATIONS, default_transition, make_data, make_model
 
 # what is computed is held to oracles that count steps, whatever time lies between them

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.posterior import sampler as draws_module
+from latentrnn.inference.posterior.draws import sampler as draws_module
 from tests.registry import LATENTS, OBSERVATIONS, make_data, make_model
 
 SAMPLES, SEQUENCES, STEPS, UNITS = 3, 4, 7, 2

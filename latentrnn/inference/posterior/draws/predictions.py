@@ -9,8 +9,14 @@ from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.guides.parameters import JOINT
-from latentrnn.inference.posterior.chunks import Chunk, ChunkedArrays, ChunkIndex, padding_to_nan, with_sample_axis
-from latentrnn.inference.posterior.sampler import PosteriorSampler
+from latentrnn.inference.posterior.draws.chunks import (
+    Chunk,
+    ChunkedArrays,
+    ChunkIndex,
+    padding_to_nan,
+    with_sample_axis,
+)
+from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
 from latentrnn.models import sites
 from latentrnn.support.arguments import check_selection
 

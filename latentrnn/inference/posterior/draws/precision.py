@@ -8,7 +8,7 @@ import torch
 
 from latentrnn.data import SequenceData
 from latentrnn.data.ingest.narrowing import losses
-from latentrnn.inference.posterior.sampler import computed_in
+from latentrnn.inference.posterior.draws.sampler import computed_in
 from latentrnn.models.state_space import LatentRNN
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.posterior import sampler as draws_module
+from latentrnn.inference.posterior.draws import sampler as draws_module
 from tests.linear_gaussian import as_data, as_model, exact_guide, random_problem
 from tests.registry import LATENTS, OBSERVATIONS, default_transition, make_data, make_model
 

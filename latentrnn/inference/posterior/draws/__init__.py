@@ -1,0 +1,1 @@
+"""What a posterior draws: rollouts of a fitted model, sampled chunk by chunk."""

@@ -1,0 +1,1 @@
+"""Gates held and covariates changed: what would have happened."""
