@@ -39,7 +39,12 @@ def elpd_data(values: Any, *, dim: str = "sequence") -> Any:
 
 
 def arviz_compare(elpds: Mapping[str, Any], method: str) -> pandas.DataFrame:
-    """Call the installed `az.compare` on log-scale `ELPDData`."""
+    """Return the table of the installed `az.compare`: a row per model, best first, columns as that version calls them.
+
+    Args:
+        elpds: model name to `ELPDData` of the same units, on the log scale, nats (see `elpd_data`).
+        method: of the weights, as `az.compare` knows it, e.g. "stacking".
+    """
     return arviz_generations.compare(elpds, method)
 
 

@@ -31,18 +31,31 @@ def is_one_step_ahead(value: Any) -> bool:
 
 
 def check_one_step_ahead(value: Any) -> None:
-    """Raise a TypeError for something else."""
+    """Check that it has what scores read from a `OneStepAhead`.
+
+    Raises:
+        TypeError: it has not, naming its type.
+    """
     if not is_one_step_ahead(value):
         raise TypeError(f"one_step_ahead: expected a OneStepAhead; found {type(value).__name__}")
 
 
 def check_block_length(value: Any) -> int | None:
-    """Return the number of steps of a block, a positive integer, or None for whole sequences."""
+    """Return the number of steps of a block, a positive integer, or None for whole sequences.
+
+    Raises:
+        TypeError, ValueError: anything else.
+    """
     return None if value is None else check_size("score", "block_length", value)
 
 
 def check_events(one_step_ahead: Any) -> None:
-    """Raise unless the head counts events, with one log-probability per channel."""
+    """Check that the head counts events, with one log-probability per channel.
+
+    Raises:
+        TypeError: no `OneStepAhead`.
+        ValueError: another family, densities joint over channels, nothing scored, NaN, or values that are no counts.
+    """
     check_one_step_ahead(one_step_ahead)
     family = getattr(one_step_ahead, "family", None)
     if family is not None and getattr(one_step_ahead, "log_prob_zero", None) is None:

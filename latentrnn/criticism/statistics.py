@@ -118,7 +118,12 @@ def default_statistics(
 
 
 def mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over sequences and time, `(*sample, channel)`."""
+    """Mean over sequences and time, `(*sample, channel)`, in the values' own units.
+
+    Args:
+        values: `(*sample, sequence, time, channel)`.
+        mask: True where an entry counts, broadcastable to `values`; NaN for a channel of which none does.
+    """
     values, weight = _prepare(values, mask)
     return _ratio((values * weight).sum((-3, -2)), weight.sum((-3, -2)))
 
@@ -134,7 +139,13 @@ def zero_fraction(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def class_share(values: Tensor, mask: Tensor, *, classes: Sequence[int]) -> Tensor:
-    """Share of each class label, `(*sample, channel, class)`."""
+    """Share of each class label, `(*sample, channel, class)`.
+
+    Args:
+        values: codes, `(*sample, sequence, time, channel)`.
+        mask: True where an entry counts, broadcastable to `values`.
+        classes: the labels, in the order of the last axis.
+    """
     return torch.stack([mean(values == label, mask) for label in classes], -1)
 
 
@@ -145,12 +156,12 @@ def standard_deviation(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def minimum(values: Tensor, mask: Tensor) -> Tensor:
-    """Smallest counted value, `(*sample, channel)`."""
+    """Smallest counted value, `(*sample, channel)`, arguments as of `mean`; NaN where none counts."""
     return -maximum(-values, mask)
 
 
 def maximum(values: Tensor, mask: Tensor) -> Tensor:
-    """Largest counted value, `(*sample, channel)`."""
+    """Largest counted value, `(*sample, channel)`, arguments as of `mean`; NaN where none counts."""
     values, weight = _prepare(values, mask)
     largest = values.masked_fill(weight == 0, -math.inf).amax((-3, -2))
     return largest.masked_fill(largest == -math.inf, NAN)

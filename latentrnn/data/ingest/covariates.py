@@ -29,7 +29,11 @@ class CovariateArrays:
 
 
 def read_covariate(name: str, given: Arrays) -> CovariateArrays:
-    """Values of a covariate."""
+    """Return the checked values of a covariate, per sequence (time, feature) or, if it has one row each, (feature,).
+
+    Raises:
+        TypeError, ValueError: what is no array of numbers, is missing at a step, or is beyond the floating type.
+    """
     where, per_sequence = f"covariates[{name!r}]", name in given.per_sequence
     named, values = read_values(where, name, given.covariates[name], per_sequence, "feature")
     for index, array in enumerate(values):

@@ -35,7 +35,7 @@ class Arrays:
 
 
 class FromArrays(ABC):
-    """Sequences that are made from arrays."""
+    """Sequences that are made from arrays: the one signature of `from_arrays`, in memory and in files."""
 
     @classmethod
     @abstractmethod

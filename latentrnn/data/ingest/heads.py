@@ -27,7 +27,12 @@ class HeadArrays:
 
 
 def read_head(name: str, given: Arrays) -> HeadArrays:
-    """Values, masks and clock of a head."""
+    """Return the checked values, masks and clock of a head, per sequence (frame, channel).
+
+    Raises:
+        TypeError, ValueError: what is no array of numbers, a mask of another shape, a clock that is no whole number of
+            steps, or a value beyond the floating type.
+    """
     where, per_sequence = f"observations[{name!r}]", name in given.per_sequence
     clock = _read_clock(name, given.clocks.get(name, 1), per_sequence)
     named, values = read_values(where, name, given.observations[name], per_sequence, "channel")
@@ -40,7 +45,7 @@ def read_head(name: str, given: Arrays) -> HeadArrays:
 
 
 def observed(values: list[Array], masks: list[Array] | None) -> list[Array]:
-    """Where there is a value that is not masked."""
+    """Return where there is a value that is not masked: booleans in the shapes of `values`, NaN being none."""
     seen = [~np.isnan(array) if array.dtype.kind == "f" else np.ones(array.shape, bool) for array in values]
     return seen if masks is None else [here & there for here, there in zip(seen, masks, strict=True)]
 
