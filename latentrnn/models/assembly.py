@@ -162,11 +162,7 @@ def checked_couplings(couplings: Any, observations: Mapping[str, Observation], l
     names = [coupling.label for coupling in couplings]
     if len(set(names)) < len(names):
         raise ValueError(f"LatentRNN: couplings must be of different classes, or have different names; found {names}")
-    if names and latent.marginalises:
-        raise ValueError(
-            f"{type(latent).__name__} sums its switch out of every head's density, so that no rollout of the heads is "
-            f"left for the couplings {names} to look at"
-        )
+    latent.check_couplings(couplings)
     return [coupling.fresh() for coupling in couplings]
 
 

@@ -140,6 +140,20 @@ class Component(nn.Module):
         return sites
 
 
+def overrides_after(kind: type, method: str, trait: str) -> bool:
+    """Return whether a class has a method from a class, or a mixin, in front of the one that declares its trait.
+
+    So a trait that follows from a method is right for whoever overrides the method alone, and is what a class says
+    where it says it itself.
+    """
+    for each in kind.__mro__:
+        if trait in vars(each):
+            return False
+        if method in vars(each):
+            return True
+    return False
+
+
 def saved_name(kind: type[Component]) -> str:
     """Return what a class is called in files: the package's own by name, any other by module and name."""
     own = kind.__module__.partition(".")[0] == _PACKAGE

@@ -35,12 +35,12 @@ from latentrnn.models.rollout import Rollout
 from latentrnn.models.transitions import Transition
 from latentrnn.support.arguments import check_size
 from latentrnn.support.clock import step_length
-from latentrnn.support.deprecations import former_attributes
+from latentrnn.support.deprecations import former_methods
 
 CHECKED_AT_ONCE = 2**22  # entries of a head
 
 
-@former_attributes
+@former_methods
 class LatentRNN(nn.Module):
     """A state-space model whose transition is a recurrent network.
 
@@ -83,6 +83,10 @@ class LatentRNN(nn.Module):
     observations: Mapping[str, Observation]  # a `NamedModules`
     populations: Populations
     inputs: list[str | Feature]
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        former_methods(cls)
 
     def __init__(
         self,
@@ -219,6 +223,7 @@ class LatentRNN(nn.Module):
             ValueError: naming the head, what was expected and what came.
         """
         self._check_spec(data)
+        data.check_gapless()
         self.check_covariates(data)
         for name, head in self.observations.items():
             values, mask = data.observations[name], data.masks[name]

@@ -6,8 +6,10 @@ import dataclasses
 import inspect
 import sys
 import warnings
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
+from operator import attrgetter
+from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -39,10 +41,22 @@ _OF_FIT = {
 FORMER: dict[str, dict[str, str]] = {
     "latentrnn": {},
     "Encoder": {"follow": "start_streaming"},
+    "EncoderInput": {"show": "encode", "spread": "expand_mask", "scales": "centre_and_scale"},
     "Family": {"numbers": "variational_parameters"},
     "Guide": {"numbers": "variational_parameters"},
     "Latent": {"complete": "sample_marginalised"},
     "LatentRNN": {"drive": "transition_inputs", "follow": "trace", "unfold": "unroll"},
+    "ProjectedInputTransition": {"drive": "project_inputs"},
+    "Rollout": {
+        "be_precise": "use_double_precision",
+        "complete": "sample_marginalised",
+        "drive": "transition_inputs",
+        "drives": "feeds_transition",
+        "fed_back": "feedback_distribution",
+        "feeding": "feedback_heads",
+        "precise": "is_double",
+        "precisely": "double_precision",
+    },
     "Observation": {"complete": "sample_missing", "view": "encoder_input"},
     "SequenceData": {"remember": "carry_out", "remembered": "carry_in"},
     "fit()": _OF_FIT,
@@ -76,56 +90,77 @@ def former_name(owner: str) -> Callable[[str], Any]:
     return find
 
 
+class FormerName(property):
+    """A former name of an attribute or a method: what is read from it or written to it is the present one's."""
+
+    def __init__(self, owner: str, former: str, present: str, read: Callable[[Any], Any]) -> None:
+        def get(self: Any) -> Any:
+            _warn(f"{owner}.{former}", f"{owner}.{present}", stacklevel=3)
+            return read(self)
+
+        def put(self: Any, value: Any) -> None:
+            _warn(f"{owner}.{former}", f"{owner}.{present}", stacklevel=3)
+            setattr(self, present, value)
+
+        super().__init__(get, put, doc=f"Former name of `{present}`.")
+
+
 def former_attributes(kind: C) -> C:
-    """Give a class its former attributes and methods, which hand on to the present ones and warn."""
+    """Give a class its former attributes, which hand on to the present ones and warn."""
     for former, present in FORMER.get(kind.__name__, {}).items():
-        setattr(kind, former, property(_handed_on(kind.__name__, former, present)))
+        setattr(kind, former, FormerName(kind.__name__, former, present, attrgetter(present)))
     return kind
 
 
-def former_methods(kind: type) -> None:
+def former_methods(kind: C) -> C:
     """Give a class the former names of the methods that it defines, and take those that it defines by a former name.
 
-    For bases that users derive from: an override by its former name takes the place of the present method, and
-    `super()` finds the method of the class above by either name.
+    For bases that users derive from, and their subclasses: an override by its former name, in a class or in what is
+    mixed into it, takes the place of the present method, and `super()` finds the method of the class above by either
+    name.
     """
     for base in kind.__mro__:
+        if base.__module__.partition(".")[0] != __name__.partition(".")[0]:
+            continue  # a user's class that happens to be called as one of the package's
         for former, present in FORMER.get(base.__name__, {}).items():
-            if former in vars(kind) and present not in vars(kind):
+            override = _override(kind, former, present)
+            if override is not None:
                 _warn(f"{kind.__name__}.{former}", f"{kind.__name__}.{present}", stacklevel=4)
-                setattr(kind, present, vars(kind)[former])
+                setattr(kind, present, override)
             if present in vars(kind):
-                setattr(kind, former, property(_own(kind, former, present)))
+                method = vars(kind)[present]
+                read = partial(_bound, method)
+                setattr(kind, former, FormerName(kind.__name__, former, present, read))
+    return kind
 
 
-def _own(kind: type, former: str, present: str) -> Callable[[Any], Any]:
-    method = vars(kind)[present]
+def _override(kind: type, former: str, present: str) -> Any:
+    """Return what a class has by a former name, in front of whatever has the present one; None where nothing is."""
+    for each in kind.__mro__:
+        if present in vars(each):
+            return None
+        if former in vars(each) and not isinstance(vars(each)[former], FormerName):
+            return vars(each)[former]
+    return None
 
-    def get(self: Any) -> Any:
-        _warn(f"{kind.__name__}.{former}", f"{kind.__name__}.{present}", stacklevel=3)
-        return method.__get__(self, type(self))
 
-    get.__doc__ = f"Former name of `{present}`."
-    return get
-
-
-def _handed_on(owner: str, former: str, present: str) -> Callable[[Any], Any]:
-    def get(self: Any) -> Any:
-        _warn(f"{owner}.{former}", f"{owner}.{present}", stacklevel=3)
-        return getattr(self, present)
-
-    get.__doc__ = f"Former name of `{present}`."
-    return get
+def _bound(method: Any, owner: Any) -> Any:
+    return method.__get__(owner, type(owner))
 
 
 def former_arguments(
-    owner: str, *, hands_on_to: Callable[..., Any] | None = None, **makers: Callable[..., Any]
+    owner: str,
+    *,
+    hands_on_to: Callable[..., Any] | None = None,
+    each: Mapping[str, str] = MappingProxyType({}),
+    **makers: Callable[..., Any],
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let a function take its former keyword arguments, each with a warning.
 
     Args:
         owner: its name without brackets, e.g. "fit" or "Posterior.mean"; "fit()" is the row of `FORMER`.
         hands_on_to: the function that takes its `**settings`, whose defaults count for them.
+        each: argument to the one that gives a list in its stead: former fields of the one go to each of the list.
         makers: what makes the object that former arguments are fields of, where the argument's default is None.
 
     Raises:
@@ -142,7 +177,7 @@ def former_arguments(
             if former := table.keys() & kwargs.keys():
                 defaults = {name: parameter.default for name, parameter in (handed_on | dict(parameters)).items()}
                 given = {name: kwargs.pop(name) for name in table if name in former}
-                kwargs.update(present_arguments(owner, given, kwargs, defaults, makers))
+                kwargs.update(present_arguments(owner, given, kwargs, defaults, makers, each))
             return function(*args, **kwargs)
 
         return translated
@@ -156,6 +191,7 @@ def present_arguments(
     present: dict[str, Any],
     defaults: dict[str, Any],
     makers: dict[str, Callable[..., Any]],
+    each: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return the present arguments that former ones stand for, by name.
 
@@ -164,7 +200,7 @@ def present_arguments(
         former: what was given by former names.
         present: what was given by present names.
         defaults: of present arguments.
-        makers: see `former_arguments`.
+        makers, each: see `former_arguments`.
 
     Raises:
         TypeError: an argument is given by both names.
@@ -186,8 +222,16 @@ def present_arguments(
             found[new] = value
         _warn(f"{owner}: {old}=", shown, stacklevel=4)
     for new, values in fields.items():
+        several = each.get(new, new)
+        wholes = found.get(several, present.get(several))
+        if several != new and isinstance(wholes, list | tuple):
+            found[several] = [_with_fields(owner, new, whole, values) for whole in wholes]
+            continue
         whole = found.get(new, present.get(new, defaults.get(new)))
-        found[new] = makers[new](**values) if whole is None else _with_fields(owner, new, whole, values)
+        if whole is not None:
+            found[new] = _with_fields(owner, new, whole, values)
+        else:  # where nothing makes the object, the function itself says what it expected
+            found[new] = makers[new](**values) if new in makers else None
     return found
 
 
@@ -198,7 +242,7 @@ def _with_fields(owner: str, argument: str, whole: Any, values: dict[str, Any]) 
     own = {field.name: field for field in dataclasses.fields(whole)}
     for name, value in values.items():
         if name not in own and value:
-            raise TypeError(f"{owner}: {argument}={type(whole).__name__}(...) has no {name}; found {value!r:.80}")
+            raise ValueError(f"{owner}: {argument}={type(whole).__name__}(...) has no {name}; found {value!r:.80}")
         if name in own and getattr(whole, name) != own[name].default:
             raise TypeError(
                 f"{owner}: {name} is given twice, by its former name and as {argument}={whole!r:.200}; leave out the "

@@ -16,10 +16,10 @@ from latentrnn.models.priors import refuse_ignored_priors
 from latentrnn.models.programs import refuse_param_store, sequence_plate
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_choice
-from latentrnn.support.deprecations import former_attributes
+from latentrnn.support.deprecations import former_methods
 
 
-@former_attributes
+@former_methods
 class Guide(nn.Module):
     """q(parameters) q(latents | data), as a Pyro program with the model's sites and plate.
 
@@ -47,6 +47,10 @@ class Guide(nn.Module):
     """
 
     parameter_sites: ParameterFamily | None
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        former_methods(cls)
 
     def __init__(
         self,

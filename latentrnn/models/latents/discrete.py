@@ -101,6 +101,13 @@ class Discrete(Latent):
             if name not in heads:
                 raise ValueError(f"Discrete: observes unknown head {name!r}; the model has {sorted(heads)}")
 
+    def check_couplings(self, couplings: Sequence[Any]) -> None:
+        if couplings:
+            raise ValueError(
+                f"Discrete sums its switch out of every head's density, so that no rollout of the heads is left for "
+                f"the couplings {[coupling.label for coupling in couplings]} to look at"
+            )
+
     def readout_size(self, transition: Transition) -> int:
         hidden = transition.hidden_size
         return self.num_states + (hidden if self.weights == "shared" else self.num_states * hidden)

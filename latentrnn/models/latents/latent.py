@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro.distributions as dist
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
-from latentrnn.models.component import Component
+from latentrnn.models.component import Component, overrides_after
 from latentrnn.models.latents.path import Carry, LatentSite, Path, Step
 from latentrnn.models.latents.rollout_protocol import RolloutProtocol
 from latentrnn.models.observations import Observation
@@ -38,7 +38,7 @@ class Latent(Component):
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        if "distribution" in vars(cls) and "marginalises" not in vars(cls):
+        if overrides_after(cls, "distribution", "marginalises"):
             cls.marginalises = True
 
     @abstractmethod
@@ -50,6 +50,13 @@ class Latent(Component):
 
     def check_heads(self, heads: Mapping[str, Observation]) -> None:
         """Raise a ValueError where a head cannot go with this latent."""
+
+    def check_couplings(self, couplings: Sequence[Any]) -> None:
+        """Check that the couplings of a model can go with this latent; most go with any.
+
+        Raises:
+            ValueError: one cannot.
+        """
 
     def readout_size(self, transition: Transition) -> int:
         """Return how many channels readouts see."""

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from latentrnn.models.features.units import units_of_all
+from latentrnn.support.deprecations import former_attributes
 
 
+@former_attributes
 @dataclass(frozen=True)
 class EncoderInput:
     """As numbers, which an encoder takes in standard units, or as symbols without order, one indicator for each.

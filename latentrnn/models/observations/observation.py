@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.data import DataSpec, HeadSpec, SequenceData
+from latentrnn.models.component import overrides_after
 from latentrnn.models.features import CovariateReader, Feature, listed, standardisation
 from latentrnn.models.features.units import like_the_others, units_of_all
 from latentrnn.models.feedback import History
@@ -85,7 +86,7 @@ class Observation(HeadUnits):
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        if "observed" in vars(cls) and "mask_by_step" not in vars(cls):
+        if overrides_after(cls, "observed", "mask_by_step"):
             cls.mask_by_step = False
 
     def arguments(self) -> dict[str, Any]:

@@ -22,10 +22,12 @@ from latentrnn.models.rollout.chunked_density import ChunkedDensity
 from latentrnn.models.rollout.double_precision import DoublePrecision, double_precision_helps, head_in_double
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import concatenate_channels
+from latentrnn.support.deprecations import former_attributes
 
 Head = Callable[..., dist.Distribution]  # an observation, its global sites filled in
 
 
+@former_attributes
 class Rollout:
     """One batch given one draw of the latents: states and heads, with what is fed back.
 
