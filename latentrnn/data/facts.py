@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Generic, NamedTuple, TypeVar
+from weakref import ref
 
 from torch import Tensor
 
@@ -19,20 +20,20 @@ class Fact(NamedTuple, Generic[T]):
 
     Attributes:
         value: what is known.
-        tensors: of which it is known.
+        tensors: of which it is known; weak references, so that what is known of tensors does not keep them.
         versions: how often each had been written into; None where torch does not count it.
     """
 
     value: T
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[ref[Tensor], ...]
     versions: tuple[int | None, ...]
 
     @classmethod
     def of(cls, value: T, *tensors: Tensor) -> Fact[T]:
         """A fact about tensors as they are now."""
-        return cls(value, tensors, tuple(map(version, tensors)))
+        return cls(value, tuple(map(ref, tensors)), tuple(map(version, tensors)))
 
     def holds(self, *tensors: Tensor) -> bool:
         """Whether these are the tensors, and nobody has written into them."""
         pairs = zip(self.tensors, self.versions, tensors, strict=True)
-        return all(known is now and version(now) == count for known, count, now in pairs)
+        return all(known() is now and version(now) == count for known, count, now in pairs)

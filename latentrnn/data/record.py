@@ -74,6 +74,9 @@ class SequenceRecord:
         found = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return found | {"gapless": {}, "constants": {}}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({"gapless": {}, "constants": {}} | state)  # pickles of earlier versions know no facts
+
     @property
     def num_sequences(self) -> int:
         """Sequences held here, without waiting for the device."""
@@ -120,6 +123,26 @@ class SequenceRecord:
         # only where nothing was known of the mask, which whoever made the data says else
         partial = head.missing or head.session is not None or self.device.type != "cpu"
         return not partial and bool(mask.all())
+
+    def check_gapless(self) -> None:
+        """Check, on a CPU, that heads known to have no gaps have none: torch does not count every kind of writing.
+
+        Raises:
+            ValueError: a mask was written into past torch's notice, through NumPy's view of it, say.
+        """
+        for name, known in self.gapless.items():
+            mask, head = self.masks[name], self.spec.heads[name]
+            if not known.value or not known.holds(mask) or mask.device.type != "cpu" or bool(mask.all()):
+                continue
+            hidden = ~mask
+            if head.per_step:  # of frames that lie inside their sequence whole
+                ends = torch.arange(1, mask.shape[1] + 1) * head.clock
+                hidden = hidden & (ends <= torch.from_numpy(self.host_lengths)[:, None])[..., None]
+            if bool(hidden.any()):
+                raise ValueError(
+                    f"masks[{name!r}]: it was written into after the data were made, which torch did not notice; data "
+                    f"do not change: use data.mask_entries({name!r}, hide), or make the data anew"
+                )
 
     @cached_property
     def _scored_throughout(self) -> bool:

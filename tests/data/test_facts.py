@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,3 +106,98 @@ def test_data_that_are_written_into_all_the_same_are_looked_at_anew() -> None:
     assert not data.batch(torch.tensor([0])).complete("y")
     assert log_prob(data)[0] > expected[0]
     assert log_prob(data)[1:] == expected[1:]
+
+
+class Knowing(lr.Poisson):
+    """Counts whether log-factorials were known at each evaluation."""
+
+    known: list[bool] = []  # noqa: RUF012
+
+    def inputs(self, data: lr.SequenceData) -> Any:
+        found = super().inputs(data)
+        self.known.append(found.constant is not None)
+        return found
+
+
+@pytest.mark.parametrize("fit", ["alone", "vectorised", "start_from"])
+@pytest.mark.parametrize("batch_size", [2, 6])
+def test_training_batches_know_what_was_found_once(fit: str, batch_size: int) -> None:
+    data = lr.SequenceData.from_arrays({"y": np.random.default_rng(0).poisson(3.0, (6, 4, 2)).astype(float)})
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations={"y": Knowing()})
+    settings = {"steps": 3, "batch_size": batch_size, "reporting": lr.Reporting(progress=False)}
+    guide = lr.Guide(model)
+    first = lr.fit(model, guide, data, **settings) if fit == "start_from" else None
+    Knowing.known.clear()
+    if fit == "vectorised":
+        lr.fit_ensemble(model, guide, data, seeds=(0, 1), vectorised=True, **settings)
+    else:
+        lr.fit(model, guide, data, start_from=first, **settings)
+    assert Knowing.known
+    assert all(Knowing.known)
+
+
+def test_a_head_that_prepares_the_data_itself_can_be_fitted() -> None:
+    class Former(lr.Poisson):
+        def prepare(self, data: lr.SequenceData) -> None:  # type: ignore[override]
+            """As heads did in the first release."""
+
+    data = lr.SequenceData.from_arrays({"y": np.ones((3, 4, 2))})
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations={"y": Former()})
+    assert lr.fit(model, lr.Guide(model), data, steps=2, reporting=lr.Reporting(progress=False)).history["step"]
+
+
+def through_numpy(mask: torch.Tensor) -> None:
+    mask.numpy()[0, ..., 0] = False
+
+
+def through_data(mask: torch.Tensor) -> None:
+    mask.data[0, ..., 0] = False
+
+
+@pytest.mark.parametrize("write", [through_numpy, through_data])
+@pytest.mark.parametrize("kind", ["whole", "ragged", "slower clock", "per sequence"])
+def test_masks_written_into_past_torchs_notice_are_refused(write: Any, kind: str) -> None:
+    """Else entries that somebody hid would be scored."""
+    shapes = {"whole": [(4, 2)] * 3, "ragged": [(4, 2), (2, 2), (3, 2)], "slower clock": [(2, 2), (2, 2), (1, 2)]}
+    rows = [np.ones(shape) for shape in shapes.get(kind, [(2,)] * 3)]
+    base = [np.ones((len(row) * 2, 1)) for row in rows] if kind == "slower clock" else None
+    observations: dict[str, Any] = {"y": rows}
+    if kind == "slower clock":
+        observations["base"] = base
+    if kind == "per sequence":
+        observations["base"] = [np.ones((3, 1))] * 3
+    data = lr.SequenceData.from_arrays(
+        observations,
+        clocks={"y": 2} if kind == "slower clock" else None,
+        per_sequence=["y"] if kind == "per sequence" else (),
+    )
+    heads = {name: lr.Poisson() for name in observations}
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations=heads)
+    model.check(data)  # as they were made
+    model.check(data[1:])
+    write(data.masks["y"])
+    with pytest.raises(ValueError, match=r"masks\['y'\]: it was written into .* use data.mask_entries\('y', hide\)"):
+        model.check(data)
+
+
+def test_what_is_known_of_tensors_does_not_keep_them() -> None:
+    data = lr.SequenceData.from_arrays({"y": np.ones((3, 4, 2))})
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations={"y": lr.Poisson()})
+    data = model.observations["y"].prepare(data)
+    assert data.constant("y") is not None
+    values, mask = weakref.ref(data.observations["y"]), weakref.ref(data.masks["y"])
+    other = data.to(dtype=torch.float64).mask_entries("y", torch.zeros(3, 4, 2, dtype=torch.bool))
+    del data
+    gc.collect()
+    assert values() is None
+    assert mask() is None
+    assert other.constant("y") is None
+
+
+def test_data_that_an_earlier_version_pickled_can_be_used() -> None:
+    data = lr.SequenceData.from_arrays({"y": np.ones((3, 4, 2))})
+    state = {name: value for name, value in data.__getstate__().items() if name not in ("gapless", "constants")}
+    earlier = object.__new__(lr.SequenceData)
+    earlier.__setstate__(state)
+    assert len(earlier[:2]) == 2
+    assert earlier.complete("y")

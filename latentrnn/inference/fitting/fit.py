@@ -130,7 +130,10 @@ def fit(
         processes.broadcast(model, guide)
         validation = None if validation is None else validation.to(device)
         order = torch.Generator().manual_seed(number)
-        trainer = Trainer(model, guide, train.to(device), validation, settings, order, windows, processes, checkpoints)
+        train = train.to(device)
+        if isinstance(train, SequenceData):
+            train = prepared(model, train)
+        trainer = Trainer(model, guide, train, validation, settings, order, windows, processes, checkpoints)
         if checkpoints is not None and (found := processes.from_first(checkpoints.read)) is not None:
             trainer.restore(str(checkpoints.newest), found)
         trainer.run()
@@ -140,6 +143,17 @@ def fit(
     return FitResult(
         model, guide, state.history, state.stop_reason, state.best_step, number, described, used, state.events
     )
+
+
+def prepared(model: LatentRNN, train: SequenceData) -> SequenceData:
+    """Return training data with what heads can know of their density once, which batches inherit.
+
+    Once for all fits to the same data: members that share a batch know it by being the very same.
+    """
+    for head in model.observations.values():
+        found = head.prepare(train)
+        train = train if found is None else found  # a head of an earlier version returns nothing
+    return train
 
 
 def starting_point(model: LatentRNN, guide: Guide, train: Any, start_from: FitResult | None) -> tuple[LatentRNN, Guide]:

@@ -329,8 +329,11 @@ def test_the_next_batch_is_read_while_this_one_is_fitted() -> None:
     stored = lr.StoredSequences.from_arrays({"y": counts})
     before, counts.reads = threading.active_count(), 0
     stored.expect(torch.tensor([4, 5]))
-    while counts.reads < 2:  # nobody asked for the batch yet
+    for _ in range(10_000):  # ten seconds at most: nobody asked for the batch yet
+        if counts.reads == 2:
+            break
         time.sleep(0.001)
+    assert counts.reads == 2
     assert stored.batch(torch.tensor([4, 5])).num_sequences == 2
     assert counts.reads == 2
     stored.batch(torch.tensor([4, 5]))  # what was handed out is not kept

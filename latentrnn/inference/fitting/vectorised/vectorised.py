@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from latentrnn.data import SequenceData
 from latentrnn.data.facts import Fact
 from latentrnn.inference.fitting.checks import check_arguments
-from latentrnn.inference.fitting.fit import fit, starting_point
+from latentrnn.inference.fitting.fit import fit, prepared, starting_point
 from latentrnn.inference.fitting.matmul_precision import matrix_products
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.fitting.settings.optimizers import AdamW
@@ -58,7 +58,7 @@ def fit_vectorised(
     given = _arguments(model, guide, train, validation, settings)
     compute = given["compute"]
     device = resolve_device(compute.device)
-    train, validation = train.to(device), None if validation is None else validation.to(device)
+    train, validation = prepared(model, train.to(device)), None if validation is None else validation.to(device)
     named = {field.name: given[field.name] for field in dataclasses.fields(Settings)}
     plans = [Settings(**named | {"optimizer": optimizer}) for optimizer in optimizers]
     members = [_Member(model, guide, train, validation, *of, device) for of in zip(plans, seeds, strict=True)]
@@ -287,6 +287,7 @@ def _arguments(model: Any, guide: Any, train: Any, validation: Any, settings: Ma
     bound = inspect.signature(fit).bind(model, guide, train, validation, **settings)
     bound.apply_defaults()
     given = dict(bound.arguments)
+    Settings(**{field.name: given[field.name] for field in dataclasses.fields(Settings)})  # whose kinds come first
     names = list(inspect.signature(check_arguments).parameters)
     check_arguments(*(given[name] for name in names))
     objective = given["objective"]
