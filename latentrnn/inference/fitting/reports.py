@@ -7,8 +7,9 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,14 +75,28 @@ def call_back(
         label = f"callback {getattr(callback, '__name__', type(callback).__name__)}"
         try:
             with _generators_left_alone(device):
-                ends = callback(progress)
+                ends = _is_true(label, callback(progress))
         except Exception as error:
             said = f"{label} raised {type(error).__name__}: {error}"
             warnings.warn(f"fit: {said}", RuntimeWarning, stacklevel=2)
             return Ending(said, True)
-        if ends is True:
+        if ends:
             return Ending(f"{label}: it ended the fit", False)
     return None
+
+
+def _is_true(label: str, answer: Any) -> bool:
+    """Return whether a callback's answer, of NumPy or torch too, ends the fit; None does not.
+
+    Warns:
+        RuntimeWarning: an answer of another kind, which does not either.
+    """
+    if isinstance(answer, bool | np.bool_) or (isinstance(answer, Tensor) and answer.dtype == torch.bool):
+        return bool(answer)
+    if answer is not None:
+        found = type(answer).__name__
+        warnings.warn(f"fit: {label} must return True, False or None; found {found}", RuntimeWarning, stacklevel=2)
+    return False
 
 
 @contextmanager

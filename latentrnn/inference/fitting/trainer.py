@@ -22,7 +22,7 @@ from latentrnn.inference.fitting.divergence import Divergence, DivergenceMonitor
 from latentrnn.inference.fitting.evaluation import Validation
 from latentrnn.inference.fitting.extremes import farthest_input
 from latentrnn.inference.fitting.loss import TrainingLoss, scored_steps
-from latentrnn.inference.fitting.reports import Report, best_in_bar, call_back, shown_in_bar, write_report
+from latentrnn.inference.fitting.reports import Ending, Report, best_in_bar, call_back, shown_in_bar, write_report
 from latentrnn.inference.fitting.rollback import RollbackPolicy, described
 from latentrnn.inference.fitting.settings.settings import Settings
 from latentrnn.inference.fitting.snapshots import Snapshot, put_back, take_snapshot
@@ -64,11 +64,8 @@ class Trainer:
     ) -> None:
         self.model, self.guide, self.settings, self.device = model, guide, settings, train.device
         self.processes, self.checkpoints = processes or SingleProcess(), checkpoints
-        if isinstance(train, StoredSequences):
-            train = train if windows is None else train.in_windows()
-        else:
-            for head in model.observations.values():
-                head.prepare(train)
+        if windows is not None:
+            train = train.in_windows()
         self.train = train
         self.batches = _batches(train, settings.batch_size, generator, self.processes, windows)
         self.validation = None
@@ -85,7 +82,7 @@ class Trainer:
         )
         # on a GPU the host looks at the loss only now and then
         self.check_every = 1 if self.device.type == "cpu" else settings.reporting.every
-        self.callback_failed = False
+        self.ending: Ending | None = None  # how a callback ended the fit
         self.pending: list[Report] = []  # since the last one that was written into the history
         self.state = TrainingState(self._weights(), [])
         self.state.sound = [self.snapshot()]
@@ -98,7 +95,7 @@ class Trainer:
             with self._progress_bar() as bar, self.processes.defer_signals():
                 try:
                     self._take_steps(bar)
-                    self.state.finished = not self.callback_failed
+                    self.state.finished = self.ending is None or not self.ending.failed
                 except KeyboardInterrupt:
                     onwards = "start_from=result" if self.checkpoints is None else ONWARDS
                     self.state.stop_reason = f"interrupted: the best weights so far are kept; go on with fit({onwards})"
@@ -153,9 +150,14 @@ class Trainer:
         if self.validation is not None and self.validation.is_due(step):
             state.unevaluated_step = step
         self._end_step(bar)
-        if ((step + 1) % self.settings.reporting.every == 0 or last) and not self._report(report, bar):
-            return False
-        if state.unevaluated_step is not None and not self._evaluate(step):
+        going = not ((step + 1) % self.settings.reporting.every == 0 or last) or self._report(report, bar)
+        if state.unevaluated_step is not None:
+            reason = state.stop_reason
+            converged = not self._evaluate(step)
+            if not going:
+                state.stop_reason = reason  # the evaluation that was due came after the end
+            going = going and not converged
+        if not going:
             return False
         if checked:
             self.processes.raise_pending_signals()
@@ -177,7 +179,8 @@ class Trainer:
             self.model.load_state_dict(self.state.best[0])
             self.guide.load_state_dict(self.state.best[1])
         else:
-            self.state.best_step = min(self.state.step, self.settings.steps - 1)
+            taken = self.state.step - (self.ending is not None)  # callbacks are called between two steps
+            self.state.best_step = min(taken, self.settings.steps - 1)
 
     def close(self) -> None:
         """Leave nothing behind that reads ahead."""
@@ -225,8 +228,8 @@ class Trainer:
         ending = self.processes.from_first(lambda: call_back(callbacks, kind, self.state, self.device))
         if ending is None:
             return True
-        step, self.callback_failed = self.state.step - 1, ending.failed
-        self.state.stop_reason = f"{ending.said} at step {step}; the best weights so far are kept"
+        self.ending = ending
+        self.state.stop_reason = f"{ending.said} at step {self.state.step - 1}; the best weights so far are kept"
         if ending.failed:
             self.state.log(ending.said)
         return False

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import DataSpec, SequenceData, SequenceKey, StoredSequences
-from latentrnn.inference.fitting.distributed.processes import ProcessLost
+from latentrnn.inference.fitting.distributed.processes import ProcessLost, launched_processes
 from latentrnn.inference.fitting.fit import fit
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.fitting.settings.checkpointing import Checkpointing
@@ -81,7 +81,9 @@ class Ensemble:
         return f"Ensemble({shown})"
 
 
-@former_arguments("fit_ensemble", hands_on_to=fit, checkpointing=Checkpointing.of_former)
+@former_arguments(
+    "fit_ensemble", hands_on_to=fit, each={"optimizer": "optimizers"}, checkpointing=Checkpointing.of_former
+)
 @isolated
 def fit_ensemble(
     model: LatentRNN,
@@ -180,7 +182,12 @@ def _fit_or_failure(*parts: Any, **settings: Any) -> FitResult | Exception:
         return fit(*parts, **settings)
     except ProcessLost:
         raise
-    except (ValueError, RuntimeError) as error:
+    except ValueError as error:  # that nothing was learnt, which every process of a fit finds
+        return error
+    except RuntimeError as error:
+        # of one process alone: the others are in the midst of this fit, and would wait for it for ever
+        if launched_processes(torch.device("cpu"), settings.get("compute", Compute()).processes).size > 1:
+            raise
         return error
 
 
@@ -198,7 +205,7 @@ def _apart(seeds: Sequence[int], found: Sequence[Any]) -> tuple[tuple[FitResult,
         raise found[0]
     failures = {s: str(each) for s, each in zip(seeds, found, strict=True) if not isinstance(each, FitResult)}
     for seed, reason in failures.items():
-        warnings.warn(f"fit_ensemble: no member of seed {seed}: {reason}", RuntimeWarning, stacklevel=4)
+        warnings.warn(f"fit_ensemble: no member of seed {seed}: {reason}", RuntimeWarning, stacklevel=5)
     return members, failures
 
 

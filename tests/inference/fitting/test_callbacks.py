@@ -82,3 +82,32 @@ def test_an_error_in_a_callback_loses_nothing(tmp_path: Any) -> None:
 def test_what_is_no_function_is_refused(callbacks: Any, found: str) -> None:
     with pytest.raises(TypeError, match=f"callbacks .*{found}"):
         lr.Reporting(callbacks=callbacks)
+
+
+@pytest.mark.parametrize("yes", [True, np.bool_(True), torch.tensor(True), np.array([1.0]).max() > 0])
+def test_numpys_and_torchs_true_end_a_fit_too(yes: Any) -> None:
+    assert fit(lambda progress: yes).history["step"] == [2]
+
+
+@pytest.mark.parametrize("no", [None, False, np.bool_(False), torch.tensor(False)])
+def test_what_is_not_true_does_not(no: Any) -> None:
+    assert fit(lambda progress: no).history == fit().history
+
+
+def test_an_answer_of_another_kind_is_told_and_does_not_end_the_fit() -> None:
+    with pytest.warns(RuntimeWarning, match="must return True, False or None; found float"):
+        assert fit(lambda progress: 1.0, steps=4).history["step"] == [2, 3]
+
+
+@pytest.mark.parametrize(("last", "kept"), [(11, [3, 7, 11]), (2, [])])
+def test_what_was_due_is_evaluated_before_a_callback_ends_the_fit(last: int, kept: list[int]) -> None:
+    def ends(progress: lr.Progress) -> bool:
+        return progress.kind == "report" and progress.step == last
+
+    plain, ended = fit(), fit(ends)
+    assert ended.history.get("validation_step", []) == kept
+    assert ended.stop_reason == f"callback ends: it ended the fit at step {last}; the best weights so far are kept"
+    if last == 11:
+        assert ended.best_step == plain.best_step
+    else:  # nothing was evaluated: the weights are those of the last step
+        assert ended.best_step == last

@@ -65,7 +65,7 @@ def test_former_arguments_are_the_present_ones(tmp_path: Path) -> None:
 def test_former_arguments_of_no_use_are_refused() -> None:
     with pytest.raises(ValueError, match="resume=True needs a folder"):
         lr.fit(*parts(), resume=True)
-    with pytest.raises(TypeError, match=r"objective=IWAE.* has no head_weights"):
+    with pytest.raises(ValueError, match=r"objective=IWAE.* has no head_weights"):
         lr.fit(*parts(), objective=lr.IWAE(), head_weights={"y": 2.0})
 
 
@@ -87,3 +87,55 @@ def test_a_fit_that_was_begun_by_former_arguments_is_gone_on_with(tmp_path: Path
     assert found.settings == expected.settings
     for name, value in expected.model.state_dict().items():  # of another machine, up to rounding
         torch.testing.assert_close(found.model.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*is a former name:DeprecationWarning")
+@pytest.mark.parametrize("vectorised", [False, True])
+@pytest.mark.parametrize("name", ["optimisers", "optimizers"])
+def test_former_fields_go_to_each_of_several_optimizers(vectorised: bool, name: str) -> None:
+    data = lr.SequenceData.from_arrays({"y": np.ones((4, 5, 2))})
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Innovations(1), observations={"y": lr.Poisson()})
+    given = model, lr.Guide(model, encoder=lr.RNNEncoder(2)), data
+    shared = {"seeds": (0, 1), "steps": 3, "vectorised": vectorised, "reporting": lr.Reporting(progress=False, every=1)}
+    rates = (0.01, 0.02)
+    schedule, rollback = lr.Constant(), lr.Rollback(1)
+    former = lr.fit_ensemble(
+        *given,
+        **shared,
+        **{name: [lr.AdamW(rate) for rate in rates]},
+        learning_rate_schedule=schedule,
+        rollback=rollback,
+    )
+    present = lr.fit_ensemble(
+        *given, **shared, optimizers=[lr.AdamW(rate, schedule=schedule, rollback=rollback) for rate in rates]
+    )
+    for one, other in zip(former.members, present.members, strict=True):
+        assert_same(one, other)
+    assert [member.history["learning_rate"][-1] for member in former.members] == list(rates)
+
+
+@pytest.mark.filterwarnings("ignore:.*is a former name:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"optimiser": None, "rollback": lr.Rollback(1)}, "optimizer must be AdamW; found NoneType"),
+        ({"objective": None, "num_particles": 2}, "objective must be Objective; found NoneType"),
+        ({"reporting": None, "progress": False}, "reporting must be Reporting; found NoneType"),
+    ],
+)
+def test_nothing_in_the_place_of_an_object_is_refused_by_name(arguments: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=f"fit: {message}"):
+        lr.fit(*parts(), **arguments)
+
+
+@pytest.mark.parametrize("vectorised", [False, True])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"objective": "elbo"}, "objective must be Objective; found str"),
+        ({"compute": None}, "compute must be Compute; found NoneType"),
+    ],
+)
+def test_an_ensemble_refuses_settings_of_a_wrong_kind_by_name(vectorised: bool, arguments: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        lr.fit_ensemble(*parts()[:3], seeds=(0, 1), vectorised=vectorised, **arguments)

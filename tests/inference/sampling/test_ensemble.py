@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -167,3 +168,31 @@ def test_a_seed_that_leads_nowhere_does_not_take_the_others_with_it(vectorised: 
     assert "before anything was learnt" in found.failures[1]
     with pytest.raises(ValueError, match="before anything was learnt"):
         lr.fit_ensemble(model, guide, data[:10], **settings | {"optimizers": [lr.Adam(1e30)] * 3})
+
+
+def test_an_error_of_one_process_of_several_ends_the_ensemble(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are in the midst of the same fit: whoever went on alone would leave them waiting for ever."""
+
+    @functools.wraps(lr.fit)
+    def out_of_memory(*parts: Any, **settings: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    model, guide, data = setting()
+    monkeypatch.setattr("latentrnn.inference.sampling.ensemble.fit", out_of_memory)
+    processes = SimpleNamespace(size=2)
+    monkeypatch.setattr("latentrnn.inference.sampling.ensemble.launched_processes", lambda *_: processes)
+    tried: list[int] = []
+    with pytest.raises(RuntimeError, match="out of memory"):
+        lr.fit_ensemble(model, guide, data[:10], seeds=[0, 1], steps=2)
+    processes.size = 1
+
+    @functools.wraps(lr.fit)
+    def out_of_memory_once(*parts: Any, **settings: Any) -> Any:
+        tried.append(settings["seed"])
+        return out_of_memory() if len(tried) == 1 else lr.fit(*parts, **settings)
+
+    monkeypatch.setattr("latentrnn.inference.sampling.ensemble.fit", out_of_memory_once)
+    with pytest.warns(RuntimeWarning, match="no member of seed 0: out of memory") as seen:
+        found = lr.fit_ensemble(model, guide, data[:10], seeds=[0, 1], steps=2, reporting=SETTINGS["reporting"])
+    assert [member.seed for member in found.members] == [1]
+    assert [item.filename for item in seen if "seed 0" in str(item.message)] == [__file__]  # where the call is

@@ -311,7 +311,7 @@ def local_device(device: torch.device) -> torch.device:
     if index >= torch.cuda.device_count():
         raise ValueError(
             f"fit: process {index} of this machine has no GPU to itself, there are {torch.cuda.device_count()}; start "
-            'one process per GPU, or give device="cpu"'
+            'one process per GPU, or give compute=Compute(device="cpu")'
         )
     torch.cuda.set_device(index)
     return torch.device("cuda", index)

@@ -60,7 +60,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{directory}: no such directory; expected one that FitResult.save wrote")
     path = directory / MANIFEST
     if not path.is_file():
-        under_way = "; it holds a fit that is under way: go on with fit(checkpoint=..., resume=True)"
+        under_way = "; it holds a fit that is under way: go on with fit(checkpointing=Checkpointing(..., resume=True))"
         hint = under_way if unfinished_files(directory) else ""
         hint = "; it holds an ensemble: Ensemble.load" if (directory / "ensemble.json").is_file() else hint
         raise ValueError(f"{directory}: not a latentrnn checkpoint; expected a directory with a {MANIFEST}{hint}")
