@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,11 +14,9 @@ from torch import Tensor
 
 import latentrnn as lr
 from latentrnn.inference.fitting import evaluation
-from latentrnn.inference.fitting.settings.settings import Settings
-from latentrnn.inference.fitting.trainer import Trainer
-from latentrnn.inference.objectives import elbo
 from latentrnn.inference.objectives.coordinated_dropout import coordinated_dropout
 from latentrnn.support.random_numbers import random_state
+from tests.inference.fitting.mishaps import Spoiled, WarmUp, Watched, before_steps, interrupting
 from tests.registry import Fixed, fixed_latents
 
 STEPS = 8
@@ -205,11 +203,24 @@ def test_learning_rates() -> None:
 # -- how a fit can end ---------------------------------------------------------------------------------------------
 
 
+class Scripted(lr.ELBO):
+    """The ELBO in training; in evaluations, one at a time, what its user wrote down, nats per sequence."""
+
+    script: ClassVar[list[float]] = []
+    name = "elbo"
+
+    def step(self, at: Any) -> Any:
+        found = super().step(at)
+        if torch.is_grad_enabled():
+            return found
+        return found._replace(bound=torch.tensor(self.script.pop(0) * at.data.total, dtype=torch.float64))
+
+
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Validation ELBOs to be served in this order."""
+    """Validation ELBOs to be served in this order, where the objective is `Scripted`."""
     script: list[float] = []
-    monkeypatch.setattr(evaluation, "validation_bound", lambda *arguments, **settings: script.pop(0))
+    monkeypatch.setattr(Scripted, "script", script)
     return script
 
 
@@ -222,7 +233,7 @@ def test_early_stopping_keeps_the_best_weights(scripted: list[float]) -> None:
         validation,
         steps=100,
         stopping=stopping,
-        objective=lr.ELBO(kl=lr.KLWarmUp(0.0)),
+        objective=Scripted(kl=lr.KLWarmUp(0.0)),
         optimizer=lr.AdamW(schedule=lr.Constant()),
     )
     assert result.stop_reason.startswith("converged")
@@ -241,53 +252,34 @@ def test_patience_waits_for_the_warm_up(scripted: list[float]) -> None:
         make_data(5, seed=1),
         steps=10,
         stopping=lr.EarlyStopping(every=1, patience=3),
-        objective=lr.ELBO(kl=lr.KLWarmUp(0.5)),
+        objective=Scripted(kl=lr.KLWarmUp(0.5)),
     )
     assert result.history["validation_step"][-1] == 7  # the warm-up ends at step 5; three bad ones are 5, 6, 7
 
 
 def test_without_patience_a_fit_goes_on(scripted: list[float]) -> None:
     scripted += [3.0, *[1.0] * 9]
-    result = fit(make_data(), make_data(5, seed=1), steps=10, stopping=lr.EarlyStopping(every=1, patience=None))
+    stopping = lr.EarlyStopping(every=1, patience=None)
+    result = fit(make_data(), make_data(5, seed=1), steps=10, stopping=stopping, objective=Scripted())
     assert result.stop_reason.startswith("steps")
     assert result.best_step == 0
 
 
-@pytest.fixture
-def sabotage(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs something at a step, given the terms of the ELBO; returns its result in their place."""
-
-    def install(at: int, act: Any) -> None:
-        original, count = elbo.elbo_terms, iter(range(10**6))
-
-        def spoiled(*arguments: Any, **settings: Any) -> Any:
-            terms = original(*arguments, **settings)
-            return act(terms) if torch.is_grad_enabled() and next(count) == at else terms
-
-        monkeypatch.setattr(elbo, "elbo_terms", spoiled)
-
-    return install
-
-
-def interrupt(terms: Any) -> Any:
-    raise KeyboardInterrupt
-
-
-def test_an_interrupt_keeps_what_was_learnt(sabotage: Any) -> None:
+def test_an_interrupt_keeps_what_was_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
     data = make_data()
     expected = fit(data, steps=5, optimizer=lr.AdamW(schedule=lr.Constant()), objective=lr.ELBO(kl=lr.KLWarmUp(0.0)))
-    sabotage(5, interrupt)
-    result = fit(data, steps=100, optimizer=lr.AdamW(schedule=lr.Constant()), objective=lr.ELBO(kl=lr.KLWarmUp(0.0)))
+    before_steps(monkeypatch, interrupting(5))
+    result = fit(data, steps=100, optimizer=lr.AdamW(schedule=lr.Constant()), objective=lr.ELBO(kl=WarmUp(0.0)))
     assert result.stop_reason.startswith("interrupted")
     assert "start_from" in result.stop_reason
     assert result.events == ["step 5: interrupted"]
     assert same(weights(result.model, result.guide), weights(expected.model, expected.guide))
 
 
-def test_an_interrupt_keeps_the_best_weights(sabotage: Any, scripted: list[float]) -> None:
+def test_an_interrupt_keeps_the_best_weights(monkeypatch: pytest.MonkeyPatch, scripted: list[float]) -> None:
     data = make_data()
     expected = fit(data, steps=2, optimizer=lr.AdamW(schedule=lr.Constant()), objective=lr.ELBO(kl=lr.KLWarmUp(0.0)))
-    sabotage(5, interrupt)
+    before_steps(monkeypatch, interrupting(5))
     scripted += [1.0, 9.0, 3.0, 4.0, 5.0]
     result = fit(
         data,
@@ -295,26 +287,28 @@ def test_an_interrupt_keeps_the_best_weights(sabotage: Any, scripted: list[float
         steps=100,
         stopping=lr.EarlyStopping(every=1),
         optimizer=lr.AdamW(schedule=lr.Constant()),
-        objective=lr.ELBO(kl=lr.KLWarmUp(0.0)),
+        objective=Scripted(kl=WarmUp(0.0)),
     )
     assert result.best_step == 1
     assert same(weights(result.model, result.guide), weights(expected.model, expected.guide))
 
 
-def test_a_non_finite_term_is_named_and_what_was_learnt_is_kept(sabotage: Any) -> None:
+@pytest.fixture
+def spoiled_at_five(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The KL of the initial state is no number in step 5, where the objective is `Spoiled`."""
+    monkeypatch.setattr(Spoiled, "steps", (5,))
+    monkeypatch.setattr(Spoiled, "site", "initial")
+
+
+def test_a_non_finite_term_is_named_and_what_was_learnt_is_kept(spoiled_at_five: None) -> None:
     data = make_data()
     expected = fit(data, steps=5, optimizer=lr.AdamW(schedule=lr.Constant()), objective=lr.ELBO(kl=lr.KLWarmUp(0.0)))
-
-    def explode(terms: Any) -> Any:
-        return terms._replace(kl=terms.kl | {"initial": terms.kl["initial"] * math.inf})
-
-    sabotage(5, explode)
     stop = lr.Rollback(times=0)
     result = fit(
         data,
         steps=100,
         optimizer=lr.AdamW(schedule=lr.Constant(), rollback=stop),
-        objective=lr.ELBO(kl=lr.KLWarmUp(0.0)),
+        objective=Spoiled(kl=WarmUp(0.0)),
     )
     assert result.stop_reason.startswith("non-finite loss at step 5, at site 'initial'")
     assert "learning rate" in result.stop_reason
@@ -377,9 +371,9 @@ def test_an_extreme_covariate_is_named_before_anything_is_learnt(rate: float) ->
     assert fitted("x").history["step"] == [9, 14]  # in units of the training data it is as calm as the other
 
 
-def test_a_fit_that_stops_early_reports_what_it_learnt(sabotage: Any) -> None:
-    sabotage(5, lambda terms: terms._replace(kl=terms.kl | {"initial": terms.kl["initial"] * math.inf}))
-    result = fit(make_data(), steps=100, optimizer=lr.AdamW(rollback=lr.Rollback(times=0)))
+def test_a_fit_that_stops_early_reports_what_it_learnt(spoiled_at_five: None) -> None:
+    stop = lr.AdamW(rollback=lr.Rollback(times=0))
+    result = fit(make_data(), steps=100, optimizer=stop, objective=Spoiled(kl=WarmUp()))
     assert result.history["step"] == [4]
     assert math.isfinite(result.history["elbo"][0])
 
@@ -396,7 +390,7 @@ def two_heads() -> tuple[lr.SequenceData, lr.LatentRNN, lr.Guide]:
     return data, model, lr.Guide(model, encoder=lr.RNNEncoder(3, observes=["y"]))
 
 
-def test_weights_of_heads_are_in_the_gradient_and_not_in_the_report() -> None:
+def test_weights_of_heads_are_in_the_gradient_and_not_in_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     data, model, guide = two_heads()
     result = lr.fit(
         model,
@@ -412,20 +406,23 @@ def test_weights_of_heads_are_in_the_gradient_and_not_in_the_report() -> None:
     for name in ("elbo", "log_likelihood/spikes", "log_likelihood/y"):
         assert result.history[name] == plain.history[name]
     parameters = [*plain.model.parameters(), *plain.guide.parameters()]
-    settings = Settings(
-        1,
-        12,
-        lr.ELBO(kl=lr.KLWarmUp(0.0), head_weights={"spikes": 7.0}),
-        lr.AdamW(clip_norm=1e9, schedule=lr.Constant()),
-        lr.EarlyStopping(),
-        lr.Compute(),
-        lr.Reporting(progress=False, every=1),
+    drawn_from: list[Tensor] = []
+    before_steps(monkeypatch, lambda step: drawn_from.append(torch.get_rng_state()))
+    lr.fit(
+        model,
+        guide,
+        data,
+        steps=1,
+        start_from=plain,
+        objective=lr.ELBO(kl=WarmUp(0.0), head_weights={"spikes": 7.0}),
+        optimizer=Watched(clip_norm=math.inf),
+        reporting=lr.Reporting(progress=False),
+        compute=lr.Compute(device="cpu"),
     )
-    torch.manual_seed(3)
-    Trainer(plain.model, plain.guide, data, None, settings, torch.Generator()).gradient(data)
-    found = [p.grad.clone() for p in parameters]
-    torch.manual_seed(3)
-    terms = lr.elbo_terms(plain.model, plain.guide, data)
+    found = Watched.gradient
+    with random_state(0):
+        torch.set_rng_state(drawn_from[0])
+        terms = lr.elbo_terms(plain.model, plain.guide, data)
     (spikes, y), kl = (terms.log_likelihood[name] for name in ("spikes", "y")), sum(terms.kl.values())
     expected = torch.autograd.grad(-(7 * spikes + y - kl) / (12 * 8), parameters, retain_graph=True)
     without = torch.autograd.grad(-(spikes + y - kl) / (12 * 8), parameters)
@@ -525,7 +522,7 @@ def test_dropout_hides_average_values_as_averages() -> None:
     model.observations["y"].initialise(data.observations["y"], data.masks["y"])
     centres = {"y": model.observations["y"].history_centre}
     shown, _, _ = coordinated_dropout(data, 0.3, ["y"], centres=centres)
-    (seen,) = guide.encoder._head("y", shown)
+    seen = guide.encoder.inputs(shown)
     assert seen.abs().max() < 8
     assert abs(float(seen.mean())) < 0.3
 
@@ -587,17 +584,19 @@ def test_batches_estimate_the_full_elbo(batch_size: int) -> None:
         torch.testing.assert_close(part.kl["parameters"], full.kl["parameters"], rtol=0.0, atol=1e-9)
 
 
-def test_a_fit_visits_every_sequence_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_visits_every_sequence_once_an_epoch() -> None:
     data = make_data(14)
     seen: list[list[str]] = []
-    original = elbo.elbo_terms
 
-    def spy(model: Any, guide: Any, batch: lr.SequenceData, **settings: Any) -> Any:
-        seen.append(list(batch.names))
-        return original(model, guide, batch, **settings)
+    class Noting(lr.ELBO):
+        """The ELBO of a user who writes down what it is asked for."""
 
-    monkeypatch.setattr(elbo, "elbo_terms", spy)
-    fit(data, steps=8, batch_size=4)
+        def step(self, at: Any) -> Any:
+            seen.append(list(at.data.names))
+            return super().step(at)
+
+    fit(data, steps=8, batch_size=4, objective=Noting())
+    assert len(seen) == 8
     for epoch in (seen[:4], seen[4:]):
         assert sorted(name for batch in epoch for name in batch) == sorted(data.names)
     assert seen[:4] != seen[4:]

@@ -29,9 +29,9 @@ class Noting(lr.Deterministic):
         return super().sample(*arguments)
 
 
-def setting() -> tuple[lr.LatentRNN, lr.Guide, lr.SequenceData]:
+def setting(latent: lr.Latent | None = None) -> tuple[lr.LatentRNN, lr.Guide, lr.SequenceData]:
     data = lr.SequenceData.from_arrays({"y": np.random.default_rng(0).poisson(1.0, (6, 8, 3))})
-    model = lr.LatentRNN(data.spec, transition=lr.GRU(4), latent=Noting(), observations={"y": lr.Poisson()})
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(4), latent=latent or Noting(), observations={"y": lr.Poisson()})
     return model, lr.Guide(model), data
 
 
@@ -54,10 +54,18 @@ def test_products_have_the_precision_that_was_asked_for(asked: str | None, preci
     assert {p.dtype for p in result.model.parameters()} == {torch.float32}
 
 
-def test_a_failed_fit_puts_it_back(precision: None, monkeypatch: pytest.MonkeyPatch) -> None:
+class Failing(Noting):
+    """A latent that fails when it is sampled."""
+
+    def sample(self, *arguments: object) -> object:
+        super().sample(*arguments)
+        raise ZeroDivisionError
+
+
+def test_a_failed_fit_puts_it_back(precision: None) -> None:
     torch.set_float32_matmul_precision("highest")
-    model, guide, data = setting()
-    monkeypatch.setattr("latentrnn.inference.fitting.trainer.Trainer.run", lambda *_: 1 / 0)
+    Noting.seen.clear()
+    model, guide, data = setting(Failing())
     with pytest.raises(ZeroDivisionError):
         lr.fit(
             model,
@@ -67,6 +75,7 @@ def test_a_failed_fit_puts_it_back(precision: None, monkeypatch: pytest.MonkeyPa
             reporting=lr.Reporting(progress=False),
             compute=lr.Compute(device="cpu", matmul_precision="medium"),
         )
+    assert Noting.seen == {"medium"}
     assert torch.get_float32_matmul_precision() == "highest"
 
 

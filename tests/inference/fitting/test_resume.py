@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -21,13 +22,9 @@ import latentrnn as lr
 from latentrnn.inference.fitting.checkpoints import unfinished
 from latentrnn.inference.fitting.checkpoints.unfinished import unfinished_files
 from latentrnn.inference.fitting.distributed.processes import ProcessLost, SingleProcess
-from latentrnn.inference.fitting.trainer import Trainer
+from tests.inference.fitting.mishaps import Killed, WarmUp, before_steps, dying, interrupting, never
 
 STEPS = 18
-
-
-class Killed(BaseException):
-    """Ends a fit at once, as a signal would: nothing catches it."""
 
 
 def make_data(sequences: int = 14, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> lr.SequenceData:
@@ -55,20 +52,15 @@ def fit(data: lr.SequenceData = DATA, validation: lr.SequenceData | None = VALID
         "reporting": lr.Reporting(progress=False, every=2),
         "compute": lr.Compute(device="cpu"),
     }
+    objective = settings.pop("objective", lr.ELBO())
+    settings["objective"] = dataclasses.replace(objective, kl=WarmUp(objective.kl.fraction, objective.kl.start))
     return lr.fit(model, guide, data, validation, **(defaults | settings))
 
 
 def kill(monkeypatch: pytest.MonkeyPatch, at: int, **settings: Any) -> None:
     """Run a fit that dies in step `at`."""
-    original = Trainer.gradient
-
-    def dies(self: Trainer, batch: Any) -> Any:
-        if self.state.step == at:
-            raise Killed
-        return original(self, batch)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "gradient", dies)
+        before_steps(patch, dying(at))
         with pytest.raises(Killed):
             fit(**settings)
 
@@ -145,7 +137,7 @@ def test_a_killed_fit_goes_on_bit_for_bit(kind: str, tmp_path: Path, monkeypatch
     assert_same(result, expected)
     assert result.events == ["step 1: resumed", f"step {end - 2}: resumed"]
     # a fit that was finished is only read
-    monkeypatch.setattr(Trainer, "gradient", None)
+    before_steps(monkeypatch, never)
     assert_same(fit(checkpointing=kept(), **settings), expected)
 
 
@@ -203,15 +195,9 @@ def test_a_resume_that_forgot_something_is_noticed(name: str, tmp_path: Path, mo
 
 
 def test_an_interrupted_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected, original = fit(), Trainer.gradient
-
-    def interrupted(self: Trainer, batch: Any) -> Any:
-        if self.state.step == 9:
-            raise KeyboardInterrupt
-        return original(self, batch)
-
+    expected = fit()
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "gradient", interrupted)
+        before_steps(patch, interrupting(9))
         result = fit(checkpointing=lr.Checkpointing(tmp_path, every=0))
     assert "resume=True" in result.stop_reason
     with pytest.raises(ValueError, match="holds a fit that is under way: go on with"):
@@ -346,22 +332,22 @@ def test_a_lonely_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(unfinished, "write_atomically", _full)
+        patch.setattr(os, "replace", full)
         with pytest.raises(OSError, match="full"):  # known before hours have gone by
             fit(checkpointing=lr.Checkpointing(tmp_path, every=0))
-    original, calls = unfinished.write_atomically, iter(range(100))
+    replace, calls = os.replace, iter(range(100))
 
-    def once(path: Path, content: bytes) -> None:
-        (_full if next(calls) == 4 else original)(path, content)
+    def once(source: Path, target: Path) -> None:
+        (full if next(calls) == 4 else replace)(source, target)
 
-    monkeypatch.setattr(unfinished, "write_atomically", once)
+    monkeypatch.setattr(os, "replace", once)
     with pytest.warns(RuntimeWarning, match="no checkpoint was written at step 5"):
         result = fit(checkpointing=lr.Checkpointing(tmp_path, every=0))
     assert result.events == ["step 5: no checkpoint was written (full)"]
     assert_same(result, fit())
 
 
-def _full(path: Path, content: bytes) -> None:
+def full(source: Path, target: Path) -> None:
     raise OSError("full")
 
 

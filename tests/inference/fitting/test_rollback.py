@@ -13,6 +13,7 @@ import torch
 import latentrnn as lr
 from latentrnn.inference.fitting.divergence import PAST, WINDOW, DivergenceMonitor
 from latentrnn.inference.fitting.trainer import Trainer
+from tests.inference.fitting.mishaps import Spoiled, Struck, Watched, before_steps, copies
 from tests.inference.fitting.test_resume import DATA, VALIDATION, assert_same, fit, kill
 
 # -- going back ----------------------------------------------------------------------------------------------------
@@ -20,36 +21,15 @@ from tests.inference.fitting.test_resume import DATA, VALIDATION, assert_same, f
 
 @pytest.fixture
 def spoil(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes the gradients of some steps NaN, and the term of the innovations with them."""
-
-    def install(*steps: int) -> None:
-        original = Trainer.gradient
-
-        def spoiled(self: Trainer, batch: Any) -> Any:
-            report = original(self, batch)
-            if report.step in steps:
-                for parameter in self.parameters:
-                    parameter.grad = torch.full_like(parameter, math.nan)
-                report.terms["kl/innovations"] = torch.tensor(math.nan)
-            return report
-
-        monkeypatch.setattr(Trainer, "gradient", spoiled)
-
-    return install
+    """Makes the KL of the innovations NaN at some steps, and the gradients with it."""
+    return lambda *steps: monkeypatch.setattr(Spoiled, "steps", steps)
 
 
 @pytest.fixture
-def restored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, dict[str, torch.Tensor]]]:
-    """The step and everything that a step changes, right after every time that a fit went back."""
-    found: list[tuple[int, dict[str, torch.Tensor]]] = []
-    original = Trainer.recover
-
-    def spy(self: Trainer, divergence: Any) -> bool:
-        onwards = original(self, divergence)
-        found.append((self.state.step, self.snapshot().tensors))
-        return onwards
-
-    monkeypatch.setattr(Trainer, "recover", spy)
+def at_start(monkeypatch: pytest.MonkeyPatch) -> dict[int, dict[str, torch.Tensor]]:
+    """Weights and moments at the start of every step of the last fit, as its user's own optimizer knows them."""
+    found: dict[int, dict[str, torch.Tensor]] = {}
+    before_steps(monkeypatch, lambda step: found.update({step: Watched.everything()}))
     return found
 
 
@@ -67,20 +47,20 @@ def seen_late(monkeypatch: pytest.MonkeyPatch) -> None:
 def steady(**settings: Any) -> dict[str, Any]:
     """Settings under which steps do not depend on how many there are."""
     fixed: dict[str, Any] = {
-        "objective": lr.ELBO(kl=lr.KLWarmUp(0.0)),
-        "optimizer": lr.AdamW(averaging=0.9, schedule=lr.Constant(), rollback=settings.pop("rollback", lr.Rollback())),
+        "objective": Spoiled(kl=lr.KLWarmUp(0.0)),
+        "optimizer": Watched(averaging=0.9, schedule=lr.Constant(), rollback=settings.pop("rollback", lr.Rollback())),
         "reporting": lr.Reporting(progress=False, every=10),
         "validation": None,
     }
     return fixed | settings
 
 
-def test_a_non_finite_loss_is_rolled_back(spoil: Any, restored: Any) -> None:
+def test_a_non_finite_loss_is_rolled_back(spoil: Any) -> None:
     spoil(25)
     result = fit(**steady(steps=60, reporting=lr.Reporting(progress=False, every=1)))
     assert result.stop_reason.startswith("steps")
     assert result.events == [
-        "step 25: non-finite kl/innovations",
+        "step 25: non-finite kl/innovations, gradient",
         "step 25: rolled back to the weights of step 9, with 0.5 times the learning rate from here on (1 of 3)",
     ]
     rates = np.array(result.history["learning_rate"])
@@ -92,31 +72,29 @@ def test_a_non_finite_loss_is_rolled_back(spoil: Any, restored: Any) -> None:
 
 @pytest.mark.parametrize("late", [False, True])
 def test_weights_moments_and_average_go_back(
-    late: bool, spoil: Any, restored: Any, monkeypatch: pytest.MonkeyPatch
+    late: bool, spoil: Any, at_start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seen late, the NaN has reached weights and moments by then; none of it may stay."""
-    expected: list[dict[str, torch.Tensor]] = []
-    run = Trainer.run
-    with monkeypatch.context() as patch:  # where an undisturbed fit is after nine steps
-
-        def spy(self: Trainer) -> None:
-            run(self)
-            self.average.swap()
-            expected.append(self.snapshot().tensors)
-
-        patch.setattr(Trainer, "run", spy)
-        fit(**steady(steps=9))
+    undisturbed = fit(**steady(steps=9))
+    averages = copies([*undisturbed.model.parameters(), *undisturbed.guide.parameters()])
+    fit(**steady(steps=10))
+    expected = at_start[9]
     if late:
         seen_late(monkeypatch)
     spoil(25)
-    result = fit(**steady(steps=40))
-    ((step, found),) = restored
-    assert step == (29 if late else 25)
-    assert any(name.startswith("optimiser/") for name in found)
-    assert found.keys() == expected[0].keys()
-    for name, value in expected[0].items():
-        assert torch.equal(found[name], value), name
-    assert result.events[0].startswith("step 25: non-finite")
+    back = 30 if late else 26  # the first step after the rollback, and the last one
+    result = fit(**steady(steps=back + 1))
+    assert result.events[0] == "step 25: non-finite kl/innovations, gradient"
+    assert result.events[1].startswith(f"step {back - 1}: rolled back to the weights of step 9")
+    assert sum("exp_avg" in name for name in expected) == 2 * len(averages)
+    assert at_start[back].keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(at_start[back][name], value), name
+    # what is kept is the average of nine steps and this one, in which young averages forget faster
+    decay = (1 + back) / (10 + back)
+    kept = [*result.model.parameters(), *result.guide.parameters()]
+    for average, weight, found in zip(averages, Watched.stepped, kept, strict=True):
+        torch.testing.assert_close(found.detach(), average.lerp(weight, 1 - decay), rtol=1e-6, atol=1e-7)
     assert all(torch.isfinite(value).all() for value in result.model.state_dict().values())
 
 
@@ -182,7 +160,7 @@ def test_the_last_steps_are_looked_at_too(late: bool, spoil: Any, monkeypatch: p
         seen_late(monkeypatch)
     spoil(23)
     result = fit(**steady(steps=25))
-    assert result.events[0] == "step 23: non-finite kl/innovations"
+    assert result.events[0] == "step 23: non-finite kl/innovations, gradient"
     assert all(torch.isfinite(value).all() for value in result.model.state_dict().values())
 
 
@@ -195,12 +173,13 @@ def test_at_the_last_step_there_is_nothing_to_go_on_with(spoil: Any) -> None:
     assert result.history["step"][-1] < 24
 
 
-def test_soon_after_one_rollback_the_next_goes_to_the_same_weights(spoil: Any, restored: Any) -> None:
+def test_soon_after_one_rollback_the_next_goes_to_the_same_weights(spoil: Any, at_start: Any) -> None:
     spoil(25, 31)
     result = fit(**steady(steps=40))
     assert [event.partition("weights of ")[2][:6] for event in result.events[1::2]] == ["step 9", "step 9"]
-    (_, first), (_, second) = restored
+    first, second = at_start[26], at_start[32]
     assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(first[name], at_start[31][name]) for name in first)
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -224,7 +203,8 @@ def test_a_fit_that_went_back_resumes_bit_for_bit(
     if late:
         seen_late(monkeypatch)
     spoil(15, 33)
-    settings = {"steps": 40, "validation": None, "reporting": lr.Reporting(progress=False, every=5)}
+    settings: dict[str, Any] = {"steps": 40, "validation": None, "objective": Spoiled()}
+    settings["reporting"] = lr.Reporting(progress=False, every=5)
     expected = fit(**settings)
     assert len(expected.events) == 4
     for at in (12, 20, 36):  # before, between and after
@@ -238,18 +218,11 @@ def test_a_fit_that_went_back_resumes_bit_for_bit(
 
 def test_an_explosion_is_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """A blow to the weights in mid-fit; with the negative control that does not look for it."""
-    original = Trainer.gradient
-
-    def struck(self: Trainer, batch: Any) -> Any:
-        if self.state.step == 60:
-            with torch.no_grad():
-                self.model.observations["y"].readout.baseline += 6.0
-        return original(self, batch)
-
+    struck: dict[str, Any] = {"head": lr.Poisson(readout=Struck())}
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "gradient", struck)
-        result = fit(**steady(steps=100))
-        blind = fit(**steady(steps=100, rollback=lr.Rollback(tolerance=math.inf)))
+        patch.setattr(Struck, "blow", staticmethod(lambda step, baseline: baseline + 6.0 * (step == 60)))
+        result = fit(**steady(steps=100), **struck)
+        blind = fit(**steady(steps=100, rollback=lr.Rollback(tolerance=math.inf)), **struck)
     calm = fit(**steady(steps=100))
     assert calm.events == blind.events == []
     exploded, back = result.events
@@ -262,17 +235,9 @@ def test_an_explosion_is_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_explosion_that_does_not_end_stops_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Trainer.gradient
-
-    def struck(self: Trainer, batch: Any) -> Any:
-        if self.state.step >= 60:
-            with torch.no_grad():
-                self.model.observations["y"].readout.baseline.fill_(7.0)
-        return original(self, batch)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "gradient", struck)
-        result = fit(**steady(steps=400))
+        patch.setattr(Struck, "blow", staticmethod(lambda step, b: torch.full_like(b, 7.0) if step >= 60 else b))
+        result = fit(**steady(steps=400), head=lr.Poisson(readout=Struck()))
     assert result.stop_reason.startswith("exploding loss at step 99, at site 'y', after 3 rollbacks")
     assert len(result.events) == 7
     assert result.best_step < 99

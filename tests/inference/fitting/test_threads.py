@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import latentrnn as lr
-from latentrnn.support import isolation
+from latentrnn.support.isolation import isolation
 
 ROUNDS = 6
 
@@ -161,15 +161,14 @@ def test_loading_and_calibrating_hold_the_lock_while_models_are_built_and_run(
 
     def watch(name: str, original: Callable[..., Any]) -> Any:
         def watched(*args: Any) -> Any:
-            thread = threading.Thread(target=lambda: held[name].append(not _free()))
-            thread.start()
-            thread.join()
+            held[name].append(another_has_to_wait())
             return original(*args)
 
         return watched
 
     monkeypatch.setattr(lr.GRU, "build", watch("build", lr.GRU.build))
     monkeypatch.setattr(lr.LatentRNN, "forward", watch("forward", lr.LatentRNN.forward))
+    assert not another_has_to_wait()
     lr.load(tmp_path / "fit")
     assert held["build"] == [True]
     posterior = result.posterior(data, device="cpu")
@@ -179,8 +178,14 @@ def test_loading_and_calibrating_hold_the_lock_while_models_are_built_and_run(
     assert all(held["forward"])
 
 
-def _free() -> bool:
-    """Whether this thread could compute at once."""
-    if taken := isolation._TURNS.lock.acquire(blocking=False):
-        isolation._TURNS.lock.release()
-    return taken
+def another_has_to_wait() -> bool:
+    """Whether a computation of another thread waits for this one."""
+
+    def compute() -> None:
+        with isolation():
+            pass
+
+    thread = threading.Thread(target=compute, daemon=True)
+    thread.start()
+    thread.join(0.1)  # it takes microseconds where it can
+    return thread.is_alive()

@@ -12,7 +12,6 @@ import torch
 
 import latentrnn as lr
 from latentrnn.models.scans import layer_of, run, run_directions, vmap_over_members
-from latentrnn.models.scans.vmap_members import _joined, _Scan
 
 SEEDS = [0, 1, 2]
 
@@ -246,24 +245,35 @@ def test_draws_that_members_would_lose_are_refused(name: str) -> None:
 # -- scans of members ----------------------------------------------------------------------------------------------
 
 
+class Directions(torch.nn.Module):
+    """Loops over time by the kernels of one or two directions."""
+
+    def __init__(self, kernels: list[Any]) -> None:
+        super().__init__()
+        self.forwards, self.backwards = kernels if len(kernels) == 2 else (*kernels, None)
+
+    def forward(self, inputs: torch.Tensor, state: torch.Tensor | None) -> torch.Tensor:
+        kernels = [kernel for kernel in (self.forwards, self.backwards) if kernel is not None]
+        if state is None:
+            return run_directions(self.forwards, self.backwards, inputs, None)[0]
+        return run(*kernels, inputs, state)[0]
+
+    def with_weights(self, inputs: torch.Tensor, state: torch.Tensor | None, *values: torch.Tensor) -> torch.Tensor:
+        names = [name for name, _ in self.named_parameters()]
+        return torch.func.functional_call(self, dict(zip(names, values, strict=True)), (inputs, state))
+
+
 @pytest.mark.parametrize("kind", [torch.nn.GRU, torch.nn.LSTM, torch.nn.RNN])
 @pytest.mark.parametrize("ways", [(True, False), (False, True), (True, True)])
 def test_scans_of_members_are_those_of_each(kind: Any, ways: tuple[bool, bool]) -> None:
     members, rows, steps, channels, hidden = 3, 4, 5, 2, 6
-    kernels = [kind(channels, hidden, batch_first=True, dtype=torch.float64) if way else None for way in ways]
-    names = [
-        (k, name) for k, kernel in enumerate(kernels) if kernel is not None for name, _ in kernel.named_parameters()
-    ]
-    weights = [torch.randn(members, *kernels[k].get_parameter(n).shape).double().requires_grad_() for k, n in names]
+    scan = Directions([kind(channels, hidden, batch_first=True, dtype=torch.float64) if way else None for way in ways])
+    names = [name for name, _ in scan.named_parameters()]
+    weights = [torch.randn(members, *scan.get_parameter(name).shape).double().requires_grad_() for name in names]
     inputs = torch.randn(members, rows, steps, channels).double().requires_grad_()
 
-    def scan(inputs: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
-        for (k, name), value in zip(names, values, strict=True):
-            kernels[k]._parameters[name] = value
-        return run_directions(*kernels, inputs, None)[0]
-
     with vmap_over_members():
-        found = torch.func.vmap(scan)(inputs, *weights)
+        found = torch.func.vmap(lambda x, *values: scan.with_weights(x, None, *values))(inputs, *weights)
     expected = torch.stack([_by_cells(kind, ways, inputs[m], [w[m] for w in weights]) for m in range(members)])
     torch.testing.assert_close(found, expected)
     ahead = torch.randn_like(found)
@@ -296,10 +306,11 @@ def _by_cells(kind: Any, ways: tuple[bool, bool], inputs: torch.Tensor, weights:
 
 
 def test_the_backward_of_a_scan_of_members() -> None:
-    # (time, way, channel, row), (way, hidden, row), and the weights of each way
-    shapes = [(4, 3, 2, 5), (3, 6, 5), (3, 18, 2), (3, 18, 6), (3, 18), (3, 18)]
+    scan = Directions([torch.nn.GRU(2, 2, batch_first=True, dtype=torch.float64)])
+    shapes = [(2, 3, 4, 2), (2, 1, 3, 2), *((2, *p.shape) for p in scan.parameters())]
     values = [(0.5 * torch.randn(shape, dtype=torch.float64)).requires_grad_() for shape in shapes]
-    assert torch.autograd.gradcheck(lambda x, h, *weights: _Scan.apply(x, h, _joined(*weights)), values)
+    with vmap_over_members():
+        assert torch.autograd.gradcheck(torch.func.vmap(scan.with_weights), values)
 
 
 def test_a_scan_goes_on_from_the_states_of_members() -> None:

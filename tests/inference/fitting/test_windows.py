@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import latentrnn as lr
-from latentrnn.inference.fitting import averaging, evaluation
-from latentrnn.inference.fitting import loss as training
+from latentrnn.inference.fitting import evaluation
 from latentrnn.inference.guides.windows import WindowPlan, window_plan
 from latentrnn.inference.objectives.log_weights import sampled_sites
 from latentrnn.inference.objectives.objective import Evaluation
+from tests.inference.fitting.mishaps import Killed
 from tests.registry import OBSERVATIONS as HEADS
 from tests.registry import Fixed, default_transition, each_against_defaults, fixed_latents, make_data, make_model
 
@@ -321,54 +323,71 @@ def test_memory_that_windows_hand_on_has_no_gradient() -> None:
         assert not any(value.requires_grad for value in window.around.carry_out.values())
 
 
+class Seeing(lr.RNNEncoder):
+    """An encoder whose user writes down what it is shown."""
+
+    seen: ClassVar[list[Tensor]]
+
+    def inputs(self, data: lr.SequenceData) -> Tensor:
+        self.seen.append(data.observations["y"])
+        return super().inputs(data)
+
+
+class Scoring(lr.ELBO):
+    """The ELBO of a user who writes down which entries of a window are scored."""
+
+    scored: ClassVar[list[Tensor]]
+    name = "elbo"
+
+    def step(self, at: Any) -> Any:
+        self.scored.append(at.data.masks["y"])
+        return super().step(at)
+
+
 def test_an_encoder_never_sees_in_a_window_what_dropout_hid(monkeypatch: pytest.MonkeyPatch) -> None:
-    data, shown = recording(), []
-
-    def everything_hidden(batch: lr.SequenceData, *args: Any, **settings: Any) -> Any:
-        found = split(batch, *args, **settings)
-        return (
-            dataclasses.replace(batch, observations={"y": torch.full_like(batch.observations["y"], -7.0)}),
-            *found[1:],
-        )
-
-    def noting(self: lr.RNNEncoder, seen: lr.SequenceData) -> Any:
-        shown.append(seen.observations["y"])
-        return original(self, seen)
-
-    original, split = lr.RNNEncoder.inputs, training.coordinated_dropout
-    monkeypatch.setattr(training, "coordinated_dropout", everything_hidden)
-    monkeypatch.setattr(lr.RNNEncoder, "inputs", noting)
-    model, guide = make_parts(data, encoder=lr.RNNEncoder(3))
+    recorded = torch.randn(3, 40, 2, generator=torch.Generator().manual_seed(0))
+    data = lr.SequenceData.from_arrays({"y": recorded.numpy()}, standardise={"y": (0.0, 1.0)})
+    seen: list[Tensor] = []
+    scored: list[Tensor] = []
+    monkeypatch.setattr(Seeing, "seen", seen, raising=False)
+    monkeypatch.setattr(Scoring, "scored", scored, raising=False)
+    model, guide = make_parts(data, encoder=Seeing(3), observations={"y": lr.Gaussian()})
     lr.fit(
         model,
         guide,
         data,
-        steps=4,
+        steps=8,
         reporting=lr.Reporting(progress=False),
-        objective=lr.ELBO(coordinated_dropout=0.5),
+        objective=Scoring(coordinated_dropout=0.5),
         compute=lr.Compute(window=lr.Window(10, 5), device="cpu"),
     )
-    assert len(shown) == 4
-    assert all(bool((values == -7.0).all()) for values in shown)
+    assert len(seen) == len(scored) == 8
+    assert {values.shape[1] for values in seen} == {10, 15}  # the last window has nothing after it
+    for values, mask in zip(seen, scored, strict=True):
+        # whatever it sees, what lies after the window too, is hidden or enlarged
+        assert not torch.isin(values, recorded).any()
+        for channel in range(2):
+            inside, hidden = values[:, :10, channel], mask[..., channel]
+            assert 0 < hidden.float().mean() < 1
+            assert len(inside[hidden].unique()) == 1
+            assert not torch.isin(inside[~hidden], inside[hidden]).any()
 
 
 @pytest.mark.parametrize("killed_at", [4, 6])
-def test_a_fit_in_windows_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int) -> None:
+def test_a_fit_in_windows_goes_on_bit_for_bit(tmp_path: Path, killed_at: int) -> None:
     data = recording()
     settings = {"compute": lr.Compute("cpu", window=lr.Window(7)), "batch_size": 2, "steps": 14}
     undisturbed = fit(data, **settings)
-    steps, step = [], averaging.Average.update
+    steps = itertools.count(1)
 
-    def dying(self: Any, number: int) -> None:
-        step(self, number)
-        steps.append(number)
-        if len(steps) == killed_at:
-            raise RuntimeError("killed")
+    def dying(*_: Any) -> None:
+        if next(steps) == killed_at:
+            raise Killed
 
-    monkeypatch.setattr(averaging.Average, "update", dying)
-    with pytest.raises(RuntimeError, match="killed"):
+    hook = register_optimizer_step_post_hook(dying)
+    with pytest.raises(Killed):
         fit(data, checkpointing=lr.Checkpointing(tmp_path, every=0.0), **settings)
-    monkeypatch.undo()
+    hook.remove()
     resumed = fit(data, checkpointing=lr.Checkpointing(tmp_path, resume=True), **settings)
     assert same(resumed, undisturbed)
     assert resumed.history == undisturbed.history

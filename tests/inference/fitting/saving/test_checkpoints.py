@@ -17,7 +17,6 @@ from pyro import poutine
 import latentrnn as lr
 from latentrnn.data import SequenceKey
 from latentrnn.inference.fitting.saving import manifest, weights
-from latentrnn.inference.fitting.saving import save as saving
 from latentrnn.inference.fitting.saving.load import load
 from latentrnn.inference.fitting.saving.manifest import MANIFEST
 from latentrnn.inference.fitting.saving.save import save
@@ -119,7 +118,7 @@ def test_a_failed_save_leaves_the_old_checkpoint_whole(
             raise OSError("no space left on device")
         replace(source, target)
 
-    monkeypatch.setattr(weights.os, "replace", full_disk)
+    monkeypatch.setattr(os, "replace", full_disk)
     with pytest.raises(OSError, match="no space left"):
         save(make_result(hidden=5), tmp_path)
     monkeypatch.undo()
@@ -143,13 +142,14 @@ def test_an_interrupt_right_after_the_last_write_keeps_the_new_checkpoint(
 ) -> None:
     second = make_result(hidden=5)
     save(make_result(), tmp_path)
-    write_atomically = saving.write_atomically
+    replace = os.replace
 
-    def interrupted(path: Path, content: bytes) -> None:
-        write_atomically(path, content)
-        raise KeyboardInterrupt
+    def interrupted(source: Path, target: Path) -> None:
+        replace(source, target)
+        if target.name == MANIFEST:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(saving, "write_atomically", interrupted)
+    monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save(second, tmp_path)
     assert_same(load(tmp_path), second)

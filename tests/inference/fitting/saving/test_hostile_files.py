@@ -363,21 +363,25 @@ def law_of_the_file(means: Any, data: Any) -> torch.Tensor:
     return means["spikes"].sum(-1)
 
 
-def test_a_file_names_only_functions_that_are_registered(tmp_path: Path) -> None:
-    from latentrnn.models.couplings import physical_penalty
+def law_of_another_file(means: Any, data: Any) -> torch.Tensor:
+    return means["spikes"].mean(-1)
 
+
+def test_a_file_names_only_functions_that_are_registered(tmp_path: Path) -> None:
     result = make_result(couplings=[lr.PhysicalPenalty(law_of_the_file)])
     save(result, tmp_path)
     assert load(tmp_path).model.couplings[0].function is law_of_the_file
     sized(lambda m: m["model"]["couplings"][0]["arguments"].update(function="os:system"))(tmp_path)
     with pytest.raises(ValueError, match=r"names the function 'system' of 'os', which is not registered"):
         load(tmp_path)
-    save(result, tmp_path)
-    physical_penalty._REGISTERED.discard(f"{__name__}:law_of_the_file")  # as in a process that has just begun
-    with pytest.raises(ValueError, match=r"PhysicalPenalty.register\(law_of_the_file\) before loading"):
+    # what nobody has mentioned yet, as in a process that has just begun
+    sized(lambda m: m["model"]["couplings"][0]["arguments"].update(function=f"{__name__}:law_of_another_file"))(
+        tmp_path
+    )
+    with pytest.raises(ValueError, match=r"PhysicalPenalty.register\(law_of_another_file\) before loading"):
         load(tmp_path)
-    assert lr.PhysicalPenalty.register(law_of_the_file) is law_of_the_file
-    assert load(tmp_path).model.couplings[0].function is law_of_the_file
+    assert lr.PhysicalPenalty.register(law_of_another_file) is law_of_another_file
+    assert load(tmp_path).model.couplings[0].function is law_of_another_file
     with pytest.raises(ValueError, match="has no name by which it can be found"):
         lr.PhysicalPenalty.register(lambda means, data: means)
     with pytest.raises(TypeError, match="expected a function; found int"):
