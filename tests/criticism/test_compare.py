@@ -12,6 +12,7 @@ from latentrnn.data import SequenceKey
 from latentrnn.inference.evidence import rungs
 from latentrnn.support import arviz_generations
 from tests.criticism.fakes import FakePosterior, counts_data, one_step_ahead, poisson_one_step_ahead
+from tests.generations import install_arviz
 
 TOTAL = "elpd_loo" if arviz_generations.generation() == 0 else "elpd"
 
@@ -278,7 +279,7 @@ def test_nothing_expensive_runs_before_a_refusal():
 @pytest.mark.skipif(importlib.util.find_spec("arviz_stats") is None, reason="the ArviZ 1.x stack is not installed")
 def test_the_newer_arviz_takes_the_same_values(models, monkeypatch):
     old = compare(models)
-    monkeypatch.setattr(arviz_generations, "installed_version", lambda: None)
+    install_arviz(monkeypatch, None)
     new = compare(models)
     assert list(new.index) == list(old.index)
     np.testing.assert_allclose(new["elpd"], old[TOTAL])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import latentrnn as lr
 from latentrnn.criticism.elpd import psis_weights
 from tests import oracles
-from tests.generations import NEEDS_ZERO
+from tests.generations import NEEDS_ZERO, install_arviz
 from tests.inference.guides.test_parameters import PRIORS, Regression, make, multivariate_guide
 from tests.linear_gaussian import ExactGuide, Problem, as_data, as_model, random_problem
 
@@ -220,11 +220,10 @@ def test_transforms_of_new_sequences_are_uniform(wrong: bool) -> None:
 @NEEDS_ZERO
 def test_both_generations_of_arviz_smooth_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("arviz_stats")
-    from latentrnn.support import arviz_generations
 
     ratios = 1.5 * torch.randn(400, 3, dtype=torch.float64)
     old = psis_weights(ratios)
-    monkeypatch.setattr(arviz_generations, "generation", lambda: 1)
+    install_arviz(monkeypatch, None)
     new = psis_weights(ratios)
     assert float((old[0] - new[0]).abs().max()) < 2e-3
     torch.testing.assert_close(old[1], new[1], atol=0.05, rtol=0)

@@ -17,7 +17,7 @@ from latentrnn.data import SequenceData
 from latentrnn.export.arviz import to_arviz
 from latentrnn.support import arviz_generations
 from tests.export.fakes import FakePosterior, fake_data
-from tests.generations import CONTAINERS, NEEDS_ZERO
+from tests.generations import CONTAINERS, NEEDS_ZERO, install_arviz
 
 DRAWS = 20
 GROUPS = {
@@ -273,7 +273,7 @@ def test_arviz_zero_reads_its_netcdf(az: Any, tmp_path: Path) -> None:
 def test_the_container_follows_the_installed_arviz(
     monkeypatch: pytest.MonkeyPatch, installed: str | None, expected: str
 ) -> None:
-    monkeypatch.setattr(arviz_generations, "installed_version", lambda: installed)
+    install_arviz(monkeypatch, installed)
     assert type(to_arviz(FakePosterior(fake_data()), num_samples=2)).__name__ == expected
 
 
@@ -285,6 +285,6 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         to_arviz(posterior, num_particles=-1)
     with pytest.raises(ValueError, match="container must be one of 'auto', 'inferencedata', 'datatree'; found 'zarr'"):
         to_arviz(posterior, container="zarr")
-    monkeypatch.setattr(arviz_generations, "installed_version", lambda: "1.3.0")
+    install_arviz(monkeypatch, "1.3.0")
     with pytest.raises(ValueError, match=r'"inferencedata" needs arviz below 1.0; found 1.3.0'):
         to_arviz(posterior, container="inferencedata")

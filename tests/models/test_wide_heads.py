@@ -14,7 +14,6 @@ import latentrnn as lr
 from latentrnn.inference.objectives.log_weights import sampled_sites
 from latentrnn.inference.objectives.terms import elbo_terms
 from latentrnn.models.features import units
-from latentrnn.models.rollout.chunked_density import ChunkedDensity
 from tests.registry import OBSERVATIONS, Fixed, default_transition, fixed_latents, make_data, make_model
 
 # steps of these depend on each other given the states, or belong to no step
@@ -35,60 +34,59 @@ def results(model: lr.LatentRNN, data: lr.SequenceData, values: dict[str, Tensor
     return found | {f"d {name}": leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
 
 
-@pytest.fixture
-def chunks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Steps of every chunk whose density was asked for."""
+def watched(model: lr.LatentRNN) -> list[int]:
+    """Steps of whatever a head of a model is asked for; a chunked one is asked for one step first, for its shape."""
     seen: list[int] = []
-    original = ChunkedDensity.chunk_log_prob
-
-    def noting(self: ChunkedDensity, states: Tensor, *rest: Any) -> Tensor:
-        seen.append(states.shape[-2])
-        return original(self, states, *rest)
-
-    monkeypatch.setattr(ChunkedDensity, "chunk_log_prob", noting)
+    for head in model.observations.values():
+        if head.head.per_step:
+            head.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[-2]))
     return seen
 
 
 @pytest.mark.parametrize("heads", OBSERVATIONS)
-def test_densities_and_gradients_are_the_same_in_chunks(heads: str, chunks: list[int]) -> None:
+def test_densities_and_gradients_are_the_same_in_chunks(heads: str) -> None:
     data = make_data(OBSERVATIONS[heads])
     model, _ = make_model(default_transition(heads), "innovations with initial", heads, data)
     values = fixed_latents(model, data)
+    asked = watched(model)
     whole = results(model, data, values)
-    assert not chunks
+    once = len(asked)
     for steps in (1, 2):
         model.max_elements = steps * len(data) * min(head.outputs for head in model.observations.values())
+        asked.clear()
         again = results(model, data, values)
         assert again.keys() == whole.keys()
         for name, value in whole.items():
             assert torch.allclose(again[name], value, rtol=1e-10, atol=1e-12), name
-        assert bool(chunks) == (heads not in WHOLE)
-        chunks.clear()
+        assert (len(asked) > once) == (heads not in WHOLE)
 
 
-def test_particles_go_in_chunks_too(chunks: list[int]) -> None:
+def test_particles_go_in_chunks_too() -> None:
     data = make_data(OBSERVATIONS["gaussian priors"])
     model, guide = make_model("gru", "innovations", "gaussian priors", data)
-    found = []
+    found, asked = [], watched(model)
     for limit in (None, 3 * 5 * 2 * 2):
+        asked.clear()
         model.max_elements = limit
         torch.manual_seed(0)
         found.append(elbo_terms(model, guide, data, num_particles=5).elbo())
     assert torch.allclose(*found, rtol=1e-10)
-    assert set(chunks) == {2}
+    assert set(asked) == {1, 2}
 
 
-def test_a_chunk_is_gone_through_twice_for_a_gradient_and_once_without(chunks: list[int]) -> None:
+def test_a_chunk_is_gone_through_twice_for_a_gradient_and_once_without() -> None:
     data = make_data(OBSERVATIONS["poisson"])
     model, guide = make_model("gru", "innovations", "poisson", data)
     model.max_elements = 3 * 3 * 2
+    asked = watched(model)
     terms = elbo_terms(model, guide, data)
-    assert chunks == [2, 2, 2]
+    assert asked == [1, 2, 2, 2]
     terms.elbo().backward()
-    assert chunks == 6 * [2]
+    assert asked == [1, 2, 2, 2, 2, 2, 2]
+    asked.clear()
     with torch.no_grad():
         elbo_terms(model, guide, data)
-    assert chunks == 9 * [2]
+    assert asked == [1, 2, 2, 2]
 
 
 def test_what_is_kept_for_the_gradient_does_not_grow_with_the_channels() -> None:
@@ -157,23 +155,19 @@ def test_a_read_in_of_wide_heads_is_the_same_in_chunks(kind: Any) -> None:
     assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-13) for a, b in zip(*found, strict=True))
 
 
-def test_a_check_in_parts_says_where_in_all_of_the_data_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latentrnn.models.state_space.CHECKED_AT_ONCE", 8)
-    counts = np.ones((5, 4, 2))
-    counts[3, 2, 1] = 0.5
+def test_a_check_in_parts_says_where_in_all_of_the_data_it_failed() -> None:
+    counts = np.ones((5, 40, 25_000), dtype=np.float32)  # of which four sequences are checked at once
+    counts[4, 2, 1] = 0.5
     data = lr.SequenceData.from_arrays({"y": counts})
     model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations={"y": lr.Poisson()})
-    with pytest.raises(ValueError, match=r"found 0\.5 at sequence 3, step 2, channel 1"):
+    with pytest.raises(ValueError, match=r"found 0\.5 at sequence 4, step 2, channel 1"):
         model.check(data)
 
 
-def test_moments_in_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    values, mask = torch.randn(4, 7, 3, dtype=torch.float64), torch.rand(4, 7, 3) < 0.7
-    whole = units.channel_moments(values, mask)
-    monkeypatch.setattr(units, "LARGEST_PART", 15)
-    assert all(
-        torch.allclose(a, b, rtol=1e-12) for a, b in zip(units.channel_moments(values, mask), whole, strict=True)
-    )
-    seen = values[:, :, 0][mask[:, :, 0]]
-    assert torch.allclose(whole[0][0], seen.mean(), rtol=1e-12)
-    assert torch.allclose(whole[1][0], seen.var(correction=0), rtol=1e-12)
+def test_moments_in_parts_are_those_of_the_whole() -> None:
+    values, mask = torch.randn(3, 600_000, 3, dtype=torch.float64), torch.rand(3, 600_000, 3) < 0.7  # two parts
+    means, variances = units.channel_moments(values, mask)
+    for channel in range(3):
+        seen = values[:, :, channel][mask[:, :, channel]]
+        assert torch.allclose(means[channel], seen.mean(), rtol=1e-10, atol=1e-12)
+        assert torch.allclose(variances[channel], seen.var(correction=0), rtol=1e-10)

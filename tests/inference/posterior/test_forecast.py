@@ -14,7 +14,6 @@ from scipy import stats
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.posterior.draws import sampler as draws_module
 from tests import oracles
 from tests.linear_gaussian import ExactGuide, Problem, as_data, as_model, exact_guide, random_problem
 from tests.oracles import Array
@@ -221,20 +220,19 @@ def test_slow_heads_have_the_frames_that_are_complete() -> None:
     assert torch.isfinite(found.samples["slow"]).all(-1)[0].tolist() == [[True, False], [True, True], [True, True]]
 
 
-def test_chunks_change_nothing_where_nothing_in_the_state_is_random(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_change_nothing_where_nothing_in_the_state_is_random() -> None:
     data = make_data(OBSERVATIONS["several"], (6, 3, 5, 4))
     model, guide = make_model("gru", "deterministic", "several", data)
     posterior = lr.Posterior(model, guide, data, device="cpu")
     future = {name: np.ones((4, 3, spec.features)) for name, spec in data.spec.covariates.items()}
     y = {"y": torch.zeros(4, 3, 2), "slow": torch.zeros(4, 2, 2)}
 
-    def scores() -> dict[str, Tensor]:
-        found = posterior.forecast(3, future, num_samples=4)
+    def scores(of: lr.Posterior) -> dict[str, Tensor]:
+        found = of.forecast(3, future, num_samples=4)
         return {name: found.log_score(name, value) for name, value in y.items()}
 
-    whole = scores()
-    monkeypatch.setattr(draws_module, "LARGEST_CHUNK", 1)
-    for name, value in scores().items():
+    whole = scores(posterior)
+    for name, value in scores(lr.Posterior(model, guide, data, device="cpu", max_elements=1)).items():
         torch.testing.assert_close(value, whole[name], equal_nan=True)
 
 

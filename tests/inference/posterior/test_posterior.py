@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.posterior.draws import sampler as draws_module
 from tests.registry import LATENTS, LENGTHS, OBSERVATIONS, default_transition, make_data, make_model
 
 # what is computed is held to oracles that count steps, whatever time lies between them
@@ -25,6 +24,11 @@ def make_posterior(
     data = make_data(OBSERVATIONS[observation], lengths)
     model, guide = make_model(default_transition(observation), latent, observation, data, **options)
     return lr.Posterior(model, guide, data, device="cpu")
+
+
+def in_chunks(posterior: lr.Posterior) -> lr.Posterior:
+    """The same posterior, in as small parts as there are."""
+    return lr.Posterior(posterior.model, posterior.guide, posterior.data, device="cpu", max_elements=1)
 
 
 def methods(posterior: lr.Posterior) -> dict[str, Tensor]:
@@ -175,13 +179,12 @@ def test_a_posterior_is_not_changed_by_what_happens_to_its_model() -> None:
 @pytest.mark.parametrize(
     "observation", ["several", "poisson gain, prior", "gaussian priors", "gaussian population", "categorical history"]
 )
-def test_chunks_change_nothing_but_the_draws_of_latents(observation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_change_nothing_but_the_draws_of_latents(observation: str) -> None:
     posterior = make_posterior(observation, lengths=(4, 7, 3, 6, 2))
     exact = make_posterior(observation, "deterministic", lengths=(4, 7, 3, 6, 2))
     whole, exactly = methods(posterior), methods(exact)
-    monkeypatch.setattr(draws_module, "LARGEST_CHUNK", 1)
-    assert len({chunk.indices.rows.start for chunk in posterior.latent_parts(SAMPLES)}) == 5
-    pieces, exact_pieces = methods(posterior), methods(exact)
+    assert len({chunk.indices.rows.start for chunk in in_chunks(posterior).latent_parts(SAMPLES)}) == 5
+    pieces, exact_pieces = methods(in_chunks(posterior)), methods(in_chunks(exact))
     for name, value in whole.items():
         assert pieces[name].shape == value.shape, name
         assert torch.equal(pieces[name].isnan(), value.isnan()), name
@@ -192,12 +195,11 @@ def test_chunks_change_nothing_but_the_draws_of_latents(observation: str, monkey
             torch.testing.assert_close(exact_pieces[name], value, equal_nan=True, rtol=0.0, atol=1e-9)
 
 
-def test_chunks_have_the_same_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_have_the_same_distribution() -> None:
     """Means over 2000 draws in one chunk and in three agree to 6 standard errors (budget 1e-7, 14 entries)."""
     posterior = make_posterior("poisson")
     whole = posterior.latents(2000)["innovations"]
-    monkeypatch.setattr(draws_module, "LARGEST_CHUNK", 1)
-    pieces = posterior.latents(2000)["innovations"]
+    pieces = in_chunks(posterior).latents(2000)["innovations"]
     error = ((whole.var(0) + pieces.var(0)) / 2000).sqrt()
     assert ((whole.mean(0) - pieces.mean(0)).abs() / error).nan_to_num().max() < 6
 

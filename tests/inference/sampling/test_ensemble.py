@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -24,12 +24,13 @@ SETTINGS = {
 }
 
 
-def setting() -> tuple[lr.LatentRNN, lr.Guide, lr.SequenceData]:
+def setting(transition: lr.Transition | None = None) -> tuple[lr.LatentRNN, lr.Guide, lr.SequenceData]:
     rng = np.random.default_rng(0)
     phase = rng.uniform(0, 6, (30, 1, 1))
     counts = rng.poisson(np.exp(np.sin(phase + 0.5 * np.arange(12)[:, None] + np.arange(3)))).astype(float)
     data = lr.SequenceData.from_arrays({"y": counts})
-    model = lr.LatentRNN(data.spec, transition=lr.GRU(4), latent=lr.InitialState(2), observations={"y": lr.Poisson()})
+    parts = {"transition": transition or lr.GRU(4), "latent": lr.InitialState(2), "observations": {"y": lr.Poisson()}}
+    model = lr.LatentRNN(data.spec, **parts)
     return model, lr.Guide(model, encoder=lr.RNNEncoder(4)), data
 
 
@@ -170,29 +171,30 @@ def test_a_seed_that_leads_nowhere_does_not_take_the_others_with_it(vectorised: 
         lr.fit_ensemble(model, guide, data[:10], **settings | {"optimizers": [lr.Adam(1e30)] * 3})
 
 
+class OutOfMemory(lr.GRU):
+    """A transition whose scan fails as often as it still should."""
+
+    left: ClassVar[int] = 0
+
+    def scan(self, inputs: torch.Tensor, state: torch.Tensor) -> Any:
+        if self.left:
+            type(self).left -= 1
+            raise RuntimeError("out of memory")
+        return super().scan(inputs, state)
+
+
 def test_an_error_of_one_process_of_several_ends_the_ensemble(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are in the midst of the same fit: whoever went on alone would leave them waiting for ever."""
-
-    @functools.wraps(lr.fit)
-    def out_of_memory(*parts: Any, **settings: Any) -> Any:
-        raise RuntimeError("out of memory")
-
-    model, guide, data = setting()
-    monkeypatch.setattr("latentrnn.inference.sampling.ensemble.fit", out_of_memory)
-    processes = SimpleNamespace(size=2)
-    monkeypatch.setattr("latentrnn.inference.sampling.ensemble.launched_processes", lambda *_: processes)
-    tried: list[int] = []
-    with pytest.raises(RuntimeError, match="out of memory"):
-        lr.fit_ensemble(model, guide, data[:10], seeds=[0, 1], steps=2)
-    processes.size = 1
-
-    @functools.wraps(lr.fit)
-    def out_of_memory_once(*parts: Any, **settings: Any) -> Any:
-        tried.append(settings["seed"])
-        return out_of_memory() if len(tried) == 1 else lr.fit(*parts, **settings)
-
-    monkeypatch.setattr("latentrnn.inference.sampling.ensemble.fit", out_of_memory_once)
+    model, guide, data = setting(OutOfMemory(4))
+    settings = {"seeds": [0, 1], "steps": 2, "reporting": SETTINGS["reporting"], "compute": SETTINGS["compute"]}
+    monkeypatch.setattr(OutOfMemory, "left", 1)
+    with monkeypatch.context() as patch:
+        several = SimpleNamespace(size=2)
+        patch.setattr("latentrnn.inference.sampling.ensemble.launched_processes", lambda *_: several)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            lr.fit_ensemble(model, guide, data[:10], **settings)
+    monkeypatch.setattr(OutOfMemory, "left", 1)
     with pytest.warns(RuntimeWarning, match="no member of seed 0: out of memory") as seen:
-        found = lr.fit_ensemble(model, guide, data[:10], seeds=[0, 1], steps=2, reporting=SETTINGS["reporting"])
+        found = lr.fit_ensemble(model, guide, data[:10], **settings)
     assert [member.seed for member in found.members] == [1]
     assert [item.filename for item in seen if "seed 0" in str(item.message)] == [__file__]  # where the call is

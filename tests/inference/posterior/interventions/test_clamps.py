@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.posterior.draws import sampler as draws_module
 from tests.registry import LATENTS, OBSERVATIONS, make_data, make_model
 
 SAMPLES, SEQUENCES, STEPS, UNITS = 3, 4, 7, 2
 
 
 @cache
-def leaky(steps: int = STEPS) -> lr.Posterior:
+def leaky(steps: int = STEPS, max_elements: int | None = None) -> lr.Posterior:
     """A model whose states are a recursion that can be written out."""
     rng = np.random.default_rng(0)
     data = lr.SequenceData.from_arrays(
@@ -33,7 +32,8 @@ def leaky(steps: int = STEPS) -> lr.Posterior:
         latent=lr.Innovations(1),
         observations={"y": lr.Gaussian(), "label": lr.Gaussian()},
     ).double()
-    return lr.Posterior(model, lr.Guide(model, encoder=lr.RNNEncoder(2)).double(), data, device="cpu")
+    guide = lr.Guide(model, encoder=lr.RNNEncoder(2)).double()
+    return lr.Posterior(model, guide, data, device="cpu", max_elements=max_elements)
 
 
 def recursion(posterior: lr.Posterior, retention: np.ndarray, from_step: int) -> np.ndarray:
@@ -79,14 +79,10 @@ def in_full(value: np.ndarray, dims: tuple[str, ...]) -> np.ndarray:
 
 @pytest.mark.parametrize("case", SHAPES)
 @pytest.mark.parametrize("chunk", [SAMPLES * STEPS * 4, None])  # one or two sequences, or all
-def test_states_under_a_held_gate_are_the_recursion_written_out(
-    case: str, chunk: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_states_under_a_held_gate_are_the_recursion_written_out(case: str, chunk: int | None) -> None:
     shape, dims = SHAPES[case]
     value = np.random.default_rng(1).uniform(0.1, 0.9, shape)
-    if chunk is not None:
-        monkeypatch.setattr(draws_module, "LARGEST_CHUNK", chunk)
-    posterior = leaky()
+    posterior = leaky(max_elements=chunk)
     held: Any = value if dims is None else lr.Clamp(value, dims=dims)
     found = posterior.counterfactual(clamp={"retention": held}, from_step=2, num_samples=SAMPLES).states
     named = dims or AXES[4 - value.ndim :]
