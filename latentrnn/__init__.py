@@ -125,6 +125,7 @@ from latentrnn.models import Latent as Latent
 from latentrnn.models import LatentRNN as LatentRNN
 from latentrnn.models import LeakyIntegrator as LeakyIntegrator
 from latentrnn.models import Linear as Linear
+from latentrnn.models import LinearGaussian as LinearGaussian
 from latentrnn.models import LinearReadout as LinearReadout
 from latentrnn.models import Link as Link
 from latentrnn.models import LocalGlobalAgreement as LocalGlobalAgreement

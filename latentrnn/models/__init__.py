@@ -20,6 +20,7 @@ from latentrnn.models.latents import Discrete as Discrete
 from latentrnn.models.latents import InitialState as InitialState
 from latentrnn.models.latents import Innovations as Innovations
 from latentrnn.models.latents import Latent as Latent
+from latentrnn.models.latents import LinearGaussian as LinearGaussian
 from latentrnn.models.latents import MarkovNormal as MarkovNormal
 from latentrnn.models.latents import RecurrentNormal as RecurrentNormal
 from latentrnn.models.latents import RelaxedDiscrete as RelaxedDiscrete

@@ -53,6 +53,12 @@ class RolloutProtocol(Protocol):
     def is_double(self) -> bool:
         """Whether the heads' distributions are in double precision."""
 
+    def doubled(self, value: Tensor) -> Tensor:
+        """Return a tensor in double precision where the device has it."""
+
+    def doubled_heads(self) -> Mapping[str, Callable[..., dist.Distribution]]:
+        """Return the heads likewise."""
+
     def states(self) -> Tensor:
         """Return what readouts see, (*sample, sequence, time, readout_size)."""
 

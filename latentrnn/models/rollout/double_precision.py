@@ -19,7 +19,12 @@ def double_precision_helps(like: Tensor) -> bool:
 
     A training step needs gradients, which single precision gives as well. Some devices have no double precision.
     """
-    return like.dtype == torch.float32 and not torch.is_grad_enabled() and like.device.type != "mps"
+    return like.dtype == torch.float32 and not torch.is_grad_enabled() and has_double_precision(like)
+
+
+def has_double_precision(like: Tensor) -> bool:
+    """Return whether the device of a tensor can compute in double precision."""
+    return like.device.type != "mps"
 
 
 def head_in_double(head: Callable[..., dist.Distribution]) -> Callable[..., dist.Distribution]:

@@ -19,7 +19,13 @@ from latentrnn.models.latents import Latent, Path
 from latentrnn.models.observations import HeadInputs, Observation
 from latentrnn.models.readouts.readout import with_past
 from latentrnn.models.rollout.chunked_density import ChunkedDensity
-from latentrnn.models.rollout.double_precision import DoublePrecision, double_precision_helps, head_in_double
+from latentrnn.models.rollout.double_precision import (
+    DoublePrecision,
+    double_precision_helps,
+    has_double_precision,
+    head_in_double,
+    to_double,
+)
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import concatenate_channels
 from latentrnn.support.deprecations import former_attributes
@@ -113,6 +119,17 @@ class Rollout:
         """Give distributions in double precision from now on, where that helps."""
         if not self.is_double and double_precision_helps(self.transition_inputs):
             self.heads, self.is_double = {name: head_in_double(head) for name, head in self.heads.items()}, True
+
+    def doubled(self, value: Tensor) -> Tensor:
+        """Return a tensor in double precision where the device has it, gradients or not: for sums along time."""
+        found: Tensor = to_double(value) if has_double_precision(value) else value
+        return found
+
+    def doubled_heads(self) -> Mapping[str, Head]:
+        """Return the heads likewise."""
+        if self.is_double or not has_double_precision(self.transition_inputs):
+            return self.heads
+        return {name: head_in_double(head) for name, head in self.heads.items()}
 
     def recorded(self, name: str) -> Tensor:
         """Return the data's values of a head, in the precision of its distributions."""
