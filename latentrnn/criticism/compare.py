@@ -64,7 +64,8 @@ def compare(
             takes each sequence as a unit.
         scale: "log", "negative_log" or "deviance", as in ArviZ.
         method: of the model weights, as in ArviZ.
-        kind: of the evidence, for posteriors: "auto", or one for all: "iwae", "smc", "ais", `SMC(...)`, `AIS(...)`.
+        kind: of the evidence, for posteriors: "auto", or one for all: "iwae", "smc", "ais", "exact", `SMC(...)`,
+            `AIS(...)`.
         num_particles: importance samples per sequence, or particles per filter, for posteriors.
         held_out: your word that the data are held out, needed where a model does not know what it was fitted on.
 

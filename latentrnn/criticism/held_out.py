@@ -58,8 +58,8 @@ def held_out_log_likelihood(
 
     Args:
         posterior: a `Posterior` of held-out sequences.
-        kind: of the evidence: "auto" (the rule of `latentrnn.inference.evidence.rungs`), "iwae", "smc", "ais", or
-            `SMC(...)` or `AIS(...)`.
+        kind: of the evidence: "auto" (the rule of `latentrnn.inference.evidence.rungs`), "iwae", "smc", "ais",
+            "exact", or `SMC(...)` or `AIS(...)`.
         num_particles: importance samples per sequence, or particles per filter; the estimate tightens as it grows.
         held_out: your word that the data are held out, needed where the posterior does not come from a fit.
 

@@ -47,6 +47,7 @@ COMPONENTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Streams": (lr.Streams, {"streams": {"a": lr.GRU(2)}, "inputs": {"a": "x"}, "common": "a"}),
     "Innovations": (lr.Innovations, {"dim": 2, "initial": 2, "prior": "white"}),
     "InitialState": (lr.InitialState, {"dim": 2, "prior": "standard"}),
+    "LinearGaussian": (lr.LinearGaussian, {"observes": ["y"], "scale": "constant"}),
     "MarkovNormal": (lr.MarkovNormal, {"scale": "constant"}),
     "RecurrentNormal": (lr.RecurrentNormal, {"dim": 2, "initial": 2, "reads": "both"}),
     "RelaxedDiscrete": (lr.RelaxedDiscrete, {"num_states": 2, "temperature": 0.5, "initial": 2}),

@@ -14,7 +14,8 @@ from latentrnn.support.arguments import check_choice, check_number, check_size
 
 PRIOR_SHARE = 0.2  # of the particles of a filter with the proposal "mixture" that come from the prior
 PROPOSALS = ("guide", "prior", "mixture")
-KINDS = ("elbo", "iwae", "smc", "ais")
+EXACT = "exact"
+KINDS = ("elbo", "iwae", "smc", "ais", EXACT)
 AUTO = "auto"
 LARGEST_SPREAD = 1.0  # nats between filters: beyond, the logarithm of their mean is biased and its error a guess
 SMALLEST_SAMPLE = 2.0  # effective particles: below, a single one carries a step
@@ -84,8 +85,8 @@ class Evidence:
 
     Attributes:
         kind: "elbo" (mean log-weight), "iwae" (log mean weight, a tighter bound), "smc" (log mean of the estimates of
-            particle filters) or "ais" (log mean weight of annealed draws). On average all are below the log evidence,
-            and all but the first come as close as one likes with more particles.
+            particle filters), "ais" (log mean weight of annealed draws) or "exact". On average the others are below the
+            log evidence, and all but the first come as close as one likes with more particles.
         values: nats, (sequence,).
         standard_error: Monte Carlo error of each value, nats, (sequence,): for "smc" from the spread of the filters.
         num_particles: draws behind each value; for "smc" particles of each filter.
@@ -235,6 +236,11 @@ def from_filters(
     return Evidence(
         "smc", values, error, num_particles, smallest_sample.mean(0), largest_shape, spread, proposal
     )  # fmt: skip
+
+
+def exactly(values: Tensor) -> Evidence:
+    """Return values, (sequence,), that are the log evidence itself, nats."""
+    return Evidence(EXACT, values, torch.zeros_like(values), 1)
 
 
 def log_mean(log_weights: Tensor) -> tuple[Tensor, Tensor]:

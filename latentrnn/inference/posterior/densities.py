@@ -16,10 +16,12 @@ from latentrnn.inference.evidence.ais import anneal
 from latentrnn.inference.evidence.evidence import (
     AIS,
     AUTO,
+    EXACT,
     PRIOR_SHARE,
     SMC,
     Evidence,
     check_kind,
+    exactly,
     from_filters,
     summarise,
 )
@@ -37,6 +39,8 @@ def evidence(sampler: PosteriorSampler, kind: str | SMC | AIS, num_particles: in
     check_kind(name)
     num_particles = check_size("evidence", "num_particles", num_particles)
     sites = sampler.model.latent_sites()
+    if name == EXACT:
+        return _exact(sampler)
     if name == AUTO:
         along_time = any(site.along_time for site in sites)
         estimate = partial(evidence, sampler)
@@ -50,6 +54,24 @@ def evidence(sampler: PosteriorSampler, kind: str | SMC | AIS, num_particles: in
         return weighed
     exact = torch.zeros_like(weighed.values)
     return dataclasses.replace(weighed, standard_error=exact, effective_sample_size=None, pareto_k=None)
+
+
+def _exact(sampler: PosteriorSampler) -> Evidence:
+    """Return the evidence of a model in which nothing is left to integrate.
+
+    Raises:
+        ValueError: something is: local latents, or parameters with priors.
+    """
+    names = [site.name for site in sampler.model.latent_sites()]
+    if names:
+        raise ValueError(
+            f"evidence: 'exact' needs latents that are summed out (LinearGaussian, Discrete) or none that are random "
+            f"(Deterministic); {sampler.model.latent!r} draws {names}; use 'auto'"
+        )
+    if sampler.guide.parameter_sites is not None:
+        names = list(sampler.model.parameter_sites())
+        raise ValueError(f"evidence: 'exact' needs parameters that are points, but {names} have priors; use 'auto'")
+    return exactly(log_weights(sampler, 1)[0].double())
 
 
 def log_likelihood(sampler: PosteriorSampler, num_particles: int, num_draws: int) -> Tensor:

@@ -161,7 +161,8 @@ class Posterior:
             "states", the h_t that readouts see (the z_t where those are drawn), (sample, sequence, time, dim), and
             every latent site, e.g. "innovations" (sample, sequence, time, dim) and "initial" (sample, sequence, dim).
             Also "switch", (sample, sequence, time, state): of a `Discrete` latent p(c_t | y), of a
-            `RelaxedDiscrete` one its weights. Padding is NaN.
+            `RelaxedDiscrete` one its weights; and of `LinearGaussian` "smoothed_mean" and "smoothed_sd", the moments
+            of the states, (sample, sequence, time, dim). Padding is NaN.
         """
         with self._sampler.drawing():
             return collected(predictions.latent_chunks(self._sampler, num_samples), num_samples, self.data)
@@ -375,8 +376,8 @@ class Posterior:
             num_samples: number of draws.
 
         Raises:
-            ValueError: an unknown covariate or gate, a shape that differs or could mean two things, or a `Discrete`
-                latent.
+            ValueError: an unknown covariate or gate, a shape that differs or could mean two things, or a latent that
+                is summed out (`Discrete`, `LinearGaussian`).
 
         References:
             Pearl. Causality: models, reasoning, and inference. 2009.
@@ -399,14 +400,15 @@ class Posterior:
 
         Parameters with priors are integrated over the guide's q(theta), so that on held-out sequences this is the
         log predictive density. Without local latents and priors it is exact; without local latents all kinds but
-        "elbo" are the same.
+        "elbo" are the same. "exact" says that nothing else will do.
 
         Args:
-            kind: "elbo", "iwae", "smc", "ais" or "auto".
+            kind: "elbo", "iwae", "smc", "ais", "exact" or "auto".
             num_particles: draws; the error falls with their square root. For "smc" particles of each filter.
 
         Raises:
-            ValueError: an unknown kind, or for "smc" a guide whose family cannot be drawn step by step.
+            ValueError: an unknown kind, for "smc" a guide whose family cannot be drawn step by step, or for "exact"
+                something that is left to integrate: latents that are drawn, or parameters with priors.
         """
         return densities.evidence(self._sampler, kind, num_particles)
 

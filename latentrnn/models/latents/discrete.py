@@ -52,6 +52,7 @@ class Discrete(Latent):
     """
 
     consumes_feedback = False
+    drawn_instead = "RelaxedDiscrete"
 
     def __init__(
         self,

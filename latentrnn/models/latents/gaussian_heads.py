@@ -1,4 +1,4 @@
-"""Heads that are Gaussian and affine in the state: what they say of it, and how they follow from what is known of it."""
+"""Heads that are Gaussian and affine in the state: what they say of it, and what follows for them from it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ from latentrnn.models.observations.head_inputs import ALONG_TIME, HeadInputs
 from latentrnn.models.observations.low_rank_normal import StepwiseLowRankNormal
 from latentrnn.models.readouts import FactorReadout, LinearReadout
 
+FAR = (
+    2.0**30
+)  # states at which the slope of an affine mean is read off: its level, however large, costs no digits there
+
 
 def reason_against(head: Observation) -> str | None:
     """Return why a head is not Gaussian and affine in the present state; None where it is."""
     if not isinstance(head, Gaussian):
-        return f"is {type(head).__name__}, of which no Gaussian is left; expected Gaussian, or MarkovNormal as the latent"
+        return (
+            f"is {type(head).__name__}, of which no Gaussian is left; expected Gaussian, or MarkovNormal as the latent"
+        )
     if not head.link_is_identity:
         return f"bends its mean by the link {head.link!r}; expected the identity"
     if not head.head.per_step:
@@ -59,8 +65,8 @@ class Known(NamedTuple):
 class GaussianHeads:
     """The heads of a rollout as y_t ~ Normal(C z_t + d_t, R), in double precision where the device has it.
 
-    C is the derivative of a head's mean, d_t its mean at zero, so that whatever a head's mean is made of (covariates,
-    a gain, units, draws of parameters) is in them.
+    C is the slope of a head's mean, d_t its mean at zero, so that whatever a head's mean is made of (covariates, a
+    gain, units, draws of parameters) is in them.
     """
 
     def __init__(self, rollout: RolloutProtocol, state_size: int) -> None:
@@ -106,15 +112,11 @@ class GaussianHeads:
     def loading(self, name: str) -> Tensor:
         """Return C, (..., channel, state)."""
         size = self.zero.shape[-1]
-        inputs = _first_frame(self.inputs[name], size)
-
-        def mean(states: Tensor) -> Tensor:
-            found: Tensor = self.heads[name](states, inputs, None).mean
-            return found
-
-        # one direction for each frame
-        zero = self.zero.new_zeros(1, size, size)
-        return torch.func.jvp(mean, (zero,), (identity_like(zero).unsqueeze(0),))[1].mT
+        directions = torch.cat([FAR * identity_like(self.zero), self.zero.new_zeros(1, size)])
+        inputs = _first_frame(self.inputs[name], len(directions))
+        mean = self.heads[name](directions.unsqueeze(0), inputs, None).mean
+        found: Tensor = (mean[..., :-1, :] - mean[..., -1:, :]).mT / FAR
+        return found
 
     def _at_base_steps(self, name: str, found: Information) -> Information:
         """Move what each frame says to its last base step, which knows all of it."""
@@ -199,7 +201,7 @@ def _of_full(
 
 
 def _widened(distribution: Any, spread: Tensor, mask: Tensor | None) -> Any:
-    """Return the head's distribution with a further covariance S_t S_t' at every frame, S (..., frame, channel, size)."""
+    """Return the head's distribution with a further covariance S_t S_t', S (..., frame, channel, size)."""
     if isinstance(distribution, StepwiseMultivariateNormal):
         own = distribution.scale_tril @ distribution.scale_tril.mT
         tril = torch.linalg.cholesky(own + spread @ spread.mT)

@@ -1,13 +1,13 @@
 """A chain of linear-Gaussian states given what is known of them: Kalman filter, smoother and exact draws.
 
-What heads say of the states comes as information, p(y_t | z_t) = exp(j_t' z_t - z_t' J_t z_t / 2) times a constant, so that
-a step costs states cubed however many channels there are. Covariances are carried as square roots (P = N N'), never
-subtracted from each other: predicted ones are A N N' A' + Q, filtered ones
+What heads say of the states comes as information, p(y_t | z_t) = exp(j_t' z_t - z_t' J_t z_t / 2) times a constant, so
+that a step costs states cubed however many channels there are. Covariances are carried as square roots (P = N N'),
+never subtracted from each other: predicted ones are A N N' A' + Q, filtered ones
 
     P = L W^-1 L',   W = I + L' J L,   L the Cholesky factor of the predicted covariance
 
 of which W has no eigenvalue below one. Nothing in a covariance depends on what was observed, only on where, so that
-sequences without gaps share theirs.
+sequences without gaps share theirs, and soon have the same at every step.
 
 References:
     Kalman. A new approach to linear filtering and prediction problems. 1960.
@@ -22,6 +22,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from latentrnn.models.scans.derivatives import gradient_wanted, hand_backward_applies
+
+BETWEEN_LOOKS = 16  # steps after which covariances are looked at again: whether they still change
+LAST_DIGITS = 4  # rounding errors that are no change
 
 
 class Dynamics(NamedTuple):
@@ -181,31 +186,40 @@ def _filtered_roots(dynamics: Dynamics, precision: Tensor) -> tuple[Tensor, Tens
     """Return the roots of predicted and of filtered covariances, and half the log determinants of W."""
     batch = torch.broadcast_shapes(dynamics.covariance_shape, precision.shape[:-3])
     steps, identity = dynamics.offset.shape[-2], identity_like(precision)
+    given = dynamics.weights, dynamics.covariances, precision
+    alike = all(part.shape[-3] == 1 for part in given) and not gradient_wanted(*given, dynamics.initial_scale)
+    settles = alike and precision.device.type == "cpu" and hand_backward_applies()  # what others cannot be asked
     root = torch.diag_embed(dynamics.initial_scale).expand(*batch, *identity.shape).reshape(-1, *identity.shape)
-    trils, roots, factors, failures = [], [], [], []
-    parts = (_of_steps(part, batch, steps) for part in (dynamics.weights, dynamics.covariances, precision))
-    for weight, noise, seen in zip(*parts, strict=True):
+    found: list[tuple[Tensor, ...]] = []
+    for weight, noise, seen in zip(*(_of_steps(part, batch, steps) for part in given), strict=True):
         moved = weight @ root
         # no check at every step: waiting for the device would cost more than the step
         tril, failure = torch.linalg.cholesky_ex(torch.baddbmm(noise, moved, moved.mT))
         factor = torch.linalg.cholesky_ex(torch.baddbmm(identity, tril.mT @ seen, tril)).L
         root = torch.linalg.solve_triangular(factor, tril.mT, upper=False).mT
-        trils.append(tril)
-        roots.append(root)
-        factors.append(factor.diagonal(dim1=-2, dim2=-1))
-        failures.append(failure)
+        found.append((tril, root, factor.diagonal(dim1=-2, dim2=-1), failure))
+        if settles and len(found) % BETWEEN_LOOKS == 0 and _settled(tril, found[-BETWEEN_LOOKS // 2][0]):
+            found += found[-1:] * (steps - len(found))
+            break
+    trils, roots, factors, failures = (torch.stack(part, 1) for part in zip(*found, strict=True))
     # a covariance that is singular to the last digit has no root, and what follows from it is unknown
-    failed = torch.stack(failures, -1).any(-1)
-    found = torch.stack(trils, 1), torch.stack(roots, 1), torch.stack(factors, 1).log().sum(-1)
-    tril, root, log_det = (
-        part.masked_fill(failed.reshape(-1, *[1] * (part.dim() - 1)), torch.nan).reshape(*batch, *part.shape[1:])
-        for part in found
+    failed = (failures != 0).any(1).reshape(-1, 1)
+    broken = failed[..., None, None]
+    log_det = factors.log().sum(-1).masked_fill(failed, torch.nan).reshape(*batch, steps)
+    trils, roots = (
+        part.masked_fill(broken, torch.nan).reshape(*batch, steps, *identity.shape) for part in (trils, roots)
     )
-    return tril, root, log_det
+    return trils, roots, log_det
+
+
+def _settled(tril: Tensor, before: Tensor) -> bool:
+    """Return whether a covariance is what it was some steps before, to the last digits of every state's own scale."""
+    most = LAST_DIGITS * torch.finfo(tril.dtype).eps * tril.norm(dim=-1, keepdim=True)
+    return bool(((tril - before).abs() <= most).all())
 
 
 def _backward(filtered: Filtered) -> tuple[Tensor, Tensor]:
-    """Return K_t and R_t of z_t = loc_t + K_t (z_{t+1} - predicted_{t+1}) + R_t e_t for t < T, (..., T-1, state, state)."""
+    """Return K_t and R_t, (..., time - 1, state, state), of z_t = loc_t + K_t (z_{t+1} - predicted_{t+1}) + R_t e_t."""
     dynamics, root = filtered.dynamics, filtered.root[..., :-1, :, :]
     weights = dynamics.weights if dynamics.valid is None else dynamics.weights[..., 1:, :, :]
     moved = weights @ root

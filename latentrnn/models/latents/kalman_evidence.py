@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,9 +31,9 @@ def log_normaliser(dynamics: Dynamics, information: Information) -> tuple[Tensor
         Bryson, Frazier. Smoothing for linear and nonlinear dynamic systems. 1963.
         Koopman, Shephard. Exact score for time series models in state space form. 1992.
     """
-    *tensors, valid = dynamics
-    if hand_backward_applies() and gradient_wanted(*tensors, *information):  # type: ignore[arg-type]
-        found: tuple[Tensor, Tensor] = _LogNormaliser.apply(valid, *tensors, *information)
+    inputs = (*dynamics[:5], *information)
+    if hand_backward_applies() and gradient_wanted(*inputs):
+        found: tuple[Tensor, Tensor] = _LogNormaliser.apply(dynamics.valid, *inputs)
         return found
     filtered = kalman_filter(dynamics, information)
     return filtered.log_normaliser, filtered.loc
@@ -43,7 +44,7 @@ class _LogNormaliser(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, valid: Tensor | None, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        filtered = kalman_filter(Dynamics(*inputs[:5], valid), Information(*inputs[5:]))
+        filtered = kalman_filter(*_parts(valid, inputs))
         ctx.valid = valid
         ctx.save_for_backward(*inputs, filtered.loc, filtered.root)
         ctx.mark_non_differentiable(filtered.loc)
@@ -57,23 +58,29 @@ class _LogNormaliser(torch.autograd.Function):
             return (None,) * (1 + len(inputs))
         if torch.is_grad_enabled():
             valid, needed = ctx.valid, ctx.needs_input_grad[1:]
-            found = gradients_by_autograd(lambda *given: _reference(valid, loc, *given), inputs, needed, [gradient])
-            return (None, *found)
-        dynamics, information = Dynamics(*inputs[:5], ctx.valid), Information(*inputs[5:])
-        found = _gradients(dynamics, information, loc, root @ root.mT, gradient)
+            return (
+                None,
+                *gradients_by_autograd(lambda *given: _reference(valid, loc, *given), inputs, needed, [gradient]),
+            )
+        found = _gradients(*_parts(ctx.valid, inputs), loc, root @ root.mT, gradient)
         return (None, *(part.sum_to_size(given.shape) for part, given in zip(found, inputs, strict=True)))
 
 
 def _reference(valid: Tensor | None, held: Tensor, *inputs: Tensor) -> tuple[Tensor]:
     """The same, followed by autograd step by step."""
-    information = Information(*inputs[5:])
-    filtered = kalman_filter(Dynamics(*inputs[:5], valid), information)
+    dynamics, information = _parts(valid, inputs)
+    filtered = kalman_filter(dynamics, information)
 
     def said(states: Tensor) -> Tensor:
         quadratic = (states * times(information.precision, states)).sum(-1)
         return ((information.vector * states).sum(-1) - 0.5 * quadratic).sum(-1)
 
     return (filtered.log_normaliser + said(filtered.loc) - said(held),)
+
+
+def _parts(valid: Tensor | None, inputs: Sequence[Tensor]) -> tuple[Dynamics, Information]:
+    weight, offset, scale, initial_loc, initial_scale, precision, vector = inputs
+    return Dynamics(weight, offset, scale, initial_loc, initial_scale, valid), Information(precision, vector)
 
 
 def _gradients(

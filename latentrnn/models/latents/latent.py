@@ -36,6 +36,8 @@ class Latent(Component):
     continues = False  # whether `sample` goes on from the window before, where the data are one of longer sequences
     marginalises = False  # whether some of the state is summed out of densities: set where `distribution` is overridden
 
+    drawn_instead = ""  # the latent that draws what this one sums out, to be named where a path is needed
+
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if overrides_after(cls, "distribution", "marginalises"):

@@ -31,10 +31,10 @@ class LinearGaussian(MarkovNormal):
 
     The same model with the same parameters as `MarkovNormal`, so that weights go from one to the other; but there is
     no latent site and no guide, evidence and one-step-ahead densities are exact, and NUTS and Laplace's approximation
-    see parameters alone. Heads may be several, on clocks of their own, with any covariance, covariates, and any entries
-    missing. The site of the first head is p(y^1), that of the second p(y^2 | y^1), and so on; their product is the joint
-    density, whatever the order. `Posterior` draws paths exactly given the observed heads; its `latents` hold the
-    smoother's moments as "smoothed_mean" and "smoothed_sd". The filter computes in double precision, whatever the
+    see parameters alone. Heads may be several, on clocks of their own, with any covariance, covariates, and any
+    entries missing. The site of the first head is p(y^1), that of the second p(y^2 | y^1), and so on; their product is
+    the joint density, whatever the order. `Posterior` draws paths exactly given the observed heads; its `latents` hold
+    the smoother's moments as "smoothed_mean" and "smoothed_sd". The filter computes in double precision, whatever the
     model's, in time linear in steps and channels.
 
     The first state that is observed is z_1, a step after z_0: for z_1 ~ Normal(a, P) in a random walk z_0 has the
@@ -56,6 +56,7 @@ class LinearGaussian(MarkovNormal):
     """
 
     continues = False
+    drawn_instead = "MarkovNormal"
 
     def __init__(self, *, observes: Sequence[str] | None = None, **shared: Any) -> None:
         super().__init__(**shared)
@@ -66,7 +67,7 @@ class LinearGaussian(MarkovNormal):
     def build(self, transition: Transition, dt: float | None) -> None:
         if not isinstance(transition, Linear):
             raise ValueError(
-                f"LinearGaussian sums its states out, which takes a linear transition; expected Linear, or MarkovNormal "
+                "LinearGaussian sums its states out, which takes a linear transition; expected Linear, or MarkovNormal "
                 f"as the latent; found {transition!r}"
             )
         super().build(transition, dt)

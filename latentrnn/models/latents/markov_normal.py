@@ -26,7 +26,7 @@ class MarkovNormal(Latent):
     """z_0 ~ Normal(m, diag(s^2));  z_t ~ Normal(h_t, diag(scale^2)),  h_t = transition(z_{t-1}, a_t).
 
     With `Linear` this is the linear-Gaussian state-space model (a diagonal noise is no restriction there: the
-    state's basis is free), with other transitions a deep Markov model.
+    state's basis is free), which `LinearGaussian` sums out exactly; with other transitions a deep Markov model.
 
     Args:
         scale: "constant", one learned standard deviation per dimension, or "state", softplus(W h_t + b).

@@ -23,7 +23,7 @@ class StepwiseLowRankNormal(TorchDistribution):
 
     Args:
         loc: (..., time, channel).
-        factor: F, (channel, rank).
+        factor: F, (channel, rank), or, where densities are all that is asked for, (..., time, channel, rank).
         scale: s, (channel,).
         mask: True = observed, (sequence, time, channel), or None.
         partial: whether a step can be observed in some channels only; if not, one A serves all steps.
@@ -60,7 +60,8 @@ class StepwiseLowRankNormal(TorchDistribution):
         identity = torch.eye(self.factor.shape[-1], dtype=residual.dtype, device=residual.device)
         standard, loading = residual / self.scale, self.factor / self.scale.unsqueeze(-1)
         tril = torch.linalg.cholesky(identity + loading.mT @ (seen.unsqueeze(-1) * loading))
-        projected = torch.linalg.solve_triangular(tril, (standard @ loading).unsqueeze(-1), upper=False).squeeze(-1)
+        shared = (standard.unsqueeze(-2) @ loading).squeeze(-2) if loading.dim() > 2 else standard @ loading
+        projected = torch.linalg.solve_triangular(tril, shared.unsqueeze(-1), upper=False).squeeze(-1)
         log_det = (seen * self.scale.log()).sum(-1) + tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         quadratic = (standard**2).sum(-1) - (projected**2).sum(-1)
         log_prob = -0.5 * quadratic - log_det - seen.sum(-1) * 0.5 * math.log(2 * math.pi)

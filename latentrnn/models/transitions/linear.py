@@ -11,7 +11,7 @@ from latentrnn.support.arguments import check_size
 
 
 class Linear(Transition):
-    """h_t = A h_{t-1} + B a_t + b: with `MarkovNormal` and `Gaussian`, the Kalman filter's model.
+    """h_t = A h_{t-1} + B a_t + b: with `MarkovNormal` and `Gaussian`, the Kalman filter's model (`LinearGaussian`).
 
     A starts at 0.9 times the identity plus small noise, so that an untrained state neither dies nor explodes.
 

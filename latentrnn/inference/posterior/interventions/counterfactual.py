@@ -113,8 +113,8 @@ def _rollout(model: LatentRNN, sampled: SampledRollout, what: Intervention, num_
     data, shape = what.data, torch.Size((num_samples, len(what.data)))
     if sampled.rollout.path.states is not None and not model.latent_sites():
         raise ValueError(
-            f"counterfactual: {type(model.latent).__name__} sums its switch out, so that no path of it can be kept; "
-            "use RelaxedDiscrete"
+            f"counterfactual: {type(model.latent).__name__} is summed out, so that no path of it can be kept; use "
+            f"{model.latent.drawn_instead}"
         )
     clamped = Clamped(model.transition, what.clamp, what.from_step, shape)
     if what.clamp:
