@@ -555,7 +555,7 @@ POSTERIORS: dict[str, Case] = {
     "unknown evidence": (
         lambda: posterior().evidence("waic"),
         ValueError,
-        "evidence: kind must be one of 'auto', 'elbo', 'iwae', 'smc', 'ais'; found 'waic'",
+        "evidence: kind must be one of 'auto', 'elbo', 'iwae', 'smc', 'ais', 'exact'; found 'waic'",
     ),
     "one filter": (
         lambda: posterior().one_step_ahead("y", num_filters=1),
