@@ -292,7 +292,7 @@ def test_what_cannot_be_filtered_says_so() -> None:
         posterior.evidence("smc", 4)
     assert torch.isfinite(posterior.evidence(lr.SMC(proposal="prior"), 4).values).all()
     with pytest.raises(
-        ValueError, match="evidence: kind must be one of 'auto', 'elbo', 'iwae', 'smc', 'ais'; found 'nuts'"
+        ValueError, match="evidence: kind must be one of 'auto', 'elbo', 'iwae', 'smc', 'ais', 'exact'; found 'nuts'"
     ):
         posterior.evidence("nuts")
     with pytest.raises(ValueError, match="SMC: num_filters must be at least 2, for the error; found 1"):
