@@ -10,7 +10,6 @@ import argparse
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.step_time import gflops, ratio
+from benchmarks.step_time import clock_of, gflops, ratio
 from latentrnn.inference.guides.families import combiner, markov_scan
 from latentrnn.models.scans import layer_of, reverse_within, run, run_directions
 
@@ -159,14 +158,14 @@ def guides(name: str) -> tuple[dict[str, Call], list[Tensor]]:
 def measure(calls: dict[str, Call], wanted: list[Tensor], pairs: int) -> dict[str, np.ndarray]:
     """Seconds of forward and backward, each contestant in turn."""
     found: dict[str, list[float]] = {name: [] for name in calls}
-    order = list(calls)
+    order, clock = list(calls), clock_of(torch.get_num_threads())
     for _ in range(pairs + WARM_UP):
         order.append(order.pop(0))  # none is always the first
         for name in order:
-            before = time.perf_counter()
+            before = clock()
             outputs = calls[name]()
             torch.autograd.grad(outputs, wanted, torch.ones_like(outputs))
-            found[name].append(time.perf_counter() - before)
+            found[name].append(clock() - before)
     return {name: np.array(values[WARM_UP:]) for name, values in found.items()}
 
 
@@ -209,7 +208,7 @@ def main() -> None:
         "# Loops over time",
         "",
         f"`python benchmarks/scans.py --pairs {options.pairs}`: forward and backward in single precision, medians in "
-        "ms; ratios of neighbouring calls,",
+        "ms, of the processor on one thread; ratios of neighbouring calls,",
         "median and 95% interval by bootstrap: above one, ours is faster. Kernel: torch's module; loop: the same steps "
         "followed by autograd.",
         "Sizes are rows x steps x channels, hidden units; x 2 in both directions over data. "

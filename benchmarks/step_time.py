@@ -140,9 +140,11 @@ class Paired(lr.AdamW):
 
     rivals: tuple[tuple[str, Step], ...] = ()
     seconds: tuple[tuple[str, list[float]], ...] = ()
+    threads: int | None = None
 
     def build(self, *args: Any, **settings: Any) -> torch.optim.Optimizer:
         engine, seconds, rivals = super().build(*args, **settings), dict(self.seconds), list(self.rivals)
+        clock = clock_of(self.threads)
         last = [clock()]
 
         def others(*_: Any) -> None:
@@ -159,7 +161,12 @@ class Paired(lr.AdamW):
         return engine
 
 
-def clock() -> float:
+def clock_of(threads: int | None) -> Callable[[], float]:
+    """A clock, in seconds: the processor's on one thread of a CPU, which what else the machine does leaves alone."""
+    return time.process_time if threads == 1 and not torch.cuda.is_available() else wall_clock
+
+
+def wall_clock() -> float:
     """Seconds, once all that was asked of the device is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -170,7 +177,7 @@ def measure(shape: str, steps: int) -> dict[str, np.ndarray]:
     """Seconds of each step by contestant."""
     (data, model, guide), rivals = ours(shape), rivals_of(shape)
     seconds: dict[str, list[float]] = {name: [] for name in ("ours", *rivals)}
-    optimiser = Paired(rivals=tuple(rivals.items()), seconds=tuple(seconds.items()))
+    optimiser = Paired(rivals=tuple(rivals.items()), seconds=tuple(seconds.items()), threads=torch.get_num_threads())
     lr.fit(
         model,
         guide,
@@ -193,7 +200,7 @@ def ratio(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
 
 def gflops() -> float:
     """Rate of a float32 matrix product, 10^9 operations per second."""
-    a = torch.randn(2048, 2048)
+    a, clock = torch.randn(2048, 2048), clock_of(torch.get_num_threads())
     times = []
     for _ in range(6):
         start = clock()
@@ -261,7 +268,8 @@ def heading(where: str) -> list[str]:
         "",
         f"{where}, matrix product {', '.join(rates)}; torch {torch.__version__}, pyro {pyro.__version__}, latentrnn "
         f"{lr.__version__}.",
-        "Medians in ms over interleaved steps; ratios of neighbouring steps: median and 95% interval by bootstrap.",
+        "Medians in ms over interleaved steps, of the processor on one thread; ratios of neighbouring steps: median "
+        "and 95% interval by bootstrap.",
         "Below one, the first is faster. Plain torch and per-step Pyro: `benchmarks/rivals/`; references: the same by "
         "others.",
         "",
