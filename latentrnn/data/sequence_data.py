@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from latentrnn.data.facts import Fact
 from latentrnn.data.identity import check_data, overlapping
 from latentrnn.data.in_memory import InMemory
-from latentrnn.data.ingest.from_arrays import Arrays, FromArrays
-from latentrnn.data.ingest.ingest import ingest
+from latentrnn.data.ingest.ingest import FromArrays, ingest
 from latentrnn.data.ingest.spikes import count_spikes
-from latentrnn.data.record import SequenceRecord, WindowContext
+from latentrnn.data.record import Fact, SequenceRecord, WindowContext
 from latentrnn.data.summary import describe
 from latentrnn.data.views import batches, selection, splits, time_slices
 from latentrnn.data.views.labelled import to_xarray
@@ -42,9 +40,7 @@ class SequenceData(FromArrays, InMemory, SequenceRecord):
 
     around: WindowContext[SequenceData] | None = None
 
-    @classmethod
-    def _ingest(cls, given: Arrays) -> Self:
-        return cls(**ingest(given))
+    _ingest = staticmethod(ingest)
 
     @classmethod
     def from_spike_times(

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from latentrnn.data.ingest.axes import Named, by_name
 from latentrnn.data.ingest.plain_numbers import Array, is_frame, to_numpy
-from latentrnn.data.ingest.seconds import EXACT, to_seconds
 from latentrnn.support.shown import first_entry
+
+LOSS = 1e-3  # of a channel's range, below which rounding is nothing beside any noise
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """The arguments of `from_arrays`, whose names were checked; the arrays are as they were given."""
+
+    observations: Mapping[str, Any]
+    covariates: Mapping[str, Any]
+    dt: float | None
+    times: Any
+    masks: Mapping[str, Any]
+    totals: Mapping[str, Any]
+    clocks: Mapping[str, int]
+    per_sequence: Sequence[str]
+    channel_names: Mapping[str, Sequence[str]]
+    feature_names: Mapping[str, Sequence[str]]
+    sequence_names: Sequence[str] | None
+    standardise: Sequence[str] | Mapping[str, tuple[Any, Any]]
+    dtype: torch.dtype
 
 
 def read_steps(where: str, value: Any, last: str) -> list[Array]:
@@ -94,32 +115,6 @@ def read_vectors(where: str, value: Any, read: Callable[[str, Any], Array] = to_
     return arrays
 
 
-def read_seconds(where: str, value: Any) -> list[Array]:
-    """Seconds (time,) of every sequence, from (sequence, time) or a list of (time_i,) of any unit of time."""
-    return read_vectors(where, value, lambda place, times: to_seconds(place, times).values)
-
-
-def read_dt(dt: Any) -> float | None:
-    """Seconds per base step, or None for unit steps; a duration with a unit of time is converted.
-
-    Raises:
-        TypeError: not a number.
-        ValueError: not positive, or not finite.
-    """
-    if dt is None:
-        return None
-    if isinstance(dt, bool | np.bool_ | str | bytes | list | tuple | dict):
-        raise TypeError(f"dt: expected a number of seconds, found {dt!r}")
-    found = to_seconds("dt", dt)
-    if found.values.shape != () or found.dates:
-        raise TypeError(f"dt: expected a number of seconds, found {'a date' if found.dates else repr(dt)}")
-    seconds = float(found.values)
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise ValueError(f"dt: expected a positive, finite number of seconds, found {dt!r}")
-    # a decimal in single precision is that decimal: 0.001 in float32 is off by 5e-8, half a bin in ten million
-    return float(str(np.float32(seconds))) if found.rounding > EXACT and np.float32(seconds) == seconds else seconds
-
-
 def _as_column(value: Any) -> str:
     return "x.to_frame()" if hasattr(value, "to_frame") else "x[:, None]"
 
@@ -131,3 +126,58 @@ def refuse(where: str, bad: Array, expected: str, values: Array, sequence: int |
     index, place = first_entry(bad, ("sequence", "channel") if sequence is None else ("step", "channel"))
     place = place if sequence is None else f"sequence {sequence}, {place}"
     raise ValueError(f"{where}: expected {expected}, found {values[index]} at {place}")
+
+
+def refuse_unrepresentable(where: str, array: Array, seen: Array, index: int, dtype: torch.dtype) -> None:
+    """Raise a ValueError at a value that is seen and that a floating type does not hold."""
+    if array.dtype.kind == "f":
+        refuse(where, seen & np.isinf(array), "finite values", array, index)
+        if array.dtype.itemsize > 4:
+            too_large = seen & (np.abs(array) > torch.finfo(dtype).max)
+            refuse(where, too_large, f"values within the range of {dtype}", array, index)
+    elif array.dtype.itemsize > 2 and array.size:
+        limit = 2**24 if dtype == torch.float32 else 2**53
+        inexact = seen & ((array > limit) | (array < -limit))
+        refuse(where, inexact, f"whole numbers up to {limit}, beyond which {dtype} is not exact", array, index)
+
+
+def losses(
+    where: str,
+    names: tuple[str, ...],
+    values: list[Array],
+    masks: list[Array] | None,
+    *,
+    instead: str = "give dtype=torch.float64",
+) -> str | None:
+    """Say what float32 takes from the values of one head or covariate, None where that is rounding.
+
+    Values are rounded by 6e-8 of their size. Where they lie close together and far from zero (times since 1970, a
+    potential of 1e6 in which differences of 0.1 count) this can be much of what they differ by.
+
+    Args:
+        where: the head or covariate.
+        names: of its channels or features.
+        values: per sequence (time, channel).
+        masks: what is observed, in their shape; None for all.
+        instead: what keeps the values as they are.
+    """
+    wide = [(a, None if masks is None else masks[i]) for i, a in enumerate(values) if a.dtype.itemsize > 4]
+    if not wide or wide[0][0].dtype.kind != "f":
+        return None
+    lost, low, high = np.zeros(len(names)), np.full(len(names), np.inf), np.full(len(names), -np.inf)
+    for array, seen in wide:
+        there: Array = np.isfinite(array) if seen is None else seen
+        with np.errstate(over="ignore", invalid="ignore"):
+            changed = np.abs(array - array.astype(np.float32))
+        lost = np.maximum(lost, changed.max(0, where=there, initial=0.0))
+        low = np.minimum(low, array.min(0, where=there, initial=np.inf))
+        high = np.maximum(high, array.max(0, where=there, initial=-np.inf))
+    too_much = (high > low) & (lost > LOSS * (high - low))
+    if not too_much.any():
+        return None
+    worst = int(too_much.argmax())
+    return (
+        f"{where}: float32 changes values by up to {lost[worst]:.2g} at channel or feature {names[worst]!r}, where all "
+        f"lie within {high[worst] - low[worst]:.2g} of each other, near {low[worst]:g}; subtract a constant first, or "
+        f"{instead}"
+    )

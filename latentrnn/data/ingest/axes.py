@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,45 +142,15 @@ def _times(array: Any, axes: tuple[str, ...]) -> Any:
     return np.asarray(array.coords[dim])
 
 
-def same_sequences(arrays: Sequence[tuple[str, Named]]) -> tuple[str, ...] | None:
-    """The names of the sequences, on which all arrays that have any agree.
-
-    Raises:
-        ValueError: two have others, or in another order.
-    """
-    told = [(where, named) for where, named in arrays if named.sequences is not None]
-    for where, named in told[1:]:
-        _check_equal(where, "sequences", named.sequences, told[0][0], told[0][1].sequences)
-    return told[0][1].sequences if told else None
-
-
-def same_times(arrays: Sequence[tuple[str, Named]]) -> None:
-    """Raise a ValueError where two arrays have as many steps, at other coordinates."""
-    told = [(where, named) for where, named in arrays if named.times is not None]
-    for where, named in told[1:]:
-        leader, times = told[0][0], told[0][1].times
-        if len(named.times) != len(times):
-            continue  # which is found, and said, where lengths are compared
-        numeric = times.dtype.kind in "iuf" and named.times.dtype.kind in "iuf"
-        spread = abs(float(times[-1]) - float(times[0])) if numeric and len(times) else 0.0
-        same = np.allclose(times, named.times, rtol=1e-9, atol=1e-6 * spread) if numeric else (times == named.times)
-        if not np.all(same):
-            first = int(np.argmin(np.isclose(times, named.times))) if numeric else int(np.argmin(same))
-            raise ValueError(
-                f"{where}: expected the coordinates in time of {leader}, {times[first]} at step {first}, found "
-                f"{named.times[first]}; align them (xarray.align), or drop what is not meant with x.drop_vars"
-            )
-
-
 def check_same(where: str, named: Named, leader: str, others: Named) -> None:
     """Raise a ValueError where what belongs to a head names its sequences or channels otherwise."""
     for what in ("sequences", "channels"):
         found, expected = getattr(named, what), getattr(others, what)
         if found is not None and expected is not None:
-            _check_equal(where, what, found, leader, expected)
+            check_equal(where, what, found, leader, expected)
 
 
-def _check_equal(where: str, what: str, found: Any, leader: str, expected: Any) -> None:
+def check_equal(where: str, what: str, found: Any, leader: str, expected: Any) -> None:
     if found != expected:
         raise ValueError(
             f"{where}: expected the {what} {shown(list(expected))} as in {leader}, found {shown(list(found))}; select "

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latentrnn.data.ingest.arrays import Array, read_values, refuse
+from latentrnn.data.ingest.arrays import Array, Arrays, read_values, refuse, refuse_unrepresentable
 from latentrnn.data.ingest.axes import Named
-from latentrnn.data.ingest.from_arrays import Arrays
-from latentrnn.data.ingest.heads import refuse_unrepresentable
 
 
 @dataclass

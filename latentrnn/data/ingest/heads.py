@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from latentrnn.data.ingest.arrays import Array, read_values, read_vectors, refuse
+from latentrnn.data.ingest.arrays import Array, Arrays, read_values, read_vectors, refuse_unrepresentable
 from latentrnn.data.ingest.axes import Named, by_name, check_same
-from latentrnn.data.ingest.from_arrays import Arrays
 from latentrnn.support.arguments import is_integer
 
 
@@ -34,7 +32,7 @@ def read_head(name: str, given: Arrays) -> HeadArrays:
             steps, or a value beyond the floating type.
     """
     where, per_sequence = f"observations[{name!r}]", name in given.per_sequence
-    clock = _read_clock(name, given.clocks.get(name, 1), per_sequence)
+    clock = _read_clock(name, given.clocks[name], per_sequence) if name in given.clocks else 1
     named, values = read_values(where, name, given.observations[name], per_sequence, "channel")
     mask = given.masks.get(name)
     masks = None if mask is None else _read_masks(name, mask, values, named, per_sequence)
@@ -71,19 +69,6 @@ def _read_masks(name: str, mask: Any, values: list[Array], head: Named, per_sequ
         if array.shape != value.shape:
             raise ValueError(f"{where}: expected shape {value.shape} at sequence {index}, found {array.shape}")
     return masks
-
-
-def refuse_unrepresentable(where: str, array: Array, seen: Array, index: int, dtype: torch.dtype) -> None:
-    """Raise a ValueError at a value that is seen and that a floating type does not hold."""
-    if array.dtype.kind == "f":
-        refuse(where, seen & np.isinf(array), "finite values", array, index)
-        if array.dtype.itemsize > 4:
-            too_large = seen & (np.abs(array) > torch.finfo(dtype).max)
-            refuse(where, too_large, f"values within the range of {dtype}", array, index)
-    elif array.dtype.itemsize > 2 and array.size:
-        limit = 2**24 if dtype == torch.float32 else 2**53
-        inexact = seen & ((array > limit) | (array < -limit))
-        refuse(where, inexact, f"whole numbers up to {limit}, beyond which {dtype} is not exact", array, index)
 
 
 def read_totals(name: str, value: Any, head: HeadArrays) -> list[Array]:

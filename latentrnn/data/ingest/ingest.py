@@ -1,27 +1,124 @@
-"""From arrays as they were given to the fields of a data set: whatever can be wrong with them is found here."""
+"""From arrays as users give them to the fields of a data set: whatever can be wrong with them is found here."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 import torch
 
-from latentrnn.data.facts import Fact
 from latentrnn.data.identity import content_keys
-from latentrnn.data.ingest.arrays import Array
-from latentrnn.data.ingest.axes import Named, same_sequences, same_times
+from latentrnn.data.ingest.agreement import agreed_names, read_lengths, refuse_without_frames
+from latentrnn.data.ingest.arrays import Array, Arrays, losses
+from latentrnn.data.ingest.axes import Named
 from latentrnn.data.ingest.covariates import CovariateArrays, read_covariate
-from latentrnn.data.ingest.from_arrays import Arrays
 from latentrnn.data.ingest.heads import HeadArrays, observed, read_head, read_totals
-from latentrnn.data.ingest.names import read_labels
-from latentrnn.data.ingest.narrowing import losses
+from latentrnn.data.ingest.names import check_known, check_mapping, check_names, read_labels
 from latentrnn.data.ingest.padding import continued, fill, padded
+from latentrnn.data.ingest.seconds import read_dt, read_times
 from latentrnn.data.ingest.standardisation import standardisation
-from latentrnn.data.ingest.time import read_lengths, read_times, refuse_without_frames
+from latentrnn.data.record import Fact
 from latentrnn.data.spec import CovariateSpec, DataSpec, HeadSpec
+from latentrnn.support.arguments import check_dtype
+
+
+class FromArrays(ABC):
+    """Sequences that are made from arrays: the one signature of `from_arrays`, in memory and in files."""
+
+    @staticmethod
+    @abstractmethod
+    def _ingest(given: Arrays) -> dict[str, Any]:
+        """The fields of the sequences, from arrays that are read and checked."""
+
+    @classmethod
+    def from_arrays(
+        cls,
+        observations: Mapping[str, Any],
+        covariates: Mapping[str, Any] | None = None,
+        *,
+        dt: float | None = None,
+        times: Any = None,
+        masks: Mapping[str, Any] | None = None,
+        totals: Mapping[str, Any] | None = None,
+        clocks: Mapping[str, int] | None = None,
+        per_sequence: Sequence[str] = (),
+        channel_names: Mapping[str, Sequence[str]] | None = None,
+        feature_names: Mapping[str, Sequence[str]] | None = None,
+        sequence_names: Sequence[str] | None = None,
+        standardise: Sequence[str] | Mapping[str, tuple[Any, Any]] = (),
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """Read arrays, tensors or ragged lists of real numbers, checking everything once.
+
+        Axes that have names (xarray, tables with columns) are matched by them, and names of channels, features and
+        sequences are kept. Times may have any unit of time; other numbers with a unit are refused.
+
+        Args:
+            observations: per head an array (sequence, time, channel) or a list of (time_i, channel); for a head
+                named in `per_sequence` an array (sequence, channel). Missing is what is NaN, masked or pandas' NA.
+            covariates: per covariate an array (sequence, time, feature) or a list of (time_i, feature), complete; for
+                one named in `per_sequence` (sequence, feature), which stays as it is all along.
+            dt: seconds per base step; None for unit steps.
+            times: instead of `dt`, seconds of every step, (sequence, time) or a list of (time_i,), increasing.
+            masks: per head booleans in the shape of its observations, True where observed.
+            totals: per head (sequence, time) or a list of (time_i,), the sum over all channels of every step, the
+                missing ones included; NaN where a channel is missing and the total unknown.
+            clocks: per slow head the base steps per frame; it then has floor(steps / clock) frames.
+            per_sequence: heads with one value per sequence, and covariates with one row per sequence.
+            channel_names: per head one name per channel.
+            feature_names: per covariate one name per feature.
+            sequence_names: one name per sequence.
+            standardise: heads and covariates whose mean and standard deviation over observed entries go to the
+                spec, for the model to apply; or a dict of name to (location, scale), e.g. of training data.
+            dtype: torch.float32, with a warning where it changes values by more than rounding, or torch.float64.
+
+        Returns:
+            The data, all values in the units in which they came.
+
+        Raises:
+            TypeError: when something is of the wrong type, e.g. strings for numbers.
+            ValueError: when something is impossible or inconsistent, naming it, what was expected and what came.
+
+        Example:
+            >>> import numpy as np
+            >>> from latentrnn.data import SequenceData
+            >>> SequenceData.from_arrays({"spikes": [np.ones((5, 2)), np.zeros((3, 2))]}, dt=0.001)
+            SequenceData: 2 sequences of 3 to 5 steps, dt = 0.001 s
+              observations: spikes (2 channels)
+        """
+        covariates = {} if covariates is None else covariates
+        check_names(observations, covariates)
+        names = [*observations, *covariates]
+        standardise = () if standardise is None else standardise
+        check_known("per_sequence", per_sequence, names, "a head or covariate")
+        check_known("standardise", standardise, names, "a head or covariate")
+        check_dtype(dtype)
+        dt = read_dt(dt)
+        if dt is not None and times is not None:
+            raise ValueError(f"dt: expected either dt or times, found both (dt={dt:g})")
+        of_heads = partial(check_mapping, known=observations, what="an observation head")
+        fields = cls._ingest(
+            Arrays(
+                observations=observations,
+                covariates=covariates,
+                dt=dt,
+                times=times,
+                masks=of_heads("masks", masks),
+                totals=of_heads("totals", totals),
+                clocks=of_heads("clocks", clocks),
+                per_sequence=per_sequence,
+                channel_names=of_heads("channel_names", channel_names),
+                feature_names=check_mapping("feature_names", feature_names, covariates, "a covariate"),
+                sequence_names=sequence_names,
+                standardise=standardise,
+                dtype=dtype,
+            )
+        )
+        return cls(**fields)
 
 
 def ingest(given: Arrays, *, part: bool = False) -> dict[str, Any]:
@@ -32,7 +129,7 @@ def ingest(given: Arrays, *, part: bool = False) -> dict[str, Any]:
     heads = {name: read_head(name, given) for name in given.observations}
     covariates = {name: read_covariate(name, given) for name in given.covariates}
     stamps = None if given.times is None else read_times(given.times)
-    labels = _agreed_names(heads, covariates)
+    labels = agreed_names(heads, covariates)
     lengths = read_lengths(heads, covariates, stamps)
     clocks = {name: head.clock for name, head in heads.items()}
     if not part:
@@ -50,7 +147,7 @@ def ingest(given: Arrays, *, part: bool = False) -> dict[str, Any]:
         lost = [losses(item.where, spec.heads[n].channel_names, item.values, item.masks) for n, item in heads.items()]
         lost += [losses(c.where, spec.covariates[n].feature_names, c.values, None) for n, c in covariates.items()]
         for words in filter(None, lost):
-            warnings.warn(words, UserWarning, stacklevel=4)  # whoever called `from_arrays`
+            warnings.warn(words, UserWarning, stacklevel=3)  # whoever called `from_arrays`
     tensors = _tensors(heads, inputs, totals, num_steps, given.dtype)
     return {
         **tensors,
@@ -95,20 +192,13 @@ def ingest_again(
     return {**_tensors(heads, arrays["covariates"], totals, num_steps, dtype, fillers)}
 
 
-def _agreed_names(heads: Mapping[str, HeadArrays], covariates: Mapping[str, CovariateArrays]) -> tuple[str, ...] | None:
-    """The names that arrays give their sequences, on which they must agree, as on the coordinates of their steps."""
-    at_base = [(head.where, head.named) for head in heads.values() if head.clock == 1]
-    given = [(item.where, item.named) for item in covariates.values()]
-    labels = same_sequences([*((head.where, head.named) for head in heads.values()), *given])
-    same_times([*at_base, *given])
-    return labels
-
-
 def _head_spec(name: str, head: HeadArrays, given: Arrays) -> HeadSpec:
     channels = head.values[0].shape[1]
     labels = given.channel_names.get(name, head.named.channels)
     names = read_labels(f"channel_names[{name!r}]", labels, channels)
-    location, scale = standardisation(head.where, name, given.standardise, names, head.values, head.masks)
+    location = scale = None
+    if name in given.standardise:
+        location, scale = standardisation(head.where, name, given.standardise, names, head.values, head.masks)
     missing = not all(mask.all() for mask in head.masks)
     return HeadSpec(name, channels, names, head.per_step, head.clock, missing, location, scale)
 
@@ -117,8 +207,10 @@ def _covariate_spec(name: str, arrays: list[Array], covariate: CovariateArrays, 
     features = arrays[0].shape[1]
     labels = given.feature_names.get(name, covariate.named.channels)
     names = read_labels(f"feature_names[{name!r}]", labels, features)
-    everything = [np.ones(array.shape, bool) for array in arrays]
-    location, scale = standardisation(covariate.where, name, given.standardise, names, arrays, everything)
+    location = scale = None
+    if name in given.standardise:
+        everything = [np.ones(array.shape, bool) for array in arrays]
+        location, scale = standardisation(covariate.where, name, given.standardise, names, arrays, everything)
     return CovariateSpec(name, features, names, location, scale)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from latentrnn.data.ingest.plain_numbers import Array, to_numpy
-from latentrnn.data.ingest.units import is_quantity, magnitude, unit_of
+from latentrnn.data.ingest.arrays import read_vectors, refuse
+from latentrnn.data.ingest.axes import by_name
+from latentrnn.data.ingest.plain_numbers import Array, is_quantity, magnitude, to_numpy, unit_of
 
 # how files (CF conventions) and people write units of time
 SECONDS = {
@@ -66,6 +68,42 @@ def to_seconds(where: str, value: Any) -> Seconds:
         return _stacked(where, [to_seconds(where, item) for item in value])
     array = to_numpy(where, value)
     return Seconds(array.astype(np.float64), _rounding(getattr(value, "dtype", array.dtype)), False)
+
+
+def read_seconds(where: str, value: Any) -> list[Array]:
+    """Seconds (time,) of every sequence, from (sequence, time) or a list of (time_i,) of any unit of time."""
+    return read_vectors(where, value, lambda place, times: to_seconds(place, times).values)
+
+
+def read_times(times: Any) -> list[Array]:
+    """Seconds of every step of every sequence, increasing."""
+    stamps = read_seconds("times", by_name("times", "", times, ("sequence", "time")).values)
+    for index, stamp in enumerate(stamps):
+        refuse("times", ~np.isfinite(stamp), "finite seconds", stamp, index)
+        not_later = np.concatenate([[False], np.diff(stamp) <= 0]) if len(stamp) else np.zeros(0, bool)
+        refuse("times", not_later, "times that increase within a sequence", stamp, index)
+    return stamps
+
+
+def read_dt(dt: Any) -> float | None:
+    """Seconds per base step, or None for unit steps; a duration with a unit of time is converted.
+
+    Raises:
+        TypeError: not a number.
+        ValueError: not positive, or not finite.
+    """
+    if dt is None:
+        return None
+    if isinstance(dt, bool | np.bool_ | str | bytes | list | tuple | dict):
+        raise TypeError(f"dt: expected a number of seconds, found {dt!r}")
+    found = to_seconds("dt", dt)
+    if found.values.shape != () or found.dates:
+        raise TypeError(f"dt: expected a number of seconds, found {'a date' if found.dates else repr(dt)}")
+    seconds = float(found.values)
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError(f"dt: expected a positive, finite number of seconds, found {dt!r}")
+    # a decimal in single precision is that decimal: 0.001 in float32 is off by 5e-8, half a bin in ten million
+    return float(str(np.float32(seconds))) if found.rounding > EXACT and np.float32(seconds) == seconds else seconds
 
 
 def _declared(value: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from latentrnn.data.ingest.arrays import Array, read_dt
-from latentrnn.data.ingest.seconds import EXACT, Seconds, to_seconds
+from latentrnn.data.ingest.arrays import Array
+from latentrnn.data.ingest.seconds import EXACT, Seconds, read_dt, to_seconds
 
 # Bins. Timestamps are decimal, so 0.003 / 0.001 falls short of 3 in floating point and would land one bin early.
 ROUNDING = 1e-6

@@ -10,7 +10,7 @@ import numpy as np
 from latentrnn.data.ingest.arrays import Array
 from latentrnn.data.ingest.plain_numbers import to_numpy
 
-Pair = tuple[tuple[float, ...] | None, tuple[float, ...] | None]
+Pair = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def standardisation(
@@ -21,13 +21,11 @@ def standardisation(
     values: list[Array],
     masks: list[Array],
 ) -> Pair:
-    """Location and scale per channel of one head or covariate, (None, None) when it is not to be standardised.
+    """Location and scale per channel of one head or covariate that is to be standardised.
 
     Raises:
         ValueError: when a channel is constant or never observed, or a given scale is not positive.
     """
-    if name not in standardise:
-        return None, None
     if isinstance(standardise, Mapping):
         return _given(name, standardise[name], len(channel_names))
     location, scale = [], []

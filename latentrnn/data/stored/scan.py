@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from latentrnn.data.identity import ContentDigest
-from latentrnn.data.ingest.arrays import Array
-from latentrnn.data.ingest.from_arrays import Arrays
+from latentrnn.data.ingest.agreement import refuse_without_frames
+from latentrnn.data.ingest.arrays import Array, Arrays
 from latentrnn.data.ingest.heads import observed
 from latentrnn.data.ingest.ingest import ingest
 from latentrnn.data.ingest.padding import first_observed
-from latentrnn.data.ingest.time import read_times, refuse_without_frames
+from latentrnn.data.ingest.seconds import read_times
 from latentrnn.data.sequence_data import SequenceData
 from latentrnn.data.spec import DataSpec, SequenceKey
 from latentrnn.data.stored import arrays as stored_arrays

@@ -6,21 +6,21 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latentrnn.data.facts import Fact
 from latentrnn.data.identity import check_data, overlapping
-from latentrnn.data.ingest.arrays import Array
-from latentrnn.data.ingest.axes import check_same, same_sequences, same_times
-from latentrnn.data.ingest.from_arrays import Arrays, FromArrays
-from latentrnn.data.ingest.ingest import ingest_again
+from latentrnn.data.ingest.agreement import same_sequences, same_times
+from latentrnn.data.ingest.arrays import Array, Arrays
+from latentrnn.data.ingest.axes import check_same
+from latentrnn.data.ingest.ingest import FromArrays, ingest_again
 from latentrnn.data.ingest.names import check_known, read_labels
 from latentrnn.data.ingest.padding import continued
+from latentrnn.data.record import Fact
 from latentrnn.data.sequence_data import SequenceData
 from latentrnn.data.spec import DataSpec, SequenceKey
 from latentrnn.data.stored import arrays as stored_arrays
@@ -89,8 +89,8 @@ class StoredSequences(FromArrays):
     _coming: dict[Any, Future[SequenceData]] = dataclasses.field(default_factory=dict)
     _reader: list[ThreadPoolExecutor] = dataclasses.field(default_factory=list)
 
-    @classmethod
-    def _ingest(cls, given: Arrays) -> Self:
+    @staticmethod
+    def _ingest(given: Arrays) -> dict[str, Any]:
         if not isinstance(given.standardise, Mapping) and len(given.standardise):
             raise TypeError(
                 f"standardise: stored data need numbers, {{name: (location, scale)}}, e.g. those of some sequences; "
@@ -108,7 +108,17 @@ class StoredSequences(FromArrays):
             feature_names={**_channel_names(sources["covariates"]), **given.feature_names},
         )
         spec, lengths, keys, fillers = scan(sources, count, given)
-        return cls(sources, spec, np.arange(count), lengths, keys, names, fillers, given.dtype, count)
+        return {
+            "sources": sources,
+            "spec": spec,
+            "rows": np.arange(count),
+            "host_lengths": lengths,
+            "keys": keys,
+            "names": names,
+            "fillers": fillers,
+            "dtype": given.dtype,
+            "total": count,
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds: what can be read, and nothing that is being read."""

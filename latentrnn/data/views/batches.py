@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latentrnn.data.facts import Fact
-from latentrnn.data.record import Record
+from latentrnn.data.record import Fact, Record
 from latentrnn.support.arguments import is_integer
 
 # batches per pool within which sequences are sorted by length: enough to save padding, few enough to stay random

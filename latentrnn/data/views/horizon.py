@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentrnn.data.ingest.arrays import read_seconds, read_steps, read_vectors
+from latentrnn.data.ingest.arrays import read_steps, read_vectors
 from latentrnn.data.ingest.axes import by_name
 from latentrnn.data.ingest.names import check_mapping
 from latentrnn.data.ingest.padding import fill
+from latentrnn.data.ingest.seconds import read_seconds
 from latentrnn.data.record import Record, SequenceRecord
 
 

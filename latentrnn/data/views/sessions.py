@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentrnn.data.facts import Fact
 from latentrnn.data.ingest.names import check_known, check_names
 from latentrnn.data.ingest.padding import fill
-from latentrnn.data.record import SequenceRecord
+from latentrnn.data.record import Fact, SequenceRecord
 from latentrnn.data.spec import CovariateSpec, DataSpec, HeadSpec, SequenceKey
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import DataSpec, SequenceData
-from latentrnn.data.facts import Fact
 from latentrnn.data.ingest.plain_numbers import to_tensor
+from latentrnn.data.record import Fact
 from latentrnn.data.spec import SequenceKey
 from latentrnn.support.arguments import is_number
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import SequenceData
-from latentrnn.data.facts import Fact
+from latentrnn.data.record import Fact
 
 
 def coordinated_dropout(

@@ -15,7 +15,7 @@ from torch.func import functional_call, vmap
 from tqdm.auto import tqdm
 
 from latentrnn.data import SequenceData
-from latentrnn.data.facts import Fact
+from latentrnn.data.record import Fact
 from latentrnn.inference.fitting.checks import check_arguments
 from latentrnn.inference.fitting.fit import fit, prepared, starting_point
 from latentrnn.inference.fitting.matmul_precision import matrix_products

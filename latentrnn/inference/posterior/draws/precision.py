@@ -7,7 +7,7 @@ import warnings
 import torch
 
 from latentrnn.data import SequenceData
-from latentrnn.data.ingest.narrowing import losses
+from latentrnn.data.ingest.arrays import losses
 from latentrnn.inference.posterior.draws.sampler import computed_in
 from latentrnn.models.state_space import LatentRNN
 
