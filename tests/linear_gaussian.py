@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributions.transforms import ReshapeTransform
 
 import latentrnn as lr
-from latentrnn.models.programs import sequence_plate
+from latentrnn.models.state_space import sequence_plate
 from tests import oracles
 from tests.oracles import Array, Mask
 

@@ -115,6 +115,16 @@ class SequenceRecord:
         there = np.arange(self.num_steps) < self.host_lengths[:, None]
         return torch.from_numpy(np.flatnonzero(there)).to(self.device, non_blocking=True)
 
+    @property
+    def carry_in(self) -> Mapping[str, Tensor] | None:
+        """What model and guide left at the end of the window before; None where a sequence begins."""
+        return None if self.around is None else self.around.carry_in
+
+    def carry_out(self, name: str, value: Tensor) -> None:
+        """Leave something, detached, for the next window of the same sequences, where these data are a window."""
+        if self.around is not None:
+            self.around.carry_out[name] = value.detach().clone()  # a view would keep all of the window
+
     def complete(self, name: str) -> bool:
         """Whether every entry of a head is known to be observed and scored, without waiting for the device."""
         head, mask, known = self._head("complete", name), self.masks[name], self.gapless.get(name)

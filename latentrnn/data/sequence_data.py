@@ -153,16 +153,6 @@ class SequenceData(FromArrays, InMemory, SequenceRecord):
             return self.masks[name].flatten(1).any(1)
         return torch.from_numpy(np.array([own == session for own in self.sessions])).to(self.device, non_blocking=True)
 
-    @property
-    def carry_in(self) -> Mapping[str, Tensor] | None:
-        """What model and guide left at the end of the window before; None where a sequence begins."""
-        return None if self.around is None else self.around.carry_in
-
-    def carry_out(self, name: str, value: Tensor) -> None:
-        """Leave something, detached, for the next window of the same sequences, where these data are a window."""
-        if self.around is not None:
-            self.around.carry_out[name] = value.detach().clone()  # a view would keep all of the window
-
     def scored(self, name: str) -> Tensor:
         """Booleans in the shape of head `name`, True where observed and beyond the context.
 

@@ -8,9 +8,11 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 
 from latentrnn.data import DataSpec, SequenceData
+from latentrnn.models import sites
 from latentrnn.models.assembly import (
     build_heads,
     build_states,
@@ -29,13 +31,13 @@ from latentrnn.models.module_dict import NamedModules
 from latentrnn.models.observations import Observation
 from latentrnn.models.parameter_sites import parameter_sites, parameter_units, sample_parameters
 from latentrnn.models.priors import Populations, populations
-from latentrnn.models.programs import refuse_param_store, sequence_plate
 from latentrnn.models.readouts import Readout
 from latentrnn.models.rollout import Rollout
 from latentrnn.models.transitions import Transition
 from latentrnn.support.arguments import check_size
 from latentrnn.support.clock import step_length
 from latentrnn.support.deprecations import former_methods
+from latentrnn.support.private_symbols import handlers
 
 CHECKED_AT_ONCE = 2**22  # entries of a head
 
@@ -280,3 +282,33 @@ class LatentRNN(nn.Module):
             f"LatentRNN(transition={self.transition!r}, latent={self.latent!r}, "
             f"observations={dict(self.observations.items())!r}, inputs={self.inputs!r}{couplings})"
         )
+
+
+def sequence_plate(data: SequenceData) -> pyro.plate:
+    """Return the plate over sequences of a batch: the same for model and guide."""
+    if data.indices is None:
+        return pyro.plate(sites.PLATE, data.num_sequences, dim=-1)
+    return pyro.plate(sites.PLATE, data.total, subsample=data.indices, dim=-1)
+
+
+def refuse_param_store(module: nn.Module) -> None:
+    """Raise where `pyro.infer.SVI` looks for parameters in the param store, in which ours do not live.
+
+    A program that registers them itself (`pyro.module`) is left alone, and so is a module of which nothing is to be
+    trained beside an autoguide, whose parameters do live there.
+
+    Raises:
+        RuntimeError: naming what to use instead.
+    """
+    parameters = list(module.parameters())
+    for handler in handlers():
+        if not (isinstance(handler, TraceMessenger) and handler.param_only):
+            continue
+        seen = {id(node["value"].unconstrained()) for node in handler.trace.nodes.values() if node["type"] == "param"}
+        # a guide without parameters goes with a model that has some, which the guide is the first to know of
+        if any(p.requires_grad and id(p) not in seen for p in parameters) or not (parameters or seen):
+            raise RuntimeError(
+                f"{type(module).__name__} keeps its parameters in the module, where pyro.infer.SVI with pyro.optim "
+                "cannot see them: it would not train them, whatever the guide. Use latentrnn.fit (lr.fit), or "
+                "Trace_ELBO()(model, guide) with torch.optim"
+            )

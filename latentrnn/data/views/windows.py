@@ -80,9 +80,10 @@ def of_whole(data: Record, whole: Record) -> Record:
 
 
 def onward(data: Record) -> Record:
-    """Return a window with the steps after it; anything else as it is."""
+    """Return a window with the steps after it."""
     around = data.around
-    if around is None or not around.after:
+    assert around is not None
+    if not around.after:
         return data
     return _cut(around.whole, around, data.num_steps + around.after, total=data.total, indices=data.indices)
 

@@ -13,8 +13,7 @@ from latentrnn.inference.guides.families import Family, MeanField
 from latentrnn.inference.guides.parameters import FAMILIES, ParameterFamily
 from latentrnn.models.component import from_config
 from latentrnn.models.priors import refuse_ignored_priors
-from latentrnn.models.programs import refuse_param_store, sequence_plate
-from latentrnn.models.state_space import LatentRNN
+from latentrnn.models.state_space import LatentRNN, refuse_param_store, sequence_plate
 from latentrnn.support.arguments import check_choice
 from latentrnn.support.deprecations import former_methods
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from latentrnn.models.scans.derivatives import gradient_wanted, hand_backward_applies
+from latentrnn.models.scans.transforms import gradient_wanted, hand_backward_applies
 
 BETWEEN_LOOKS = 16  # steps after which covariances are looked at again: whether they still change
 LAST_DIGITS = 4  # rounding errors that are no change

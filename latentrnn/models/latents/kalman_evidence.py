@@ -17,7 +17,7 @@ from latentrnn.models.latents.kalman import (
     recursion,
     times,
 )
-from latentrnn.models.scans.derivatives import gradient_wanted, gradients_by_autograd, hand_backward_applies
+from latentrnn.models.scans.transforms import gradient_wanted, gradients_by_autograd, hand_backward_applies
 
 
 def log_normaliser(dynamics: Dynamics, information: Information) -> tuple[Tensor, Tensor]:

@@ -14,14 +14,6 @@ from torch import Tensor
 from latentrnn.models.observations import HeadInputs
 
 
-def double_precision_helps(like: Tensor) -> bool:
-    """Return whether densities should be evaluated in double: of single precision, and not on the way to a gradient.
-
-    A training step needs gradients, which single precision gives as well. Some devices have no double precision.
-    """
-    return like.dtype == torch.float32 and not torch.is_grad_enabled() and has_double_precision(like)
-
-
 def has_double_precision(like: Tensor) -> bool:
     """Return whether the device of a tensor can compute in double precision."""
     return like.device.type != "mps"

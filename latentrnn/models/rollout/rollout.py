@@ -21,7 +21,6 @@ from latentrnn.models.readouts.readout import with_past
 from latentrnn.models.rollout.chunked_density import ChunkedDensity
 from latentrnn.models.rollout.double_precision import (
     DoublePrecision,
-    double_precision_helps,
     has_double_precision,
     head_in_double,
     to_double,
@@ -87,7 +86,7 @@ class Rollout:
         Where no gradient is wanted they are in double precision: with large counts, or many entries, a sum over time
         and channels would be off by nats.
         """
-        if self.is_double or not double_precision_helps(self.transition_inputs):
+        if self.is_double or not self._double_precision_helps:
             return self._scored(name)
         with self.double_precision():
             twin = self._scored(name)
@@ -117,7 +116,7 @@ class Rollout:
 
     def use_double_precision(self) -> None:
         """Give distributions in double precision from now on, where that helps."""
-        if not self.is_double and double_precision_helps(self.transition_inputs):
+        if not self.is_double and self._double_precision_helps:
             self.heads, self.is_double = {name: head_in_double(head) for name, head in self.heads.items()}, True
 
     def doubled(self, value: Tensor) -> Tensor:
@@ -130,6 +129,15 @@ class Rollout:
         if self.is_double or not has_double_precision(self.transition_inputs):
             return self.heads
         return {name: head_in_double(head) for name, head in self.heads.items()}
+
+    @property
+    def _double_precision_helps(self) -> bool:
+        """Whether densities should be evaluated in double: of single precision, and not on the way to a gradient.
+
+        A training step needs gradients, which single precision gives as well. Some devices have no double precision.
+        """
+        like = self.transition_inputs
+        return like.dtype == torch.float32 and not torch.is_grad_enabled() and has_double_precision(like)
 
     def recorded(self, name: str) -> Tensor:
         """Return the data's values of a head, in the precision of its distributions."""

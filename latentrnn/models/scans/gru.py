@@ -9,10 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentrnn.models.scans.derivatives import gradient_wanted, gradients_by_autograd, hand_backward_applies
-from latentrnn.models.scans.layout import Chunk, Layer, ScanLayout, active_rows, final_states, split_layers
-from latentrnn.models.scans.packed_layout import LengthOrder, layout_of
-from latentrnn.models.scans.vmap_members import MembersGRU, over_members
+from latentrnn.models.scans.layout import Chunk, DenseLayout, Layer, ScanLayout, active_rows, final_states, split_layers
+from latentrnn.models.scans.packed_layout import LengthOrder, PackedLayout
+from latentrnn.models.scans.transforms import (
+    gradient_wanted,
+    gradients_by_autograd,
+    hand_backward_applies,
+    over_members,
+)
+from latentrnn.models.scans.vmap_members import MembersGRU
 
 
 @torch.compiler.disable
@@ -100,7 +105,8 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     """Return h_{1:T}, the ends, the trajectory of the states, and, to keep, gates and candidates chunk by chunk."""
     layers = split_layers(weights)
-    layout = layout_of(reverse, inputs, layers[0].weight.shape[1], order)
+    shape = reverse, inputs, layers[0].weight.shape[1]
+    layout: ScanLayout = DenseLayout(*shape) if order is None else PackedLayout(*shape, order)
     trajectory, kept = layout.trajectory(state), []
     # transposed copies: the product of a few rows with a matrix as it lies is a quarter to a third faster
     onto = layout.together([layer.weight.t().contiguous() for layer in layers])
@@ -144,7 +150,8 @@ class _GRUScan(torch.autograd.Function):
             return (None, None, None, *found)
         inputs, _, *weights = flat
         layers = split_layers(weights)
-        layout = layout_of(reverse, inputs, layers[0].weight.shape[1], order)
+        shape = reverse, inputs, layers[0].weight.shape[1]
+        layout: ScanLayout = DenseLayout(*shape) if order is None else PackedLayout(*shape, order)
         hidden = layout.hidden
         weight = layout.together([layer.weight for layer in layers])
         # gradients lie in the order n, r, z, U_n h + c_n: the first three for the inputs, the last three for the state

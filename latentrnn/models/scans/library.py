@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentrnn.models.scans.derivatives import hand_backward_applies
 from latentrnn.models.scans.gru import gru_scan
 from latentrnn.models.scans.layout import Layer, final_states
+from latentrnn.models.scans.transforms import hand_backward_applies, over_members
 from latentrnn.models.scans.vanilla import vanilla_scan
-from latentrnn.models.scans.vmap_members import over_members
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 

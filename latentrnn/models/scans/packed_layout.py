@@ -249,10 +249,3 @@ class PackedLayout(ScanLayout):
     def _part(self, entries: Tensor, chunk: Chunk) -> Tensor:
         start = self.order.starts[chunk.first]
         return entries[start : start + chunk.entries]
-
-
-def layout_of(reverse: tuple[bool, ...], inputs: Tensor, hidden: int, order: LengthOrder | None) -> ScanLayout:
-    """Return the way through rows that have all steps (None), or through those of an order."""
-    if order is None:
-        return layout.DenseLayout(reverse, inputs, hidden)
-    return PackedLayout(reverse, inputs, hidden, order)

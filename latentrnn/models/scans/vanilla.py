@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentrnn.models.scans.derivatives import gradient_wanted, gradients_by_autograd, hand_backward_applies
-from latentrnn.models.scans.layout import Layer, active_rows, final_states, split_layers
-from latentrnn.models.scans.packed_layout import LengthOrder, layout_of
+from latentrnn.models.scans.layout import DenseLayout, Layer, ScanLayout, active_rows, final_states, split_layers
+from latentrnn.models.scans.packed_layout import LengthOrder, PackedLayout
+from latentrnn.models.scans.transforms import gradient_wanted, gradients_by_autograd, hand_backward_applies
 
 
 @torch.compiler.disable
@@ -72,7 +72,8 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return h_{1:T}, the ends and the trajectory of the states."""
     layers = split_layers(weights)
-    layout = layout_of(reverse, inputs, layers[0].weight.shape[1], order)
+    shape = reverse, inputs, layers[0].weight.shape[1]
+    layout: ScanLayout = DenseLayout(*shape) if order is None else PackedLayout(*shape, order)
     trajectory = layout.trajectory(state)
     onto = layout.together([layer.weight.t().contiguous() for layer in layers])
     h, *states = layout.path(trajectory)
@@ -109,7 +110,8 @@ class _VanillaScan(torch.autograd.Function):
             return (None, None, None, None, *found)
         inputs, _, *weights = flat
         layers = split_layers(weights)
-        layout = layout_of(reverse, inputs, layers[0].weight.shape[1], order)
+        shape = reverse, inputs, layers[0].weight.shape[1]
+        layout: ScanLayout = DenseLayout(*shape) if order is None else PackedLayout(*shape, order)
         weight = layout.together([layer.weight for layer in layers])
         sums = [(torch.zeros_like(layer.input_weight), torch.zeros_like(layer.weight)) for layer in layers]
         biases, learned = inputs.new_zeros(layout.count, layout.hidden), any(needed[2:])

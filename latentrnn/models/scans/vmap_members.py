@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-_over_members = ContextVar("over_members", default=False)
-
-
-@contextmanager
-def vmap_over_members() -> Iterator[None]:
-    """Within the block one level of `vmap` is over members, and no derivative is taken inside it."""
-    before = _over_members.set(True)
-    try:
-        yield
-    finally:
-        _over_members.reset(before)
-
-
-def over_members() -> bool:
-    """Return whether a scan is that of many members."""
-    return _over_members.get()
 
 
 class MembersGRU(torch.autograd.Function):

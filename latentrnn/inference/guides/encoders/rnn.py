@@ -86,7 +86,7 @@ class RNNEncoder(ReadingEncoder):
         self.summary_size = 1 if self.direction == "causal" and not self.lag else self.step_size
 
     def forward(self, data: SequenceData) -> Encoding:
-        seen = onward(data)  # of a window, also what follows
+        seen = data if data.around is None else onward(data)  # of a window, also what follows
         inputs = self.inputs(seen)
         lengths = seen.lengths if seen.padded else None
         if data.around is None or self.forwards is None:

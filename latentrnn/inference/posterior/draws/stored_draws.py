@@ -20,8 +20,8 @@ from latentrnn.inference.guides.families import Family
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.parameters import JOINT
 from latentrnn.models.latents import LatentSite
-from latentrnn.models.programs import sequence_plate
 from latentrnn.models.sites import LATENTS
+from latentrnn.models.state_space import sequence_plate
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,17 @@
-"""Which derivatives a hand-written backward can give, and what gives the others."""
+"""The transforms under which a scan runs: derivatives, which a hand-written backward gives or not, and many members."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
 from latentrnn.support.private_symbols import transforms_active
+
+_over_members = ContextVar("over_members", default=False)
 
 
 def hand_backward_applies() -> bool:
@@ -46,3 +50,18 @@ def gradients_by_autograd(
         )
     )
     return [next(found) if need else None for need in needed]
+
+
+@contextmanager
+def vmap_over_members() -> Iterator[None]:
+    """Within the block one level of `vmap` is over members, and no derivative is taken inside it."""
+    before = _over_members.set(True)
+    try:
+        yield
+    finally:
+        _over_members.reset(before)
+
+
+def over_members() -> bool:
+    """Return whether a scan is that of many members."""
+    return _over_members.get()
