@@ -23,7 +23,7 @@ from latentrnn.inference.fitting.fit import starting_point
 from latentrnn.inference.fitting.settings.settings import Settings
 from latentrnn.inference.fitting.trainer import Trainer
 from latentrnn.inference.guides.windows import window_plan
-from latentrnn.support.random_numbers import random_state
+from latentrnn.support.isolation import random_state
 
 HIDDEN, LATENT, ENCODER = 64, 4, 64
 LONG = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)

@@ -11,8 +11,8 @@ from torch import Tensor
 from latentrnn.criticism.spikes import EventFamily, check_events, poisson_log_prob
 from latentrnn.plotting.calibration import time_rescaling as draw_time_rescaling
 from latentrnn.support.arguments import check_choice, check_seed
+from latentrnn.support.isolation import generator as generator_of
 from latentrnn.support.isolation import isolated
-from latentrnn.support.random_numbers import generator as generator_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,8 @@ from latentrnn.criticism.held_out import check_posterior
 from latentrnn.inference.posterior.posterior import Posterior
 from latentrnn.plotting.simulation_based import pit as draw_pit
 from latentrnn.support.arguments import check_flag, check_seed, check_size
+from latentrnn.support.isolation import generator as generator_of
 from latentrnn.support.isolation import isolated
-from latentrnn.support.random_numbers import generator as generator_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,7 @@ from latentrnn.data.ingest.plain_numbers import to_tensor
 from latentrnn.plotting.simulation_based import coverage as draw_coverage
 from latentrnn.plotting.simulation_based import rank_ecdf as draw_rank_ecdf
 from latentrnn.support.arguments import check_number, check_seed
-from latentrnn.support.random_numbers import generator as generator_of
+from latentrnn.support.isolation import generator as generator_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

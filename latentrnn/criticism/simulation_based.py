@@ -20,8 +20,7 @@ from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.log_weights import local_log_prob, paired_traces
 from latentrnn.inference.posterior.posterior import Posterior
 from latentrnn.support.arguments import check_flag, check_kind_of, check_seed, check_size
-from latentrnn.support.isolation import isolated
-from latentrnn.support.random_numbers import random_state
+from latentrnn.support.isolation import isolated, random_state
 
 JOINT_DENSITY = "log density"  # log p(y, z): sees what the data say, which no function of z alone does
 TARP = "distance to a reference"

@@ -7,8 +7,7 @@ import threading
 import pytest
 import torch
 
-from latentrnn.support.isolation import isolated, isolation
-from latentrnn.support.random_numbers import RandomNumbers, random_state
+from latentrnn.support.isolation import RandomNumbers, isolated, isolation, random_state
 
 
 def modes() -> tuple[bool, bool, bool, torch.dtype, str]:

@@ -35,8 +35,7 @@ from latentrnn.models.observations.multinomial import SharedTotal
 from latentrnn.models.rollout.double_precision import inputs_to_double, to_double
 from latentrnn.models.transitions.transition import concatenate_channels
 from latentrnn.support.arguments import check_choice, check_flag, check_seed, check_size
-from latentrnn.support.isolation import isolated
-from latentrnn.support.random_numbers import random_state
+from latentrnn.support.isolation import isolated, random_state
 
 
 class Memory(NamedTuple):

@@ -13,7 +13,7 @@ from latentrnn.models.observations import Observation
 from latentrnn.models.readouts import Readout
 from latentrnn.models.sites import parameter_site
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.support.random_numbers import random_state
+from latentrnn.support.isolation import random_state
 
 PARAMETER_DRAWS = 256
 

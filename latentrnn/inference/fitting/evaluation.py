@@ -12,7 +12,7 @@ from latentrnn.inference.fitting.settings.settings import Settings
 from latentrnn.inference.fitting.state import TrainingState
 from latentrnn.inference.guides.windows import WindowPlan
 from latentrnn.inference.objectives.objective import Evaluation, Objective
-from latentrnn.support.random_numbers import random_state
+from latentrnn.support.isolation import random_state
 
 VALIDATION_SEED = 20_231  # every evaluation uses the same random numbers, so that only the weights differ
 EVALUATED_AT_ONCE = 256  # sequences; how many decides which random numbers each gets

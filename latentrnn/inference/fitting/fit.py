@@ -11,7 +11,6 @@ from latentrnn.data import SequenceData, StoredSequences
 from latentrnn.inference.fitting.checkpoints.manager import CheckpointManager, identity_of, seed_begun_with
 from latentrnn.inference.fitting.checks import check_arguments
 from latentrnn.inference.fitting.distributed.processes import launched_processes
-from latentrnn.inference.fitting.matmul_precision import matrix_products
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.fitting.settings.checkpointing import Checkpointing
 from latentrnn.inference.fitting.settings.compute import Compute
@@ -28,8 +27,7 @@ from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_kind_of, check_seed
 from latentrnn.support.deprecations import former_arguments
 from latentrnn.support.devices import resolve_device
-from latentrnn.support.isolation import isolated
-from latentrnn.support.random_numbers import random_state
+from latentrnn.support.isolation import isolated, matrix_products, random_state
 
 
 @former_arguments("fit", checkpointing=Checkpointing.of_former)

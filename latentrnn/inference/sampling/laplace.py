@@ -13,8 +13,7 @@ from latentrnn.inference.guides.parameters import MultivariateParameters
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_seed, check_size
 from latentrnn.support.devices import resolve_device
-from latentrnn.support.isolation import isolated
-from latentrnn.support.random_numbers import random_state
+from latentrnn.support.isolation import isolated, random_state
 
 CONVERGED = 1e-15  # half the squared Newton step, in posterior standard deviations: a nat's fraction still to be gained
 

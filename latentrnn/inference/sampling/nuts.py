@@ -30,8 +30,7 @@ from latentrnn.support.arguments import (
     check_size,
 )
 from latentrnn.support.devices import resolve_device
-from latentrnn.support.isolation import isolated
-from latentrnn.support.random_numbers import random_state
+from latentrnn.support.isolation import isolated, random_state
 
 DEEPEST_TREE = 30  # a billion steps per draw; what is asked for beyond is a slip
 

@@ -15,7 +15,7 @@ from torch import Tensor
 import latentrnn as lr
 from latentrnn.inference.fitting import evaluation
 from latentrnn.inference.objectives.coordinated_dropout import coordinated_dropout
-from latentrnn.support.random_numbers import random_state
+from latentrnn.support.isolation import random_state
 from tests.inference.fitting.mishaps import Spoiled, WarmUp, Watched, before_steps, interrupting
 from tests.registry import Fixed, fixed_latents
 

@@ -18,7 +18,6 @@ from latentrnn.data import SequenceData
 from latentrnn.data.record import Fact
 from latentrnn.inference.fitting.checks import check_arguments
 from latentrnn.inference.fitting.fit import fit, prepared, starting_point
-from latentrnn.inference.fitting.matmul_precision import matrix_products
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.fitting.settings.optimizers import AdamW
 from latentrnn.inference.fitting.settings.settings import Settings
@@ -29,7 +28,7 @@ from latentrnn.inference.objectives.iwae import IWAE
 from latentrnn.models.scans import vmap_over_members
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.devices import resolve_device
-from latentrnn.support.random_numbers import random_state
+from latentrnn.support.isolation import matrix_products, random_state
 
 
 def fit_vectorised(

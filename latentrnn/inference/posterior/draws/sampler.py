@@ -23,7 +23,7 @@ from latentrnn.models.rollout import Rollout
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_seed, check_size
 from latentrnn.support.devices import resolve_device
-from latentrnn.support.random_numbers import RandomNumbers, random_state
+from latentrnn.support.isolation import RandomNumbers, random_state
 
 T = TypeVar("T")
 LARGEST_CHUNK = 2**24  # numbers that one chunk of draws may hold per state or head
