@@ -17,7 +17,7 @@ from latentrnn.criticism.ranks import Calibration, rank_calibration
 from latentrnn.data import SequenceData
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.guides.guide import Guide
-from latentrnn.inference.objectives.log_weights import local_log_prob, paired_traces
+from latentrnn.inference.objectives.terms import local_log_prob, paired_traces
 from latentrnn.inference.posterior.posterior import Posterior
 from latentrnn.support.arguments import check_flag, check_kind_of, check_seed, check_size
 from latentrnn.support.isolation import isolated, random_state

@@ -15,13 +15,13 @@ from latentrnn.inference.fitting.settings.checkpointing import Checkpointing as 
 from latentrnn.inference.fitting.settings.compute import Compute as Compute
 from latentrnn.inference.fitting.settings.optimizers import Adam as Adam
 from latentrnn.inference.fitting.settings.optimizers import AdamW as AdamW
+from latentrnn.inference.fitting.settings.optimizers import Constant as Constant
+from latentrnn.inference.fitting.settings.optimizers import Cosine as Cosine
+from latentrnn.inference.fitting.settings.optimizers import Plateau as Plateau
 from latentrnn.inference.fitting.settings.reporting import Callback as Callback
 from latentrnn.inference.fitting.settings.reporting import Progress as Progress
 from latentrnn.inference.fitting.settings.reporting import Reporting as Reporting
 from latentrnn.inference.fitting.settings.rollback import Rollback as Rollback
-from latentrnn.inference.fitting.settings.schedules import Constant as Constant
-from latentrnn.inference.fitting.settings.schedules import Cosine as Cosine
-from latentrnn.inference.fitting.settings.schedules import Plateau as Plateau
 from latentrnn.inference.fitting.settings.stopping import EarlyStopping as EarlyStopping
 from latentrnn.inference.guides.encoders import Encoder as Encoder
 from latentrnn.inference.guides.encoders import RNNEncoder as RNNEncoder
@@ -38,7 +38,7 @@ from latentrnn.inference.guides.windows import Window as Window
 from latentrnn.inference.objectives.elbo import ELBO as ELBO
 from latentrnn.inference.objectives.fivo import FIVO as FIVO
 from latentrnn.inference.objectives.iwae import IWAE as IWAE
-from latentrnn.inference.objectives.kl import KLWarmUp as KLWarmUp
+from latentrnn.inference.objectives.objective import KLWarmUp as KLWarmUp
 from latentrnn.inference.objectives.objective import Objective as Objective
 from latentrnn.inference.objectives.renyi import Renyi as Renyi
 from latentrnn.inference.objectives.terms import Terms as Terms

@@ -15,7 +15,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 import latentrnn as lr
-from latentrnn.inference.objectives.log_weights import log_weights
+from latentrnn.inference.objectives.terms import log_weights
 from latentrnn.models.component import Component, from_config
 from latentrnn.models.sites import INITIAL
 from tests.registry import (

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.objectives.log_weights import log_weights
+from latentrnn.inference.objectives.terms import log_weights
 from latentrnn.models import (
     Coupling,
     LocalGlobalAgreement,

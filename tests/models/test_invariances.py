@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.objectives.log_weights import log_weights
-from latentrnn.inference.objectives.terms import elbo_terms
+from latentrnn.inference.objectives.terms import elbo_terms, log_weights
 from latentrnn.models.observations import Categorical
 from tests.registry import (
     LENGTHS,

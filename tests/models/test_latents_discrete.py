@@ -13,7 +13,7 @@ from scipy import special, stats
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.objectives.log_weights import log_weights
+from latentrnn.inference.objectives.terms import log_weights
 from tests import oracles, registry
 from tests.linear_gaussian import FILES
 from tests.models import test_battery as battery

@@ -16,7 +16,7 @@ from scipy import stats
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.objectives.log_weights import log_weights
+from latentrnn.inference.objectives.terms import log_weights
 from latentrnn.models.latents.kalman import Dynamics, Information, kalman_filter
 from latentrnn.models.latents.kalman_evidence import log_normaliser
 from tests import oracles, registry

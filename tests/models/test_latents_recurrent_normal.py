@@ -14,7 +14,7 @@ from pyro.infer import MCMC, NUTS
 from scipy import special, stats
 
 import latentrnn as lr
-from latentrnn.inference.objectives.log_weights import log_weights
+from latentrnn.inference.objectives.terms import log_weights
 from latentrnn.models.latents.recurrent_normal import RecurrentNormalPath
 from tests import oracles
 from tests.linear_gaussian import ExactGuide, set_linear

@@ -16,7 +16,7 @@ from scipy import linalg, stats
 
 import latentrnn as lr
 from latentrnn.inference import elbo_terms
-from latentrnn.inference.objectives.log_weights import log_weights
+from latentrnn.inference.objectives.terms import log_weights
 from tests import oracles
 from tests.linear_gaussian import ExactGuide, set_linear
 from tests.oracles import Array

@@ -11,7 +11,7 @@ from pyro.infer import Trace_ELBO
 
 import latentrnn as lr
 from latentrnn.inference import elbo_terms
-from latentrnn.inference.objectives.log_weights import log_weights
+from latentrnn.inference.objectives.terms import log_weights
 from tests.linear_gaussian import (
     FILES,
     Problem,

@@ -14,7 +14,7 @@ from scipy import special, stats
 
 import latentrnn as lr
 from latentrnn.inference import elbo_terms
-from latentrnn.inference.objectives.log_weights import log_weights, paired_traces
+from latentrnn.inference.objectives.terms import log_weights, paired_traces
 from tests.oracles import Array
 
 SEQUENCES, CHANNELS, UNITS, STATES = 4, 3, 3, 2

@@ -12,7 +12,7 @@ from pyro import poutine
 
 import latentrnn as lr
 from latentrnn.inference.guides.read_in import ReadIn
-from latentrnn.inference.objectives.log_weights import log_weights
+from latentrnn.inference.objectives.terms import log_weights
 from tests.registry import Fixed, fixed_latents, rows, shake
 
 CHANNELS = {"a": 3, "b": 2}

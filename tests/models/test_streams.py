@@ -14,7 +14,7 @@ from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.objectives.log_weights import log_weights
+from latentrnn.inference.objectives.terms import log_weights
 from latentrnn.models.component import from_config
 from tests import oracles
 from tests.registry import shake

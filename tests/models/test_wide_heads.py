@@ -11,8 +11,7 @@ from pyro import poutine
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.objectives.log_weights import sampled_sites
-from latentrnn.inference.objectives.terms import elbo_terms
+from latentrnn.inference.objectives.terms import elbo_terms, sampled_sites
 from latentrnn.models.features import units
 from tests.registry import OBSERVATIONS, Fixed, default_transition, fixed_latents, make_data, make_model
 

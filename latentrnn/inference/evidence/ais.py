@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.evidence.evidence import AIS
-from latentrnn.inference.objectives.log_weights import local_log_prob, sampled_sites
+from latentrnn.inference.objectives.terms import local_log_prob, sampled_sites
 from latentrnn.models.sites import LATENTS
 
 TARGET_ACCEPTANCE = 0.8

@@ -14,7 +14,7 @@ from torch import Tensor
 from latentrnn.data import SequenceData
 from latentrnn.inference.guides.fitted import Fit
 from latentrnn.inference.guides.guide import Guide
-from latentrnn.inference.objectives.log_weights import local_log_prob, sampled_sites
+from latentrnn.inference.objectives.terms import local_log_prob, sampled_sites
 from latentrnn.models.sites import LATENTS
 from latentrnn.models.state_space import LatentRNN
 

@@ -21,20 +21,18 @@ class TrainingLoss:
     Args:
         model, guide: that are fitted.
         objective: the bound.
-        steps: of the fit, for the weight of the KL term.
         scored_steps: of all training data.
     """
 
-    def __init__(self, model: LatentRNN, guide: Guide, objective: Objective, steps: int, scored_steps: int) -> None:
+    def __init__(self, model: LatentRNN, guide: Guide, objective: Objective, scored_steps: int) -> None:
         self.model, self.guide, self.objective = model, guide, objective
-        self.steps, self.scored_steps = steps, scored_steps
+        self.scored_steps = scored_steps
 
-    def __call__(self, batch: SequenceData, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, batch: SequenceData, kl_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch, and its terms in nats for the whole plate."""
         objective = self.objective
         shown, scored, reweighted = self._split(batch)
         program = _Recorded(self.model)
-        kl_weight = objective.kl.weight(step, self.steps)
         at = Evaluation(program, self.guide, scored, objective.num_particles, shown, kl_weight, reweighted)
         surrogate, bound, terms = objective.step(at)
         # couplings are no part of the program, so that nothing but this loss ever sees them

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from latentrnn.data import SequenceData, StoredSequences
-from latentrnn.inference.fitting.averaging import Average
 from latentrnn.inference.fitting.batches.batches import Batches
 from latentrnn.inference.fitting.batches.windowed import WindowedBatches
 from latentrnn.inference.fitting.checkpoints.manager import CheckpointManager
@@ -25,7 +24,7 @@ from latentrnn.inference.fitting.loss import TrainingLoss, scored_steps
 from latentrnn.inference.fitting.reports import Ending, Report, best_in_bar, call_back, shown_in_bar, write_report
 from latentrnn.inference.fitting.rollback import RollbackPolicy, described
 from latentrnn.inference.fitting.settings.settings import Settings
-from latentrnn.inference.fitting.snapshots import Snapshot, put_back, take_snapshot
+from latentrnn.inference.fitting.snapshots import Average, Snapshot, put_back, take_snapshot
 from latentrnn.inference.fitting.state import TrainingState
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.windows import WindowPlan
@@ -75,7 +74,7 @@ class Trainer:
         posteriors = [] if guide.parameter_sites is None else list(guide.parameter_sites.parameters())
         self.optimizer = settings.optimizer.build(self.parameters, exempt=posteriors)
         self.average = Average(self.parameters, settings.optimizer.averaging)
-        self.loss = TrainingLoss(model, guide, settings.objective, settings.steps, scored_steps(train))
+        self.loss = TrainingLoss(model, guide, settings.objective, scored_steps(train))
         self.rollback = RollbackPolicy(settings.optimizer.rollback, settings.steps)
         self.monitor = DivergenceMonitor(
             settings.optimizer.rollback.tolerance, self.loss.scored_steps, settings.objective.likelihood_weights
@@ -118,13 +117,19 @@ class Trainer:
 
     def gradient(self, batch: SequenceData) -> Report:
         """Put the gradient of a batch in place, and return what there is to say about it."""
+        weight = self.kl_weight
         with torch.enable_grad():
-            loss, terms = self.loss(batch, self.state.step)
+            loss, terms = self.loss(batch, weight)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        return self.prepare_step(self.processes.reduce(self.parameters, terms, batch))
+        return self.prepare_step(self.processes.reduce(self.parameters, terms, batch), weight)
 
-    def prepare_step(self, terms: dict[str, Tensor]) -> Report:
+    @property
+    def kl_weight(self) -> float:
+        """The weight of the KL term in the step that comes next."""
+        return self.settings.objective.kl.weight(self.state.step, self.settings.steps)
+
+    def prepare_step(self, terms: dict[str, Tensor], kl_weight: float) -> Report:
         """Clip the gradient that is in place, set the learning rate, and return what there is to say about the step."""
         state, settings = self.state, self.settings
         schedule = settings.optimizer.schedule
@@ -135,8 +140,7 @@ class Trainer:
         # of windows what they add to the pass is held to it: were each held to it alone, those of rare kinds would lose
         largest = settings.optimizer.clip_norm * self.batches.steps_of_a_batch
         norm = nn.utils.clip_grad_norm_(self.parameters, largest)
-        weight = settings.objective.kl.weight(state.step, settings.steps)
-        return Report(state.step, weight, rate, terms | {"gradient": norm})
+        return Report(state.step, kl_weight, rate, terms | {"gradient": norm})
 
     def advance(self, report: Report, bar: tqdm) -> bool:
         """Take the step whose gradient is in place, see what came out, and return whether to go on."""

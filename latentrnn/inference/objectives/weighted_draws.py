@@ -12,9 +12,8 @@ from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.guides.parameters import JOINT
-from latentrnn.inference.objectives.log_weights import sampled_sites, trace_log_weights
 from latentrnn.inference.objectives.objective import Evaluation
-from latentrnn.inference.objectives.terms import PARAMETERS, Terms
+from latentrnn.inference.objectives.terms import PARAMETERS, Terms, sampled_sites, trace_log_weights
 from latentrnn.models.sites import LATENTS
 
 

@@ -28,7 +28,7 @@ from latentrnn.inference.evidence.evidence import (
 from latentrnn.inference.evidence.pareto import tail_shape
 from latentrnn.inference.evidence.rungs import best
 from latentrnn.inference.filters.particle_filter import ParticleFilter, counts_in_steps
-from latentrnn.inference.objectives.log_weights import log_weights as log_weights_of
+from latentrnn.inference.objectives.terms import log_weights as log_weights_of
 from latentrnn.inference.posterior.draws.sampler import PosteriorSampler, samples_of
 from latentrnn.support.arguments import check_size
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from latentrnn.inference.evidence.evidence import AIS, Evidence, summarise
 from latentrnn.inference.evidence.pareto import LARGEST_GOOD
 from latentrnn.inference.guides.guide import Guide
-from latentrnn.inference.objectives.log_weights import paired_traces, sampled_sites, trace_log_weights
-from latentrnn.inference.objectives.terms import elbo_terms
+from latentrnn.inference.objectives.terms import elbo_terms, paired_traces, sampled_sites, trace_log_weights
 from latentrnn.inference.posterior.densities import evidence, log_weights
 from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
 from latentrnn.inference.posterior.refinement import refined

@@ -17,7 +17,7 @@ from latentrnn.inference.evidence.marginal import Marginal, fixed_model
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.guides.fitted import Fit
 from latentrnn.inference.guides.guide import Guide
-from latentrnn.inference.objectives.log_weights import sampled_sites
+from latentrnn.inference.objectives.terms import sampled_sites
 from latentrnn.inference.posterior.draws.stored_draws import Chains, StoredDraws
 from latentrnn.inference.posterior.posterior import Posterior
 from latentrnn.models.sites import LATENTS

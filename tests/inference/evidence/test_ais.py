@@ -12,7 +12,7 @@ import latentrnn as lr
 from latentrnn.inference.evidence import ais
 from latentrnn.inference.evidence.ais import anneal, schedule
 from latentrnn.inference.evidence.pareto import tail_shape
-from latentrnn.inference.objectives.log_weights import log_weights
+from latentrnn.inference.objectives.terms import log_weights
 from tests.inference.evidence.test_evidence import inexact, off_the_mark
 from tests.linear_gaussian import as_data, as_model, exact_guide, file_problem, needs_files, random_problem
 from tests.registry import LATENTS, OBSERVATIONS, make_data, make_model

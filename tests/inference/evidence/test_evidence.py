@@ -12,7 +12,7 @@ from torch import Tensor
 import latentrnn as lr
 from latentrnn.inference import elbo_terms
 from latentrnn.inference.evidence.evidence import summarise
-from latentrnn.inference.objectives.log_weights import log_weights
+from latentrnn.inference.objectives.terms import log_weights
 from tests import oracles
 from tests.linear_gaussian import ExactGuide, Problem, as_data, as_model, exact_guide, random_problem
 

@@ -16,7 +16,7 @@ from torch import Tensor
 import latentrnn as lr
 from latentrnn.inference.filters.particle_filter import ParticleFilter
 from latentrnn.inference.guides.families import Proposals
-from latentrnn.inference.objectives.log_weights import sampled_sites
+from latentrnn.inference.objectives.terms import sampled_sites
 from latentrnn.models.rollout import Rollout
 from latentrnn.models.sites import LATENTS as LATENT_SITES
 from tests import oracles

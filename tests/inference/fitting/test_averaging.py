@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import latentrnn as lr
-from latentrnn.inference.fitting.averaging import Average
+from latentrnn.inference.fitting.snapshots import Average
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.9])

@@ -17,8 +17,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 import latentrnn as lr
 from latentrnn.inference.fitting import evaluation
 from latentrnn.inference.guides.windows import WindowPlan, window_plan
-from latentrnn.inference.objectives.log_weights import sampled_sites
 from latentrnn.inference.objectives.objective import Evaluation
+from latentrnn.inference.objectives.terms import sampled_sites
 from tests.inference.fitting.mishaps import Killed
 from tests.registry import OBSERVATIONS as HEADS
 from tests.registry import Fixed, default_transition, each_against_defaults, fixed_latents, make_data, make_model

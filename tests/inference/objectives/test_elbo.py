@@ -13,8 +13,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 
 import latentrnn as lr
 from latentrnn.inference import elbo_terms
-from latentrnn.inference.objectives.log_weights import log_weights, paired_traces
-from latentrnn.inference.objectives.terms import has_closed_form
+from latentrnn.inference.objectives.terms import has_closed_form, log_weights, paired_traces
 from tests.oracles import ar1_covariance
 
 # what is computed is held to oracles that count steps, whatever time lies between them

@@ -16,8 +16,7 @@ from tqdm.auto import tqdm
 
 from latentrnn.data import SequenceData
 from latentrnn.data.record import Fact
-from latentrnn.inference.fitting.checks import check_arguments
-from latentrnn.inference.fitting.fit import fit, prepared, starting_point
+from latentrnn.inference.fitting.fit import check_arguments, fit, prepared, starting_point
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.fitting.settings.optimizers import AdamW
 from latentrnn.inference.fitting.settings.settings import Settings
@@ -171,16 +170,16 @@ class _Stack:
     def step(self, bar: tqdm) -> None:
         """Take one step of every member."""
         trainers = [member.trainer for member in self.members]
-        step = trainers[0].state.step
+        kl_weight = trainers[0].kl_weight
         batches = [trainer.batches.next() for trainer in trainers]
         template = _template(batches)
-        calls = self._calls(template, step)
+        calls = self._calls(template, kl_weight)
         noise = [torch.stack(values) for values in zip(*(m.draw(calls) for m in self.members), strict=True)]
         values, axes = _tensors(batches)
 
         def one(state: dict[str, Tensor], values: dict[str, Any], noise: list[Tensor]) -> tuple[Tensor, Any]:
             with replaying(noise), vmap_over_members():
-                return functional_call(self.program, state, (_filled(template, values), step))
+                return functional_call(self.program, state, (_filled(template, values), kl_weight))
 
         state = {f"pair.{name}": value for name, value in (self.weights | self.buffers).items()}
         with torch.enable_grad():
@@ -194,7 +193,7 @@ class _Stack:
             for name, parameter in member.pair.named_parameters():
                 gradient = self.weights[name].grad
                 parameter.grad = None if gradient is None else gradient[number]
-            report = trainer.prepare_step(dict(zip(terms, own, strict=True)))
+            report = trainer.prepare_step(dict(zip(terms, own, strict=True)), kl_weight)
             try:
                 going = trainer.advance(report, bar if number == 0 else _SILENT)
             except ValueError as error:  # of a fit that came to nothing; the others go on
@@ -207,12 +206,12 @@ class _Stack:
             for parameter in member.pair.parameters():
                 parameter.data, parameter.grad = parameter.data.clone(), None
 
-    def _calls(self, batch: SequenceData, step: int) -> list[Call]:
+    def _calls(self, batch: SequenceData, kl_weight: float) -> list[Call]:
         """Return the draws of a step with batches of this shape, found out by one evaluation."""
         key = batch.num_sequences, batch.num_steps, int(batch.host_context.max())
         if key not in self.calls:
             with torch.no_grad(), recording() as calls, vmap_over_members():
-                self.program(batch, step)
+                self.program(batch, kl_weight)
             self.calls[key] = calls
         return self.calls[key]
 
@@ -225,8 +224,8 @@ class _Program(nn.Module):
         self.pair = nn.ModuleList([trainer.model, trainer.guide])
         self.trainer = [trainer]
 
-    def forward(self, batch: SequenceData, step: int) -> Any:
-        return self.trainer[0].loss(batch, step)
+    def forward(self, batch: SequenceData, kl_weight: float) -> Any:
+        return self.trainer[0].loss(batch, kl_weight)
 
 
 _SILENT = tqdm(disable=True)

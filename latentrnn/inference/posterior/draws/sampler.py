@@ -16,7 +16,7 @@ from torch import Tensor
 from latentrnn.data import SequenceData
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.windows import Window, window_plan
-from latentrnn.inference.objectives.log_weights import sampled_sites
+from latentrnn.inference.objectives.terms import sampled_sites
 from latentrnn.inference.posterior.draws.chunks import ChunkIndex
 from latentrnn.models import sites
 from latentrnn.models.rollout import Rollout
