@@ -348,6 +348,8 @@ class SequenceData(FromArrays, InMemory, SequenceRecord):
             TypeError: when `dtype` is no type of torch.
             ValueError: when there is no such device, or `dtype` is neither torch.float32 nor torch.float64.
         """
+        if isinstance(device, torch.device) and device == self.device:
+            device = None  # where the data lie there is such a device
         device = None if device is None else read_device("to", device)
         if dtype is not None:
             check_dtype(dtype)

@@ -93,10 +93,6 @@ class DataSpec:
     dt: float | None = None
     irregular: bool = False
 
-    def __deepcopy__(self, memo: Any) -> DataSpec:
-        """The spec itself, which never changes: a copy of a model knows the data that it was checked against."""
-        return self
-
     @property
     def slowest(self) -> int:
         """Base steps of the longest frame, below which a tensor would have no frame of some head."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from latentrnn.export.settings import checked
-from latentrnn.inference.posterior.draws.chunks import Chunk
+from latentrnn.inference.posterior.draws.predictions import Chunk
 from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 from latentrnn.support.arguments import check_path
 from latentrnn.support.shortcuts import provides_shortcut

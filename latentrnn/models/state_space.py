@@ -218,6 +218,22 @@ class LatentRNN(nn.Module):
             head.take_units(data)
             head.start_from(data)
 
+    def draw_weights(self) -> None:
+        """Draw the weights of all parts anew from torch's generators, children before parents."""
+        for part in reversed(list(self.modules())):
+            if callable(reset := getattr(part, "reset_parameters", None)):
+                reset()
+
+    def prepare(self, data: SequenceData) -> SequenceData:
+        """Return data with what heads can know of their density once, which batches inherit.
+
+        Once for all fits to the same data: members that share a batch know it by being the very same.
+        """
+        for head in self.observations.values():
+            found = head.prepare(data)
+            data = data if found is None else found  # a head of an earlier version returns nothing
+        return data
+
     def check(self, data: SequenceData) -> None:
         """Check a data set against this model: its spec, and every observed entry against its family's support.
 
@@ -247,7 +263,7 @@ class LatentRNN(nn.Module):
     def _check_spec(self, data: SequenceData) -> None:
         if not isinstance(data, SequenceData):
             raise TypeError(f"expected SequenceData; found {type(data).__name__}")
-        if data.spec is not self._checked:
+        if data.spec != self._checked:  # by value, since a copy of the model has a copy of what was checked
             self.spec.check_compatible(data.spec)
             self._checked = data.spec
 

@@ -99,7 +99,14 @@ def fit(
     if window is not None and processes.size > 1:
         raise ValueError('fit: a window is for a fit by one process; give Compute(processes="alone")')
     described = settings.described(continued=start_from is not None)
-    number = processes.from_first(lambda: seed_begun_with(checkpointing, number) if seed is None else number)
+    if processes.size > 1:
+        processes.check_same({
+            "model": repr(model), "guide": repr(guide), "settings": repr(described),
+            "seed": repr(None if seed is None else int(seed)), "callbacks": repr(len(reporting.callbacks)),
+            "train": repr(identity_of(train)), "validation": repr(identity_of(validation)),
+        })  # fmt: skip
+    if seed is None:
+        number = processes.from_first(lambda: seed_begun_with(checkpointing, number))
     used = frozenset(train.keys) | frozenset(() if validation is None else validation.keys)
     used |= frozenset() if start_from is None else start_from.used
     checkpoints = None
@@ -111,12 +118,6 @@ def fit(
             "settings": described | {"seed": number, "report_every": reporting.every, "device": device.type},
         }  # fmt: skip
         checkpoints = CheckpointManager(checkpointing, identity)
-    if processes.size > 1:
-        processes.check_same({
-            "model": repr(model), "guide": repr(guide), "settings": repr(described),
-            "seed": repr(None if seed is None else int(seed)), "callbacks": repr(len(reporting.callbacks)),
-            "train": repr(identity_of(train)), "validation": repr(identity_of(validation)),
-        })  # fmt: skip
     if isinstance(train, StoredSequences) and window is None and batch_size >= len(train):
         train = train.load()  # it is one batch
     with random_state(number, device), matrix_products(compute.matmul_precision):
@@ -129,7 +130,7 @@ def fit(
         order = torch.Generator().manual_seed(number)
         train = train.to(device)
         if isinstance(train, SequenceData):
-            train = prepared(model, train)
+            train = model.prepare(train)
         trainer = Trainer(model, guide, train, validation, settings, order, windows, processes, checkpoints)
         if checkpoints is not None and (found := processes.from_first(checkpoints.read)) is not None:
             trainer.restore(str(checkpoints.newest), found)
@@ -252,17 +253,6 @@ def _check_data(model: LatentRNN, data: SequenceData | StoredSequences) -> None:
             raise ValueError(f"{error} (sequences counted from sequence {row}{steps})") from None
 
 
-def prepared(model: LatentRNN, train: SequenceData) -> SequenceData:
-    """Return training data with what heads can know of their density once, which batches inherit.
-
-    Once for all fits to the same data: members that share a batch know it by being the very same.
-    """
-    for head in model.observations.values():
-        found = head.prepare(train)
-        train = train if found is None else found  # a head of an earlier version returns nothing
-    return train
-
-
 def starting_point(model: LatentRNN, guide: Guide, train: Any, start_from: FitResult | None) -> tuple[LatentRNN, Guide]:
     """Return copies with the weights at which a fit begins, drawn from torch's generators."""
     model, guide = copy.deepcopy(model).train(), copy.deepcopy(guide).train()
@@ -271,9 +261,7 @@ def starting_point(model: LatentRNN, guide: Guide, train: Any, start_from: FitRe
         model.load_state_dict(start_from.model.state_dict())
         guide.load_state_dict(start_from.guide.state_dict())
         return model, guide
-    for module in [*reversed(list(model.modules())), *reversed(list(guide.modules()))]:  # children before parents
-        if callable(reset := getattr(module, "reset_parameters", None)):
-            reset()
+    model.draw_weights(), guide.draw_weights()
     model.initialise(train)
     guide.initialise(model, train)
     return model, guide

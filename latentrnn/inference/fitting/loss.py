@@ -26,7 +26,7 @@ class TrainingLoss:
 
     def __init__(self, model: LatentRNN, guide: Guide, objective: Objective, scored_steps: int) -> None:
         self.model, self.guide, self.objective = model, guide, objective
-        self.scored_steps = scored_steps
+        self.likelihood_weights, self.scored_steps = objective.likelihood_weights, scored_steps
 
     def __call__(self, batch: SequenceData, kl_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch, and its terms in nats for the whole plate."""
@@ -39,7 +39,7 @@ class TrainingLoss:
         penalties = {c: c.penalty(program.rollouts[-1]).mean() * batch.total for c in self.model.couplings}
         coupled = sum((c.weight * value for c, value in penalties.items()), torch.zeros(()))
         # what a weight adds to the bound is in the loss alone, so that the report stays true
-        weights = objective.likelihood_weights.items()
+        weights = self.likelihood_weights.items()
         added = sum(((w - 1) * terms.log_likelihood[name] for name, w in weights), torch.zeros(()))
         loss = (coupled - surrogate - added) / self.scored_steps
         reported = {f"coupling/{c.label}": value.detach() for c, value in penalties.items()}

@@ -77,7 +77,7 @@ class Trainer:
         self.loss = TrainingLoss(model, guide, settings.objective, scored_steps(train))
         self.rollback = RollbackPolicy(settings.optimizer.rollback, settings.steps)
         self.monitor = DivergenceMonitor(
-            settings.optimizer.rollback.tolerance, self.loss.scored_steps, settings.objective.likelihood_weights
+            settings.optimizer.rollback.tolerance, self.loss.scored_steps, self.loss.likelihood_weights
         )
         # on a GPU the host looks at the loss only now and then
         self.check_every = 1 if self.device.type == "cpu" else settings.reporting.every

@@ -106,6 +106,12 @@ class Guide(nn.Module):
             encoding = self.encoder(data)
         return self.local.variational_parameters(encoding, data)
 
+    def draw_weights(self) -> None:
+        """Draw the weights of all parts anew from torch's generators, children before parents."""
+        for part in reversed(list(self.modules())):
+            if callable(reset := getattr(part, "reset_parameters", None)):
+                reset()
+
     def initialise(self, model: LatentRNN, data: SequenceData) -> None:
         """Start from the model's starting values and the training data's scales."""
         if self.encoder is not None and self.sites:

@@ -100,10 +100,11 @@ def log_weights(sampler: PosteriorSampler, num_particles: int, parameters: Trace
     """
     random = bool(sampler.model.latent_sites()) or (sampler.guide.parameter_sites is not None and parameters is None)
     count = num_particles if random else 1
-    per_chunk, columns = sampler.chunk_sizes(count)[0], []
+    per_part, per_chunk = sampler.chunk_sizes(count)
+    columns = []
     with sampler.seeded() if parameters is None else nullcontext(), torch.no_grad():
-        for _, data in sampler.rows(count):
-            particles = [min(per_chunk, count - first) for first in range(0, count, per_chunk)]
+        for _, data in sampler.rows(per_chunk):
+            particles = [min(per_part, count - first) for first in range(0, count, per_part)]
             columns.append(torch.cat([_path_weights(sampler, data, number, parameters) for number in particles]))
     return torch.cat(columns, 1).cpu()
 

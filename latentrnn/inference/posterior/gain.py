@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.inference.posterior.conditioning import conditional_on
-from latentrnn.inference.posterior.draws.chunks import concatenate_sequences, with_sample_axis
+from latentrnn.inference.posterior.draws.predictions import concatenate_sequences, with_sample_axis
 from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
 from latentrnn.models import sites
 from latentrnn.models.observations import Observation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from latentrnn.inference.posterior.draws.chunks import concatenate_sequences, padding_to_nan
+from latentrnn.inference.posterior.draws.predictions import concatenate_sequences, padding_to_nan
 from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
 
 

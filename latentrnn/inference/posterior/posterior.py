@@ -22,8 +22,8 @@ from latentrnn.inference.posterior.conditioning import conditional_on, remark
 from latentrnn.inference.posterior.coupling_report import CouplingReport, coupling_reports
 from latentrnn.inference.posterior.diagnosis import Diagnosis, diagnose
 from latentrnn.inference.posterior.draws import predictions
-from latentrnn.inference.posterior.draws.chunks import Chunk, collected
 from latentrnn.inference.posterior.draws.precision import warn_of_losses
+from latentrnn.inference.posterior.draws.predictions import Chunk, collected
 from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
 from latentrnn.inference.posterior.draws.stored_draws import Chains
 from latentrnn.inference.posterior.forecast import Forecast, forecast

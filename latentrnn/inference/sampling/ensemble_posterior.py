@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from latentrnn.data import SequenceKey
 from latentrnn.inference.evidence.evidence import AIS, SMC, Evidence
 from latentrnn.inference.filters.one_step_ahead import OneStepAhead
-from latentrnn.inference.posterior.draws.chunks import Chunk
+from latentrnn.inference.posterior.draws.predictions import Chunk
 from latentrnn.inference.posterior.forecast import Forecast
 from latentrnn.inference.posterior.gain import GainSamples
 from latentrnn.inference.posterior.posterior import Posterior

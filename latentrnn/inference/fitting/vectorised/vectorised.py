@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from latentrnn.data import SequenceData
 from latentrnn.data.record import Fact
-from latentrnn.inference.fitting.fit import check_arguments, fit, prepared, starting_point
+from latentrnn.inference.fitting.fit import check_arguments, fit, starting_point
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.fitting.settings.optimizers import AdamW
 from latentrnn.inference.fitting.settings.settings import Settings
@@ -56,7 +56,7 @@ def fit_vectorised(
     given = _arguments(model, guide, train, validation, settings)
     compute = given["compute"]
     device = resolve_device(compute.device)
-    train, validation = prepared(model, train.to(device)), None if validation is None else validation.to(device)
+    train, validation = model.prepare(train.to(device)), None if validation is None else validation.to(device)
     named = {field.name: given[field.name] for field in dataclasses.fields(Settings)}
     plans = [Settings(**named | {"optimizer": optimizer}) for optimizer in optimizers]
     members = [_Member(model, guide, train, validation, *of, device) for of in zip(plans, seeds, strict=True)]

@@ -17,7 +17,6 @@ from latentrnn.data import SequenceData
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.windows import Window, window_plan
 from latentrnn.inference.objectives.terms import sampled_sites
-from latentrnn.inference.posterior.draws.chunks import ChunkIndex
 from latentrnn.models import sites
 from latentrnn.models.rollout import Rollout
 from latentrnn.models.state_space import LatentRNN
@@ -27,6 +26,19 @@ from latentrnn.support.isolation import RandomNumbers, random_state
 
 T = TypeVar("T")
 LARGEST_CHUNK = 2**24  # numbers that one chunk of draws may hold per state or head
+
+
+class ChunkIndex(NamedTuple):
+    """The draws, sequences and base steps that a chunk of all draws holds."""
+
+    samples: slice
+    rows: slice
+    steps: slice
+
+    @property
+    def num_samples(self) -> int:
+        """How many draws it holds."""
+        return self.samples.stop - self.samples.start
 
 
 class SampledRollout(NamedTuple):
@@ -114,7 +126,6 @@ class PosteriorSampler:
 
     def parameter_trace(self, num_samples: int) -> Trace:
         """Return draws of the parameters with priors as a trace to replay, sample axis at dim -2."""
-        check_size("Posterior", "number of draws", num_samples)
         if self.guide.parameter_sites is None:
             return Trace()
         with torch.no_grad(), pyro.plate("draws", num_samples, dim=-2):
@@ -139,11 +150,10 @@ class PosteriorSampler:
                 f"Posterior: with {self.window} there are draws, rates, replicates, evidence ('elbo' and 'iwae') and "
                 "log-likelihoods; for anything else take the posterior of shorter sequences, without a window"
             )
-        return (data for _, data in self.rows(num_samples))
+        return (data for _, data in self.rows(self.chunk_sizes(num_samples)[1]))
 
     def chunk_sizes(self, num_samples: int) -> tuple[int, int]:
         """Return how many draws and how many sequences there are in a chunk."""
-        check_size("Posterior", "number of draws", num_samples)
         width = max([self.model.transition.state_size, *(head.outputs for head in self.model.observations.values())])
         steps = self.data.num_steps if self.cut is None else min(self.data.num_steps, self.cut.steps)
         per_draw = steps * width
@@ -151,9 +161,8 @@ class PosteriorSampler:
         rows = largest // (num_samples * per_draw)
         return (num_samples, rows) if rows else (max(1, min(num_samples, largest // per_draw)), 1)
 
-    def rows(self, num_samples: int) -> Iterator[tuple[slice, SequenceData]]:
-        """Yield which sequences are in a chunk, and these."""
-        per_chunk = self.chunk_sizes(num_samples)[1]
+    def rows(self, per_chunk: int) -> Iterator[tuple[slice, SequenceData]]:
+        """Yield which sequences are in a chunk, so many at most, and these."""
         if per_chunk >= len(self.data):
             yield slice(0, len(self.data)), self.data
             return
@@ -187,6 +196,7 @@ class PosteriorSampler:
             fed: whether heads that feed back are given their recorded past.
             parts: whether the caller puts chunks together by their indices; else each has all draws of whole sequences.
         """
+        num_samples = check_size("Posterior", "number of draws", num_samples)
         if not parts:
             self.chunks(num_samples)
         if self.windowed and not fed and any(head.feedback is not None for head in self.model.observations.values()):
@@ -194,9 +204,10 @@ class PosteriorSampler:
                 f"predictive: heads that feed back run free from each sequence's first step, which {self.window} would "
                 "forget; use feedback='recorded', or no window"
             )
-        per_part = self.chunk_sizes(num_samples)[0] if parts else num_samples
+        per_part, per_chunk = self.chunk_sizes(num_samples)
+        per_part = per_part if parts else num_samples
         fixed = self.parameter_trace(num_samples) if parameters == "posterior" else Trace()
-        for rows, data in self.rows(num_samples):
+        for rows, data in self.rows(per_chunk):
             for first in range(0, num_samples, per_part):
                 samples = slice(first, min(first + per_part, num_samples))
                 given = samples_of(fixed, samples)

@@ -16,7 +16,7 @@ from torch import Tensor
 from latentrnn.data import SequenceData
 from latentrnn.data.ingest.names import check_mapping
 from latentrnn.data.ingest.plain_numbers import to_tensor
-from latentrnn.inference.posterior.draws.chunks import concatenate_sequences, padding_to_nan, with_sample_axis
+from latentrnn.inference.posterior.draws.predictions import concatenate_sequences, padding_to_nan, with_sample_axis
 from latentrnn.inference.posterior.draws.sampler import PosteriorSampler, SampledRollout
 from latentrnn.inference.posterior.interventions.clamps import Clamped, Hold, checked_clamps, of_rows
 from latentrnn.models.features.gap import gaps
