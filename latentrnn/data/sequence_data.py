@@ -368,7 +368,8 @@ class SequenceData(FromArrays, InMemory, SequenceRecord):
             return {name: place(tensor, dtype) for name, tensor in tensors.items()}
 
         masks = move(self.masks)
-        known = self.inherited(masks) | {n: Fact.of(True, mask) for n, mask in masks.items() if self.complete(n)}
+        known = self.inherited(masks)
+        known |= {n: Fact.of(True, mask) for n, mask in masks.items() if n not in known and self.complete(n)}
         return dataclasses.replace(
             self,
             observations=move(self.observations, dtype),

@@ -261,7 +261,8 @@ def starting_point(model: LatentRNN, guide: Guide, train: Any, start_from: FitRe
         model.load_state_dict(start_from.model.state_dict())
         guide.load_state_dict(start_from.guide.state_dict())
         return model, guide
-    model.draw_weights(), guide.draw_weights()
+    model.draw_weights()
+    guide.draw_weights()
     model.initialise(train)
     guide.initialise(model, train)
     return model, guide

@@ -20,7 +20,7 @@ def refined(
     sampler: PosteriorSampler, steps: int = 100, *, learning_rate: float = 0.05, num_particles: int = 4
 ) -> PosteriorSampler:
     """Return a sampler from a guide that was refined for the sampler's sequences; see `Posterior.refined`."""
-    sampler.chunks(num_particles)
+    sampler.refuse_windows()
     with sampler.seeded():
         guide = refine(
             sampler.model, sampler.guide, sampler.data,

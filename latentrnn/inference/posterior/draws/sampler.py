@@ -139,17 +139,21 @@ class PosteriorSampler:
         """Whether the sequences are gone through in more than one window."""
         return self.cut is not None and len(self.cut.windows(self.data.num_steps)) > 1
 
+    def refuse_windows(self) -> None:
+        """Raise a ValueError where the sequences are to be gone through in windows, for what does not do that."""
+        if self.windowed:
+            raise ValueError(
+                f"Posterior: with {self.window} there are draws, rates, replicates, evidence ('elbo' and 'iwae') and "
+                "log-likelihoods; for anything else take the posterior of shorter sequences, without a window"
+            )
+
     def chunks(self, num_samples: int) -> Iterator[SequenceData]:
         """Cut the data so that one chunk's draws stay within bounded memory, as far as whole sequences let it.
 
         Raises:
             ValueError: the sequences are to be gone through in windows, which this does not do.
         """
-        if self.windowed:
-            raise ValueError(
-                f"Posterior: with {self.window} there are draws, rates, replicates, evidence ('elbo' and 'iwae') and "
-                "log-likelihoods; for anything else take the posterior of shorter sequences, without a window"
-            )
+        self.refuse_windows()
         return (data for _, data in self.rows(self.chunk_sizes(num_samples)[1]))
 
     def chunk_sizes(self, num_samples: int) -> tuple[int, int]:
@@ -198,7 +202,7 @@ class PosteriorSampler:
         """
         num_samples = check_size("Posterior", "number of draws", num_samples)
         if not parts:
-            self.chunks(num_samples)
+            self.refuse_windows()
         if self.windowed and not fed and any(head.feedback is not None for head in self.model.observations.values()):
             raise ValueError(
                 f"predictive: heads that feed back run free from each sequence's first step, which {self.window} would "
@@ -240,7 +244,7 @@ class PosteriorSampler:
         Its densities are in double precision.
         """
         if data is None:
-            self.chunks(1)
+            self.refuse_windows()
             data = self.data
         with poutine.block(), poutine.replay(trace=parameters):
             rollout = self.model.unroll(data)
