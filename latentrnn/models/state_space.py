@@ -263,9 +263,11 @@ class LatentRNN(nn.Module):
     def _check_spec(self, data: SequenceData) -> None:
         if not isinstance(data, SequenceData):
             raise TypeError(f"expected SequenceData; found {type(data).__name__}")
-        if data.spec != self._checked:  # by value, since a copy of the model has a copy of what was checked
+        if data.spec is self._checked:
+            return
+        if data.spec != self._checked:  # a copy of the model has a copy of what was checked
             self.spec.check_compatible(data.spec)
-            self._checked = data.spec
+        self._checked = data.spec
 
     def config(self) -> dict[str, Any]:
         """Return the JSON form: all hyper-parameters, without the spec and the weights."""
