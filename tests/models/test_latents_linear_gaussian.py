@@ -405,6 +405,28 @@ def test_what_is_held_out_does_not_inform_the_states() -> None:
     assert torch.equal(*found)
 
 
+@torch.no_grad()
+def test_draws_of_parameters_lead_with_axes_of_their_own() -> None:
+    """Three draws of dynamics and noise, (draw, 1, ...), have the densities of each by itself."""
+    model, data = make()
+    parameters = [
+        (part, name, value) for part in (model.transition, model.latent) for name, value in part.named_parameters()
+    ]
+    draws = [value + 0.1 * torch.randn(3, 1, *value.shape, dtype=value.dtype) for _, _, value in parameters]
+    expected: list[dict[str, Tensor]] = []
+    for k in range(3):
+        for (_, _, value), drawn in zip(parameters, draws, strict=True):
+            value.copy_(drawn[k, 0])
+        expected.append(densities(model, data))
+    for (part, name, _), drawn in zip(parameters, draws, strict=True):
+        delattr(part, name)
+        setattr(part, name, drawn)
+    for name, found in densities(model, data).items():
+        assert found.shape == (3, 3)
+        torch.testing.assert_close(found, torch.stack([each[name] for each in expected]), rtol=0, atol=1e-10)
+        assert float((found[0] - found[1]).abs().max()) > 0.01
+
+
 # -- gradients and precision ----------------------------------------------------------------------------------------
 
 
@@ -417,18 +439,15 @@ def test_every_parameter_has_the_gradient_of_finite_differences() -> None:
     names, parameters = zip(*model.named_parameters(), strict=True)
     gradients = torch.autograd.grad(evidence(), parameters)
     for name, parameter, gradient in zip(names, parameters, gradients, strict=True):
-        assert float(gradient.abs().max()) > 0 or name.endswith("noise_mixing"), name
-        flat, step = parameter.data.view(-1), 1e-5
-        for index in range(0, len(flat), max(1, len(flat) // 2)):
-            start = float(flat[index])
-            values = []
-            for moved in (start + step, start - step):
-                flat[index] = moved
-                values.append(float(evidence().detach()))
-            flat[index] = start
-            expected = (values[0] - values[1]) / (2 * step)
-            found = float(gradient.view(-1)[index])
-            assert found == pytest.approx(expected, rel=1e-6, abs=1e-6), (name, index)
+        direction, start, values = torch.randn_like(parameter), parameter.detach().clone(), []
+        with torch.no_grad():
+            for step in (1e-5, -1e-5):
+                parameter.copy_(start + step * direction)
+                values.append(float(evidence()))
+            parameter.copy_(start)
+        expected = (values[0] - values[1]) / 2e-5
+        assert abs(expected) > 1e-3, name
+        assert float((gradient * direction).sum()) == pytest.approx(expected, rel=1e-6, abs=1e-6), name
 
 
 def chain(shape: tuple[int, ...], steps: int, sample: tuple[int, ...] = ()) -> list[Tensor]:
@@ -572,7 +591,7 @@ def test_a_fit_finds_the_dynamics() -> None:
     model = lr.LatentRNN(
         data.spec, transition=lr.Linear(1), latent=lr.LinearGaussian(), observations={"y": lr.Gaussian()}
     )
-    settings = {"steps": 150, "optimizer": lr.AdamW(0.05), "reporting": lr.Reporting(progress=False)}
+    settings = {"steps": 80, "optimizer": lr.AdamW(0.1), "reporting": lr.Reporting(progress=False)}
     result = lr.fit(model, lr.Guide(model), data[:20], seed=0, **settings)
     expected = sum(oracles.kalman_filter(truth, each).log_evidence for each in y[20:])
     found = result.posterior(data[20:]).evidence("exact")

@@ -62,6 +62,13 @@ class Known(NamedTuple):
         return cls(name, data.observations[name], None if data.complete(name) else data.masks[name])
 
 
+class Slope(NamedTuple):
+    """C, (..., channel, state), and the leading axes of the head's distribution but for what its covariates have."""
+
+    loading: Tensor
+    batch_shape: torch.Size
+
+
 class GaussianHeads:
     """The heads of a rollout as y_t ~ Normal(C z_t + d_t, R), in double precision where the device has it.
 
@@ -72,6 +79,7 @@ class GaussianHeads:
     def __init__(self, rollout: RolloutProtocol, state_size: int) -> None:
         self.observations, self.data, self.inputs = rollout.observations, rollout.data, rollout.inputs
         self.heads = rollout.doubled_heads()
+        self._slopes: dict[str, Slope] = {}
         self.zero = rollout.doubled(rollout.transition_inputs.new_zeros(rollout.data.num_steps, state_size))
 
     def given(self, name: str, states: Tensor, mask: Tensor | None) -> Any:
@@ -93,7 +101,7 @@ class GaussianHeads:
         residual = value.to(self.zero) - distribution.mean
         if mask is not None:
             residual = torch.where(mask, residual, 0.0)
-        found = _information(distribution, self.loading(name), residual, mask)
+        found = _information(distribution, self.slope(name).loading, residual, mask)
         return self._at_base_steps(name, found)
 
     def predictive(self, name: str, loc: Tensor, root: Tensor, mask: Tensor | None) -> Any:
@@ -107,16 +115,19 @@ class GaussianHeads:
         """
         head, frames = self.observations[name], self.data.observations[name].shape[1]
         roots = head.at_clock(root.flatten(-2), frames).unflatten(-1, root.shape[-2:])
-        return _widened(self.given(name, loc, mask), self.loading(name).unsqueeze(-3) @ roots, mask)
+        return _widened(self.given(name, loc, mask), self.slope(name).loading.unsqueeze(-3) @ roots, mask)
 
-    def loading(self, name: str) -> Tensor:
-        """Return C, (..., channel, state)."""
-        size = self.zero.shape[-1]
-        directions = torch.cat([FAR * identity_like(self.zero), self.zero.new_zeros(1, size)])
-        inputs = _first_frame(self.inputs[name], len(directions))
-        mean = self.heads[name](directions.unsqueeze(0), inputs, None).mean
-        found: Tensor = (mean[..., :-1, :] - mean[..., -1:, :]).mT / FAR
-        return found
+    def slope(self, name: str) -> Slope:
+        """Return how a head's mean follows the state; it is found once."""
+        if name not in self._slopes:
+            size = self.zero.shape[-1]
+            directions = torch.cat([FAR * identity_like(self.zero), self.zero.new_zeros(1, size)])
+            inputs = _first_frame(self.inputs[name], len(directions))
+            distribution = self.heads[name](directions.unsqueeze(0), inputs, None)
+            mean = distribution.mean
+            loading = (mean[..., :-1, :] - mean[..., -1:, :]).mT / FAR
+            self._slopes[name] = Slope(loading, distribution.batch_shape)
+        return self._slopes[name]
 
     def _at_base_steps(self, name: str, found: Information) -> Information:
         """Move what each frame says to its last base step, which knows all of it."""

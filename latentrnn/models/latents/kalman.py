@@ -89,6 +89,15 @@ class Information(NamedTuple):
         """Return what both say, independently of each other given the states."""
         return Information(self.precision + other.precision, self.vector + other.vector)
 
+    def beside(self, other: Information, dynamics: Dynamics) -> Information:
+        """Return this and another, of two chains with the same dynamics, on a new axis of length two before all."""
+        axes = max(self.vector.dim(), other.vector.dim(), len(dynamics.batch_shape) + 2)
+        vectors = [part.reshape(*[1] * (axes - part.dim()), *part.shape) for part in (self.vector, other.vector)]
+        matrices = [
+            part.reshape(*[1] * (axes + 1 - part.dim()), *part.shape) for part in (self.precision, other.precision)
+        ]
+        return Information(*(torch.stack(torch.broadcast_tensors(*parts)) for parts in (matrices, vectors)))
+
     @classmethod
     def none(cls, dynamics: Dynamics) -> Information:
         """Nothing at all."""

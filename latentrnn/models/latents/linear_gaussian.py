@@ -180,10 +180,16 @@ class ExactStates:
         """Return the filter's moments."""
         return kalman_filter(self.dynamics, self.information(known))
 
-    def log_evidence(self, known: Sequence[Known]) -> Tensor:
-        """Return the log-density of what is known, the states summed out, nats, (..., sequence)."""
-        rest, states = log_normaliser(self.dynamics, self.information(known))
-        return rest + self.heads.log_prob(known, states)
+    def log_evidence(self, known: Sequence[Known], given: Sequence[Known]) -> Tensor:
+        """Return the log-density of what is known less that of some of it, the states summed out, (..., sequence)."""
+        information = self.information(known)
+        if not given:
+            rest, states = log_normaliser(self.dynamics, information)
+            return rest + self.heads.log_prob(known, states)
+        # two filters side by side take hardly longer than one
+        both = information.beside(self.information(given), self.dynamics)
+        rest, states = log_normaliser(self.dynamics, both)
+        return rest[0] + self.heads.log_prob(known, states[0]) - rest[1] - self.heads.log_prob(given, states[1])
 
 
 class MarginalHead(TorchDistribution):
@@ -198,7 +204,7 @@ class MarginalHead(TorchDistribution):
         self.states, self.name, self.before = states, name, before
         data, heads = states.data, states.heads
         if batch_shape is None:
-            shapes = [heads.given(name, heads.zero, None).batch_shape, states.dynamics.batch_shape]
+            shapes = [heads.slope(name).batch_shape, states.dynamics.batch_shape]
             shapes += [known.value.shape[:-2] for known in before]
             batch_shape = torch.broadcast_shapes(*shapes, (data.num_sequences,))
         super().__init__(batch_shape, data.observations[name].shape[1:], validate_args=False)
@@ -210,9 +216,7 @@ class MarginalHead(TorchDistribution):
         data = self.states.data
         others = [known for known in self.before if known.name != self.name]
         own = Known.recorded(data, self.name)._replace(value=with_context(data, self.name, value))
-        found = self.states.log_evidence([*others, own])
-        if self.before:
-            found = found - self.states.log_evidence(self.before)
+        found = self.states.log_evidence([*others, own], self.before)
         return found.to(self.states.scored).expand(torch.broadcast_shapes(found.shape, self.batch_shape))
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
