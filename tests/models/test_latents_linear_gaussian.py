@@ -390,6 +390,27 @@ def test_forecasts_and_imputations_follow_the_joint_normal() -> None:
     torch.testing.assert_close(given, expected, rtol=0, atol=0.2)
 
 
+def test_counterfactuals_keep_the_noise_of_every_step() -> None:
+    """z'_t - z_t = sum_s A^(t-s) B (u'_s - u_s), and nothing where nothing is changed."""
+    problem = random_problem(3, [8, 5], inputs=1, hide=0.2)
+    data = as_data(problem)
+    posterior = posterior_of(summed(as_model(problem, data), data), data)
+    before = posterior.rates("y", 5)
+    assert torch.equal(posterior.counterfactual(num_samples=5).rates["y"].nan_to_num(), before.nan_to_num())
+    other = np.random.default_rng(0).normal(size=(2, 8, 1))
+    found = posterior.counterfactual({"u": other}, from_step=3, num_samples=5).rates["y"]
+    for row, recording in enumerate(problem.recordings):
+        state, added = np.zeros(2), []
+        for t in range(len(recording.y)):
+            push = other[row, t] - recording.u[t] if t >= 3 else np.zeros(1)
+            state = problem.model.A @ state + problem.model.B @ push
+            added.append(problem.model.C @ state)
+        difference = (found - before)[:, row, : len(added)].numpy()
+        np.testing.assert_allclose(difference, np.broadcast_to(added, difference.shape), rtol=0, atol=1e-9)
+    with pytest.raises(ValueError, match="has no gate 'forget'"):
+        posterior.counterfactual(clamp={"forget": 0.0}, num_samples=2)
+
+
 def test_what_is_held_out_does_not_inform_the_states() -> None:
     found = []
     for held_out in (0.0, 5.0):
@@ -662,8 +683,6 @@ def test_what_else_does_not_go_together_is_refused_with_the_reason() -> None:
             couplings=[lr.PhysicalPenalty(lambda rollout: rollout, name="p")],
         )
     model = lr.LatentRNN(data.spec, transition=lr.Linear(2), latent=lr.LinearGaussian(), observations=heads)
-    with pytest.raises(ValueError, match="LinearGaussian is summed out, so that no path of it can be kept; use Markov"):
-        posterior_of(model, data).counterfactual(num_samples=2)
     with pytest.raises(ValueError, match="once `sample_marginalised` drew them"):
         model.unroll(data).states()
 

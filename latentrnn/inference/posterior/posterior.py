@@ -376,8 +376,8 @@ class Posterior:
             num_samples: number of draws.
 
         Raises:
-            ValueError: an unknown covariate or gate, a shape that differs or could mean two things, or a latent that
-                is summed out (`Discrete`, `LinearGaussian`).
+            ValueError: an unknown covariate or gate, a shape that differs or could mean two things, or a `Discrete`
+                latent.
 
         References:
             Pearl. Causality: models, reasoning, and inference. 2009.

@@ -52,7 +52,6 @@ class Discrete(Latent):
     """
 
     consumes_feedback = False
-    drawn_instead = "RelaxedDiscrete"
 
     def __init__(
         self,
@@ -153,6 +152,11 @@ class Discrete(Latent):
         names = (list(rollout.observations) if self.observes is None else self.observes) if given_data else []
         path = self._chain(h).draw(self._evidence(rollout, h, names), batch)
         return rollout.path._replace(states=self._seen(h, nn.functional.one_hot(path, self.num_states).to(h)))
+
+    def intervened(self, drawn: RolloutProtocol, changed: RolloutProtocol) -> Path:
+        raise ValueError(
+            "counterfactual: Discrete sums its switch out, so that no path of it can be kept; use RelaxedDiscrete"
+        )
 
     def report(self, rollout: RolloutProtocol) -> dict[str, Tensor]:
         h = self._hidden(rollout)

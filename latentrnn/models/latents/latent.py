@@ -36,8 +36,6 @@ class Latent(Component):
     continues = False  # whether `sample` goes on from the window before, where the data are one of longer sequences
     marginalises = False  # whether some of the state is summed out of densities: set where `distribution` is overridden
 
-    drawn_instead = ""  # the latent that draws what this one sums out, to be named where a path is needed
-
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if overrides_after(cls, "distribution", "marginalises"):
@@ -98,7 +96,7 @@ class Latent(Component):
         states, last = transition.scan(inputs, path.initial_state)
         return states, carry_out | {STATE: last}
 
-    # where some of the state is summed out of densities instead of drawn, the four methods below say how
+    # where some of the state is summed out of densities instead of drawn, the five methods below say how
 
     def distribution(self, rollout: RolloutProtocol, name: str) -> dist.Distribution:
         """Return a head's distribution given the rollout's path, and given the heads before it where these matter."""
@@ -111,6 +109,14 @@ class Latent(Component):
     def sample_marginalised(self, rollout: RolloutProtocol, batch: torch.Size, *, given_data: bool) -> Path:
         """Return the path with what is summed out drawn too, from its prior or given the data."""
         return rollout.path
+
+    def intervened(self, drawn: RolloutProtocol, changed: RolloutProtocol) -> Path:
+        """Return the path of `drawn`, what is summed out drawn too, as its noise takes it in a changed rollout.
+
+        Raises:
+            ValueError: noise and path cannot be told apart.
+        """
+        raise ValueError(f"counterfactual: {type(self).__name__} is summed out, so that no path of it can be kept")
 
     def report(self, rollout: RolloutProtocol) -> dict[str, Tensor]:
         """Return what is known exactly of what is summed out, (..., sequence, time, size) by name."""

@@ -56,7 +56,6 @@ class LinearGaussian(MarkovNormal):
     """
 
     continues = False
-    drawn_instead = "MarkovNormal"
 
     def __init__(self, *, observes: Sequence[str] | None = None, **shared: Any) -> None:
         super().__init__(**shared)
@@ -116,6 +115,15 @@ class LinearGaussian(MarkovNormal):
     def sample_marginalised(self, rollout: RolloutProtocol, batch: torch.Size, *, given_data: bool) -> Path:
         filtered = ExactStates(self, rollout).filtered(self._observed(rollout) if given_data else [])
         return rollout.path._replace(states=draw(filtered, batch).to(rollout.transition_inputs))
+
+    def intervened(self, drawn: RolloutProtocol, changed: RolloutProtocol) -> Path:
+        # the noise of every step stays, and what other inputs add is added
+        states = drawn.path.states
+        assert states is not None
+        before, after = (
+            each.transition.scan(each.transition_inputs, states.new_zeros(self.dim))[0] for each in (drawn, changed)
+        )
+        return changed.path._replace(states=states + (after - before))
 
     def report(self, rollout: RolloutProtocol) -> dict[str, Tensor]:
         smoothed = smooth(ExactStates(self, rollout).filtered(self._observed(rollout)))

@@ -111,11 +111,7 @@ def counterfactual(
 def _rollout(model: LatentRNN, sampled: SampledRollout, what: Intervention, num_samples: int) -> Rollout:
     """Return the rollout of the changed data with the latents of a draw."""
     data, shape = what.data, torch.Size((num_samples, len(what.data)))
-    if sampled.rollout.path.states is not None and not model.latent_sites():
-        raise ValueError(
-            f"counterfactual: {type(model.latent).__name__} is summed out, so that no path of it can be kept; use "
-            f"{model.latent.drawn_instead}"
-        )
+    summed_out = sampled.rollout.path.states is not None and not model.latent_sites()
     clamped = Clamped(model.transition, what.clamp, what.from_step, shape)
     if what.clamp:
         model = copy.copy(model)
@@ -124,7 +120,7 @@ def _rollout(model: LatentRNN, sampled: SampledRollout, what: Intervention, num_
         context = torch.full_like(data.lengths, what.from_step).minimum(data.lengths)
         data = replace(data, context=context, host_context=data.host_lengths.clip(max=what.from_step))
     latents = sampled.latents
-    if not model.latent.consumes_feedback:
+    if not (model.latent.consumes_feedback or summed_out):
         latents = _as_surprising(sampled, model, data, shape)
     with (
         pyro.plate("draws", num_samples, dim=-2),
@@ -133,6 +129,8 @@ def _rollout(model: LatentRNN, sampled: SampledRollout, what: Intervention, num_
     ):
         clamped.rewind()
         rollout = model.unroll(data)
+    if summed_out:
+        rollout.path = model.latent.intervened(sampled.rollout, rollout)
     if what.free:
         clamped.rewind()
         rollout.values = {
