@@ -1,12 +1,20 @@
 """A program: fits that a launcher starts in several processes, or one alone, and writes what came out.
 
 torchrun --standalone --nproc-per-node 2 -m tests.inference.fitting.distributed_fits FOLDER KIND ...
+
+Without a launcher it starts the two processes itself, for one launch after another: by forks of one process that has
+imported everything and computed nothing, so that each launch costs little.
+
+python -m tests.inference.fitting.distributed_fits < LAUNCHES, each a line of JSON: [FOLDER, KIND, ...]
 """
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from itertools import count
@@ -16,6 +24,7 @@ from typing import Any
 import numpy as np
 import pyro.distributions as dist
 import torch
+from torch.distributed import TCPStore
 
 import latentrnn as lr
 from latentrnn.inference.fitting.evaluation import Validation
@@ -152,5 +161,37 @@ def main(folder: Path, names: list[str]) -> None:
         torch.save(written(fit_here(**settings)), folder / f"{name}-{rank}.pt")
 
 
+def launch(folder: Path, names: list[str]) -> None:
+    """Start the fits in two forked processes, as a launcher does, and write with which codes they ended.
+
+    The store by which they meet is this process's, so that it outlives them. What they say goes to `folder / stderr`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port = chosen.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    members = [fork.Process(target=member, args=(folder, names, rank, port)) for rank in (0, 1)]
+    for process in members:
+        process.start()
+    store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    for process in members:
+        process.join()
+    del store
+    (folder / "codes").write_text(" ".join(str(process.exitcode) for process in members))
+
+
+def member(folder: Path, names: list[str], rank: int, port: int) -> None:
+    """Fit as the process of this rank."""
+    os.dup2(os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in place.items()} | {"TORCHELASTIC_USE_AGENT_STORE": "True"}
+    main(folder, names)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    if "RANK" in os.environ:
+        main(Path(sys.argv[1]), sys.argv[2:])
+    else:
+        for line in sys.stdin:
+            launch(Path((words := json.loads(line))[0]), words[1:])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from latentrnn.inference.fitting.distributed.random_numbers import Share, drawn_
 from tests.inference.fitting.distributed_fits import KINDS, fit_here, written
 
 QUICK = ["defaults", "parameters", "markov", "one batch"]
+SLOWER = [kind for kind in KINDS if kind not in QUICK]
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -60,18 +63,28 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 # -- the same fit --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("names", [QUICK, pytest.param([k for k in KINDS if k not in QUICK], marks=pytest.mark.slow)])
-def test_two_processes_give_the_parameters_of_one(names: list[str], tmp_path: Path) -> None:
-    done = launch(tmp_path, *names)
-    assert done.returncode == 0, done.stderr
+def assert_two_are_as_one(folder: Path, names: list[str]) -> None:
     for name in names:
-        found, expected = outcome(tmp_path, name), written(fit_here(**KINDS[name]()))
+        found, expected = outcome(folder, name), written(fit_here(**KINDS[name]()))
         if name == "unreachable":  # numbers drawn inside a kernel: another fit, in which the processes still agree
             assert farthest(found, expected) > 1e-3
             continue
         assert_same(found, expected)
+
+
+def test_two_processes_give_the_parameters_of_one(tmp_path: Path) -> None:
+    done = launch(tmp_path, *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert_two_are_as_one(tmp_path, QUICK)
     start = written(fit_here(steps=1))
     assert farthest(start, written(fit_here())) > 1e-3  # the steps do something
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOWER)
+def test_two_processes_give_the_parameters_of_one_in_every_kind(name: str, forked: Path) -> None:
+    assert ended(forked / "kinds") == ([0, 0], "")
+    assert_two_are_as_one(forked / "kinds", [name])
 
 
 def test_draws_are_those_of_the_whole_batch() -> None:
@@ -121,45 +134,91 @@ def test_alone_where_nothing_was_launched(monkeypatch: pytest.MonkeyPatch) -> No
 
 # -- what can happen -----------------------------------------------------------------------------------------------
 
+KILLED = {"second killed": 11, "first killed": 11, "killed in validation": 12}  # and the step of the checkpoint
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "step"), [("second killed", 11), ("first killed", 11), ("killed in validation", 12)])
-def test_a_killed_process_ends_the_fit_with_a_checkpoint(name: str, step: int, tmp_path: Path) -> None:
-    done = launch(tmp_path, name)
-    assert done.returncode != 0
-    victim = 0 if name == "first killed" else 1
-    assert f"fit: process {victim} of 2 is gone" in done.stderr, done.stderr
-    assert f"at step {step}; {tmp_path / 'checkpoint'} holds a checkpoint of it" in done.stderr
-    done = launch(tmp_path, "resumed")
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of launches by one program, which forks the processes: a folder each, named after what happens in it."""
+    root = tmp_path_factory.mktemp("forked")
+    launches: list[list[str]] = [["kinds", *SLOWER]]
+    for name in KILLED:
+        launches += [[name, name], [name, "resumed"]]
+    launches += [[name, name] for name in ("killed without checkpoint", "interrupted", "terminated", "other data")]
+    lines = [json.dumps([str(root / folder), *names]) for folder, *names in launches]
+    command = [sys.executable, "-m", "tests.inference.fitting.distributed_fits"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    said = "\n".join(lines)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, input=said, capture_output=True, text=True, timeout=600, check=False
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found, expected = outcome(tmp_path, "resumed"), written(fit_here())
+    return root
+
+
+def ended(folder: Path) -> tuple[list[int], str]:
+    """The codes with which both processes of the last launch of a folder ended, and what all of its launches said."""
+    return [int(code) for code in (folder / "codes").read_text().split()], (folder / "stderr").read_text()
+
+
+def assert_gone_on_with(folder: Path, step: int) -> None:
+    """A fit that lost a process at this step and went on in two, or was only read by one, ends as if undisturbed."""
+    found, expected = outcome(folder, "resumed"), written(fit_here())
     assert found["events"] == [f"step {step}: resumed"]
     assert_same(found | {"events": []}, expected)
     # and the finished fit can be had in one process
-    again = fit_here(checkpointing=lr.Checkpointing(tmp_path / "checkpoint", every=0, resume=True))
+    again = fit_here(checkpointing=lr.Checkpointing(folder / "checkpoint", every=0, resume=True))
     assert_same(written(again) | {"events": []}, expected)
 
 
+def loss(folder: Path, victim: int, step: int) -> list[str]:
+    """What is said of a lost process where there are checkpoints."""
+    return [
+        f"fit: process {victim} of 2 is gone",
+        f"at step {step}; {folder / 'checkpoint'} holds a checkpoint of it",
+    ]
+
+
 @pytest.mark.slow
-def test_without_a_checkpoint_the_loss_is_told(tmp_path: Path) -> None:
-    done = launch(tmp_path, "killed without checkpoint")
+@pytest.mark.parametrize("name", KILLED)
+def test_a_killed_process_ends_the_fit_with_a_checkpoint(name: str, forked: Path) -> None:
+    victim = 0 if name == "first killed" else 1
+    codes, said = ended(forked / name)
+    assert all(each in said for each in loss(forked / name, victim, KILLED[name])), said
+    assert codes == [0, 0], said  # of the two that resumed
+    assert_gone_on_with(forked / name, KILLED[name])
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_under_a_launcher_ends_the_fit_with_a_checkpoint(tmp_path: Path) -> None:
+    """A launcher asks the other process to end as soon as it sees the first one gone."""
+    done = launch(tmp_path, "second killed")
     assert done.returncode != 0
-    assert "process 1 of 2 is gone" in done.stderr
-    assert "at step 11; no checkpointing= was given, so that what was learnt is lost" in done.stderr
+    assert all(each in done.stderr for each in loss(tmp_path, 1, 11)), done.stderr
+    resumed = fit_here(checkpointing=lr.Checkpointing(tmp_path / "checkpoint", every=0, resume=True))
+    assert "processes 1, not 2" in resumed.events[0]
+    assert_same(written(resumed) | {"events": []}, written(fit_here()))
 
 
 @pytest.mark.slow
-def test_signals_to_one_process_end_all_at_the_same_step(tmp_path: Path) -> None:
-    done = launch(tmp_path, "interrupted")
-    assert done.returncode == 0, done.stderr
-    found = outcome(tmp_path, "interrupted")
+def test_without_a_checkpoint_the_loss_is_told(forked: Path) -> None:
+    codes, said = ended(forked / "killed without checkpoint")
+    assert codes == [1, -signal.SIGKILL]
+    assert "process 1 of 2 is gone" in said
+    assert "at step 11; no checkpointing= was given, so that what was learnt is lost" in said
+
+
+@pytest.mark.slow
+def test_signals_to_one_process_end_all_at_the_same_step(forked: Path) -> None:
+    codes, said = ended(forked / "interrupted")
+    assert codes == [0, 0], said
+    found = outcome(forked / "interrupted", "interrupted")
     assert found["events"] == ["step 12: interrupted"]
     assert found["history"]["step"] == [3, 7, 11]
-    other = tmp_path / "terminated"
-    other.mkdir()
-    done = launch(other, "terminated")
-    assert done.returncode != 0
-    assert f"fit: terminated at step 12; {other / 'checkpoint'} holds a checkpoint of it" in done.stderr
+    other = forked / "terminated"
+    codes, said = ended(other)
+    assert codes == [1, 1]
+    assert said.count(f"fit: terminated at step 12; {other / 'checkpoint'} holds a checkpoint of it") == 2
     alone = fit_here(checkpointing=lr.Checkpointing(other / "checkpoint", every=0, resume=True))
     (event,) = alone.events
     assert event.startswith("step 12: resumed under ")
@@ -168,7 +227,7 @@ def test_signals_to_one_process_end_all_at_the_same_step(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_other_data_in_another_process_are_refused(tmp_path: Path) -> None:
-    done = launch(tmp_path, "other data")
-    assert done.returncode != 0
-    assert "process 1 of 2 and process 0 were given another validation; give every process the same" in done.stderr
+def test_other_data_in_another_process_are_refused(forked: Path) -> None:
+    codes, said = ended(forked / "other data")
+    assert codes == [1, 1]
+    assert "process 1 of 2 and process 0 were given another validation; give every process the same" in said
