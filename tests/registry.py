@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -419,8 +419,18 @@ def tries(kinds: Kinds, combination: Combination) -> set[tuple[str, ...]]:
     return {(kind, *pair) for kind in kinds for pair in TRIES[kind](combination)}
 
 
-def covering_array(kinds: Kinds, suits: Callable[[Combination], bool] = lambda _: True) -> list[Combination]:
+def covering_array(
+    kinds: Kinds,
+    suits: Callable[[Combination], bool] = lambda _: True,
+    *,
+    among: Sequence[Combination] = (),
+) -> list[Combination]:
     """Every part among defaults, then combinations until all pairs of these kinds that fit together have occurred.
+
+    Args:
+        kinds: of pairs.
+        suits: which combinations may be taken.
+        among: another array, from which to take what can be taken, so that one model serves the properties of both.
 
     They are chosen greedily, each for the most pairs that it adds (pairwise testing).
 
@@ -432,31 +442,48 @@ def covering_array(kinds: Kinds, suits: Callable[[Combination], bool] = lambda _
     combinations that add as many pairs, one comes first in which these two have not met.
     """
     pairs = {c: tries(kinds, c) for c in possible_combinations() if suits(c)}
-    possible = list(pairs)
     chosen = [c for c in each_against_defaults() if suits(c)]
     wanted = set().union(*pairs.values()).difference(*(pairs[c] for c in chosen))
     met = {c[::2] for c in chosen}
-    # what a combination would add only ever shrinks, so that only those at the top need another look
-    heap = [((-len(pairs[c]), -1), index) for index, c in enumerate(possible)]
-    heapq.heapify(heap)
-    while wanted:
-        stale, index = heapq.heappop(heap)
-        combination = possible[index]
-        fresh = -len(pairs[combination] & wanted), -(combination[::2] not in met)
-        if fresh > stale:
-            heapq.heappush(heap, (fresh, index))
-        else:
-            chosen.append(combination)
-            wanted -= pairs[combination]
-            met.add(combination[::2])
+    for possible in ([c for c in pairs if c in set(among)], list(pairs)):
+        # what a combination would add only ever shrinks, so that only those at the top need another look
+        heap = [((-len(pairs[c]), -1), index) for index, c in enumerate(possible)]
+        heapq.heapify(heap)
+        while wanted and heap:
+            stale, index = heapq.heappop(heap)
+            combination = possible[index]
+            fresh = -len(pairs[combination] & wanted), -(combination[::2] not in met)
+            if fresh > stale and fresh[0]:
+                heapq.heappush(heap, (fresh, index))
+            elif fresh[0]:
+                chosen.append(combination)
+                wanted -= pairs[combination]
+                met.add(combination[::2])
     return chosen
 
 
-def covering(kinds: Kinds, suits: Callable[[Combination], bool] = lambda _: True) -> pytest.MarkDecorator:
-    """The parameter `parts` of a test, over a covering array: parts among defaults are fast, the others slow."""
+def each_of(combinations: Sequence[Combination]) -> pytest.MarkDecorator:
+    """The parameter `parts` of a test, over an array: parts among defaults are fast, the others slow."""
     fast = set(each_against_defaults())
-    marks = {c: [] if c in fast else [pytest.mark.slow] for c in covering_array(kinds, suits)}
+    marks = {c: [] if c in fast else [pytest.mark.slow] for c in combinations}
     return pytest.mark.parametrize("parts", [pytest.param(c, id="-".join(c), marks=marks[c]) for c in marks])
+
+
+def check_each(properties: Mapping[str, Callable[[], None]]) -> None:
+    """Check all properties of what was built once, and say by name which of them do not hold.
+
+    Raises:
+        ExceptionGroup: of the errors of those that do not.
+    """
+    errors = []
+    for name, check in properties.items():
+        try:
+            check()
+        except Exception as error:
+            error.add_note(f"property: {name}")
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup("properties that do not hold", errors)
 
 
 def make_model(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pyro
@@ -18,6 +19,12 @@ import latentrnn as lr
 from latentrnn.inference.objectives.terms import log_weights
 from latentrnn.models.component import Component, from_config
 from latentrnn.models.sites import INITIAL
+from tests.models.test_invariances import (
+    check_closed_forms,
+    check_context,
+    check_one_step,
+    check_padding_order_and_batches,
+)
 from tests.registry import (
     FAMILIES,
     FEATURES,
@@ -27,15 +34,16 @@ from tests.registry import (
     PRIORS,
     TRANSITIONS,
     WAYS,
+    Combination,
     Fixed,
-    covering,
+    check_each,
+    covering_array,
     each_against_defaults,
+    each_of,
     fixed_latents,
     make_data,
     make_model,
 )
-
-every_part = pytest.mark.parametrize("parts", each_against_defaults(), ids="-".join)
 
 
 def parts_named() -> dict[str, Component]:
@@ -57,20 +65,65 @@ def weights(model: nn.Module, guide: nn.Module, data: lr.SequenceData, values: d
         return log_weights(model, guide, data, 1)[0]
 
 
+# -- every property of every combination ---------------------------------------------------------------------------
+
+# Which properties are tried on which combinations: all of them on models that are built once.
+SHAPED = covering_array(FAMILIES)
+MET = covering_array(MEETINGS, among=SHAPED)
+WINDOWED = covering_array(MEETINGS, lambda parts: "per_sequence" not in WAYS[parts[2]], among=MET)
+COMBINATIONS = list(dict.fromkeys([*SHAPED, *MET, *WINDOWED]))
+TRIED: dict[str, list[Combination]] = {
+    "shapes": SHAPED,
+    "a gradient for every parameter": MET,
+    "padding, order and batches": MET,
+    "closed forms": MET,
+    "one step": MET,
+    "context": WINDOWED,
+    "copies": each_against_defaults(),
+    "files": each_against_defaults(),
+    "descriptions": each_against_defaults(),
+    "precision": each_against_defaults(),
+    "own samples": SHAPED,
+}
+SETS = {name: frozenset(combinations) for name, combinations in TRIED.items()}
+
+
+@each_of(COMBINATIONS)
+def test_a_combination_has_its_properties(parts: Combination, tmp_path: Path) -> None:
+    check_combination(parts, [name for name in TRIED if parts in SETS[name]], tmp_path)
+
+
+def check_combination(parts: Combination, properties: Collection[str], folder: Path) -> None:
+    """Build a model of these parts and check properties of it, in the order of `TRIED`; some write into a folder."""
+    heads = OBSERVATIONS[parts[2]]
+    data = make_data(heads)
+    model, guide = make_model(*parts, data)
+    checks: dict[str, Callable[[], None]] = {
+        "shapes": lambda: check_shapes(model, guide, data),
+        "a gradient for every parameter": lambda: check_gradients(model, guide, data),
+        "padding, order and batches": lambda: check_padding_order_and_batches(model, guide, data),
+        "closed forms": lambda: check_closed_forms(model, guide, data),
+        "one step": lambda: check_one_step(model, guide, heads),
+        "context": lambda: check_context(model, guide, heads),
+        "copies": lambda: check_copies(model, guide, data),
+        "files": lambda: check_files(model, guide, data, folder),
+        "descriptions": lambda: check_descriptions(model, guide, data),
+        "precision": lambda: check_precision(model, guide, data),
+        "own samples": lambda: check_samples(model, data),  # the last, for it changes weights
+    }
+    check_each({name: check for name, check in checks.items() if name in properties})
+
+
 # -- shapes --------------------------------------------------------------------------------------------------------
 
 
-@covering(FAMILIES)
-def test_shapes(parts: tuple[str, str, str]) -> None:
-    data = make_data(OBSERVATIONS[parts[2]])
-    model, guide = make_model(*parts, data)
+def check_shapes(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData) -> None:
+    """Every site of one draw, or of as many particles as there are, is of its shape; nothing else is random."""
     for sample in ((), (5,)):
-        check_shapes(model, guide, data, sample)
+        check_shapes_of_draws(model, guide, data, sample)
 
 
-def check_shapes(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData, sample: tuple[int, ...]) -> None:
-    """Every site of one draw, or of as many particles as `sample` has, is of its shape; nothing else is random."""
-
+def check_shapes_of_draws(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData, sample: tuple[int, ...]) -> None:
     def run(program: nn.Module) -> poutine.Trace:
         if not sample:
             return poutine.trace(program).get_trace(data)
@@ -104,14 +157,11 @@ def check_shapes(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData, sa
 # -- gradients -----------------------------------------------------------------------------------------------------
 
 
-@covering(MEETINGS)
-def test_every_parameter_has_a_gradient(parts: tuple[str, str, str]) -> None:
-    data = make_data(OBSERVATIONS[parts[2]])
-    check_gradients(*make_model(*parts, data), data)
+DEPENDENT = covering_array(PRIORS, lambda parts: "priors" in WAYS[parts[2]])
 
 
-@covering(PRIORS, lambda parts: "priors" in WAYS[parts[2]])
-def test_every_parameter_has_a_gradient_where_sites_are_dependent(parts: tuple[str, str, str]) -> None:
+@each_of(DEPENDENT)
+def test_every_parameter_has_a_gradient_where_sites_are_dependent(parts: Combination) -> None:
     data = make_data(OBSERVATIONS[parts[2]])
     check_gradients(*make_model(*parts, data, global_family="multivariate"), data)
 
@@ -159,38 +209,33 @@ def test_gradients_agree_with_finite_differences() -> None:
 # -- copies, files, descriptions -----------------------------------------------------------------------------------
 
 
-@every_part
-def test_copies_are_equal_and_independent(parts: tuple[str, str, str]) -> None:
-    data = make_data(OBSERVATIONS[parts[2]])
-    model, guide = make_model(*parts, data)
+def check_copies(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData) -> None:
+    """Copies are equal and independent."""
     values = fixed_latents(model, data)
     expected = weights(model, guide, data, values)
     twins = copy.deepcopy(model), copy.deepcopy(guide)
-    for part in (model, guide):
+    assert torch.equal(weights(*twins, data, values), expected)
+    for part in twins:
         for parameter in part.parameters():
             torch.nn.init.constant_(parameter, 0.0)
-    assert torch.equal(weights(*twins, data, values), expected)
+    assert torch.equal(weights(model, guide, data, values), expected)
 
 
-@every_part
-def test_weights_make_the_round_trip_through_a_file(parts: tuple[str, str, str], tmp_path: Path) -> None:
-    data = make_data(OBSERVATIONS[parts[2]])
-    model, guide = make_model(*parts, data)
+def check_files(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData, folder: Path) -> None:
+    """Weights make the round trip through a file."""
     values = fixed_latents(model, data)
     expected = weights(model, guide, data, values)
     for name, module in (("model", model), ("guide", guide)):
-        safetensors.torch.save_file(module.state_dict(), tmp_path / f"{name}.safetensors")
+        safetensors.torch.save_file(module.state_dict(), folder / f"{name}.safetensors")
     new_model = lr.LatentRNN.from_config(json.loads(json.dumps(model.config())), data.spec).to(data.dtype)
     new_guide = lr.Guide.from_config(json.loads(json.dumps(guide.config())), new_model).to(data.dtype)
     for name, module in (("model", new_model), ("guide", new_guide)):
-        module.load_state_dict(safetensors.torch.load_file(tmp_path / f"{name}.safetensors"))
+        module.load_state_dict(safetensors.torch.load_file(folder / f"{name}.safetensors"))
     assert torch.equal(weights(new_model, new_guide, data, values), expected)
 
 
-@every_part
-def test_descriptions_make_the_round_trip(parts: tuple[str, str, str]) -> None:
-    data = make_data(OBSERVATIONS[parts[2]])
-    model, guide = make_model(*parts, data)
+def check_descriptions(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData) -> None:
+    """Descriptions make the round trip through JSON."""
     config = json.loads(json.dumps(model.config()))
     rebuilt = lr.LatentRNN.from_config(config, lr.DataSpec.from_json(json.loads(json.dumps(data.spec.to_json()))))
     assert rebuilt.config() == model.config()
@@ -234,10 +279,8 @@ def test_one_input_may_stand_alone() -> None:
 # -- precision -----------------------------------------------------------------------------------------------------
 
 
-@every_part
-def test_both_precisions_agree(parts: tuple[str, str, str]) -> None:
-    data = make_data(OBSERVATIONS[parts[2]])
-    model, guide = make_model(*parts, data)
+def check_precision(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData) -> None:
+    """Both precisions agree."""
     values = fixed_latents(model, data)
     double = weights(model, guide, data, values)
     assert double.dtype == torch.float64
@@ -254,12 +297,9 @@ def test_both_precisions_agree(parts: tuple[str, str, str]) -> None:
 # -- samples -------------------------------------------------------------------------------------------------------
 
 
-@covering(FAMILIES)
-def test_own_samples_are_scored_as_they_were_drawn(parts: tuple[str, str, str]) -> None:
+def check_samples(model: lr.LatentRNN, data: lr.SequenceData) -> None:
     """What is drawn, step by step or all at once, has as data the density that it was drawn with."""
-    data = make_data(OBSERVATIONS[parts[2]])
     data = unmissing(data)
-    model, _ = make_model(*parts, data)
     for head in model.observations.values():  # counts that excite themselves may run away, weak as the filter may be
         if head.feedback is not None and "readout" in head.feedback.into:
             head.feedback.own.detach().abs_().neg_()

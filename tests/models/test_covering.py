@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from itertools import chain
 
 import pytest
 
 from tests.models import test_battery as battery
-from tests.models import test_invariances as invariances
-from tests.registry import LATENTS, OBSERVATIONS, TRANSITIONS, WAYS, each_against_defaults, fits_together
+from tests.registry import LATENTS, OBSERVATIONS, TRANSITIONS, WAYS, check_each, each_against_defaults, fits_together
 
 ALL = list(itertools.product(TRANSITIONS, LATENTS, OBSERVATIONS))
-
-
-def tried(test: Callable[..., None]) -> list[tuple[str, str, str]]:
-    """The combinations that pytest is told to run a test with."""
-    (mark,) = [mark for mark in test.pytestmark if mark.name == "parametrize"]
-    return [parameters.values[0] for parameters in mark.args[1]]
 
 
 def anything(observation: str) -> bool:
@@ -32,32 +26,34 @@ def with_priors(observation: str) -> bool:
     return observation in ("gaussian priors", "gaussian population", "poisson gain, prior", "readouts")
 
 
-# test, heads that it is for, whether it is to try transition and latent, latent and heads, latent and way
-PROMISED = [
-    (battery.test_shapes, anything, True, True, True),
-    (battery.test_own_samples_are_scored_as_they_were_drawn, anything, True, True, True),
-    (battery.test_every_parameter_has_a_gradient, anything, True, False, True),
-    (battery.test_every_parameter_has_a_gradient_where_sites_are_dependent, with_priors, False, True, True),
-    (invariances.test_padding_order_and_batches_change_nothing, anything, True, False, True),
-    (invariances.test_one_step, anything, True, False, True),
-    (invariances.test_context_is_not_scored, of_steps, True, False, True),
+# property, heads that it is for, whether it is to try transition and latent, latent and heads, latent and way
+PROMISED: list[tuple[str, Callable[[str], bool], bool, bool, bool]] = [
+    ("shapes", anything, True, True, True),
+    ("own samples", anything, True, True, True),
+    ("a gradient for every parameter", anything, True, False, True),
+    ("a gradient where sites are dependent", with_priors, False, True, True),
+    ("padding, order and batches", anything, True, False, True),
+    ("closed forms", anything, True, False, True),
+    ("one step", anything, True, False, True),
+    ("context", of_steps, True, False, True),
 ]
+TRIED = battery.TRIED | {"a gradient where sites are dependent": battery.DEPENDENT}
 
 
 @pytest.mark.parametrize(
-    ("test", "suits", "transition_latent", "latent_heads", "latent_way"),
+    ("name", "suits", "transition_latent", "latent_heads", "latent_way"),
     PROMISED,
-    ids=[promise[0].__name__ for promise in PROMISED],
+    ids=[promise[0] for promise in PROMISED],
 )
 def test_every_pair_is_tried(
-    test: Callable[..., None],
+    name: str,
     suits: Callable[[str], bool],
     transition_latent: bool,
     latent_heads: bool,
     latent_way: bool,
 ) -> None:
     possible = [c for c in ALL if fits_together(*c) and suits(c[2])]
-    found = tried(test)
+    found = TRIED[name]
     assert set(found) <= set(possible)
     assert len(found) == len(set(found))
     assert {c[2] for c in found} == {c[2] for c in possible}
@@ -74,13 +70,20 @@ def test_every_pair_is_tried(
 
 def test_no_combination_is_there_for_nothing() -> None:
     """Pairs of transitions and families, which see states alone, are not all tried: that would take far more."""
-    few = {
-        battery.test_shapes: len(LATENTS) * len(OBSERVATIONS),
-        invariances.test_one_step: len(TRANSITIONS) * len(LATENTS),
-    }
-    for test, pairs in few.items():
-        assert len(tried(test)) < 1.15 * pairs + len(each_against_defaults())
-    assert len({c[::2] for c in tried(battery.test_shapes)}) > 0.5 * len(TRANSITIONS) * len(OBSERVATIONS)
+    few = {"shapes": len(LATENTS) * len(OBSERVATIONS), "one step": len(TRANSITIONS) * len(LATENTS)}
+    for name, pairs in few.items():
+        assert len(TRIED[name]) < 1.15 * pairs + len(each_against_defaults())
+    assert len({c[::2] for c in TRIED["shapes"]}) > 0.5 * len(TRANSITIONS) * len(OBSERVATIONS)
+
+
+def test_every_property_is_checked_and_named_where_it_does_not_hold() -> None:
+    def fails() -> None:
+        raise AssertionError("no")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        check_each({"first": fails, "second": lambda: None, "third": fails})
+    assert [error.__notes__ for error in caught.value.exceptions] == [["property: first"], ["property: third"]]
+    assert set(chain.from_iterable(battery.TRIED.values())) == set(battery.COMBINATIONS)
 
 
 def test_the_ways_in_which_heads_meet_the_rest_are_known() -> None:

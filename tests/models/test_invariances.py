@@ -15,11 +15,9 @@ from latentrnn.inference.objectives.terms import elbo_terms, log_weights
 from latentrnn.models.observations import Categorical
 from tests.registry import (
     LENGTHS,
-    MEETINGS,
     OBSERVATIONS,
-    WAYS,
     Fixed,
-    covering,
+    Heads,
     default_transition,
     fits_together,
     fixed_latents,
@@ -61,17 +59,9 @@ def spoil_padding(data: lr.SequenceData) -> lr.SequenceData:
     return dataclasses.replace(data, observations=observations, covariates=covariates)
 
 
-@covering(MEETINGS)
-def test_padding_order_and_batches_change_nothing(parts: tuple[str, str, str]) -> None:
-    data = make_data(OBSERVATIONS[parts[2]])
-    model, guide = make_model(*parts, data)
-    values = fixed_latents(model, data)
-    check_weights(model, guide, data, values)
-    check_closed_forms(model, guide, data, values)
-
-
-def check_weights(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData, values: dict[str, Tensor]) -> None:
+def check_padding_order_and_batches(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData) -> None:
     """Densities of given latents see neither padding nor order nor batch."""
+    values = fixed_latents(model, data)
     expected = weights(model, guide, data, values)
     assert expected.shape == (len(data),)
     assert torch.isfinite(expected).all()
@@ -89,9 +79,9 @@ def check_weights(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData, v
         torch.testing.assert_close(part, expected[chosen], **EXACT)
 
 
-def check_closed_forms(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData, values: dict[str, Tensor]) -> None:
+def check_closed_forms(model: lr.LatentRNN, guide: lr.Guide, data: lr.SequenceData) -> None:
     """Divergences in closed form do not see padding."""
-    alone = []
+    values, alone = fixed_latents(model, data), []
     for n in range(len(data)):
         one = data[n]
         alone.append(local_elbo(model, guide, one, rows(model, values, [n], one.num_steps)))
@@ -111,17 +101,16 @@ def test_encoders_do_not_see_padding(direction: str, observation: str) -> None:
         torch.testing.assert_close(alone.summary[0], expected.summary[n], **EXACT)
 
 
-@covering(MEETINGS)
-def test_one_step(parts: tuple[str, str, str]) -> None:
-    steps = 2 if "clocks" in OBSERVATIONS[parts[2]].options else 1
-    data = make_data(OBSERVATIONS[parts[2]], (steps, steps))
-    model, guide = make_model(*parts, data)
+def check_one_step(model: lr.LatentRNN, guide: lr.Guide, heads: Heads) -> None:
+    """A sequence of one step, or of one frame of the slowest clock, is scored, and as the beginning of a longer one."""
+    steps = 2 if "clocks" in heads.options else 1
+    data = make_data(heads, (steps, steps))
     values = fixed_latents(model, data)
     expected = weights(model, guide, data, values)
     assert torch.isfinite(expected).all()
     torch.testing.assert_close(weights(model, guide, data[1], rows(model, values, [1], steps))[0], expected[1], **EXACT)
     # it is also the first step of something longer
-    longer = make_data(OBSERVATIONS[parts[2]], (steps, 5, 4))
+    longer = make_data(heads, (steps, 5, 4))
     values = fixed_latents(model, longer)
     found = weights(model, guide, longer, values)[0]
     alone = weights(model, guide, longer[0], rows(model, values, [0], steps))[0]
@@ -220,10 +209,9 @@ def test_windows_with_all_of_their_past_score_what_the_whole_scores(observation:
     assert abs(float((blind - whole).detach())) > 1e-6
 
 
-@covering(MEETINGS, lambda parts: "per_sequence" not in WAYS[parts[2]])
-def test_context_is_not_scored(parts: tuple[str, str, str]) -> None:
-    data = make_data(OBSERVATIONS[parts[2]], (6, 4)).windows(2, context=2)
-    model, guide = make_model(*parts, data)
+def check_context(model: lr.LatentRNN, guide: lr.Guide, heads: Heads) -> None:
+    """The context of windows is not scored."""
+    data = make_data(heads, (6, 4)).windows(2, context=2)
     values = fixed_latents(model, data)
     with Fixed(values):
         expected = elbo_terms(model, guide, data).log_likelihood

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pyro
@@ -17,7 +18,6 @@ from latentrnn.inference.objectives.terms import log_weights
 from tests import oracles, registry
 from tests.linear_gaussian import FILES
 from tests.models import test_battery as battery
-from tests.models import test_invariances as invariances
 from tests.oracles import Array
 from tests.registry import OBSERVATIONS, make_data, shake
 
@@ -378,20 +378,13 @@ def goes(observation: str) -> bool:
 
 @IRREGULAR
 @pytest.mark.parametrize("observation", OBSERVATIONS)
-def test_battery(observation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_battery(observation: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Shapes, gradients, padding, order, batches, precision and samples with every family of heads that goes."""
     if not goes(observation):
         return
     monkeypatch.setitem(registry.LATENTS, "discrete", lambda: lr.Discrete(2, driven=True))
     parts = (registry.default_transition(observation), "discrete", observation)
-    battery.test_shapes(parts)
-    battery.test_every_parameter_has_a_gradient(parts)
-    battery.test_copies_are_equal_and_independent(parts)
-    battery.test_descriptions_make_the_round_trip(parts)
-    battery.test_both_precisions_agree(parts)
-    battery.test_own_samples_are_scored_as_they_were_drawn(parts)
-    invariances.test_padding_order_and_batches_change_nothing(parts)
-    invariances.test_one_step(parts)
+    battery.check_combination(parts, set(battery.TRIED) - {"context", "files"}, tmp_path)
 
 
 @IRREGULAR

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pyro
@@ -22,7 +23,6 @@ from latentrnn.models.latents.kalman_evidence import log_normaliser
 from tests import oracles, registry
 from tests.linear_gaussian import FILES, Problem, as_data, as_model, file_problem, random_problem
 from tests.models import test_battery as battery
-from tests.models import test_invariances as invariances
 from tests.oracles import Array
 from tests.registry import OBSERVATIONS, make_data, shake
 
@@ -722,18 +722,11 @@ def goes(observation: str) -> bool:
 
 
 @pytest.mark.parametrize("observation", [name for name in OBSERVATIONS if goes(name)])
-def test_battery(observation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_battery(observation: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Shapes, gradients, padding, order, batches, precision and samples with every family of heads that goes."""
     monkeypatch.setitem(registry.LATENTS, "linear gaussian", lr.LinearGaussian)
     parts = ("linear", "linear gaussian", observation)
-    battery.test_shapes(parts)
-    battery.test_every_parameter_has_a_gradient(parts)
-    battery.test_copies_are_equal_and_independent(parts)
-    battery.test_descriptions_make_the_round_trip(parts)
-    battery.test_both_precisions_agree(parts)
-    battery.test_own_samples_are_scored_as_they_were_drawn(parts)
-    invariances.test_padding_order_and_batches_change_nothing(parts)
-    invariances.test_one_step(parts)
+    battery.check_combination(parts, set(battery.TRIED) - {"context", "files"}, tmp_path)
 
 
 def test_gaussian_heads_go() -> None:
