@@ -11,8 +11,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 # two processes of one thread each: the tests are many small steps, on which a second thread only waits; a file stays in
-# one process, so that what it fits once serves all its tests; compiled files are kept, since every process compiles all else
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 2 --dist loadfile
+# one process, so that what it fits once serves all its tests, and the longest come first (tests/conftest.py); compiled
+# files are kept, since every process compiles all else
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo test test-slow test-versions fuzz lint format types examples bench clean
 .DEFAULT_GOAL := test
