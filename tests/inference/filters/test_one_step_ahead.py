@@ -288,7 +288,7 @@ def test_densities_averaged_over_parameters_say_so() -> None:
     assert (found.standard_error > 0).all()
     # sixteen draws: a t-value of 15 degrees of freedom beyond 9 has probability 2e-7
     assert (difference < 9 * found.standard_error[0, :, 0].numpy()).all()
-    closer = lr.Posterior(model, guide, data, device="cpu").one_step_ahead("n", num_draws=1600)
+    closer = lr.Posterior(model, guide, data, device="cpu").one_step_ahead("n", num_draws=256)
     assert (closer.standard_error < found.standard_error / 3).all()
     difference = np.abs(closer.log_prob[0, :, 0].numpy() - expected)
     assert (difference < 6 * closer.standard_error[0, :, 0].numpy()).all()

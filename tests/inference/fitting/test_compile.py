@@ -6,7 +6,8 @@ through, where it stops, and that what comes out is the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -41,9 +42,7 @@ def test_loops_of_ours_are_one_graph(name: str) -> None:
     def scan(inputs: Tensor, state: Tensor) -> Tensor:
         return cell.scan(inputs, state)[0]
 
-    assert torch._dynamo.explain(scan)(inputs, state).graph_break_count == 0
-    torch._dynamo.reset()
-    compiled = torch.compile(scan, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(scan, backend="aot_eager", fullgraph=True)  # an error where the graph breaks
     own, other = scan(inputs, state), compiled(inputs, state)
     torch.testing.assert_close(other, own)
     parameters = list(cell.parameters())
@@ -68,8 +67,6 @@ def test_a_head_is_one_graph(family: str) -> None:
         return head(states, inputs).log_prob(data.observations[name])
 
     own = log_likelihood(states)
-    assert torch._dynamo.explain(log_likelihood)(states).graph_break_count == 0
-    torch._dynamo.reset()
     torch.testing.assert_close(torch.compile(log_likelihood, backend="aot_eager", fullgraph=True)(states), own)
 
 
@@ -86,10 +83,14 @@ def test_a_whole_step_breaks_around_pyro_and_gives_the_same(latent: str) -> None
 
     own = elbo()
     expected = torch.autograd.grad(own, list(guide.parameters()), allow_unused=True)
-    breaks = torch._dynamo.explain(elbo)().graph_break_count
-    assert 0 < breaks <= MOST_BREAKS
-    torch._dynamo.reset()
-    found = torch.compile(elbo, backend="eager")()
+    graphs: list[torch.fx.GraphModule] = []
+
+    def as_traced(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    found = torch.compile(elbo, backend=as_traced)()
+    assert 0 < len(graphs) - 1 <= MOST_BREAKS
     torch.testing.assert_close(found, own)
     gradients = torch.autograd.grad(found, list(guide.parameters()), allow_unused=True)
     for one, two in zip(expected, gradients, strict=True):

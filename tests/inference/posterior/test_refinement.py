@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,8 @@ import torch
 import latentrnn as lr
 from tests.linear_gaussian import as_data, as_model, random_problem
 from tests.registry import OBSERVATIONS, make_data, make_model
+
+STEPS = 200
 
 
 def amortised(family: lr.Family, seed: int = 0) -> tuple[lr.Posterior, np.ndarray]:
@@ -22,13 +26,21 @@ def amortised(family: lr.Family, seed: int = 0) -> tuple[lr.Posterior, np.ndarra
     return lr.Posterior(model, guide, data, device="cpu"), problem.evidence()
 
 
-@pytest.mark.parametrize("family", [lr.GaussianChain(), lr.MeanField()], ids=["chain", "mean field"])
-def test_refinement_wins_back_what_an_untrained_encoder_lost(family: lr.Family) -> None:
+@cache
+def refined(family: str, sequences: int = 3) -> tuple[lr.Posterior, lr.Posterior, np.ndarray]:
+    """Before and after the refinement of the first sequences, and the evidence of all."""
+    posterior, evidence = amortised({"chain": lr.GaussianChain(), "mean field": lr.MeanField()}[family])
+    posterior = lr.Posterior(posterior.model, posterior.guide, posterior.data[:sequences], device="cpu")
+    with torch.random.fork_rng():
+        return posterior, posterior.refined(STEPS, learning_rate=0.1), evidence
+
+
+@pytest.mark.parametrize("family", ["chain", "mean field"])
+def test_refinement_wins_back_what_an_untrained_encoder_lost(family: str) -> None:
     """Gaps to the evidence are per step. What a family's shared weights cannot do stays undone."""
-    posterior, evidence = amortised(family)
-    refined = posterior.refined(400, learning_rate=0.1)
+    posterior, better, evidence = refined(family)
     steps = posterior.data.lengths.numpy()
-    before, after = (p.evidence("elbo", 200) for p in (posterior, refined))
+    before, after = (p.evidence("elbo", 200) for p in (posterior, better))
     lost, error = (evidence - after.values.numpy()) / steps, after.standard_error.numpy() / steps
     assert ((evidence - before.values.numpy()) / steps > 1).all()
     assert (lost < 0.35 + 5 * error).all()
@@ -39,17 +51,13 @@ def test_refinement_wins_back_what_an_untrained_encoder_lost(family: lr.Family) 
 def test_sequences_do_not_learn_from_each_other_and_shared_weights_stay() -> None:
     posterior, _ = amortised(lr.GaussianChain())
     shared = {name: value.clone() for name, value in posterior.guide.state_dict().items()}
-    refined = posterior.refined(30)
-    now = refined.guide.state_dict()
+    now = posterior.refined(30).guide.state_dict()
     for name, value in shared.items():
         inner = name.replace("local.", "local.base.") if name.startswith("local.") else name
         assert torch.equal(now[inner], value), name
     assert all(p.requires_grad for p in posterior.guide.parameters())
     assert all(p.requires_grad for p in posterior.model.parameters())
-    alone = lr.Posterior(posterior.model, posterior.guide, posterior.data[:1], device="cpu").refined(
-        400, learning_rate=0.1
-    )
-    together = posterior.refined(400, learning_rate=0.1)
+    (_, alone, _), (_, together, _) = refined("chain", sequences=1), refined("chain")
     one, other = alone.evidence("elbo", 400), together.evidence("elbo", 400)
     error = (one.standard_error[0] ** 2 + other.standard_error[0] ** 2).sqrt()
     assert abs(one.values[0] - other.values[0]) < 5 * error + 0.05
@@ -70,8 +78,7 @@ def test_a_guide_without_an_encoder_learns_of_new_sequences_by_refinement() -> N
 
 @pytest.mark.slow
 def test_refining_twice_goes_on_from_where_it_was() -> None:
-    posterior, evidence = amortised(lr.GaussianChain())
-    once = posterior.refined(200, learning_rate=0.1)
+    _, once, evidence = refined("chain")
     twice = once.refined(100, learning_rate=0.01)
     assert twice.evidence("elbo", 400).total > once.evidence("elbo", 400).total - 0.2
     assert len(twice.guide.local.keys) == 3
