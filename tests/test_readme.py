@@ -10,13 +10,18 @@ Every block runs: there is no comment that leaves one out.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
 import textwrap
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import latentrnn as lr
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -151,6 +156,22 @@ def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+MOST_STEPS = 30  # of a fit of the README, which shows the path; where long fits lead is known from other tests
+
+
+@pytest.fixture
+def short_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`lr.fit` as it is, with as many steps as are asked for, or as are allowed."""
+    fit, default = lr.fit, inspect.signature(lr.fit).parameters["steps"].default
+
+    @functools.wraps(fit)
+    def short(*parts: Any, **settings: Any) -> lr.FitResult:
+        return fit(*parts, **settings | {"steps": min(settings.get("steps", default), MOST_STEPS)})
+
+    monkeypatch.setattr(lr, "fit", short)
+
+
+@pytest.mark.usefixtures("short_fits")
 def test_the_blocks_of_the_readme_run_in_order(tmp_path: Path) -> None:
     namespace = run(python_blocks(README.read_text()), str(README))
     assert (tmp_path / "runs" / "gru").exists()

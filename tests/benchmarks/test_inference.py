@@ -1,4 +1,4 @@
-"""The script that holds guides against exact answers, at a fraction of its steps."""
+"""The script that holds guides against exact answers, at a fraction of its steps and of a recording."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ import dataclasses
 import pytest
 
 from benchmarks import inference
-from tests.linear_gaussian import needs_files
+from tests.linear_gaussian import Problem, Recording, needs_files
+
+STEPS = 20  # of the recording
 
 
 @needs_files
 @pytest.mark.slow
 @pytest.mark.parametrize("cut", ["missing"])
 def test_a_gaussian_chain_reaches_the_exact_posterior(cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = dataclasses.replace(inference.RECIPES["Gaussian chain"], steps=1500, refinement=1000)
+    whole = inference.problem("lgssm_small", cut)
+    (recording,) = whole.recordings
+    beginning = Recording(recording.y[:STEPS], recording.u[:STEPS], recording.missing[:STEPS])
+    monkeypatch.setattr(inference, "problem", lambda name, cut: Problem(whole.model, (beginning,)))
+    short = dataclasses.replace(inference.RECIPES["Gaussian chain"], steps=600, refinement=300)
     monkeypatch.setitem(inference.RECIPES, "Gaussian chain", short)
     amortised, refined = inference.judge(("lgssm_small", cut, "Gaussian chain"))
     for row in (amortised, refined):

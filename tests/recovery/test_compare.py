@@ -12,7 +12,7 @@ from tests.recovery.simulate import paired_errors, planted_state
 
 pytestmark = pytest.mark.slow
 
-SEEDS = range(3)
+SEEDS = range(2)
 NOISE = 0.4
 TRAIN, VALID, TEST = 24, 24, 80
 

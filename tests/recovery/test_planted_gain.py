@@ -12,7 +12,8 @@ from tests.recovery.simulate import OPEN, area_under_curve, paired_errors, plant
 
 pytestmark = pytest.mark.slow
 
-SEEDS = range(5)
+SEEDS = range(2)  # of what is judged for each fit
+POOLED = range(4)  # of what is judged for all fits together
 TRAIN, VALID, TEST = 60, 20, 40
 
 
@@ -88,9 +89,8 @@ def test_a_gate_fixed_at_one_loses_on_held_out_evidence(fits):
     assert paired_errors(gated.evidence, ungated.evidence) > 4
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_no_gate_is_found_from_the_cues_of_other_sequences(seed):
-    control = Recovery(seed, shuffled=True)
+def test_no_gate_is_found_from_the_cues_of_other_sequences():
+    control = Recovery(0, shuffled=True)
     assert 0.3 < area_under_curve(control.gate, control.is_open) < 0.7
 
 
@@ -98,10 +98,10 @@ def test_intervals_of_the_gains_cover_the_planted_ones():
     """90% intervals of all channels and seeds together hold the planted gain about 90 times in 100.
 
     The guide is mean-field and all else is a point estimate, so that a little less is expected. The bounds are the
-    1e-5 quantiles of Binomial(200, 0.9), 80% and 97.5%: intervals half or twice as wide are outside.
+    1e-5 quantiles of Binomial(160, 0.9), 79% and 98%: intervals half or twice as wide are outside.
     """
     planted, draws = [], []
-    for seed in SEEDS:
+    for seed in POOLED:
         fit = Recovery(seed, priors={"beta": dist.Normal(0.0, 1.0)}, train=40, steps=300, num_samples=400)
         assert fit.correlation > 0.95
         planted.append(OPEN * fit.planted.beta)

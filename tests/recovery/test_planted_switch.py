@@ -12,7 +12,7 @@ from tests.recovery.simulate import Array, paired_errors
 
 pytestmark = pytest.mark.slow
 
-TRAIN, TEST, STEPS = 60, 30, 40
+TRAIN, TEST, STEPS = 120, 60, 20
 STAY = 0.95
 
 
@@ -55,7 +55,7 @@ def fitted(seed: int, y: Array, transition: lr.Transition, latent: lr.Latent, st
         train,
         seed=seed,
         steps=steps,
-        batch_size=30,
+        batch_size=60,
         optimizer=lr.AdamW(1e-2),
         reporting=lr.Reporting(progress=False),
         compute=lr.Compute(device="cpu"),
@@ -73,7 +73,7 @@ def accuracy(posterior: Any, switch: Array) -> float:
 @pytest.fixture(scope="module")
 def found() -> tuple[Planted, Any, Any]:
     truth = planted(1)
-    return truth, *fitted(1, truth.y, lr.SwitchingLinear(2, 2, switch="given"), lr.RelaxedDiscrete(2, initial=2), 600)
+    return truth, *fitted(1, truth.y, lr.SwitchingLinear(2, 2, switch="given"), lr.RelaxedDiscrete(2, initial=2), 450)
 
 
 def test_the_switch_is_found_on_held_out_sequences(found: tuple[Planted, Any, Any]) -> None:
@@ -94,12 +94,12 @@ def test_the_two_rotations_and_their_dwell_times_are_found(found: tuple[Planted,
 
 def test_one_regime_predicts_worse(found: tuple[Planted, Any, Any]) -> None:
     truth, _, posterior = found
-    _, single = fitted(1, truth.y, lr.Linear(2), lr.InitialState(2), 600)
+    _, single = fitted(1, truth.y, lr.Linear(2), lr.InitialState(2), 300)
     ahead = [p.one_step_ahead("y").log_prob.sum((1, 2)).numpy() for p in (posterior, single)]
     assert paired_errors(*ahead) > 4
 
 
 def test_where_nothing_switches_no_switch_is_found() -> None:
     truth = planted(1, switching=False)
-    _, posterior = fitted(1, truth.y, lr.SwitchingLinear(2, 2, switch="given"), lr.RelaxedDiscrete(2, initial=2), 400)
+    _, posterior = fitted(1, truth.y, lr.SwitchingLinear(2, 2, switch="given"), lr.RelaxedDiscrete(2, initial=2), 300)
     assert accuracy(posterior, truth.switch) < 0.7

@@ -62,7 +62,7 @@ def bits(result: lr.FitResult, test: lr.SequenceData, head: str) -> float:
 
 
 @cache
-def scores(sessions: int, sequences: int, seed: int = SEED, steps: int = 400) -> Scores:
+def scores(sessions: int, sequences: int, seed: int = SEED, steps: int = 250) -> Scores:
     planted = shared_lorenz(seed, sessions, sequences + VALID + TEST)
     parts: dict[str, list[lr.SequenceData]] = {}
     for name, counts in planted.held_in.items():
@@ -99,6 +99,6 @@ def test_sessions_with_plenty_of_data_need_no_others() -> None:
 
     With fewer steps, which cost the sessions with plenty of data little and save a third of the time.
     """
-    rich, poor = scores(2, PLENTY, steps=250), scores(SESSIONS, STARVED)
+    rich, poor = scores(2, PLENTY, steps=150), scores(SESSIONS, STARVED)
     assert rich.alone.mean() > poor.joint.mean()
     assert (rich.joint - rich.alone).mean() < 0.5 * (poor.joint - poor.alone).mean()

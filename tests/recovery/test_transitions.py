@@ -14,7 +14,7 @@ from tests.recovery.simulate import Array
 
 pytestmark = pytest.mark.slow
 
-TRAIN, TEST, STEPS, NOISE = 60, 20, 25, 0.05
+TRAIN, TEST, STEPS, NOISE = 100, 30, 15, 0.05
 
 
 def built(cell: lr.Transition, inputs: int, **parameters: Any) -> Any:
@@ -29,13 +29,15 @@ def built(cell: lr.Transition, inputs: int, **parameters: Any) -> Any:
     return cell
 
 
-def simulated(cell: Any, seed: int, spread: float = 1.0, inputs: int = 1) -> tuple[lr.SequenceData, Tensor, Tensor]:
+def simulated(
+    cell: Any, seed: int, spread: float = 1.0, inputs: int = 1, steps: int = STEPS
+) -> tuple[lr.SequenceData, Tensor, Tensor]:
     """y_t = h_t + noise of 0.05, driven by white input of the given spread; with the inputs and the noise-free h.
 
     The data say that their units are those of the planted cell: its weights are then of the size that fits start at.
     """
     rng = np.random.default_rng(seed)
-    x = torch.as_tensor(spread * rng.normal(size=(TRAIN + TEST, STEPS, inputs)))
+    x = torch.as_tensor(spread * rng.normal(size=(TRAIN + TEST, steps, inputs)))
     drive = torch.cat([torch.ones_like(x[..., :1]), x], -1) if cell.timed else x
     with torch.no_grad():
         h = cell.scan(drive, torch.zeros(TRAIN + TEST, cell.state_size).double())[0]
@@ -43,7 +45,7 @@ def simulated(cell: Any, seed: int, spread: float = 1.0, inputs: int = 1) -> tup
     return lr.SequenceData.from_arrays({"y": y}, {"x": x.numpy()}, standardise={"y": (0, 1), "x": (0, 1)}), drive, h
 
 
-def fitted(data: lr.SequenceData, cell: lr.Transition, steps: int = 400, **options: Any) -> tuple[Any, float]:
+def fitted(data: lr.SequenceData, cell: lr.Transition, steps: int = 300, **options: Any) -> tuple[Any, float]:
     """The transition that was fitted, and the score of held-out sequences one step ahead, nats per entry."""
     model = lr.LatentRNN(data.spec, transition=cell, latent=lr.Deterministic(), observations={"y": lr.Gaussian()})
     result = lr.fit(
@@ -51,7 +53,7 @@ def fitted(data: lr.SequenceData, cell: lr.Transition, steps: int = 400, **optio
         lr.Guide(model),
         data[:TRAIN],
         steps=steps,
-        batch_size=20,
+        batch_size=50,
         optimizer=lr.AdamW(0.02, schedule=lr.Cosine()),
         reporting=lr.Reporting(progress=False),
         compute=lr.Compute(device="cpu"),
@@ -89,7 +91,7 @@ def test_switching_linear() -> None:
         switch_state_weight=[[8.0, 0.0]],
     )  # fmt: skip
     data, drive, _ = simulated(cell, 0)
-    result, score = fitted(data, lr.SwitchingLinear(2, 2, switch="state"), 600)
+    result, score = fitted(data, lr.SwitchingLinear(2, 2, switch="state"), 400)
     assert score > TRUTH - 0.05
     eigenvalues = np.linalg.eigvals(result.model.transition.recurrent_weight.detach().double().numpy())
     slow_first = np.argsort(np.abs(np.angle(eigenvalues[:, 0])))
@@ -100,7 +102,7 @@ def test_switching_linear() -> None:
     share = float(fast[0].double().mean())
     assert 0.2 < share < 0.8
     assert float((fast[0] == fast[1]).double().mean()) > 0.95
-    assert fitted(data, lr.Linear(2), 300)[1] < TRUTH - 0.5  # control: one regime
+    assert fitted(data, lr.Linear(2), 200)[1] < TRUTH - 0.5  # control: one regime
 
 
 def test_coupled_gate_lstm() -> None:
@@ -111,14 +113,14 @@ def test_coupled_gate_lstm() -> None:
             "input_map.bias": [2.2, 0.5, 0.0, 0.0, 2.0, 2.0], "recurrent_map.weight": np.zeros((6, 2)),
         },
     )  # fmt: skip
-    data, drive, _ = simulated(cell, 0, inputs=2)
+    data, drive, _ = simulated(cell, 0, inputs=2, steps=25)
     result, score = fitted(data, lr.CoupledGateLSTM(2), 800)
     assert score > TRUTH - 0.05
     forget = [each.gates["forget"].mean((0, 1)).sort().values.numpy() for each in run(cell, result, drive)]
     tau = [-1 / np.log(each) for each in forget]
     np.testing.assert_allclose(tau[1], tau[0], rtol=0.3)
     assert tau[0][1] > 3 * tau[0][0]
-    assert fitted(data, lr.Linear(2), 300)[1] < TRUTH - 0.15  # control: no candidate that saturates
+    assert fitted(data, lr.Linear(2), 200)[1] < TRUTH - 0.15  # control: no candidate that saturates
 
 
 @pytest.mark.parametrize("planted", [True, False], ids=["modulated", "control"])
@@ -131,7 +133,7 @@ def test_modulated_forget_lstm(planted: bool) -> None:
         },
     )  # fmt: skip
     data, drive, _ = simulated(cell, 0, inputs=2)
-    result, score = fitted(data, lr.ModulatedForgetLSTM(1), 700)
+    result, score = fitted(data, lr.ModulatedForgetLSTM(1), 450)
     assert score > TRUTH - 0.05
     kept, shortens = result.model.transition.beta.detach()[0]
     assert float(kept) < 0.15
@@ -155,7 +157,7 @@ def test_gated_transition() -> None:
         cell.state_map.weight[16:] = torch.as_tensor(rotation(0.95, 0.3))
         cell.gate_map.weight.mul_(3), cell.nonlinear_map.weight.mul_(2)
     data, drive, _ = simulated(cell, 0)
-    result, score = fitted(data, lr.GatedTransition(2, 8), 700)
+    result, score = fitted(data, lr.GatedTransition(2, 8), 500)
     assert score > TRUTH - 0.25
     recordings = run(cell, result, drive)
     starts = torch.zeros(2).double(), result.model.latent.initial_state
@@ -164,7 +166,7 @@ def test_gated_transition() -> None:
     )
     assert correlation(planted, found) > 0.8
     assert abs(correlation(planted, found.roll(STEPS))) < 0.3  # of other sequences
-    assert fitted(data, lr.Linear(2), 300)[1] < TRUTH - 0.5
+    assert fitted(data, lr.Linear(2), 200)[1] < TRUTH - 0.5
 
 
 def test_min_gru() -> None:
@@ -177,7 +179,7 @@ def test_min_gru() -> None:
     order = found.bias.detach()[:2].argsort(descending=True)
     np.testing.assert_allclose(found.weight.detach()[:2, 0][order], weight[:2, 0], atol=0.15)
     np.testing.assert_allclose(found.bias.detach()[:2][order], bias[:2], atol=0.15)
-    assert fitted(data, lr.Linear(2), 300)[1] < TRUTH - 0.5  # control: gates that never move
+    assert fitted(data, lr.Linear(2), 200)[1] < TRUTH - 0.5  # control: gates that never move
 
 
 def test_thermodynamic_cell() -> None:
@@ -188,7 +190,7 @@ def test_thermodynamic_cell() -> None:
         dissipation_weight=[[1.5], [-1.5], [1.0], [-1.0]],
     )  # fmt: skip
     data, drive, _ = simulated(cell, 0, spread=2.0)
-    result, score = fitted(data, lr.ThermodynamicCell(1, 4), 600)
+    result, score = fitted(data, lr.ThermodynamicCell(1, 4), 400)
     assert score > TRUTH - 0.1
     start = result.model.latent.initial_state
     planted, found = run(cell, result, drive)
@@ -199,4 +201,4 @@ def test_thermodynamic_cell() -> None:
             dissipated.append(of.dissipation(before, drive[TRAIN:].to(before)))
     assert correlation(*dissipated) > 0.95
     assert abs(correlation(dissipated[0], dissipated[1].roll(1, 0))) < 0.3  # of other sequences
-    assert fitted(data, lr.Linear(1), 300)[1] < TRUTH - 0.3  # control: a rate proportional to the force
+    assert fitted(data, lr.Linear(1), 200)[1] < TRUTH - 0.3  # control: a rate proportional to the force
