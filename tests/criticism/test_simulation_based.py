@@ -165,14 +165,14 @@ def test_parameters_by_refitting() -> None:
     regression = make(PRIORS)
     start = conjugate(regression, regression.data)
     found = lr.simulation_based_calibration(
-        start, num_simulations=120, num_draws=29, refit=lambda data: conjugate(regression, data)
+        start, num_simulations=80, num_draws=29, refit=lambda data: conjugate(regression, data)
     )
     assert found.names[0] == "y.readout.weight[0, 0]"
     assert found.names[-2:] == ("distance to a reference", "log likelihood")
     assert float(found.p_value.min()) > BUDGET
     assert bool(found.coverage(error=BUDGET).within.all())
     narrow = lr.simulation_based_calibration(
-        start, num_simulations=120, num_draws=29, refit=lambda data: conjugate(regression, data, narrow=0.4)
+        start, num_simulations=80, num_draws=29, refit=lambda data: conjugate(regression, data, narrow=0.4)
     )
     assert float(narrow.p_value.min()) < BUDGET
     assert not bool(narrow.coverage([0.9], error=BUDGET).within.all())

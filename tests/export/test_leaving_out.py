@@ -123,15 +123,21 @@ def test_where_everything_learned_has_a_posterior_loo_is_that_of_refitting(gener
     assert list(ranked["rank"]) == [0, 1]
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
-def test_draws_of_chains_with_latents_and_padding_go_through_loo(generation: int) -> None:
+@functools.cache
+def chains() -> lr.Posterior:
+    """So few steps that they are no posterior."""
     regression = make(PRIORS)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # so few steps that they are no posterior
-        drawn = lr.sample(
+        warnings.simplefilter("ignore", UserWarning)
+        return lr.sample(
             regression.model, regression.data, num_samples=30, warmup=10, chains=2, max_tree_depth=3, progress=False,
             device="cpu",
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_draws_of_chains_with_latents_and_padding_go_through_loo(generation: int) -> None:
+    drawn = chains()
     stats_of = arviz_stats if generation else library()
     exported = drawn.to_arviz(num_particles=1, container="datatree" if generation else "inferencedata")
     with warnings.catch_warnings():

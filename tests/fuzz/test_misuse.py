@@ -580,7 +580,7 @@ def test_a_component_takes_an_argument_or_says_what_it_expects(random: st.DataOb
         assert repr(made)
 
 
-@settings(settings.get_profile("fuzz"), max_examples=number(200, few=40))
+@settings(settings.get_profile("fuzz"), max_examples=number(200, few=25))
 @given(st.data())
 def test_a_call_takes_an_argument_or_says_what_it_expects(random: st.DataObject) -> None:
     TALLY["cases"] += 1

@@ -125,18 +125,12 @@ def test_errors_say_what_is_wrong(case, check):
         call(check)
 
 
-def test_importing_the_rooms_imports_no_plotting_library():
+def test_importing_the_package_and_its_rooms_imports_no_plotting_library():
+    """And plotting is an attribute of the package alone, before any other room has been asked for."""
+    light = "assert not {'matplotlib', 'arviz', 'pandas', 'scipy'} & set(sys.modules), sorted(sys.modules);"
     code = (
-        "import sys, latentrnn.plotting, latentrnn.criticism.checks, latentrnn.criticism.compare;"
-        "assert not {'matplotlib', 'arviz', 'pandas', 'scipy'} & set(sys.modules), sorted(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-
-
-def test_plotting_is_an_attribute_of_the_package_that_costs_nothing():
-    code = (
-        "import sys, latentrnn as lr; assert callable(lr.plotting.raster);"
-        "assert not {'matplotlib', 'arviz', 'pandas', 'scipy'} & set(sys.modules), sorted(sys.modules)"
+        f"import sys, latentrnn as lr; assert callable(lr.plotting.raster); {light}"
+        f"import latentrnn.plotting, latentrnn.criticism.checks, latentrnn.criticism.compare; {light}"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
