@@ -138,13 +138,13 @@ def _number(posterior: Posterior | EnsemblePosterior, num_samples: int | None) -
 
 
 def _stats(posterior: Posterior | EnsemblePosterior, num_samples: int) -> dict[str, _Variable]:
-    """Return what is known of each draw: whether it diverged, or which member of an ensemble it is of."""
+    """Return what is known of each draw: how the sampler came to it, or which member of an ensemble it is of."""
     if isinstance(posterior, EnsemblePosterior):
         return {"member": ((), posterior.members_of_draws(num_samples).numpy())}
     chains = posterior.chains
     if chains is None or num_samples != chains.num_chains * chains.num_draws:
         return {}
-    return {"diverging": ((), chains.diverging.flatten().numpy())}
+    return {name: ((), value.flatten().numpy()) for name, value in chains.statistics.items()}
 
 
 def _integrated(

@@ -1,15 +1,15 @@
-"""Markov chain Monte Carlo: Pyro's NUTS for models that are small enough."""
+"""Markov chain Monte Carlo: the no-U-turn sampler, for models that are small enough."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, Literal, cast
 
+import numpy as np
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer import MCMC, NUTS
-from pyro.infer.autoguide.initialization import InitMessenger, init_to_uniform, init_to_value
 from torch import Tensor
 
 from latentrnn.data import SequenceData
@@ -20,6 +20,8 @@ from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.terms import sampled_sites
 from latentrnn.inference.posterior.draws.stored_draws import Chains, StoredDraws
 from latentrnn.inference.posterior.posterior import Posterior
+from latentrnn.inference.sampling.hamiltonian.density import FlatDensity
+from latentrnn.inference.sampling.hamiltonian.sampler import NotFinite, run
 from latentrnn.models.sites import LATENTS
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import (
@@ -30,7 +32,7 @@ from latentrnn.support.arguments import (
     check_size,
 )
 from latentrnn.support.devices import resolve_device
-from latentrnn.support.isolation import isolated, random_state
+from latentrnn.support.isolation import RandomNumbers, isolated, random_state
 
 DEEPEST_TREE = 30  # a billion steps per draw; what is asked for beyond is a slip
 
@@ -64,7 +66,7 @@ def sample(
         data: all of the sequences (NUTS takes no sub-samples).
         num_samples: draws of each chain.
         warmup: steps before them, in which step size and mass matrix are adapted.
-        chains: run one after another, from different starts.
+        chains: from different starts, run side by side.
         given: a fit of this model: its weights are taken and chains start from draws of its guide. Without it, the
             model's own weights, and starts uniform in (-2, 2) of unconstrained space.
         sites: "all" or "parameters".
@@ -73,7 +75,7 @@ def sample(
         max_tree_depth: at most 2 to this power steps per draw.
         device: "auto" takes CUDA where there is one.
         seed: of starts and chains, None for a fresh one, which the result tells.
-        progress: whether to show a progress bar per chain.
+        progress: whether to show a progress bar.
 
     Returns:
         A posterior whose methods draw from the chains; `posterior.chains` has their diagnostics, and `to_arviz` exports
@@ -116,22 +118,33 @@ def sample(
         with random_state(seed, device):
             program, arguments = Marginal(exact, guide, exact_data, num_particles), ()
 
-    def chain(number: int) -> _Run:
-        with random_state(seed + 1 + number, device), torch.enable_grad():
-            start = init_to_uniform if guide is None else init_to_value(values=_start(guide, exact_data))
-            limits = {"target_accept_prob": target_acceptance, "max_tree_depth": max_tree_depth}
-            kernel = NUTS(program, init_strategy=start, **limits)
-            try:
-                return _run(kernel, arguments, num_samples, warmup, progress)
-            except ValueError as error:
-                if said := _not_finite(exact, program, arguments, start):
-                    raise ValueError(f"sample: {said}") from error
-                raise
+    density = FlatDensity(program, arguments)
 
-    runs = [chain(number) for number in range(chains)]
-    values = {name: torch.stack([run.draws[name].cpu() for run in runs]) for name in runs[0].draws}
-    acceptance, step_sizes = (torch.tensor([run[i] for run in runs]) for i in (2, 3))
-    found = Chains.of(values, torch.stack([run.diverging for run in runs]), acceptance, step_sizes)
+    def start(number: int) -> Callable[[], np.ndarray]:
+        random = RandomNumbers(seed + 1 + number, device)
+
+        def drawn() -> np.ndarray:
+            with random.drawn(), torch.no_grad():
+                uniform = 4 * torch.rand(density.dim, dtype=torch.float64, device=device) - 2
+                values = {} if guide is None else _start(guide, exact_data)
+                return density.flat(values, uniform).cpu().numpy()
+
+        return drawn
+
+    try:
+        values, statistics = run(
+            density,
+            [start(number) for number in range(chains)],
+            num_samples=num_samples,
+            warmup=warmup,
+            target_acceptance=target_acceptance,
+            max_tree_depth=max_tree_depth,
+            seed=seed,
+            progress=progress,
+        )
+    except NotFinite as error:
+        raise ValueError(f"sample: {_not_finite(exact, density, error.start)}") from error
+    found = Chains.of(values, statistics)
     _warn(found)
     stored = _stored(exact, values, data, guide if integrate else None, given)
     settings = {"method": "nuts", "num_samples": num_samples, "warmup": warmup, "chains": chains, "sites": sites}
@@ -156,30 +169,19 @@ def _stored(
     )
 
 
-class _Run(NamedTuple):
-    """One chain: draws by site, which of them diverged, acceptance rate, step size."""
-
-    draws: dict[str, Tensor]
-    diverging: Tensor
-    acceptance: float
-    step_size: float
-
-
 def _start(guide: Guide, data: SequenceData) -> dict[str, Tensor]:
     with torch.no_grad():
         trace = poutine.trace(guide).get_trace(data)
     return {name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"}
 
 
-def _not_finite(model: LatentRNN, program: Any, arguments: tuple[Any, ...], start: Any) -> str | None:
-    """Say where the log density or its gradient is not finite at a start, and what to do; None where all is finite."""
+def _not_finite(model: LatentRNN, density: FlatDensity, start: np.ndarray) -> str:
+    """Say where the log density or its gradient is not finite at a start, and what to do."""
     if broken := [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]:
         return f"the model's weights are not finite ({', '.join(broken)}); fit it, and give the result as given="
     with pyro.validation_enabled(False), torch.enable_grad():
-        trace = poutine.trace(InitMessenger(start)(program)).get_trace(*arguments)
-        free = {name: site["value"].detach() for name, site in sampled_sites(trace) if not site["is_observed"]}
-        free = {name: value.clone().requires_grad_(True) for name, value in free.items()}
-        trace = poutine.trace(poutine.condition(program, data=free)).get_trace(*arguments)
+        free = {name: value.detach().requires_grad_() for name, value in density.values(density.tensor(start)).items()}
+        trace = poutine.trace(poutine.condition(density.program, data=free)).get_trace(*density.arguments)
         found = {name: site["fn"].log_prob(site["value"]).sum() for name, site in sampled_sites(trace)}
         slopes = torch.autograd.grad(torch.stack(list(found.values())).sum(), list(free.values()), allow_unused=True)
     bad = [f"{name!r} ({value.item():g})" for name, value in found.items() if not bool(torch.isfinite(value))]
@@ -188,35 +190,11 @@ def _not_finite(model: LatentRNN, program: Any, arguments: tuple[Any, ...], star
         for name, slope in zip(free, slopes, strict=True)
         if slope is not None and not bool(torch.isfinite(slope).all())
     ]
-    if not bad:
-        return None
     return (
-        f"the log density is not finite at the start, at {', '.join(bad)}: for a head, look for values outside of its "
-        "family's support or too large to compute with; for a parameter or latent, for a prior that is too wide. Or "
-        "give the result of a fit as given=, from which the chains then start"
+        f"the log density is not finite at the start, at {', '.join(bad) or 'what is not constrained'}: for a head, "
+        "look for values outside of its family's support or too large to compute with; for a parameter or latent, for "
+        "a prior that is too wide. Or give the result of a fit as given=, from which the chains then start"
     )
-
-
-def _run(kernel: NUTS, arguments: tuple[Any, ...], num_samples: int, warmup: int, progress: bool) -> _Run:
-    """Run one chain."""
-    diverging = torch.zeros(num_samples, dtype=torch.bool)
-    known = 0
-    outcome = [float("nan"), float("nan")]
-
-    def watch(kernel: NUTS, values: Any, stage: str, index: int) -> None:
-        nonlocal known
-        if not stage.startswith("Sample"):
-            return
-        report = kernel.diagnostics()
-        count = len(report["divergences"])
-        diverging[index] = count > known
-        known = count
-        outcome[:] = [float(report["acceptance rate"]), float(kernel.step_size)]
-
-    chain = MCMC(kernel, num_samples=num_samples, warmup_steps=warmup, disable_progbar=not progress, hook_fn=watch)
-    chain.run(*arguments)
-    draws = {name: value.detach() for name, value in chain.get_samples().items()}
-    return _Run(draws, diverging, outcome[0], outcome[1])
 
 
 def _warn(chains: Chains) -> None:

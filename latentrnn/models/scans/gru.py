@@ -18,6 +18,7 @@ from latentrnn.models.scans.transforms import (
     over_members,
 )
 from latentrnn.models.scans.vmap_members import MembersGRU
+from latentrnn.support.private_symbols import within_transform
 
 
 @torch.compiler.disable
@@ -48,7 +49,7 @@ def gru_scan(
     directions = tuple(reverse)
     flat: Any = (inputs, state, *(tensor for layer in layers for tensor in layer))
     if not hand_backward_applies():
-        if over_members() and lengths is None:
+        if over_members() and lengths is None and within_transform(*(part for part in flat if part is not None)):
             outputs = MembersGRU.apply(directions, inputs, state, *flat[2:])
             return outputs, final_states(outputs, directions, None)
         return _reference(directions, lengths, *flat)

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pyro.distributions as dist
 import pytest
@@ -90,7 +91,13 @@ def test_arviz_has_chains_and_divergences() -> None:
     idata = posterior.to_arviz(num_particles=1)
     assert dict(idata.posterior.sizes)["chain"] == 2
     assert idata.posterior["y.readout.weight"].shape == (2, 20, 2, 3)
-    assert idata.sample_stats["diverging"].shape == (2, 20)
+    assert set(idata.sample_stats) == {
+        "acceptance_rate", "diverging", "energy", "energy_error", "lp", "n_steps", "reached_max_treedepth",
+        "step_size", "tree_depth",
+    }  # fmt: skip
+    for name, values in posterior.chains.statistics.items():
+        assert np.array_equal(idata.sample_stats[name].values, values.numpy())
+    assert np.isfinite(idata.sample_stats["energy"]).all()
     assert idata.log_likelihood["log_likelihood"].shape == (2, 20, 4)
     by_name = posterior.parameters(40)["y.readout.weight"].reshape(2, 20, 2, 3).numpy()
     assert np.array_equal(idata.posterior["y.readout.weight"].values, by_name)
@@ -100,6 +107,17 @@ def test_arviz_has_chains_and_divergences() -> None:
     assert thinned.posterior.sizes["draw"] == 10
     with pytest.raises(ValueError, match="expected a multiple of the 2 chains; found 21"):
         posterior.to_arviz(num_samples=21)
+
+
+def test_arviz_plots_energies() -> None:
+    _, posterior = regression_draws()
+    arviz = arviz_generations.library()
+    idata = posterior.to_arviz(num_particles=1)
+    try:
+        arviz.plot_energy(idata)
+        assert plt.get_fignums()
+    finally:
+        plt.close("all")
 
 
 @functools.cache
@@ -167,20 +185,20 @@ def test_what_needs_a_density_of_latents_is_refused() -> None:
 @functools.cache
 def integrated_draws() -> lr.Posterior:
     rng = np.random.default_rng(0)
-    data = lr.SequenceData.from_arrays({"y": rng.poisson(1.0, (6, 5, 2)).astype(float)})
+    data = lr.SequenceData.from_arrays({"y": rng.poisson(1.0, (22, 5, 2)).astype(float)})
     head = lr.Poisson(priors={"baseline": dist.Normal(0.0, 1.0)})
     model = lr.LatentRNN(data.spec, transition=lr.GRU(3), latent=lr.InitialState(2), observations={"y": head})
     guide = lr.Guide(model, encoder=lr.RNNEncoder(3))
     fit = lr.fit(
-        model, guide, data[:4], steps=3, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu")
+        model, guide, data[:20], steps=3, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu")
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         found = lr.sample(
-            model, data[:4], given=fit, sites="parameters", num_particles=8,
-            num_samples=5, warmup=5, chains=2, max_tree_depth=3, progress=False, device="cpu",
+            model, data[:20], given=fit, sites="parameters", num_particles=8,
+            num_samples=30, warmup=30, chains=2, max_tree_depth=3, progress=False, device="cpu",
         )  # fmt: skip
-    return lr.Posterior(found.model, found.guide, data[4:], result=found.result, chains=found.chains)
+    return lr.Posterior(found.model, found.guide, data[20:], result=found.result, chains=found.chains)
 
 
 def test_with_latents_integrated_out_the_guide_of_the_fit_stays() -> None:
@@ -195,7 +213,7 @@ def test_with_latents_integrated_out_the_guide_of_the_fit_stays() -> None:
     exported = new.to_arviz(num_samples=4, num_particles=2)
     assert not hasattr(exported, "log_likelihood")
     assert exported["log_evidence"]["log_evidence_by_draw"].shape == (2, 2, 2)
-    assert len(new.result.used) == 4
+    assert len(new.result.used) == 20
 
 
 @pytest.mark.parametrize("kind", ["smc", "auto", lr.SMC(proposal="mixture"), lr.SMC(proposal="prior")], ids=str)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
 import pyro
@@ -35,6 +35,10 @@ class Chains:
         step_size: after adaptation, (chain,).
         r_hat: per site split R-hat of every entry: above 1.01 chains have not mixed; NaN for what never moves.
         ess: per site effective number of draws of every entry.
+        statistics: of each draw, (chain, draw), by the names that ArviZ gives them: `lp`, log density of the
+            unconstrained values, and `energy`, minus that and the kinetic energy, nats; `energy_error` since the
+            trajectory began, nats; `acceptance_rate`, averaged over the trajectory; `tree_depth`, how often it doubled,
+            and whether it `reached_max_treedepth`; `n_steps`, gradients; `step_size`; and `diverging`.
 
     References:
         Gelman, Carlin, Stern, Dunson, Vehtari, Rubin. Bayesian data analysis. 2013.
@@ -48,15 +52,18 @@ class Chains:
     step_size: Tensor
     r_hat: dict[str, Tensor]
     ess: dict[str, Tensor]
+    statistics: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, values: Mapping[str, Tensor], diverging: Tensor, acceptance: Tensor, step_size: Tensor) -> Chains:
-        """Summarise draws, (chain, draw, *shape) by site."""
+    def of(cls, values: Mapping[str, Tensor], statistics: dict[str, Tensor]) -> Chains:
+        """Summarise draws, (chain, draw, *shape) by site, and statistics of them."""
+        diverging = statistics["diverging"]
         count, draws = diverging.shape
         enough = draws >= 4
         r_hat = {k: split_gelman_rubin(v) if enough else torch.full(v.shape[2:], torch.nan) for k, v in values.items()}
         ess = {k: effective_sample_size(v) if enough else torch.full(v.shape[2:], torch.nan) for k, v in values.items()}
-        return cls(count, draws, diverging, acceptance, step_size, r_hat, ess)
+        acceptance, step_size = (statistics[name].mean(1) for name in ("acceptance_rate", "step_size"))
+        return cls(count, draws, diverging, acceptance, step_size, r_hat, ess, statistics)
 
     @property
     def largest_r_hat(self) -> float:

@@ -1,0 +1,134 @@
+"""Several chains of one density, evaluated together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from latentrnn.inference.sampling.hamiltonian.chain import Chain
+from latentrnn.inference.sampling.hamiltonian.density import Evaluator, FlatDensity
+from latentrnn.inference.sampling.hamiltonian.trajectory import is_finite
+
+ATTEMPTS = 100  # to find a start where the density is finite
+
+
+class Sampled(NamedTuple):
+    """Draws of several chains.
+
+    Attributes:
+        values: by site, (chain, draw, *shape).
+        statistics: of each draw, (chain, draw), by the names that ArviZ gives them: see `Chains`.
+    """
+
+    values: dict[str, Tensor]
+    statistics: dict[str, Tensor]
+
+
+class NotFinite(Exception):
+    """Raised where a chain cannot start.
+
+    Attributes:
+        start: where the density is not finite, (dim,).
+    """
+
+    def __init__(self, start: np.ndarray) -> None:
+        super().__init__("the log density or its gradient is not finite at the start")
+        self.start = start
+
+
+def run(
+    density: FlatDensity,
+    starts: Sequence[Callable[[], np.ndarray]],
+    *,
+    num_samples: int,
+    warmup: int,
+    target_acceptance: float,
+    max_tree_depth: int,
+    seed: int,
+    progress: bool,
+) -> Sampled:
+    """Draw from a density by the no-U-turn sampler.
+
+    A chain takes the steps that it would take alone: only its evaluations of the density are made together with those
+    of the others.
+
+    Args:
+        density: to be drawn from.
+        starts: one for each chain, which returns another start, (dim,), each time.
+        num_samples, warmup, target_acceptance, max_tree_depth: of each chain; see `Chain`.
+        seed: of the chains.
+        progress: whether to show a progress bar.
+
+    Raises:
+        NotFinite: no start was found at which log density and gradient are finite.
+    """
+    found = np.stack([start() for start in starts])
+    evaluate = density.evaluator(found)
+    chains = [
+        Chain(
+            start,
+            num_samples=num_samples,
+            warmup=warmup,
+            target_acceptance=target_acceptance,
+            max_tree_depth=max_tree_depth,
+            random=np.random.default_rng([seed, number]),
+        )
+        for number, start in enumerate(_finite(evaluate, found, starts))
+    ]
+    _advance(evaluate, chains, progress)
+    positions = np.stack([[draw.point.position for draw in chain.draws] for chain in chains])
+    values = {name: value.cpu() for name, value in density.values(density.tensor(positions)).items()}
+    return Sampled(values, _statistics(chains))
+
+
+def _finite(evaluate: Evaluator, found: np.ndarray, starts: Sequence[Callable[[], np.ndarray]]) -> np.ndarray:
+    """Return starts where the density is finite: others are drawn again."""
+    for _ in range(ATTEMPTS):
+        log_densities, gradients = evaluate(found)
+        bad = [row for row, of in enumerate(zip(log_densities, gradients, strict=True)) if not is_finite(*of)]
+        if not bad:
+            return found
+        failed = found[bad[0]].copy()
+        for row in bad:
+            found[row] = starts[row]()
+    raise NotFinite(failed)
+
+
+def _advance(evaluate: Evaluator, chains: Sequence[Chain], progress: bool) -> None:
+    """Run chains to their ends."""
+    running = [chain.run() for chain in chains]
+    positions = np.stack([next(chain) for chain in running])
+    going = list(range(len(chains)))
+    total = sum(chain.warmup + chain.num_samples for chain in chains)
+    with tqdm(total=total, disable=not progress, desc="sample", unit="draw") as bar:
+        while going:
+            log_densities, gradients = evaluate(positions)
+            for number in tuple(going):
+                try:
+                    # a copy, as the chain keeps what it is sent
+                    positions[number] = running[number].send((float(log_densities[number]), gradients[number].copy()))
+                except StopIteration:
+                    going.remove(number)
+            bar.update(sum(chain.count for chain in chains) - bar.n)
+
+
+def _statistics(chains: Sequence[Chain]) -> dict[str, Tensor]:
+    draws = [chain.draws for chain in chains]
+    steps = [[chain.step_size] * len(chain.draws) for chain in chains]
+    found = {
+        "lp": [[draw.point.log_density for draw in each] for each in draws],
+        "energy": [[draw.point.energy for draw in each] for each in draws],
+        "step_size": steps,
+        **{
+            name: [[getattr(draw, name) for draw in each] for each in draws]
+            for name in (
+                "energy_error", "acceptance_rate", "tree_depth", "n_steps", "diverging", "reached_max_treedepth"
+            )
+        },
+    }  # fmt: skip
+    return {name: torch.as_tensor(np.array(values)) for name, values in found.items()}
