@@ -92,6 +92,8 @@ def sample(
 
     References:
         Hoffman, Gelman. The No-U-turn sampler: adaptively setting path lengths in Hamiltonian Monte Carlo. 2014.
+        Betancourt. A conceptual introduction to Hamiltonian Monte Carlo. 2017.
+        Seyboldt, Carlson, Carpenter. Preconditioning Hamiltonian Monte Carlo by minimizing Fisher divergence. 2026.
     """
     for name, value in (("num_samples", num_samples), ("warmup", warmup), ("chains", chains)):
         check_size("sample", name, value)
@@ -117,24 +119,11 @@ def sample(
     if integrate:
         with random_state(seed, device):
             program, arguments = Marginal(exact, guide, exact_data, num_particles), ()
-
     density = FlatDensity(program, arguments)
-
-    def start(number: int) -> Callable[[], np.ndarray]:
-        random = RandomNumbers(seed + 1 + number, device)
-
-        def drawn() -> np.ndarray:
-            with random.drawn(), torch.no_grad():
-                uniform = 4 * torch.rand(density.dim, dtype=torch.float64, device=device) - 2
-                values = {} if guide is None else _start(guide, exact_data)
-                return density.flat(values, uniform).cpu().numpy()
-
-        return drawn
-
     try:
         values, statistics = run(
             density,
-            [start(number) for number in range(chains)],
+            [_start(density, guide, exact_data, seed + 1 + number) for number in range(chains)],
             num_samples=num_samples,
             warmup=warmup,
             target_acceptance=target_acceptance,
@@ -169,9 +158,21 @@ def _stored(
     )
 
 
-def _start(guide: Guide, data: SequenceData) -> dict[str, Tensor]:
-    with torch.no_grad():
-        trace = poutine.trace(guide).get_trace(data)
+def _start(density: FlatDensity, guide: Guide | None, data: SequenceData, seed: int) -> Callable[[], np.ndarray]:
+    """Return what draws starts of one chain: of the guide, and uniform in (-2, 2) what it knows nothing of."""
+    random = RandomNumbers(seed, data.device)
+
+    def drawn() -> np.ndarray:
+        with random.drawn(), torch.no_grad():
+            uniform = 4 * torch.rand(density.dim, dtype=density.dtype, device=density.device) - 2
+            values = {} if guide is None else _guided(guide, data)
+            return density.flat(values, uniform).cpu().numpy()
+
+    return drawn
+
+
+def _guided(guide: Guide, data: SequenceData) -> dict[str, Tensor]:
+    trace = poutine.trace(guide).get_trace(data)
     return {name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"}
 
 

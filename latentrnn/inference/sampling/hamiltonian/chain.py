@@ -10,7 +10,7 @@ from latentrnn.inference.sampling.hamiltonian.metric import Metric
 from latentrnn.inference.sampling.hamiltonian.trajectory import Draw, Evaluated, Evaluating, Point, Trajectories
 from latentrnn.inference.sampling.hamiltonian.warmup import StepSize, window_ends
 
-EARLY_DEPTH = 5  # of trees before the metric is first learnt; one more after each time
+EARLY_DEPTH = 6  # of trees, until the last time that the metric is learnt
 FIRST_SLOPES = 1e-10, 1e10  # gradients at the start that are taken to tell of a scale, the smallest and the largest
 
 
@@ -74,7 +74,7 @@ class Chain:
         learner = StepSize((yield from self._reasonable_step(point, 1.0)), self.target_acceptance)
         begin, ends = 0, window_ends(self.warmup)
         for number, end in enumerate(ends):
-            depth = self.max_tree_depth if end == ends[-1] else min(EARLY_DEPTH + number, self.max_tree_depth)
+            depth = self.max_tree_depth if end == ends[-1] else min(EARLY_DEPTH, self.max_tree_depth)
             points = yield from self._explore(point, learner, end - begin, depth)
             point, begin = points[-1], end
             # the first ones are on the way from the start

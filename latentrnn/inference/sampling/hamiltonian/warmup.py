@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 SHORTEST, LAST = 10, 50  # draws before the metric is first learnt, and at most after it is last
-GROWTH = 1.5  # of windows
+EARLY, GROWTH = 0.3, 1.5  # share of the warm-up in which windows stay short, and by how much they grow after it
 
 
 class StepSize:
@@ -41,18 +41,21 @@ class StepSize:
 
 
 def window_ends(warmup: int) -> list[int]:
-    """Return after how many draws the metric is learnt: windows grow, and the last draws are the step size's alone.
+    """Return after how many draws the metric is learnt.
+
+    Windows are short at first, while the way to the bulk of the density is soon out of date, then grow, and the last
+    draws are the step size's alone.
 
     Example:
-        >>> window_ends(300)
-        [10, 25, 47, 80, 130, 250]
+        >>> window_ends(150)
+        [10, 20, 30, 40, 50, 65, 113]
     """
     last = warmup - min(LAST, max(1, warmup // 4))
     ends: list[int] = []
     length = float(SHORTEST)
     while (end := sum(ends[-1:]) + int(length)) <= last:
         ends.append(end)
-        length *= GROWTH
+        length *= GROWTH if end > EARLY * warmup else 1.0
     if ends:  # what is left makes the last window longer
         ends[-1] = last
     return ends
