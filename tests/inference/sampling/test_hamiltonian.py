@@ -225,7 +225,7 @@ def test_trajectories_end_where_they_turn_and_no_later_than_allowed() -> None:
     for depth in reached:
         trajectories = Trajectories(0.1, Metric.diagonal(np.ones(2)), depth, random)
         for _ in range(50):
-            draw = answered(trajectories.draw(point))
+            _, draw = answered(trajectories.draw(point))
             assert draw.n_steps <= min(2**draw.tree_depth - 1, 63)
             assert draw.tree_depth <= depth
             assert not draw.reached_max_treedepth or (draw.n_steps == 7 and depth == 3)

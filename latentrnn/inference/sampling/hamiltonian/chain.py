@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from latentrnn.inference.sampling.hamiltonian.metric import Metric
-from latentrnn.inference.sampling.hamiltonian.trajectory import Draw, Evaluated, Evaluating, Point, Trajectories
+from latentrnn.inference.sampling.hamiltonian.trajectory import Evaluated, Evaluating, Point, Statistics, Trajectories
 from latentrnn.inference.sampling.hamiltonian.warmup import StepSize, window_ends
 
 EARLY_DEPTH = 6  # of trees, until the last time that the metric is learnt
@@ -26,9 +26,9 @@ class Chain:
         random: its own random numbers.
 
     Attributes:
-        draws: those that were kept.
+        positions: of the draws that are kept, (draw, dim).
+        statistics: of each of them.
         count: of all draws so far.
-        step_size: the current one.
     """
 
     def __init__(
@@ -43,7 +43,8 @@ class Chain:
     ) -> None:
         self.start, self.num_samples, self.warmup = start, num_samples, warmup
         self.target_acceptance, self.max_tree_depth, self.random = target_acceptance, max_tree_depth, random
-        self.draws: list[Draw] = []
+        self.positions = np.empty((num_samples, len(start)))
+        self.statistics: list[Statistics] = []
         self.count = 0
         self.step_size = 1.0
         self.metric = Metric.diagonal(np.ones_like(start))
@@ -53,10 +54,10 @@ class Chain:
         evaluated: Evaluated = yield self.start
         point = yield from self._adapt(Point(self.start, *evaluated, self.start, self.start))
         trajectories = self._trajectories(self.step_size)
-        for _ in range(self.num_samples):
-            draw = yield from trajectories.draw(point)
-            point = draw.point
-            self.draws.append(draw)
+        for number in range(self.num_samples):
+            point, statistics = yield from trajectories.draw(point)
+            self.positions[number] = point.position
+            self.statistics.append(statistics)
             self.count += 1
 
     def _trajectories(self, step_size: float, max_tree_depth: int | None = None) -> Trajectories:
@@ -88,9 +89,8 @@ class Chain:
         """Return the points of further draws, from which the step size is learnt."""
         points = []
         for _ in range(count):
-            draw = yield from self._trajectories(learner.current, max_tree_depth).draw(point)
-            learner.update(draw.acceptance_rate)
-            point = draw.point
+            point, statistics = yield from self._trajectories(learner.current, max_tree_depth).draw(point)
+            learner.update(statistics.acceptance_rate)
             points.append(point)
             self.count += 1
         return points

@@ -50,10 +50,8 @@ class Metric:
             scales = (x.var(0) / g.var(0)) ** 0.25
         scales = np.where(np.isfinite(scales), scales, 1.0).clip(SMALLEST, LARGEST)
         x, g = x / scales, g * scales
-        basis = np.eye(dim)
-        if count < dim:
-            basis = np.linalg.qr(np.concatenate([_span(x), _span(g)]).T)[0]
-            x, g = x @ basis, g @ basis
+        basis = np.eye(dim) if count >= dim else np.linalg.qr(np.concatenate([_span(x), _span(g)]).T)[0]
+        x, g = x @ basis, g @ basis
         prior = np.eye(len(basis.T))
         variances, directions = np.linalg.eigh(
             _geometric_mean((x.T @ x + prior) / (count + 1), (g.T @ g + prior) / (count + 1))

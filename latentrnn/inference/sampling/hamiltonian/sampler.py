@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from latentrnn.inference.sampling.hamiltonian.chain import Chain
 from latentrnn.inference.sampling.hamiltonian.density import Evaluator, FlatDensity
-from latentrnn.inference.sampling.hamiltonian.trajectory import is_finite
+from latentrnn.inference.sampling.hamiltonian.trajectory import Statistics, is_finite
 
 ATTEMPTS = 100  # to find a start where the density is finite
 
@@ -81,9 +81,13 @@ def run(
         for number, start in enumerate(_finite(evaluate, found, starts))
     ]
     _advance(evaluate, chains, progress)
-    positions = np.stack([[draw.point.position for draw in chain.draws] for chain in chains])
-    values = {name: value.cpu() for name, value in density.values(density.tensor(positions)).items()}
-    return Sampled(values, _statistics(chains))
+    positions = density.tensor(np.stack([chain.positions for chain in chains]))
+    values = {name: value.cpu() for name, value in density.values(positions).items()}
+    statistics = {
+        name: torch.from_numpy(np.array([[getattr(draw, name) for draw in chain.statistics] for chain in chains]))
+        for name in Statistics._fields
+    }
+    return Sampled(values, statistics)
 
 
 def _finite(evaluate: Evaluator, found: np.ndarray, starts: Sequence[Callable[[], np.ndarray]]) -> np.ndarray:
@@ -115,20 +119,3 @@ def _advance(evaluate: Evaluator, chains: Sequence[Chain], progress: bool) -> No
                 except StopIteration:
                     going.remove(number)
             bar.update(sum(chain.count for chain in chains) - bar.n)
-
-
-def _statistics(chains: Sequence[Chain]) -> dict[str, Tensor]:
-    draws = [chain.draws for chain in chains]
-    steps = [[chain.step_size] * len(chain.draws) for chain in chains]
-    found = {
-        "lp": [[draw.point.log_density for draw in each] for each in draws],
-        "energy": [[draw.point.energy for draw in each] for each in draws],
-        "step_size": steps,
-        **{
-            name: [[getattr(draw, name) for draw in each] for each in draws]
-            for name in (
-                "energy_error", "acceptance_rate", "tree_depth", "n_steps", "diverging", "reached_max_treedepth"
-            )
-        },
-    }  # fmt: skip
-    return {name: torch.as_tensor(np.array(values)) for name, values in found.items()}

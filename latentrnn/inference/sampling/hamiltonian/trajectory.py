@@ -40,14 +40,16 @@ class Point(NamedTuple):
         return 0.5 * float(self.momentum @ self.momentum) - self.log_density
 
 
-class Draw(NamedTuple):
-    """A draw, and how it came about; `Statistics` says what the numbers are."""
+class Statistics(NamedTuple):
+    """How a draw came about, by the names that ArviZ gives it; `latentrnn.Chains` says what each is."""
 
-    point: Point
+    lp: float
+    energy: float
     energy_error: float
     acceptance_rate: float
     tree_depth: int
     n_steps: int
+    step_size: float
     diverging: bool
     reached_max_treedepth: bool
 
@@ -95,7 +97,7 @@ class Trajectories:
         self.step_size, self.metric, self.max_tree_depth, self.random = step_size, metric, max_tree_depth, random
         self.energy = math.nan
 
-    def draw(self, last: Point) -> Evaluating[Draw]:
+    def draw(self, last: Point) -> Evaluating[tuple[Point, Statistics]]:
         """Draw the point that follows the last one of a chain.
 
         The trajectory goes on forwards or backwards in time, each time by as many steps as it has. Of its points,
@@ -118,14 +120,17 @@ class Trajectories:
             else:
                 chosen = grown.chosen if self._accepts(grown.log_weight - tree.log_weight) else tree.chosen
                 tree = _joined(tree, grown, chosen) if forwards else _joined(grown, tree, chosen)
-        return Draw(
-            tree.chosen,
-            tree.chosen.energy - self.energy,
-            tree.acceptance / tree.n_steps,
-            depth,
-            tree.n_steps,
-            tree.diverging,
-            not (tree.turning or tree.diverging),
+        chosen = tree.chosen
+        return chosen, Statistics(
+            lp=chosen.log_density,
+            energy=chosen.energy,
+            energy_error=chosen.energy - self.energy,
+            acceptance_rate=tree.acceptance / tree.n_steps,
+            tree_depth=depth,
+            n_steps=tree.n_steps,
+            step_size=self.step_size,
+            diverging=tree.diverging,
+            reached_max_treedepth=not (tree.turning or tree.diverging),
         )
 
     def start(self, last: Point) -> Point:
