@@ -152,17 +152,33 @@ def pyros(name: str, program: Callable[[], None], draws: int, *, dense: bool) ->
 
 def numpyros(name: str, interpreter: Path, file: Path, draws: int, *, dense: bool) -> Row:
     """Sample by NumPyro, in a process of its own with another interpreter."""
+    told, values = by_numpyro(name, interpreter, file, draws, dense=dense)
+    sampler = f"NumPyro {told['version']}" + (", full mass matrix" if dense else "")
+    return judged(name, sampler, values, told["seconds"], None)
+
+
+def by_numpyro(
+    name: str, interpreter: Path, file: Path, draws: int, *, dense: bool
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Run the rival's script, and return what it says of the run, and its draws."""
     script = ROOT / "benchmarks" / "rivals" / "nuts_numpyro.py"
     arguments = [interpreter, script, name, file, str(CHAINS), str(draws), str(int(dense))]
     with tempfile.TemporaryDirectory() as folder:
         said = subprocess.run([*arguments, Path(folder) / "draws.npz"], check=True, capture_output=True, text=True)
         values = dict(np.load(Path(folder) / "draws.npz"))
-    told = json.loads(said.stdout.splitlines()[-1])
-    sampler = f"NumPyro {told['version']}" + (", full mass matrix" if dense else "")
-    return judged(name, sampler, values, told["seconds"], None)
+    return json.loads(said.stdout.splitlines()[-1]), values
 
 
-def report(rows: list[Row], skipped: str) -> str:
+def start_up(interpreter: Path | None, files: list[Path]) -> str:
+    """What of NumPyro's seconds is compilation, in words."""
+    if interpreter is None:
+        return "NumPyro was not at hand."
+    runs = [by_numpyro(name, interpreter, file, 2, dense=False) for name, file in zip(FILES, files, strict=True)]
+    seconds = " and ".join(f"{told['seconds']:.0f}" for told, _ in runs)
+    return f"Of NumPyro's seconds most are compilation: two draws of each chain took {seconds}."
+
+
+def report(rows: list[Row], compilation: str) -> str:
     """The table."""
     lines = [
         "# Effective draws per second of NUTS",
@@ -171,8 +187,9 @@ def report(rows: list[Row], skipped: str) -> str:
         "warm-up. Effective draws: of the bulk, the smallest of all parameters. Seconds are the processor's, with",
         "warm-up, and with recording (ours) or compilation (NumPyro). Ratio: effective draws per second, over those of",
         "Pyro's own NUTS with its defaults.",
+        compilation,
         f"torch {torch.__version__}, pyro {pyro.__version__}, numpy {np.__version__}, {platform.machine()};",
-        f"the machine did other work too.{skipped}",
+        "the machine did other work too.",
         "",
         "| density | sampler | chains | draws | gradients | effective | R-hat | seconds | effective / s | ratio |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -216,8 +233,7 @@ def main() -> None:
         for take in takes:
             rows.append(take())
             print(rows[-1], f"{rows[-1].rate:.2f} / s", flush=True)
-    skipped = "" if options.numpyro else " NumPyro was not at hand."
-    text = report(rows, skipped)
+    text = report(rows, start_up(options.numpyro, files))
     options.out.write_text(text)
     print(text)
 
