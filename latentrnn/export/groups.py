@@ -144,7 +144,8 @@ def _stats(posterior: Posterior | EnsemblePosterior, num_samples: int) -> dict[s
     chains = posterior.chains
     if chains is None or num_samples != chains.num_chains * chains.num_draws:
         return {}
-    return {name: ((), value.flatten().numpy()) for name, value in chains.statistics.items()}
+    known = {"diverging": chains.diverging} | chains.statistics
+    return {name: ((), value.flatten().numpy()) for name, value in known.items()}
 
 
 def _integrated(

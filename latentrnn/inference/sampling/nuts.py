@@ -133,7 +133,8 @@ def sample(
         )
     except NotFinite as error:
         raise ValueError(f"sample: {_not_finite(exact, density, error.start)}") from error
-    found = Chains.of(values, statistics)
+    acceptance, step_size = (statistics[name].mean(1) for name in ("acceptance_rate", "step_size"))
+    found = Chains.of(values, statistics["diverging"], acceptance, step_size, statistics)
     _warn(found)
     stored = _stored(exact, values, data, guide if integrate else None, given)
     settings = {"method": "nuts", "num_samples": num_samples, "warmup": warmup, "chains": chains, "sites": sites}

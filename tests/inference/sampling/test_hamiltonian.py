@@ -262,6 +262,11 @@ def drawn(program: Any, *, chains: int = 4, num_samples: int = 500, warmup: int 
     )  # fmt: skip
 
 
+def summary(found: Sampled) -> lr.Chains:
+    of = found.statistics
+    return lr.Chains.of(found.values, of["diverging"], of["acceptance_rate"].mean(1), of["step_size"][:, 0])
+
+
 def normal_program(covariance: np.ndarray) -> Any:
     factor = torch.linalg.cholesky(torch.as_tensor(covariance))
     mean = torch.arange(len(covariance), dtype=torch.float64)
@@ -272,7 +277,7 @@ def departure(found: Sampled, covariance: np.ndarray) -> tuple[float, float, flo
     """Means in standard errors, and mean and spread of the squared distances, whose law is chi squared."""
     draws = found.values["x"].numpy()
     dim = len(covariance)
-    ess = lr.Chains.of(found.values, found.statistics).ess["x"].numpy()
+    ess = summary(found).ess["x"].numpy()
     z = (draws.mean((0, 1)) - np.arange(dim)) / np.sqrt(np.diag(covariance) / ess)
     centred = draws.reshape(-1, dim) - np.arange(dim)
     squares = np.einsum("ni,ij,nj->n", centred, np.linalg.inv(covariance), centred)
@@ -289,7 +294,7 @@ def test_draws_of_a_correlated_normal() -> None:
     assert abs(ratio - 1) < 0.15
     assert distance < 0.1
     assert not found.statistics["diverging"].any()
-    assert lr.Chains.of(found.values, found.statistics).largest_r_hat < 1.03
+    assert summary(found).largest_r_hat < 1.03
     # the metric has learnt scales and correlations: a round Normal takes few steps
     assert found.statistics["n_steps"].double().mean() < 12
     # the negative control: of a Normal with spreads 1.3 times as wide

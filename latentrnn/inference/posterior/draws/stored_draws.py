@@ -55,15 +55,20 @@ class Chains:
     statistics: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, values: Mapping[str, Tensor], statistics: dict[str, Tensor]) -> Chains:
-        """Summarise draws, (chain, draw, *shape) by site, and statistics of them."""
-        diverging = statistics["diverging"]
+    def of(
+        cls,
+        values: Mapping[str, Tensor],
+        diverging: Tensor,
+        acceptance: Tensor,
+        step_size: Tensor,
+        statistics: Mapping[str, Tensor] | None = None,
+    ) -> Chains:
+        """Summarise draws, (chain, draw, *shape) by site."""
         count, draws = diverging.shape
         enough = draws >= 4
         r_hat = {k: split_gelman_rubin(v) if enough else torch.full(v.shape[2:], torch.nan) for k, v in values.items()}
         ess = {k: effective_sample_size(v) if enough else torch.full(v.shape[2:], torch.nan) for k, v in values.items()}
-        acceptance, step_size = (statistics[name].mean(1) for name in ("acceptance_rate", "step_size"))
-        return cls(count, draws, diverging, acceptance, step_size, r_hat, ess, statistics)
+        return cls(count, draws, diverging, acceptance, step_size, r_hat, ess, dict(statistics or {}))
 
     @property
     def largest_r_hat(self) -> float:
