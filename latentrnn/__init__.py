@@ -142,6 +142,7 @@ from latentrnn.models import Observation as Observation
 from latentrnn.models import OneHot as OneHot
 from latentrnn.models import OrderedLogistic as OrderedLogistic
 from latentrnn.models import OutcomeCalibration as OutcomeCalibration
+from latentrnn.models import ParameterSpec as ParameterSpec
 from latentrnn.models import PhaseClassAgreement as PhaseClassAgreement
 from latentrnn.models import PhysicalPenalty as PhysicalPenalty
 from latentrnn.models import Poisson as Poisson

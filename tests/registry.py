@@ -391,7 +391,7 @@ def ways(heads: Heads) -> frozenset[str]:
     ]
     found = {type(part).__name__ for part in parts}
     found |= {type(observations[name].pooling).__name__ for name in heads.options.get("per_sequence", ())}
-    found |= {"priors"} if any(part.given_priors() for part in (*observations.values(), *parts)) else set()
+    found |= {"priors"} if any(part.settled() for part in (*observations.values(), *parts)) else set()
     found |= {"inputs"} if heads.inputs() is not None else set()
     found |= {"several heads"} if len(observations) > 1 else set()
     found |= {name for name in ("missing", "totals", "feeds_transition", "irregular", "source") if getattr(heads, name)}
@@ -546,7 +546,7 @@ class Fixed(Messenger):
 def fixed_latents(model: lr.LatentRNN, data: lr.SequenceData) -> dict[str, Tensor]:
     """Random values of every local latent and every parameter with a prior."""
     values = {
-        name: biject_to(prior.support)(0.5 * torch.randn_like(start))
+        name: (free := biject_to(prior.support))(0.5 * torch.randn(free.inverse_shape(start.shape), dtype=start.dtype))
         for name, (prior, start) in model.parameter_sites().items()
     }
     for site in model.latent_sites():

@@ -12,7 +12,6 @@ from latentrnn.models.couplings import Coupling
 from latentrnn.models.features import CovariateReader, Feature, Gap
 from latentrnn.models.latents import Latent
 from latentrnn.models.observations import Observation
-from latentrnn.models.priors import refuse_ignored_priors
 from latentrnn.models.transitions import Transition
 from latentrnn.support.arguments import check_list
 
@@ -164,25 +163,6 @@ def checked_couplings(couplings: Any, observations: Mapping[str, Observation], l
         raise ValueError(f"LatentRNN: couplings must be of different classes, or have different names; found {names}")
     latent.check_couplings(couplings)
     return [coupling.fresh() for coupling in couplings]
-
-
-def refuse_priors_that_would_be_ignored(
-    parts: Mapping[str, Any], couplings: Sequence[Coupling], observations: Mapping[str, Observation]
-) -> None:
-    """Raise where a part was given a prior that would be neither sampled nor trained.
-
-    Args:
-        parts: what is no head, by argument of the model.
-        couplings, observations: of the model.
-
-    Raises:
-        ValueError: naming the part.
-    """
-    parts = {**parts, **{f"couplings[{index}]": coupling for index, coupling in enumerate(couplings)}}
-    for argument, part in parts.items():
-        refuse_ignored_priors(f"LatentRNN: {argument}", part)
-    for name, head in observations.items():
-        refuse_ignored_priors(f"observations[{name!r}]", head, readout=head.readout)
 
 
 def warn_where_time_is_ignored(transition: Transition, latent: Latent, modules: Iterable[Any], spec: DataSpec) -> None:

@@ -11,7 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latentrnn.models.scalar_distributions import distribution_arguments, distribution_name, named_distribution
+from latentrnn.models.distributions import (
+    check_distribution,
+    distribution_arguments,
+    distribution_name,
+    named_distribution,
+    without_event,
+)
+from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.support.arguments import as_plain
 from latentrnn.support.deprecations import former_methods
 from latentrnn.support.shown import shown
 
@@ -30,6 +38,15 @@ class Component(nn.Module):
     named by its module, "my_module:Poisson", and it must have been imported (or defined) before the file is loaded; of
     a class that was defined twice, as when a notebook's cell runs again, the newest counts.
 
+    Every number of a component is learned as a point, unless it is known or has a prior. It goes by the name that the
+    class says in `declared`, with its unit and support, or else by that of its tensor; `model.parameters_table()` lists
+    all of them. A class whose `__init__` takes `**shared` and hands it on takes these two arguments:
+
+    Args:
+        priors: a prior by name of parameter: a distribution of the parameter's support, of one entry, for all alike,
+            or of the parameter's shape; or a `Population`. The parameter becomes a Pyro site.
+        fixed: known values by name of parameter, of its shape or one for all entries: these are never learned.
+
     Example:
         >>> import latentrnn as lr
         >>> lr.GRU(64)
@@ -38,13 +55,29 @@ class Component(nn.Module):
         {'class': 'Linear', 'arguments': {'hidden_size': 8}}
     """
 
-    interpretable: tuple[str, ...] = ()  # parameters that may carry a prior and so become Pyro sites
+    declared: ClassVar[Mapping[str, ParameterSpec]] = MappingProxyType({})  # of its own class, by name
+    writes_priors = False  # whether files hold its priors where it has none, as those of earlier versions do
     priors: Any = None  # those that it was given, by parameter
-    # whether it is evaluated apart from the head that it is in, where no draws are in its parameters' place
-    apart = False
+    fixed: Any = None  # known values, by parameter
     _sampled: Mapping[str, Any] = MappingProxyType({})  # priors of its own parameters, once built
+    _settled: tuple[str, ...] = ()  # paths of its own tensors that are learned no longer
     added_later: tuple[str, ...] = ()  # buffers that fits saved by earlier versions lack: they keep what `build` gave
     arguments_added_later: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # what their absence from a file means
+
+    def __init__(self, *, priors: Mapping[str, Any] | None = None, fixed: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        owner = type(self).__name__
+        for argument, given in (("priors", priors), ("fixed values", fixed)):
+            if given is not None and not isinstance(given, Mapping):
+                raise _no_dict(self, argument, given)
+        for name, prior in (priors or {}).items():
+            if not isinstance(prior, Component):
+                check_distribution(owner, f"priors[{name!r}]", prior)
+        if both := sorted(set(priors or {}) & set(fixed or {})):
+            raise ValueError(f"{owner}: {both} cannot be fixed and have a prior at once")
+        if priors or fixed or self.writes_priors:
+            self.priors = dict(priors or {})
+            self.fixed = {name: known_value(owner, name, value) for name, value in (fixed or {}).items()}
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -61,7 +94,9 @@ class Component(nn.Module):
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `__init__` that would make this component again, unbuilt."""
-        return {name: getattr(self, name) for name in self._signature()}
+        found = {name: getattr(self, name) for name in self._signature()}
+        without = {"fixed"} if self.writes_priors else {"priors", "fixed"}
+        return {name: value for name, value in found.items() if value or name not in without}
 
     @classmethod
     def _signature(cls) -> dict[str, inspect.Parameter]:
@@ -105,39 +140,114 @@ class Component(nn.Module):
     def add_parameter(self, name: str, value: Tensor, priors: Mapping[str, Any] | None = None) -> None:
         """Register `value` as a parameter, or, where `priors` names it, as the starting point of a Pyro site.
 
-        What has a prior is sampled by the model, so it is a buffer here: its value only starts the guide. So far that
-        is done for what belongs to a head (its readout, its gain); a model refuses priors anywhere else.
-
         Raises:
             TypeError: `priors` are not priors by name.
         """
         if priors is not None and not isinstance(priors, Mapping):
-            raise TypeError(f"{type(self).__name__}: priors must be priors by parameter name; found {shown(priors)}")
+            raise TypeError(
+                f"{type(self).__name__}: priors must be a dict of priors by parameter; found {shown(priors)}"
+            )
         if priors and name in priors:
             self.register_buffer(name, value)
             self._sampled = {**self._sampled, name: priors[name]}
         else:
             self.register_parameter(name, nn.Parameter(value))
 
-    def given_priors(self) -> dict[str, Any]:
-        """Return the priors that this component was given, by name of parameter, honoured or not."""
+    def own_priors(self) -> dict[str, Any]:
+        """Return the priors on this component's own parameters, by name, in the order in which they were given."""
         given = self.priors or {}
         if not isinstance(given, Mapping):
-            raise TypeError(f"{type(self).__name__}: priors must be priors by parameter name; found {shown(given)}")
-        # in the order in which they were given, which is that of the sites, and so of a guide's weights in files
+            raise TypeError(
+                f"{type(self).__name__}: priors must be a dict of priors by parameter; found {shown(given)}"
+            )
         return {**given, **{name: prior for name, prior in self._sampled.items() if name not in given}}
 
-    def prior_sites(self) -> dict[str, Any]:
-        """Return the priors of this component and its sub-components, keyed by parameter path."""
-        sites: dict[str, Any] = {}
-        for path, module in self.named_modules():
-            if not isinstance(module, Component):
-                continue
-            own = {name for name, _ in module.named_buffers(recurse=False)}
-            for name, prior in module.given_priors().items():
-                if name in own:  # an observation passes its readout's priors on
-                    sites[f"{path}.{name}" if path else name] = prior
-        return sites
+    def own_fixed(self) -> dict[str, Any]:
+        """Return the known values of this component's own parameters, by name."""
+        return dict(self.fixed or {})
+
+    def settled(self) -> dict[str, Any]:
+        """Return priors and known values of this component and those within it, by path of parameter."""
+        found: dict[str, Any] = {}
+        for path, part in self.named_modules():
+            if isinstance(part, Component):
+                given = part.own_priors() | part.own_fixed()
+                found |= {f"{path}.{name}" if path else name: value for name, value in given.items()}
+        return found
+
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
+        """Return the specs of this component's own parameters by name, once built; parts within it have theirs."""
+        own = own_tensors(self)
+        classes = [vars(kind).get("declared", {}) for kind in reversed(type(self).__mro__)]
+        found = {name: spec for declared in classes for name, spec in declared.items() if spec.raw in own}
+        spoken_for = {spec.raw for spec in found.values()} | own.keys() - self._parameter_paths(own)
+        return found | {path: ParameterSpec(path) for path in own if path not in spoken_for}
+
+    def parameter_spec(self, name: str) -> ParameterSpec:
+        """Return the spec of one of them."""
+        for kind in type(self).__mro__:
+            if name in (declared := vars(kind).get("declared", {})):
+                return declared[name]
+        return ParameterSpec(name)
+
+    def _parameter_paths(self, own: Mapping[str, Tensor]) -> set[str]:
+        """Return which of the own tensors are parameters: learned, sampled, or known."""
+        learned = {path for path, tensor in own.items() if isinstance(tensor, nn.Parameter)}
+        return learned | set(self._sampled) | set(self._settled)
+
+    def settle(self, path: str) -> None:
+        """Make a learned tensor a buffer: a draw stands in for it from now on, or it is known."""
+        holder, _, name = path.rpartition(".")
+        module = self.get_submodule(holder)
+        tensor = getattr(module, name)
+        if isinstance(tensor, nn.Parameter):
+            delattr(module, name)
+            module.register_buffer(name, tensor.detach())
+        self._settled = (*self._settled, path)
+
+
+def _no_dict(component: Component, what: str, found: Any) -> TypeError:
+    owner = type(component).__name__
+    return TypeError(f"{owner}: {what} must be a dict of {what} by parameter; found {shown(found)}")
+
+
+def known_value(owner: str, name: str, value: Any) -> Any:
+    """Return a known value as a number, or nested lists of them; the name of a covariate as it is.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: a number is not finite.
+    """
+    if isinstance(value, str):
+        return value
+    try:
+        numbers = np.asarray(as_plain(value), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{owner}: fixed[{name!r}] must be a number or an array; found {shown(value)}") from error
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{owner}: fixed[{name!r}] must be finite; found {shown(value)}")
+    return numbers.tolist()
+
+
+def tensor_at(component: nn.Module, path: str) -> Tensor:
+    """Return a tensor of a component or of a module within it."""
+    found: Any = component
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def own_tensors(component: Component) -> dict[str, Tensor]:
+    """Return the tensors of a component by path, those of components within it left out."""
+    found: dict[str, Tensor] = {}
+    pending: list[tuple[str, nn.Module]] = [("", component)]
+    while pending:
+        prefix, module = pending.pop(0)
+        tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        found |= {prefix + name: tensor for name, tensor in tensors}
+        inner = [(f"{prefix}{name}.", child) for name, child in module.named_children()]
+        pending += [(path, child) for path, child in inner if not isinstance(child, Component)]
+    return found
 
 
 def overrides_after(kind: type, method: str, trait: str) -> bool:
@@ -255,7 +365,8 @@ def _encode(value: Any) -> Any:
     if isinstance(value, Component):
         return value.config()
     if isinstance(value, torch.distributions.Distribution):
-        arguments = {k: v.tolist() for k, v in distribution_arguments(value).items()}
+        value = without_event(value)
+        arguments = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in distribution_arguments(value).items()}
         return {"distribution": distribution_name(value), "arguments": arguments}
     if isinstance(value, dict):
         return {k: _encode(v) for k, v in value.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,10 +33,8 @@ class History(Component):
         signalling in a complete neuronal population. 2008.
     """
 
-    apart = True
-
-    def __init__(self, steps: int = 20, filters: int = 4, into: Sequence[str] = ("transition",)) -> None:
-        super().__init__()
+    def __init__(self, steps: int = 20, filters: int = 4, into: Sequence[str] = ("transition",), **shared: Any) -> None:
+        super().__init__(**shared)
         self.steps = check_size("History", "steps", steps)
         self.filters = check_size("History", "filters", filters)
         self.into = tuple(check_names("History", "into", into))

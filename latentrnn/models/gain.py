@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from latentrnn.data import DataSpec
 from latentrnn.models.component import Component
 from latentrnn.models.features import CovariateReader, Lags
-from latentrnn.models.priors import Prior, check_priors
+from latentrnn.models.parameter_spec import ParameterSpec
 from latentrnn.models.readouts import linear
 from latentrnn.support.arguments import check_flag, check_size, check_text
 
@@ -29,13 +31,14 @@ class StimulusGain(Component):
         stimulus: the covariate's name.
         lags: steps of stimulus history, the present one included; each lag is a stimulus feature.
         gated: False fixes the gate at one (a plain linear stimulus term: the rival that a gate must beat).
-        priors: a scalar prior on `beta`, shared by its entries; without one a point estimate.
+        **shared: `priors` and `fixed`, of `beta` and of the gate's weights; see `Component`.
 
     Raises:
-        ValueError: fewer than one lag, a prior on anything but `beta`.
+        ValueError: fewer than one lag.
     """
 
-    interpretable = ("beta",)
+    writes_priors = True
+    declared: ClassVar = {"beta": ParameterSpec("beta", unit="of eta per unit of stimulus", dims=("output", "feature"))}
     beta: Tensor
 
     def __init__(
@@ -44,20 +47,19 @@ class StimulusGain(Component):
         *,
         lags: int = 1,
         gated: bool = True,
-        priors: dict[str, Prior] | None = None,
+        **shared: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**shared)
         self.stimulus = check_text("StimulusGain", "stimulus", stimulus)
         self.gated = check_flag("StimulusGain", "gated", gated)
         self.lags = check_size("StimulusGain", "lags", lags)
-        self.priors = check_priors("StimulusGain", priors, self.interpretable)
 
     def build(self, head: str, spec: DataSpec, hidden_size: int, outputs: int) -> None:
         """Create the gate's weights and `beta` (outputs, features * lags)."""
         owner = f"observations[{head!r}]: StimulusGain"
         self.reader = CovariateReader(owner, [Lags(self.stimulus, self.lags)], spec)
         features = self.reader.size
-        self.add_parameter("beta", torch.zeros(outputs, features), self.priors)
+        self.beta = nn.Parameter(torch.zeros(outputs, features))
         if self.gated:
             self.state_weight = nn.Parameter(torch.zeros(features, hidden_size))
             self.stimulus_weight = nn.Parameter(torch.zeros(features, features))

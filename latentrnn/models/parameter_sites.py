@@ -1,73 +1,335 @@
-"""The parameters of heads that have priors, as Pyro sites in the units of the data."""
+"""The parameters of a model that have priors, as Pyro sites in the units of the data, and those that are known."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import biject_to
 
+from latentrnn.models.component import Component, tensor_at
+from latentrnn.models.distributions import check_distribution, described, without_event
+from latentrnn.models.drawn import with_values
 from latentrnn.models.observations import Observation
-from latentrnn.models.priors import Populations, expanded_prior
-from latentrnn.models.rollout import Head
+from latentrnn.models.parameter_spec import TIME, ParameterSpec, in_words, within
+from latentrnn.models.priors import Population, Prior, expanded_prior
 from latentrnn.models.sites import parameter_site
 
-
-def parameter_sites(
-    heads: Mapping[str, Observation], populations: Populations
-) -> dict[str, tuple[dist.Distribution, Tensor]]:
-    """Return prior and starting value of every site, by its name."""
-    found, shared = {}, {}
-    for name, (population, members) in populations.items():
-        starts, units = zip(*((_start(heads, *of), _unit(heads, *of)) for of in members), strict=True)
-        shared[name] = population.start(starts, torch.cat([unit.flatten() for unit in units]).mean())
-        for part, prior in population.priors_of(shared[name]["location"]).items():
-            found[parameter_site(name, part)] = (prior, shared[name][part])
-    for name, head in heads.items():
-        for path, prior in head.prior_sites().items():
-            start = _start(heads, name, path)
-            found[parameter_site(name, path)] = (expanded_prior(prior, start, shared), start)
-    return found
+ROOMY = ("readout", "gain", "feedback", "reader", "pooling")  # parts of a head that make room for time themselves
 
 
-def parameter_units(heads: Mapping[str, Observation], populations: Populations) -> dict[str, Tensor]:
-    """Return how large every site is by the units of its data, by site name."""
-    found: dict[str, Tensor] = {}
-    for name, (_, members) in populations.items():
-        unit = torch.cat([_unit(heads, *of).flatten() for of in members]).mean()
-        found |= {parameter_site(name, part): unit for part in ("location", "scale")}
-    for name, head in heads.items():
-        found |= {parameter_site(name, path): _unit(heads, name, path) for path in head.prior_sites()}
-    return found
+class Parameter(NamedTuple):
+    """One parameter of a model, where it is found.
+
+    Attributes:
+        owner: "transition", "latent", "inputs", or the name of a head.
+        part: what goes by that name.
+        component: path within it of the component whose parameter it is; "" for itself.
+        of: that component.
+        name: by which the component declares it.
+    """
+
+    owner: str
+    part: Any  # a component, or a reader of several
+    component: str
+    of: Component
+    name: str
+
+    @property
+    def path(self) -> str:
+        """Where it is within the owner, e.g. "readout.weight"."""
+        return f"{self.component}.{self.name}" if self.component else self.name
+
+    @property
+    def site(self) -> str:
+        """What it is called in the whole model, e.g. "spikes.readout.weight"."""
+        return parameter_site(self.owner, self.path)
+
+    @property
+    def spec(self) -> ParameterSpec:
+        """What the component says of it."""
+        return self.of.parameter_spec(self.name)
+
+    @property
+    def of_family(self) -> bool:
+        """Whether it belongs to a head's family, whose entries have an axis for time; other parts make room for it."""
+        elsewhere = self.component.partition(".")[0] in ROOMY or self.tensor_path == "covariate_weight"
+        return isinstance(self.part, Observation) and not elsewhere
+
+    @property
+    def tensor_path(self) -> str:
+        """Where its tensor is within the owner."""
+        return f"{self.component}.{self.spec.raw}" if self.component else self.spec.raw
+
+    def value(self) -> Tensor:
+        """Return the parameter as it is now, in the units of the data."""
+        spec = self.spec
+        found = spec.value(self.of, tensor_at(self.of, spec.raw))
+        return self.part.from_units(self.path, found) if isinstance(self.part, Observation) else found
+
+    def unconstrained(self) -> Tensor:
+        """Return the parameter as it is now on the real line, where populations are."""
+        return biject_to(self.spec.support).inv(self.value())
+
+    def tensor(self, value: Tensor, others: Mapping[str, Tensor] = MappingProxyType({})) -> Tensor:
+        """Return the tensor that stands for a value, (*leading, *shape), in the units of the data.
+
+        Args:
+            value: of the parameter.
+            others: tensors in the place of the owner's own, by path, where it follows from these too.
+        """
+        own = self.part.to_units(self.path, value) if isinstance(self.part, Observation) else value
+        component, spec = self.of, self.spec
+        if spec.follows:
+            start = f"{self.component}." if self.component else ""
+            known = {path.removeprefix(start): tensor for path, tensor in others.items() if path.startswith(start)}
+            component = with_values(component, known)
+        return spec.tensor(component, own)
+
+    def set(self, value: Tensor) -> None:
+        """Put a value, (*shape), in its place."""
+        with torch.no_grad():
+            tensor_at(self.of, self.spec.raw).copy_(self.tensor(value))
+
+    def unit(self) -> Tensor:
+        """Return how large the parameter is by the units of its data."""
+        like = tensor_at(self.of, self.spec.raw)
+        return self.part.unit_of(self.path, like) if isinstance(self.part, Observation) else torch.ones_like(like)
 
 
-def sample_parameters(heads: Mapping[str, Observation], populations: Populations) -> dict[str, Head]:
-    """Sample every site (Pyro statements), and return the heads with the draws in the place of their parameters."""
-    shared = {name: population.sample(_start(heads, *of[0])) for name, (population, of) in populations.items()}
-    found: dict[str, Head] = {}
-    for name, head in heads.items():
-        values = {}
-        for path, prior in head.prior_sites().items():
-            start = _start(heads, name, path)
-            value = pyro.sample(parameter_site(name, path), expanded_prior(prior, start, shared))
+class Sampled(NamedTuple):
+    """A parameter and its prior."""
+
+    parameter: Parameter
+    prior: Prior
+
+
+# populations by name, with their members
+Populations = dict[str, tuple[Population, list[Parameter]]]
+
+
+class GivenParameters:
+    """What is said of the parameters of a model's parts by priors and known values.
+
+    Args:
+        parts: the parts by the names of owners, built. What has a prior or is known becomes a buffer.
+
+    Raises:
+        ValueError: a prior or a value of a parameter that a component does not have, of another support or shape, two
+            for one parameter, two parameters of one name, or one population described in two ways.
+    """
+
+    def __init__(self, parts: Mapping[str, nn.Module]) -> None:
+        self.parts: dict[str, Any] = dict(parts)
+        self.sampled: list[Sampled] = []
+        self.known: list[tuple[Parameter, Any]] = []
+        for owner, component, part in _components(self.parts):
+            specs, taken = part.parameter_specs(), dict[str, str]()
+            for name, given in (part.own_priors() | part.own_fixed()).items():
+                parameter = Parameter(owner, self.parts[owner], component, part, name)
+                _check_name(parameter, specs)
+                if (other := taken.setdefault(specs[name].raw, name)) != name:
+                    raise ValueError(f"{_said(parameter)}: {other!r} and {name!r} are one parameter; give one of them")
+                if name in part.own_fixed():
+                    _check_value(parameter, given)
+                    self.known.append((parameter, given))
+                else:
+                    _check_prior(parameter, given)
+                    self.sampled.append(Sampled(parameter, given))
+        for parameter in [*(each.parameter for each in self.sampled), *(each for each, _ in self.known)]:
+            parameter.of.settle(parameter.spec.raw)
+        self.populations = _populations(self.sampled, self.parts)
+        names = [each.parameter.site for each in self.sampled]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"observations: {sorted(twice)} would be sites of a head and of another part; rename it")
+        self.set_known()
+
+    def set_known(self) -> None:
+        """Put known values in their places; again whenever the units of the data were taken."""
+        for parameter, given in self.known:
+            like = parameter.value()
+            parameter.set(torch.as_tensor(given, dtype=like.dtype, device=like.device).expand(like.shape))
+
+    def in_data_units(self, owner: str) -> bool:
+        """Whether priors or known values of a part say something of its inputs, so that these must be as the data are.
+
+        All may, but for times.
+        """
+        given = [*(each.parameter for each in self.sampled), *(each for each, _ in self.known)]
+        return any(each.spec.unit != TIME for each in given if each.owner == owner)
+
+    def sites(self) -> dict[str, tuple[dist.Distribution, Tensor]]:
+        """Return prior and starting value of every site, by its name."""
+        found: dict[str, tuple[dist.Distribution, Tensor]] = {}
+        shared = {}
+        for name, (population, members) in self.populations.items():
+            units = torch.cat([member.unit().flatten() for member in members])
+            shared[name] = population.start([member.unconstrained() for member in members], units.mean())
+            for part, prior in population.priors_of(shared[name]["location"]).items():
+                found[parameter_site(name, part)] = (prior, shared[name][part])
+        for parameter, prior in self.sampled:
+            start = parameter.value()
+            found[parameter.site] = (expanded_prior(prior, start, shared, parameter.spec.support), start)
+        return found
+
+    def units(self) -> dict[str, Tensor]:
+        """Return how large every site is by the units of its data, by site name."""
+        found: dict[str, Tensor] = {}
+        for name, (_, members) in self.populations.items():
+            unit = torch.cat([member.unit().flatten() for member in members]).mean()
+            found |= {parameter_site(name, part): unit for part in ("location", "scale")}
+        return found | {parameter.site: parameter.unit() for parameter, _ in self.sampled}
+
+    def table(self) -> Any:
+        """Return every parameter of the parts as a data frame; see `LatentRNN.parameters_table`."""
+        import pandas
+
+        rows = {}
+        for owner, component, part in _components(self.parts):
+            given = part.own_priors() | part.own_fixed()
+            specs = part.parameter_specs()
+            shown: dict[str, str] = {}  # tensor to the name under which it is listed
+            for name, spec in specs.items():
+                if name in given or spec.raw not in shown:
+                    shown[spec.raw] = name
+            for name in shown.values():
+                parameter = Parameter(owner, self.parts[owner], component, part, name)
+                rows[parameter.site] = {
+                    "shape": tuple(parameter.value().shape),
+                    "dims": ", ".join(specs[name].dims),
+                    "unit": specs[name].unit,
+                    "support": in_words(specs[name].support),
+                    "given": _given_in_words(parameter),
+                }
+        return pandas.DataFrame.from_dict(rows, orient="index", columns=["shape", "dims", "unit", "support", "given"])
+
+    def sample(self, parts: dict[str, Any]) -> dict[str, Any]:
+        """Sample every site (Pyro statements), and return the parts with the draws in the place of their parameters.
+
+        Args:
+            parts: as they are now: copies of those that were given, perhaps.
+        """
+        if not self.sampled:
+            return parts
+        shared = {name: population.sample(of[0].value()) for name, (population, of) in self.populations.items()}
+        values: list[tuple[Parameter, int, Tensor]] = []
+        for parameter, prior in self.sampled:
+            start = parameter.value()
+            value = pyro.sample(parameter.site, expanded_prior(prior, start, shared, parameter.spec.support))
             # pyro's Predictive(parallel=True) drops the axis of the plate where a guide has no local latents
             value = value.unsqueeze(1) if value.dim() == start.dim() + 1 else value
-            values[path] = head.to_units(path, value)
-        found[name] = partial(_call_with, head, values) if values else head
+            values.append((parameter, start.dim(), value))
+        values.sort(key=lambda each: bool(each[0].spec.follows))  # what follows from others comes after them
+        tensors: dict[str, dict[str, Tensor]] = {}
+        leading: dict[str, torch.Size] = {}
+        for parameter, own, value in values:
+            tensor = parameter.tensor(value, tensors.get(parameter.owner, {}))
+            if tensor.dim() > own and parameter.of_family:
+                shape = tensor.shape[: tensor.dim() - own]
+                leading[parameter.owner] = torch.broadcast_shapes(leading.get(parameter.owner, shape), shape)
+                if parameter.part.head.per_step:
+                    tensor = tensor.unsqueeze(len(shape))  # room for time
+            tensors.setdefault(parameter.owner, {})[parameter.tensor_path] = tensor
+        found = {owner: with_values(part, tensors.get(owner, {})) for owner, part in parts.items()}
+        for owner, shape in leading.items():
+            found[owner].draws_shape = shape  # a copy's own
+        return found
+
+
+def _components(parts: Mapping[str, nn.Module]) -> Iterator[tuple[str, str, Component]]:
+    """Yield owner, path and component, for every component of the parts."""
+    for owner, part in parts.items():
+        for path, module in part.named_modules():
+            if isinstance(module, Component):
+                yield owner, path, module
+
+
+def _populations(sampled: list[Sampled], parts: Mapping[str, nn.Module]) -> Populations:
+    found: Populations = {}
+    for parameter, prior in sampled:
+        if not isinstance(prior, Population):
+            continue
+        population, members = found.setdefault(prior.name, (prior, []))
+        if population.config() != prior.config():
+            raise ValueError(
+                f"{_where(parameter)}: expected Population {prior.name!r} as described for {members[0].owner!r}, "
+                f"{population!r}; found {prior!r}"
+            )
+        members.append(parameter)
+    for name in found:
+        if name in parts:
+            raise ValueError(f"Population: {name!r} is the name of a head or part; choose another")
     return found
 
 
-def _call_with(head: Observation, values: dict[str, Tensor], *inputs: Any) -> dist.Distribution:
-    return torch.func.functional_call(head, values, inputs)
+def _where(parameter: Parameter) -> str:
+    """Return what of the model a parameter belongs to, as its user wrote it."""
+    head = isinstance(parameter.part, Observation)
+    return f"observations[{parameter.owner!r}]" if head else f"LatentRNN: {parameter.owner}"
 
 
-def _start(heads: Mapping[str, Observation], name: str, path: str) -> Tensor:
-    return heads[name].from_units(path, heads[name].get_buffer(path))
+def _given_in_words(parameter: Parameter) -> str:
+    """Return whether a parameter is known, learned or has which prior."""
+    prior = parameter.of.own_priors().get(parameter.name)
+    if prior is not None:
+        return repr(prior) if isinstance(prior, Population) else described(prior)
+    learned = isinstance(tensor_at(parameter.of, parameter.spec.raw), nn.Parameter)
+    return "point estimate" if learned else "fixed"
 
 
-def _unit(heads: Mapping[str, Observation], name: str, path: str) -> Tensor:
-    return heads[name].unit_of(path, heads[name].get_buffer(path))
+def _said(parameter: Parameter) -> str:
+    return f"{_where(parameter)}: {type(parameter.of).__name__}"
+
+
+def _check_name(parameter: Parameter, specs: Mapping[str, ParameterSpec]) -> None:
+    if parameter.name in specs:
+        return
+    known = f"one of {list(specs)}" if specs else "none: it has no parameters of its own"
+    what = "no prior can be put on" if parameter.name in parameter.of.own_priors() else "no value can be fixed of"
+    raise ValueError(f"{_said(parameter)}: {what} {parameter.name!r}; expected {known}")
+
+
+def _check_prior(parameter: Parameter, prior: Prior) -> None:
+    owner, spec, shape = f"{_said(parameter)}: priors[{parameter.name!r}]", parameter.spec, parameter.value().shape
+    if isinstance(prior, Population):
+        if spec.event_dim:
+            raise ValueError(
+                f"{owner}: a Population is of single numbers; this parameter is a {in_words(spec.support)}"
+            )
+        return
+    check_distribution(_said(parameter), f"priors[{parameter.name!r}]", prior)
+    prior = without_event(prior)
+    if not within(prior, spec.support):
+        raise ValueError(
+            f"{owner} must be a distribution over values that are {in_words(spec.support)}; found {prior!r}, which is "
+            f"over values that are {in_words(prior.support)}"
+        )
+    found = prior.batch_shape + prior.event_shape
+    if not _fits(found, shape):
+        raise ValueError(
+            f"{owner} must be a distribution of one entry, for all alike, or of shape {tuple(shape)}; found shape "
+            f"{tuple(found)}"
+        )
+
+
+def _fits(found: torch.Size, shape: torch.Size) -> bool:
+    """Return whether something of a shape stands for all entries of a parameter."""
+    last = shape[len(shape) - len(found) :]
+    return len(found) <= len(shape) and all(size in (1, own) for size, own in zip(found, last, strict=True))
+
+
+def _check_value(parameter: Parameter, given: Any) -> None:
+    owner, spec, shape = f"{_said(parameter)}: fixed[{parameter.name!r}]", parameter.spec, parameter.value().shape
+    if isinstance(given, str):
+        raise ValueError(f"{owner}: a covariate can tell what belongs to an entry of a head; found {given!r}")
+    value = torch.as_tensor(given, dtype=torch.float64)
+    if not _fits(value.shape, shape):
+        raise ValueError(f"{owner} must be one number or of shape {tuple(shape)}; found shape {tuple(value.shape)}")
+    value = value.expand(shape)
+    if not bool(spec.support.check(value).all()):
+        raise ValueError(f"{owner} must be {in_words(spec.support)}; found {given!r}")

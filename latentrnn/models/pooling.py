@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,6 @@ from latentrnn.support.arguments import check_size
 
 class Pooling(Component):
     """h = pooling(h_1, ..., h_T): what lies in padding does not count."""
-
-    apart = True
-
-    def __init__(self) -> None:
-        super().__init__()
 
     @abstractmethod
     def build(self, hidden_size: int) -> None:
@@ -66,8 +62,8 @@ class AttentionPooling(Pooling):
         Yang, Yang, Dyer, He, Smola, Hovy. Hierarchical attention networks for document classification. 2016.
     """
 
-    def __init__(self, size: int = 16) -> None:
-        super().__init__()
+    def __init__(self, size: int = 16, **shared: Any) -> None:
+        super().__init__(**shared)
         self.size = check_size("AttentionPooling", "size", size)
 
     def build(self, hidden_size: int) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import biject_to
+from torch.distributions import biject_to, constraints
 
 from latentrnn.models.component import Component
-from latentrnn.models.scalar_distributions import distribution_arguments, pyro_class
+from latentrnn.models.distributions import check_distribution, expanded
 from latentrnn.models.sites import parameter_site
 
 LEAST_SPREAD = 0.05  # where the members start alike, their scale starts here, in their own units
@@ -22,6 +22,8 @@ class Population(Component):
     """A prior with learned location and scale, shared by every parameter that names the same population.
 
         m ~ location,  s ~ scale,  theta_i ~ Normal(m, s^2) for every entry i of every member
+
+    Of parameters that must be positive it is the logarithm that is Normal, of those between zero and one the log-odds.
 
     Given in the place of a distribution, `lr.Poisson(priors={"baseline": lr.Population("baselines")})`. Declared by
     `per_session`, the heads of all sessions are members of one population, so that sessions are partially pooled: a
@@ -83,127 +85,53 @@ class Population(Component):
 
 
 Prior: TypeAlias = torch.distributions.Distribution | Population  # what may be put on a parameter
-# populations by name, with head and path of every member
-Populations: TypeAlias = dict[str, tuple[Population, list[tuple[str, str]]]]
 
 
-def populations(heads: Mapping[str, Component]) -> Populations:
-    """Return the populations that a model's heads name, each with head and path of all its members.
-
-    Raises:
-        ValueError: one name for two different populations, or for a population and a head.
-    """
-    found: Populations = {}
-    for head, observation in heads.items():
-        for path, prior in observation.prior_sites().items():
-            if not isinstance(prior, Population):
-                continue
-            population, members = found.setdefault(prior.name, (prior, []))
-            if population.config() != prior.config():
-                raise ValueError(
-                    f"observations[{head!r}]: expected Population {prior.name!r} as described for {members[0][0]!r}, "
-                    f"{population!r}; found {prior!r}"
-                )
-            members.append((head, path))
-    for name in found:
-        if name in heads:
-            raise ValueError(f"Population: {name!r} is the name of a head; choose another")
-    return found
-
-
-def check_priors(owner: str, priors: dict[str, Prior] | None, allowed: tuple[str, ...]) -> dict[str, Prior]:
-    """Return the priors as a dict.
-
-    Raises:
-        ValueError: a prior on something that `allowed` does not list.
-        TypeError: a prior that is neither a scalar distribution nor a `Population`.
-    """
-    if priors is not None and not isinstance(priors, Mapping):
-        raise TypeError(f"{owner}: priors must be a dict of priors by parameter; found {priors!r}")
-    priors = dict(priors or {})
-    for name, prior in priors.items():
-        if name not in allowed:
-            raise ValueError(f"{owner}: no prior can be put on {name!r}; expected one of {list(allowed)}")
-        _check_prior(owner, name, prior)
-    return priors
-
-
-def refuse_ignored_priors(owner: str, part: nn.Module, *, readout: Component | None = None) -> None:
-    """Raise where a component was given a prior that would be neither sampled nor trained.
-
-    Draws stand in for the parameters of a head while its distribution is evaluated, and nowhere else so far: those of
-    its readout, its gain, its link and its own are honoured; those of what is evaluated apart from it (features,
-    pooling, the filters of its history), and of everything that is no part of a head, are not.
+def refuse_ignored_priors(owner: str, part: nn.Module) -> None:
+    """Raise where a component that is no part of the generative program was given priors or known values.
 
     Args:
-        owner: whose part it is, e.g. "observations['spikes']".
+        owner: whose part it is, e.g. "Guide: encoder".
         part: the component, or a module that holds some, built.
-        readout: of a head, to which the head passes priors on; None where the part is no head.
 
     Raises:
-        ValueError: naming the component, the parameter, and what can have priors.
-        TypeError: a prior that is neither a scalar distribution nor a `Population`.
+        ValueError: naming the component and what it was given.
     """
-    apart: list[str] = []
-    for path, module in part.named_modules():
-        if not isinstance(module, Component):
-            continue
-        if module.apart:
-            apart.append(f"{path}.")
-        within = readout is not None and not f"{path}.".startswith(tuple(apart))
-        own = {name for name, _ in module.named_buffers(recurse=False)}
-        if module is part and readout is not None:
-            own |= readout.prior_sites().keys()
-        for name, prior in module.given_priors().items():
-            if within and name in own:
-                _check_prior(owner, name, prior)
-                continue
-            what = "it is not sampled there" if name in own else "there is no parameter of that name to sample"
+    for module in part.modules():
+        if isinstance(module, Component) and (given := [*module.own_priors(), *module.own_fixed()]):
             raise ValueError(
-                f"{owner}: {type(module).__name__} was given a prior on {name!r}, which would be ignored: "
-                f"{what}. Priors can be put on parameters of a head's readout, gain or link (LinearReadout: 'weight', "
-                "'baseline'; FactorReadout: 'loading', 'baseline'; StimulusGain: 'beta'); leave this one out to learn "
-                "a point estimate"
+                f"{owner}: {type(module).__name__} was given a prior or a known value of {given[0]!r}, which would be "
+                "ignored: it is no part of the generative program; leave this one out"
             )
 
 
-def expanded_prior(prior: Prior, like: Tensor, shared: Mapping[str, Mapping[str, Tensor]]) -> dist.Distribution:
+def expanded_prior(
+    prior: Prior, like: Tensor, shared: Mapping[str, Mapping[str, Tensor]], support: Any = constraints.real
+) -> dist.Distribution:
     """Return a prior as a distribution over tensors like `like`, all entries in the event.
 
     Args:
-        prior: a scalar distribution, or a population.
+        prior: a distribution of one entry, or of the parameter's shape, or a population.
         like: a tensor of the parameter's shape.
         shared: location and scale of every population, (*sample, 1) or scalars.
+        support: of the parameter, for a population.
     """
     if isinstance(prior, Population):
         location, scale = (shared[prior.name][part] for part in ("location", "scale"))
         location, scale = (value.reshape(*value.shape, *[1] * like.dim()) for value in (location, scale))
         entries = dist.Normal(location, scale, validate_args=False)
-        return entries.expand(entries.batch_shape[: location.dim() - like.dim()] + like.shape).to_event(like.dim())
-    arguments = {k: v.to(like) for k, v in distribution_arguments(prior).items()}
-    return pyro_class(prior)(**arguments).expand(like.shape).to_event(like.dim())
-
-
-def _check_prior(owner: str, name: str, prior: object) -> None:
-    if not isinstance(prior, Population):
-        _check_scalar(owner, f"priors[{name!r}]", prior)
+        entries = entries.expand(entries.batch_shape[: location.dim() - like.dim()] + like.shape)
+        if support is not constraints.real:
+            entries = dist.TransformedDistribution(entries, [biject_to(support)])
+        return entries.to_event(like.dim())
+    return expanded(prior, like)
 
 
 def _check_scalar(owner: str, name: str, prior: object) -> None:
-    if not isinstance(prior, torch.distributions.Distribution):
-        raise TypeError(f"{owner}: {name} must be a distribution; found {type(prior).__name__}")
+    check_distribution(owner, name, prior)
+    assert isinstance(prior, torch.distributions.Distribution)
     if prior.batch_shape + prior.event_shape != torch.Size():
         raise ValueError(
             f"{owner}: {name} must be a scalar distribution, shared by the entries of the parameter; "
             f"found shape {tuple(prior.batch_shape + prior.event_shape)}"
         )
-    try:
-        biject_to(prior.support)
-        pyro_class(prior)(**distribution_arguments(prior))
-        if isinstance(prior, dist.Delta):
-            raise TypeError("a point has no density")
-    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
-        raise TypeError(
-            f"{owner}: {name} must be a distribution over a continuous quantity that its own arguments describe, such "
-            f"as Normal or Gamma; found {prior!r}"
-        ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import pyro.distributions as dist
@@ -19,7 +19,6 @@ from latentrnn.models.assembly import (
     check_parts,
     checked_couplings,
     listed_inputs,
-    refuse_priors_that_would_be_ignored,
     warn_where_time_is_ignored,
 )
 from latentrnn.models.component import from_config
@@ -29,8 +28,8 @@ from latentrnn.models.features.gap import elapsed
 from latentrnn.models.latents import Latent, LatentSite
 from latentrnn.models.module_dict import NamedModules
 from latentrnn.models.observations import Observation
-from latentrnn.models.parameter_sites import parameter_sites, parameter_units, sample_parameters
-from latentrnn.models.priors import Populations, populations
+from latentrnn.models.parameter_sites import GivenParameters, Populations
+from latentrnn.models.priors import refuse_ignored_priors
 from latentrnn.models.readouts import Readout
 from latentrnn.models.rollout import Rollout
 from latentrnn.models.transitions import Transition
@@ -38,6 +37,9 @@ from latentrnn.support.arguments import check_size
 from latentrnn.support.clock import step_length
 from latentrnn.support.deprecations import former_methods
 from latentrnn.support.private_symbols import handlers
+
+if TYPE_CHECKING:
+    import pandas
 
 CHECKED_AT_ONCE = 2**22  # entries of a head
 
@@ -83,7 +85,6 @@ class LatentRNN(nn.Module):
     latent: Latent
     features: CovariateReader
     observations: Mapping[str, Observation]  # a `NamedModules`
-    populations: Populations
     inputs: list[str | Feature]
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -115,12 +116,18 @@ class LatentRNN(nn.Module):
         build_heads(self.observations, self.transition, self.latent, spec)
         states = self.transition, self.latent, self.features, self.observations, self.inputs
         self._constant = build_states(*states, spec)
-        self.populations = populations(self.observations)
         warn_where_time_is_ignored(self.transition, self.latent, self.modules(), spec)
         self.couplings = checked_couplings(couplings, self.observations, self.latent)
-        others = {"transition": self.transition, "latent": self.latent, "inputs": self.features}
-        refuse_priors_that_would_be_ignored(others, self.couplings, self.observations)
+        for index, coupling in enumerate(self.couplings):
+            refuse_ignored_priors(f"LatentRNN: couplings[{index}]", coupling)
+        self.given = GivenParameters(self._parts())
         self._checked: DataSpec | None = None
+
+    def _apply(self, *arguments: Any, **named: Any) -> LatentRNN:
+        """Go to another device or type as every module does, known values as precisely as they were given."""
+        super()._apply(*arguments, **named)
+        self.given.set_known()
+        return self
 
     def forward(self, data: SequenceData) -> dict[str, Tensor]:
         """Run the Pyro program on a batch.
@@ -160,20 +167,30 @@ class LatentRNN(nn.Module):
     def _begin(self, data: SequenceData) -> tuple[Rollout, pyro.plate]:
         refuse_param_store(self)
         self._check_spec(data)
-        heads = sample_parameters(self.observations, self.populations)
+        parts = self.given.sample(self._parts())
+        heads = {name: parts[name] for name in self.observations}
+        transition, latent = parts["transition"], parts["latent"]
         plate = sequence_plate(data)
         with plate:
-            inputs = self.transition_inputs(data)
-            path = self.latent.sample(self.transition, inputs, data)
-        parts = self.transition, self.latent, self.observations
-        return Rollout(*parts, heads, data, inputs, path, self.max_elements), plate
+            drawn = parts["inputs"] is not self.features
+            inputs = self._transition_inputs(data, parts["inputs"]) if drawn else self.transition_inputs(data)
+            path = latent.sample(transition, inputs, data)
+        return Rollout(transition, latent, heads, heads, data, inputs, path, self.max_elements), plate
+
+    def _parts(self) -> dict[str, Any]:
+        """Return the parts by the names under which their parameters go."""
+        own = {"transition": self.transition, "latent": self.latent, "inputs": self.features}
+        return {**own, **dict(self.observations.items())}
 
     def transition_inputs(self, data: SequenceData) -> Tensor:
         """Return the transition's inputs from covariates alone, (sequence, time, channel), whatever the latents.
 
         For a timed transition the time since the last step comes first.
         """
-        features = self.features(data)
+        return self._transition_inputs(data, self.features)
+
+    def _transition_inputs(self, data: SequenceData, reader: CovariateReader) -> Tensor:
+        features = reader(data)
         if self._constant:
             features = features.new_ones(*features.shape[:-1], 1)
         return torch.cat([elapsed(data).unsqueeze(-1), features], -1) if self.transition.timed else features
@@ -198,18 +215,45 @@ class LatentRNN(nn.Module):
 
         The prior of a population's member is that of the population's own starting values.
         """
-        return parameter_sites(self.observations, self.populations)
+        return self.given.sites()
 
     def parameter_units(self) -> dict[str, Tensor]:
         """Return, for every parameter that is a Pyro site, how large it is by the units of its data, by site name.
 
         One for what has no units, such as log-rates; positive for all others: what scales with the data.
         """
-        return parameter_units(self.observations, self.populations)
+        return self.given.units()
+
+    def parameters_table(self) -> pandas.DataFrame:
+        """Return every parameter of the model, a row each, by the name of its site: what it is, and what is said of it.
+
+        Returns:
+            A data frame with the columns "shape", "dims" (what the axes are), "unit", "support" and "given": "point
+            estimate", "fixed" or the prior.
+
+        Example:
+            >>> import numpy as np, latentrnn as lr, pyro.distributions as dist
+            >>> data = lr.SequenceData.from_arrays({"v": np.ones((2, 5, 1))}, dt=0.01)
+            >>> memory = lr.LeakyIntegrator(1, priors={"time_constant": dist.LogNormal(-2.0, 1.0)})
+            >>> heads = {"v": lr.Gaussian(fixed={"scale": 0.1})}
+            >>> model = lr.LatentRNN(data.spec, transition=memory, latent=lr.Deterministic(), observations=heads)
+            >>> model.parameters_table()["given"].to_dict()
+            {'transition.time_constant': 'LogNormal(loc=-2, scale=1)', 'transition.input_weight': 'point estimate',
+            'latent.initial_state': 'point estimate', 'v.scale': 'fixed', 'v.readout.weight': 'point estimate',
+            'v.readout.baseline': 'point estimate'}
+        """
+        return self.given.table()
+
+    @property
+    def populations(self) -> Populations:
+        """The populations that priors name, each with the parameters that are its members."""
+        return self.given.populations
 
     def initialise(self, data: SequenceData) -> None:
         """Take from the training data what does not come from a generator: units, clocks, baselines, scales."""
-        self.features.take_units(data, self.transition.input_units)
+        self.features.take_units(
+            data, "data" if self.given.in_data_units("transition") else self.transition.input_units
+        )
         for part in self.transition.modules():
             if isinstance(part, Transition):
                 part.initialise(data)
@@ -217,12 +261,14 @@ class LatentRNN(nn.Module):
         for head in self.observations.values():
             head.take_units(data)
             head.start_from(data)
+        self.given.set_known()
 
     def draw_weights(self) -> None:
         """Draw the weights of all parts anew from torch's generators, children before parents."""
         for part in reversed(list(self.modules())):
             if callable(reset := getattr(part, "reset_parameters", None)):
                 reset()
+        self.given.set_known()
 
     def prepare(self, data: SequenceData) -> SequenceData:
         """Return data with what heads can know of their density once, which batches inherit.

@@ -1,8 +1,9 @@
 """What the package uses of torch and Pyro that is not public, each with the reason why nothing public will do.
 
-Two kinds of private names cannot be here, since they are methods that a subclass overrides: `_load_from_state_dict` of
-`nn.Module` (its public hooks run before the tensors of the module itself are resized, and cannot be inherited), and
-`_pyro_sample` and `_pyro_post_sample` of `Messenger`, which Pyro documents as the way to write a handler.
+Some private names cannot be here, since they are methods that a subclass overrides: `_load_from_state_dict` of
+`nn.Module` (its public hooks run before the tensors of the module itself are resized, and cannot be inherited), its
+`_apply` (through which `to`, `double` and the like all go, and which has no hook), and `_pyro_sample` and
+`_pyro_post_sample` of `Messenger`, which Pyro documents as the way to write a handler.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from torch.utils._python_dispatch import (
     TorchDispatchMode as TorchDispatchMode,  # sees factories, too, unlike `overrides`
 )
 from torch.utils._pytree import tree_leaves as tree_leaves  # `torch.func` flattens trees and has no name for it
+
+# what `Tensor.item` is, seen as an operation: its public name is not dispatched
+read_number = torch.ops.aten._local_scalar_dense.default
 
 # one draw for any shape; `torch.distributions.Gamma` clamps draws, whose logarithms are wanted here
 standard_gamma = torch._standard_gamma
@@ -60,3 +64,10 @@ def children(module: nn.Module) -> Mapping[str, nn.Module | None]:
 def replace_child(module: nn.Module, name: str, child: nn.Module) -> None:
     """Give a shallow copy of a module another part. `setattr` would give it to the original as well."""
     module._modules = {**module._modules, name: child}
+
+
+def replace_tensor(module: nn.Module, name: str, value: Tensor) -> None:
+    """Give a shallow copy of a module another tensor, which need not be a leaf. `setattr` would change the original."""
+    if name in module._parameters:
+        module._parameters = {own: tensor for own, tensor in module._parameters.items() if own != name}
+    module._buffers = {**module._buffers, name: value}

@@ -53,7 +53,8 @@ def two_sessions() -> lr.SequenceData:
 def test_sessions_are_members_of_one_population() -> None:
     model = means(two_sessions(), lr.Population("means"), {"weight": dist.Normal(0.0, 1.0)})
     assert list(model.populations) == ["means"]
-    assert model.populations["means"][1] == [("y_a", "readout.baseline"), ("y_b", "readout.baseline")]
+    members = [(member.owner, member.path) for member in model.populations["means"][1]]
+    assert members == [("y_a", "readout.baseline"), ("y_b", "readout.baseline")]
     assert set(model.parameter_sites()) == {
         "means.location", "means.scale",
         *(f"y_{session}.readout.{name}" for session in "ab" for name in ("weight", "baseline")),

@@ -11,7 +11,6 @@ from latentrnn.inference.guides.guide import Guide
 from latentrnn.models.features import Feature
 from latentrnn.models.observations import Observation
 from latentrnn.models.readouts import Readout
-from latentrnn.models.sites import parameter_site
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.isolation import random_state
 
@@ -24,11 +23,9 @@ def fix_parameters(model: LatentRNN, guide: Guide, seed: int) -> None:
         return
     with random_state(seed), torch.no_grad(), pyro.plate("draws", PARAMETER_DRAWS, dim=-2):
         values = guide.parameter_sites()
-    for name, head in model.observations.items():
-        for path in head.prior_sites():
-            buffer = head.get_buffer(path)
-            mean = values[parameter_site(name, path)].mean(0).reshape(buffer.shape)
-            buffer.copy_(head.to_units(path, mean))
+    with torch.no_grad():
+        for parameter, _ in model.given.sampled:
+            parameter.set(values[parameter.site].mean(0).squeeze(0))
 
 
 def check_guide(guide: Guide, *, particles: bool) -> None:

@@ -34,8 +34,12 @@ class ParameterFamily(nn.Module):
 
     def __init__(self, parameters: Mapping[str, tuple[dist.Distribution, Tensor]]) -> None:
         super().__init__()
-        self.shapes = {name: start.shape for name, (_, start) in parameters.items()}
         self.transforms = {name: biject_to(prior.support) for name, (prior, _) in parameters.items()}
+        # of the unconstrained numbers, of which probabilities have one less, and axes of the values themselves
+        self.shapes = {
+            name: self.transforms[name].inverse_shape(start.shape) for name, (_, start) in parameters.items()
+        }
+        self.event_dims = {name: start.dim() for name, (_, start) in parameters.items()}
 
     @abstractmethod
     def start_at(self, starts: Mapping[str, Tensor], units: Mapping[str, Tensor] | None = None) -> None:
@@ -103,8 +107,8 @@ class PointParameters(_Separate):
 
     def forward(self) -> dict[str, Tensor]:
         return {
-            name: pyro.sample(name, dist.Delta(self.transforms[name](self._location(name)), event_dim=len(shape)))
-            for name, shape in self.shapes.items()
+            name: pyro.sample(name, dist.Delta(self.transforms[name](self._location(name)), event_dim=event_dim))
+            for name, event_dim in self.event_dims.items()
         }
 
 
@@ -169,7 +173,7 @@ class JointParameters(ParameterFamily):
         flat = pyro.sample(JOINT, self.joint(), infer={"is_auxiliary": True})
         values = {}
         for name, (value, log_jacobian) in self.unpack(flat).items():
-            delta = dist.Delta(value, log_density=-log_jacobian, event_dim=len(self.shapes[name]))
+            delta = dist.Delta(value, log_density=-log_jacobian, event_dim=self.event_dims[name])
             values[name] = pyro.sample(name, delta)
         return values
 

@@ -24,7 +24,7 @@ def point_estimates(model: LatentRNN, guide: Guide) -> list[str]:
     parts = {"transition": model.transition, "latent": model.latent, "input features": model.features}
     found = [name for name, part in parts.items() if _is_learned(part)]
     for name, head in model.observations.items():
-        where, given = f"observations[{name!r}]", list(head.prior_sites())
+        where, given = f"observations[{name!r}]", [each for each in model.given.sampled if each.parameter.owner == name]
         learned = [path for path, _ in head.named_parameters()]
         if given and not at_points:
             found += dict.fromkeys(f"{where} {_in_words(path)}" for path in learned)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -34,9 +35,14 @@ class BidirectionalRNN(Feature):
     lookahead = math.inf
 
     def __init__(
-        self, covariates: str | Feature | Sequence[str | Feature], hidden_size: int, *, layers: int = 1
+        self,
+        covariates: str | Feature | Sequence[str | Feature],
+        hidden_size: int,
+        *,
+        layers: int = 1,
+        **shared: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**shared)
         self.covariates = listed("BidirectionalRNN", "covariates", covariates)
         self.hidden_size = check_size("BidirectionalRNN", "hidden_size", hidden_size)
         self.layers = check_size("BidirectionalRNN", "layers", layers)

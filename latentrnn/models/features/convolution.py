@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +47,9 @@ class Convolution(Feature):
         dilations: int | Sequence[int] = (1,),
         causal: bool = True,
         activation: str = "relu",
+        **shared: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**shared)
         self.covariates = listed("Convolution", "covariates", covariates)
         self.filters = check_size("Convolution", "filters", filters)
         self.widths, self.dilations = _sizes("widths", widths), _sizes("dilations", dilations)

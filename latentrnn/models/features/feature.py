@@ -22,7 +22,6 @@ class Feature(Component):
     lies in padding must not reach a step inside the sequence.
     """
 
-    apart = True
     size: int  # channels, once built
     lookahead: float = 0  # steps of covariates after t that it uses; infinite for the whole sequence
     memory: int = 0  # steps of covariates before t that it uses

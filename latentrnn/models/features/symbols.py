@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -54,8 +56,8 @@ class Embedding(Feature):
         Bengio, Ducharme, Vincent, Jauvin. A neural probabilistic language model. 2003.
     """
 
-    def __init__(self, covariate: str, symbols: int, dim: int) -> None:
-        super().__init__()
+    def __init__(self, covariate: str, symbols: int, dim: int, **shared: Any) -> None:
+        super().__init__(**shared)
         self.covariate = check_text("Embedding", "covariate", covariate)
         self.symbols = check_size("Embedding", "symbols", symbols)
         self.dim = check_size("Embedding", "dim", dim)

@@ -15,8 +15,8 @@ class AutoregressiveNormal(TorchDistribution):
     """u_1 ~ Normal(0, scale^2); u_t ~ Normal(phi_t u_{t-1}, (1 - phi_t^2) scale^2); standard normal in padding.
 
     Args:
-        memory: phi, (dim,) or (sequence, time, dim), in (0, 1); the entry of the first step is not used.
-        scale: stationary standard deviation, (dim,).
+        memory: phi, (dim,) or (..., sequence, time, dim), in (0, 1); the entry of the first step is not used.
+        scale: stationary standard deviation, (dim,), or draws of it, (*sample, 1, 1, dim).
         shape: (sequence, time, dim).
         valid: (sequence, time), True where the process runs; None where there is no padding.
         before: u_0, (..., sequence, dim), where the process goes on from there; the first entry of `memory` is then
@@ -38,6 +38,7 @@ class AutoregressiveNormal(TorchDistribution):
         before: Tensor | None = None,
         fresh: Tensor | None = None,
     ) -> None:
+        shape = torch.broadcast_shapes(shape, memory.shape, scale.shape)
         memory = memory.expand(shape)
         fresh = (1 - memory**2).sqrt() if fresh is None else fresh.expand(shape)
         if before is None:

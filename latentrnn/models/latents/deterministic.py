@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +22,8 @@ class Deterministic(Latent):
 
     continues = True
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **shared: Any) -> None:
+        super().__init__(**shared)
 
     def build(self, transition: Transition, dt: float | None) -> None:
         self.initial_state = learned_vector(transition.state_size)

@@ -17,6 +17,7 @@ from latentrnn.models.latents.latent import Latent, learned_vector
 from latentrnn.models.latents.path import Carry, LatentSite, Path, Step
 from latentrnn.models.latents.rollout_protocol import RolloutProtocol
 from latentrnn.models.observations import Observation
+from latentrnn.models.parameter_spec import ParameterSpec
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import concatenate_channels
 from latentrnn.support.arguments import check_choice, check_flag, check_names, check_size
@@ -51,6 +52,12 @@ class Discrete(Latent):
         Bengio, Frasconi. Input-output HMMs for sequence processing. 1996.
     """
 
+    declared: ClassVar = {
+        "transition": ParameterSpec.simplex("switch_logits", unit="per step", dims=("from", "to")),
+        "initial": ParameterSpec.simplex("initial_logits", dims=("regime",)),
+        "initial_state": ParameterSpec("initial_state", dims=("state",)),
+    }
+
     consumes_feedback = False
 
     def __init__(
@@ -60,8 +67,9 @@ class Discrete(Latent):
         weights: str = "shared",
         driven: bool = False,
         observes: Sequence[str] | None = None,
+        **shared: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**shared)
         self.num_states = check_size("Discrete", "num_states", num_states)
         if num_states < 2:
             raise ValueError(f"Discrete: num_states must be at least 2; found {num_states}")
@@ -142,7 +150,7 @@ class Discrete(Latent):
     def ahead(self, rollout: RolloutProtocol, name: str) -> list[tuple[Tensor, dist.Distribution]]:
         h = self._hidden(rollout)
         chain, seen = self._chain(h), self._evidence(rollout, h, list(rollout.observations))
-        predicted = torch.stack(chain.predict(seen), -2)  # (..., time, state)
+        predicted = torch.stack(torch.broadcast_tensors(*chain.predict(seen)), -2)  # (..., time, state)
         frames = rollout.data.observations[name].shape[1]
         predicted = rollout.observations[name].at_clock(predicted, frames)
         return list(zip(predicted.unbind(-1), self._regimes(rollout, name, h), strict=True))

@@ -41,7 +41,7 @@ class GaussianProcess(TorchDistribution):
 
     Args:
         kernel: "squared_exponential" or "matern32".
-        scale, length_scale: (dim,).
+        scale, length_scale: (dim,), or draws of them, (*sample, 1, dim).
         times: (time,) where all sequences share them, or (sequence, time).
         valid: (sequence, time), True where the process runs; None where there is no padding.
         sequences: number of sequences.
@@ -69,12 +69,13 @@ class GaussianProcess(TorchDistribution):
                 " steps; cut the data (data.windows) or use prior='ar1', whose cost is linear in them"
             )
         lag = (times.unsqueeze(-1) - times.unsqueeze(-2)).abs().to(scale).unsqueeze(-3)  # ([sequence,] 1, time, time)
-        covariance = (1 - NUGGET) * KERNELS[kernel](lag, length_scale[:, None, None])
+        covariance = (1 - NUGGET) * KERNELS[kernel](lag, length_scale[..., None, None])
         covariance = covariance + NUGGET * torch.eye(steps, dtype=scale.dtype, device=scale.device)
-        self.tril = torch.linalg.cholesky(covariance) * scale[:, None, None]  # ([sequence,] dim, time, time)
+        # ([sequence,] dim, time, time), or (*sample, sequence, dim, time, time)
+        self.tril = torch.linalg.cholesky(covariance) * scale[..., None, None]
         self.valid = valid
-        shape = torch.Size((sequences,)), torch.Size((steps, len(scale)))
-        super().__init__(*shape, validate_args=False)
+        batch = torch.broadcast_shapes((sequences,), self.tril.shape[:-3])
+        super().__init__(batch, torch.Size((steps, scale.shape[-1])), validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> GaussianProcess:
         new = GaussianProcess.__new__(GaussianProcess)
@@ -106,6 +107,8 @@ class GaussianProcess(TorchDistribution):
         if matrix.dim() == 3:  # shared by the sequences, which stand side by side
             columns = value.reshape(-1, *self.event_shape).permute(2, 1, 0)
             return operation(matrix, columns).permute(2, 1, 0).reshape(value.shape)
+        if matrix.dim() > 4:  # a factor for every draw of its parameters
+            return operation(matrix, value.mT.unsqueeze(-1)).squeeze(-1).mT
         columns = value.reshape(-1, *value.shape[-3:]).permute(1, 3, 2, 0)
         return operation(matrix, columns).permute(3, 0, 2, 1).reshape(value.shape)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -13,8 +14,23 @@ from latentrnn.data import SequenceData
 from latentrnn.models import sites
 from latentrnn.models.latents.latent import STATE, Latent
 from latentrnn.models.latents.path import Carry, LatentSite, Path
+from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.readouts.linear import linear
 from latentrnn.models.transitions import Transition
 from latentrnn.support.arguments import check_choice, check_size
+
+
+class Affine(nn.Linear):
+    """W x + b of inputs (..., time, channel), where W and b may be draws, (*sample, 1, ...)."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return linear(inputs, self.weight, self.bias)
+
+    def at_step(self, inputs: Tensor) -> Tensor:
+        """Return the same of inputs without an axis for time, (..., channel)."""
+        if self.weight.dim() == 2 and self.bias.dim() == 1:
+            return self(inputs)
+        return self(inputs.unsqueeze(-2)).squeeze(-2)
 
 
 class NormalStart(nn.Module):
@@ -26,7 +42,7 @@ class NormalStart(nn.Module):
     def __init__(self, dim: int, state_size: int, *, learned: bool = False) -> None:
         super().__init__()
         self.dim, self.learned = dim, learned
-        self.map = nn.Linear(dim, state_size)
+        self.map = Affine(dim, state_size)
         if learned:
             self.loc = nn.Parameter(torch.zeros(dim))
             self.log_scale = nn.Parameter(torch.zeros(dim))
@@ -40,13 +56,16 @@ class NormalStart(nn.Module):
 
     def prior(self, shape: tuple[int, ...] = ()) -> dist.Distribution:
         """Return p(g) with leading axes `shape` and event (dim,)."""
-        zero = self.map.bias.new_zeros(*shape, self.dim)
-        loc, scale = (zero + self.loc, self.log_scale.exp() + zero) if self.learned else (zero, torch.ones_like(zero))
+        if not self.learned:
+            zero = self.map.bias.new_zeros(*shape, self.dim)
+            return dist.Normal(zero, torch.ones_like(zero), validate_args=False).to_event(1)
+        shape = torch.broadcast_shapes((*shape, self.dim), self.loc.shape, self.log_scale.shape)
+        loc, scale = self.loc.expand(shape), self.log_scale.exp().expand(shape)
         return dist.Normal(loc, scale, validate_args=False).to_event(1)
 
     def sample(self, sequences: int) -> Tensor:
         """Draw s_0, (*sample, sequence, state_size), at the site `initial`."""
-        return self.map(pyro.sample(sites.INITIAL, self.prior((sequences,))))
+        return self.map.at_step(pyro.sample(sites.INITIAL, self.prior((sequences,))))
 
 
 class InitialState(Latent):
@@ -66,10 +85,15 @@ class InitialState(Latent):
         Pandarinath et al. Inferring single-trial neural population dynamics using sequential auto-encoders. 2018.
     """
 
+    declared: ClassVar = {
+        "start_loc": ParameterSpec("start.loc", dims=("initial",)),
+        "start_scale": ParameterSpec.positive("start.log_scale", dims=("initial",)),
+    }
+
     continues = True
 
-    def __init__(self, dim: int, prior: str = "standard") -> None:
-        super().__init__()
+    def __init__(self, dim: int, prior: str = "standard", **shared: Any) -> None:
+        super().__init__(**shared)
         self.dim = check_size("InitialState", "dim", dim)
         self.prior = check_choice("InitialState", "prior", prior, ("standard", "learned"))
 
@@ -79,7 +103,7 @@ class InitialState(Latent):
     @property
     def initial_state(self) -> Tensor:
         """The mean of s_0 over sequences, (state_size,): that of the prior, mapped to the state."""
-        return self.start.map(self.start.prior().mean).detach()
+        return self.start.map.at_step(self.start.prior().mean).detach()
 
     def sites(self) -> list[LatentSite]:
         return [LatentSite(sites.INITIAL, self.dim, along_time=False)]
@@ -91,4 +115,4 @@ class InitialState(Latent):
         return {sites.INITIAL: self.start.prior(shape)}
 
     def begin_with(self, shape: tuple[int, ...], values: Mapping[str, Tensor]) -> Carry:
-        return Carry(self.start.map(values[sites.INITIAL]))
+        return Carry(self.start.map.at_step(values[sites.INITIAL]))

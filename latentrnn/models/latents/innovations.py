@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
@@ -16,13 +18,19 @@ from latentrnn.models.features.gap import gaps, median_gap
 from latentrnn.models.latents.autoregressive import AutoregressiveNormal
 from latentrnn.models.latents.gaussian_process import KERNELS, NUGGET, GaussianProcess
 from latentrnn.models.latents.initial_state import NormalStart
-from latentrnn.models.latents.latent import DRAWN, STATE, Latent, learned_vector, where_valid
+from latentrnn.models.latents.latent import DRAWN, STATE, Latent, along_time, learned_vector, where_valid
 from latentrnn.models.latents.path import Carry, LatentSite, Path, Step
 from latentrnn.models.latents.student_t import StudentTTrajectory
+from latentrnn.models.parameter_spec import TIME, ParameterSpec
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import concatenate_channels
 from latentrnn.support.arguments import check_choice, check_size
 from latentrnn.support.clock import step_length
+
+
+def _itself(value: Tensor) -> Tensor:
+    return value
+
 
 PRIORS = ("white", "student_t", "ar1", "matern32", "squared_exponential")
 
@@ -32,7 +40,8 @@ class Innovations(Latent):
 
         white:      u_t ~ Normal(0, scale^2)
         student_t:  u_t ~ StudentT(degrees, 0, scale): rare large inputs among small ones
-        ar1:        u_t ~ Normal(phi u_{t-1}, (1 - phi^2) scale^2),  phi = exp(-dt / tau),  u_1 ~ Normal(0, scale^2)
+        ar1:        u_t ~ Normal(phi u_{t-1}, shock^2),  shock^2 = (1 - phi^2) scale^2,  phi = exp(-dt / tau),
+                    u_1 ~ Normal(0, scale^2)
         matern32, squared_exponential:  a Gaussian process of standard deviation scale and length scale tau, smooth
                     once and infinitely often; one thousandth of its variance is white
 
@@ -57,8 +66,31 @@ class Innovations(Latent):
         2010.
     """
 
-    def __init__(self, dim: int, initial: int | None = None, prior: str = "white") -> None:
-        super().__init__()
+    declared: ClassVar = {
+        "scale": ParameterSpec.positive("log_scale", dims=("innovation",)),
+        "time_constant": ParameterSpec.positive("log_time_constant", unit=TIME, dims=("innovation",)),
+        "persistence": ParameterSpec(
+            "log_time_constant",
+            value=lambda latent, kept: torch.exp(-latent.dt / kept.exp()),
+            tensor=lambda latent, value: (-latent.dt / value.log()).log(),
+            support=constraints.unit_interval,
+            unit="per step",
+            dims=("innovation",),
+        ),
+        "shock": ParameterSpec(
+            "log_scale",
+            value=lambda latent, kept: kept.exp() * latent.fresh_share(),
+            tensor=lambda latent, value: (value / latent.fresh_share()).log(),
+            support=constraints.positive,
+            dims=("innovation",),
+            follows=("time_constant", "persistence"),
+        ),
+        "degrees": ParameterSpec.positive("log_excess_degrees", least=2.0, dims=("innovation",)),
+        "initial_state": ParameterSpec("initial_state", dims=("state",)),
+    }
+
+    def __init__(self, dim: int, initial: int | None = None, prior: str = "white", **shared: Any) -> None:
+        super().__init__(**shared)
         self.dim = self.input_size = check_size("Innovations", "dim", dim)
         self.initial = None if initial is None else check_size("Innovations", "initial", initial)
         self.prior = check_choice("Innovations", "prior", prior, PRIORS)
@@ -136,25 +168,30 @@ class Innovations(Latent):
         """Return the prior of u_{1:T} of a batch, event (time, dim); standard normal in padding."""
         shape = (data.num_sequences, data.num_steps, self.dim)
         if self.prior == "white":
-            scale = where_valid(self.log_scale.exp(), data, 1.0).expand(shape)
+            scale = where_valid(along_time(self.log_scale.exp()), data, 1.0)
+            scale = scale.expand(torch.broadcast_shapes(scale.shape, shape))
             return dist.Normal(torch.zeros_like(scale), scale, validate_args=False).to_event(2)
         valid = data.valid if data.padded else None
         if self.prior == "ar1":
             before = None if data.carry_in is None else data.carry_in[DRAWN]
-            memory, fresh = self._memory(gaps(data))
-            return AutoregressiveNormal(memory, self.log_scale.exp(), shape, valid, before, fresh)
+            memory, fresh = self._memory(gaps(data), along_time)
+            return AutoregressiveNormal(memory, along_time(self.log_scale.exp()), shape, valid, before, fresh)
         if self.prior == "student_t":
-            return StudentTTrajectory(self._degrees(), self.log_scale.exp(), shape, valid)
+            return StudentTTrajectory(along_time(self._degrees()), along_time(self.log_scale.exp()), shape, valid)
         times = data.times
         if times is None:
             times = self.dt * torch.arange(data.num_steps, dtype=data.dtype, device=data.device)
         scale, length = self.log_scale.exp(), self.log_time_constant.exp()
         return GaussianProcess(self.prior, scale, length, times, valid, data.num_sequences)
 
-    def _memory(self, gap: Tensor | None) -> tuple[Tensor, Tensor]:
+    def fresh_share(self) -> Tensor:
+        """Return sqrt(1 - phi^2), (..., dim): how large what comes new in a step is beside the process of `scale`."""
+        return self._memory(None)[1] if self.prior == "ar1" else torch.ones_like(self.log_scale)
+
+    def _memory(self, gap: Tensor | None, spread: Callable[[Tensor], Tensor] = _itself) -> tuple[Tensor, Tensor]:
         """phi and sqrt(1 - phi^2), (..., dim), for gaps (...) in the clock's unit; None stands for one step."""
         passed = self.dt if gap is None else gap.unsqueeze(-1).to(self.log_scale)
-        rate = passed / self.log_time_constant.exp()
+        rate = passed / spread(self.log_time_constant.exp())
         # where a step has no length, the first of a sequence, the root has no gradient either
         fresh = -torch.expm1(-2 * rate)
         return torch.exp(-rate), fresh.clamp_min(torch.finfo(fresh.dtype).tiny).sqrt()
@@ -165,7 +202,7 @@ class Innovations(Latent):
     def begin_with(self, shape: tuple[int, ...], values: Mapping[str, Tensor]) -> Carry:
         if self.initial is None:
             return Carry(self.initial_state.expand(*shape, -1))
-        return Carry(self.start.map(values[sites.INITIAL]))
+        return Carry(self.start.map.at_step(values[sites.INITIAL]))
 
     def step(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Step:
         if self.prior == "squared_exponential":

@@ -162,6 +162,11 @@ def learned_vector(size: int) -> nn.Parameter:
     return nn.Parameter(torch.zeros(size))
 
 
+def along_time(value: Tensor) -> Tensor:
+    """Return a parameter (dim,) as it is, and draws of it, (*sample, 1, dim), with an axis for time."""
+    return value if value.dim() == 1 else value.unsqueeze(-2)
+
+
 def where_valid(value: Tensor, data: SequenceData, otherwise: float) -> Tensor:
     """Replace what lies in padding; `value` broadcasts to (..., sequence, time, dim)."""
     if not data.padded:

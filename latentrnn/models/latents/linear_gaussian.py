@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pyro.distributions as dist
 import torch
@@ -132,8 +132,7 @@ class LinearGaussian(MarkovNormal):
 
     def dynamics(self, rollout: RolloutProtocol) -> Dynamics:
         """Return the chain of the states under a rollout's inputs, in double precision where the device has it."""
-        transition, doubled = rollout.transition, rollout.doubled
-        assert isinstance(transition, Linear)
+        transition, doubled = cast(Linear, rollout.transition), rollout.doubled  # or draws of one
         weight, inputs = doubled(transition.recurrent_weight), doubled(rollout.transition_inputs)
         offset = linear(inputs, doubled(transition.input_weight), doubled(transition.bias))
         scale, start = doubled(self.log_scale).exp(), doubled(self.initial_log_scale).exp()

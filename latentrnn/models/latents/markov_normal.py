@@ -16,8 +16,10 @@ from torch.nn import functional as F
 
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
-from latentrnn.models.latents.latent import STATE, Latent, where_valid
+from latentrnn.models.latents.initial_state import Affine
+from latentrnn.models.latents.latent import STATE, Latent, along_time, where_valid
 from latentrnn.models.latents.path import Carry, LatentSite, Path, Step
+from latentrnn.models.parameter_spec import ParameterSpec
 from latentrnn.models.transitions import Transition
 from latentrnn.support.arguments import check_choice
 
@@ -39,11 +41,17 @@ class MarkovNormal(Latent):
         Krishnan, Shalit, Sontag. Structured inference networks for nonlinear state space models. 2017.
     """
 
+    declared: ClassVar = {
+        "scale": ParameterSpec.positive("log_scale", dims=("state",)),
+        "initial_loc": ParameterSpec("initial_loc", dims=("state",)),
+        "initial_scale": ParameterSpec.positive("initial_log_scale", dims=("state",)),
+    }
+
     consumes_feedback = False
     continues = True
 
-    def __init__(self, scale: str = "constant") -> None:
-        super().__init__()
+    def __init__(self, scale: str = "constant", **shared: Any) -> None:
+        super().__init__(**shared)
         self.scale = check_choice("MarkovNormal", "scale", scale, ("constant", "state"))
 
     def build(self, transition: Transition, dt: float | None) -> None:
@@ -59,7 +67,7 @@ class MarkovNormal(Latent):
         if self.scale == "constant":
             self.log_scale = nn.Parameter(torch.zeros(size))
         else:
-            self.scale_map = nn.Linear(size, size)
+            self.scale_map = Affine(size, size)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -93,7 +101,7 @@ class MarkovNormal(Latent):
 
     def step(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Step:
         h_t = transition.step(carry.state, a_t)
-        prior = dist.Normal(h_t, self.noise_scale(h_t).expand_as(h_t), validate_args=False).to_event(1)
+        prior = dist.Normal(h_t, self.noise_scale(h_t), validate_args=False).to_event(1)
 
         def move(z_t: Tensor | None) -> Carry:
             assert z_t is not None
@@ -102,12 +110,21 @@ class MarkovNormal(Latent):
         return Step(prior, move)
 
     def noise_scale(self, h_t: Tensor) -> Tensor:
-        """Return the standard deviation of z_t, broadcastable to (..., dim)."""
-        return self.log_scale.exp() if self.scale == "constant" else F.softplus(self.scale_map(h_t)) + 1e-4
+        """Return the standard deviation of z_t, broadcastable to (..., dim) of a step's h_t."""
+        return self.log_scale.exp() if self.scale == "constant" else _positive(self.scale_map.at_step(h_t))
+
+    def scales_of(self, h: Tensor) -> Tensor:
+        """Return the same of all steps, broadcastable to (..., time, dim)."""
+        return along_time(self.log_scale.exp()) if self.scale == "constant" else _positive(self.scale_map(h))
 
     def _initial(self, shape: tuple[int, ...]) -> dist.Distribution:
-        loc = self.initial_loc.expand(*shape, -1)
+        shape = torch.broadcast_shapes((*shape, self.dim), self.initial_loc.shape, self.initial_log_scale.shape)
+        loc = self.initial_loc.expand(shape)
         return dist.Normal(loc, self.initial_log_scale.exp().expand_as(loc), validate_args=False).to_event(1)
+
+
+def _positive(raw: Tensor) -> Tensor:
+    return F.softplus(raw) + 1e-4
 
 
 class MarkovNormalPath(TorchDistribution):
@@ -129,6 +146,13 @@ class MarkovNormalPath(TorchDistribution):
         z_0 = self.z_0.expand(*batch_shape, self.latent.dim)
         return MarkovNormalPath(self.latent, self.transition, z_0, self.inputs, self.data)
 
+    def _step(self, previous: Tensor, inputs: Tensor) -> Tensor:
+        """Return h_{1:T}, (..., sequence, time, dim), all steps at once."""
+        if not self.transition.has_draws:
+            return self.transition.step(previous, inputs)
+        found = self.transition.step(previous.flatten(-3, -2), inputs.flatten(-3, -2))
+        return found.unflatten(-2, previous.shape[-3:-1])
+
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         z, path = self.z_0.expand(*sample_shape, *self.batch_shape, -1), []
         valid = self.data.valid.unsqueeze(-1).unbind(1) if self.data.padded else None
@@ -148,14 +172,16 @@ class MarkovNormalPath(TorchDistribution):
         inside = self.data.inside
         constant = 0.5 * math.log(2 * math.pi) * self.event_shape.numel()
         if inside is None or not self.transition.by_rows:
-            loc = self.transition.step(previous, inputs)
-            scale = where_valid(self.latent.noise_scale(loc).expand_as(loc), self.data, 1.0)
+            loc = self._step(previous, inputs)
+            loc, scale = torch.broadcast_tensors(loc, self.latent.scales_of(loc))
+            scale = where_valid(scale, self.data, 1.0)
             standard = (value - where_valid(loc, self.data, 0.0)) / scale
             return (-0.5 * standard**2 - scale.log()).sum((-2, -1)) - constant
         # padding needs no transition
         z, previous, inputs = (part.flatten(-3, -2).index_select(-2, inside) for part in (value, previous, inputs))
         loc = self.transition.step(previous, inputs)
-        scale = self.latent.noise_scale(loc).expand_as(loc)
+        loc, scale = torch.broadcast_tensors(loc, self.latent.noise_scale(loc))
         entries = (-0.5 * ((z - loc) / scale) ** 2 - scale.log()).sum(-1)
         padding = torch.where(self.data.valid, 0.0, -0.5 * (value**2).sum(-1))
+        padding = padding.expand(*entries.shape[:-1], *padding.shape[-2:])
         return padding.flatten(-2).index_copy(-1, inside, entries).view_as(padding).sum(-1) - constant

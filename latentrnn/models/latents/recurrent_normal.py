@@ -10,13 +10,13 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import constraints
 from torch.nn import functional as F
 
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
-from latentrnn.models.latents.initial_state import NormalStart
+from latentrnn.models.latents.initial_state import Affine, NormalStart
 from latentrnn.models.latents.latent import DRAWN, STATE, Latent, learned_vector, where_valid
 from latentrnn.models.latents.path import Carry, LatentSite, Path, Step
 from latentrnn.models.transitions import Transition
@@ -51,14 +51,14 @@ class RecurrentNormal(Latent):
     consumes_feedback = False
     continues = True
 
-    def __init__(self, dim: int, initial: int | None = None, reads: str = "both") -> None:
-        super().__init__()
+    def __init__(self, dim: int, initial: int | None = None, reads: str = "both", **shared: Any) -> None:
+        super().__init__(**shared)
         self.dim = self.input_size = check_size("RecurrentNormal", "dim", dim)
         self.initial = None if initial is None else check_size("RecurrentNormal", "initial", initial)
         self.reads = check_choice("RecurrentNormal", "reads", reads, ("both", "latent"))
 
     def build(self, transition: Transition, dt: float | None) -> None:
-        self.prior_map = nn.Linear(transition.hidden_size, 2 * self.dim)
+        self.prior_map = Affine(transition.hidden_size, 2 * self.dim)
         if self.initial is None:
             self.initial_state = learned_vector(transition.state_size)
         else:
@@ -83,8 +83,15 @@ class RecurrentNormal(Latent):
         return [*initial, LatentSite(sites.STATES, self.dim, along_time=True)]
 
     def prior(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return loc and scale of z_{1:T}, (..., time, dim), given h_{1:T}, (..., time, hidden_size)."""
+        return self._loc_and_scale(self.prior_map(h))
+
+    def prior_at_step(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """Return loc and scale of z_t, (..., dim), given h_t, (..., hidden_size)."""
-        loc, raw = self.prior_map(h).chunk(2, -1)
+        return self._loc_and_scale(self.prior_map.at_step(h))
+
+    def _loc_and_scale(self, mapped: Tensor) -> tuple[Tensor, Tensor]:
+        loc, raw = mapped.chunk(2, -1)
         return loc, F.softplus(raw + math.log(math.e - 1)) + 1e-4
 
     def sample(self, transition: Transition, inputs: Tensor, data: SequenceData) -> Path:
@@ -111,13 +118,13 @@ class RecurrentNormal(Latent):
         if self.initial is None:
             state = self.initial_state.expand(*shape, -1)
         else:
-            state = self.start.map(values[sites.INITIAL])
+            state = self.start.map.at_step(values[sites.INITIAL])
         return Carry(state, state.new_zeros(*shape, self.dim))
 
     def step(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Step:
         assert carry.innovation is not None
         state = transition.step(carry.state, concatenate_channels(a_t, carry.innovation))
-        loc, scale = self.prior(transition.output(state))
+        loc, scale = self.prior_at_step(transition.output(state))
         return Step(dist.Normal(loc, scale, validate_args=False).to_event(1), lambda z_t: Carry(state, z_t))
 
     def output(self, transition: Transition, carry: Carry) -> Tensor:
@@ -177,7 +184,7 @@ class RecurrentNormalPath(TorchDistribution):
         valid = self.data.valid.unsqueeze(-1).unbind(1) if self.data.padded else None
         for t, a_t in enumerate(self.inputs.unbind(-2)):
             state = self.transition.step(state, concatenate_channels(a_t, z))
-            loc, scale = self.latent.prior(self.transition.output(state))
+            loc, scale = self.latent.prior_at_step(self.transition.output(state))
             noise = torch.randn_like(z)
             z = loc + scale * noise
             if valid is not None:

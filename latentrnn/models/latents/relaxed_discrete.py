@@ -20,6 +20,7 @@ from latentrnn.models.latents.initial_state import NormalStart
 from latentrnn.models.latents.latent import DRAWN, STATE, Latent, learned_vector
 from latentrnn.models.latents.path import Carry, LatentSite, Path, Step
 from latentrnn.models.latents.rollout_protocol import RolloutProtocol
+from latentrnn.models.parameter_spec import ParameterSpec
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import concatenate_channels
 from latentrnn.support.arguments import check_number, check_size
@@ -55,10 +56,16 @@ class RelaxedDiscrete(Latent):
         Ghahramani, Hinton. Variational learning for switching state-space models. 2000.
     """
 
+    declared: ClassVar = {
+        "transition": ParameterSpec.simplex("switch_logits", unit="per step", dims=("from", "to")),
+        "initial": ParameterSpec.simplex("initial_logits", dims=("regime",)),
+        "initial_state": ParameterSpec("initial_state", dims=("state",)),
+    }
+
     continues = True
 
-    def __init__(self, num_states: int, temperature: float = 0.5, initial: int | None = None) -> None:
-        super().__init__()
+    def __init__(self, num_states: int, temperature: float = 0.5, initial: int | None = None, **shared: Any) -> None:
+        super().__init__(**shared)
         self.num_states = self.input_size = self.switch_size = check_size("RelaxedDiscrete", "num_states", num_states)
         if num_states < 2:
             raise ValueError(f"RelaxedDiscrete: num_states must be at least 2; found {num_states}")
@@ -94,7 +101,7 @@ class RelaxedDiscrete(Latent):
     def sample(self, transition: Transition, inputs: Tensor, data: SequenceData) -> Path:
         first: Tensor = self.initial_logits
         if data.carry_in is not None:
-            start, first = data.carry_in[STATE], (data.carry_in[DRAWN] @ self.moves).log()
+            start, first = data.carry_in[STATE], moved_by(data.carry_in[DRAWN], self.moves).log()
         else:
             start = self.initial_state if self.initial is None else self.start.sample(data.num_sequences)
         path = ConcretePath(
@@ -117,12 +124,12 @@ class RelaxedDiscrete(Latent):
     def begin_with(self, shape: tuple[int, ...], values: Mapping[str, Tensor]) -> Carry:
         if self.initial is None:
             return Carry(self.initial_state.expand(*shape, -1))
-        return Carry(self.start.map(values[sites.INITIAL]))
+        return Carry(self.start.map.at_step(values[sites.INITIAL]))
 
     def step(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Step:
         log_odds = self.initial_logits.log_softmax(-1)
         if carry.innovation is not None:
-            log_odds = (carry.innovation @ self.moves).log()
+            log_odds = moved_by(carry.innovation, self.moves).log()
 
         def move(x_t: Tensor | None) -> Carry:
             assert x_t is not None
@@ -167,7 +174,7 @@ class ConcretePath(TorchDistribution):
 
     Args:
         first: logits of the first step, (state,), or of every sequence's, (..., sequence, state).
-        moves: logits of the rows of P, (state, state).
+        moves: logits of the rows of P, (state, state), or draws of them, (*sample, 1, state, state).
         temperature: of w.
         shape: (sequence, time).
         valid: (sequence, time), True where the process runs; None where there is no padding.
@@ -183,7 +190,7 @@ class ConcretePath(TorchDistribution):
         self.first, self.log_moves = first.log_softmax(-1), moves.log_softmax(-1)
         self.temperature, self.valid = temperature, valid
         event = torch.Size((shape[1], first.shape[-1] - 1))
-        batch = torch.Size(shape[:1]) if first.dim() == 1 else torch.broadcast_shapes(shape[:1], first.shape[:-1])
+        batch = torch.broadcast_shapes(shape[:1], first.shape[:-1], moves.shape[:-2])
         super().__init__(batch, event, validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> ConcretePath:
@@ -198,19 +205,31 @@ class ConcretePath(TorchDistribution):
         log_odds, path = self.first.expand(*batch, -1), []
         for _ in range(self.event_shape[0]):
             path.append(draw(log_odds))
-            log_odds = (log_weights(path[-1], self.temperature).exp() @ self.log_moves.exp()).log()
+            log_odds = moved_by(log_weights(path[-1], self.temperature).exp(), self.log_moves.exp()).log()
         x = torch.stack(path, -2)
         return x if self.valid is None else torch.where(self.valid.unsqueeze(-1), x, torch.randn_like(x))
 
     def log_prob(self, value: Tensor) -> Tensor:
         before = log_weights(value[..., :-1, :], self.temperature)
-        moved = torch.logsumexp(before.unsqueeze(-1) + self.log_moves, -2)
-        log_odds = torch.cat([self.first.unsqueeze(-2).expand(*moved.shape[:-2], 1, -1), moved], -2)
+        moved = torch.logsumexp(before.unsqueeze(-1) + over_time(self.log_moves), -2)
+        batch = torch.broadcast_shapes(self.first.shape[:-1], moved.shape[:-2])
+        first = self.first.unsqueeze(-2).expand(*batch, 1, -1)
+        log_odds = torch.cat([first, moved.expand(*batch, *moved.shape[-2:])], -2)
         steps = log_density(log_odds, value)
         if self.valid is not None:
             standard = (-0.5 * value**2 - 0.5 * math.log(2 * math.pi)).sum(-1)
             steps = torch.where(self.valid, steps, standard)
         return steps.sum(-1)
+
+
+def moved_by(weights: Tensor, moves: Tensor) -> Tensor:
+    """Return w P, (..., state), of weights (..., state) and P, (state, state) or draws of it."""
+    return weights @ moves if moves.dim() == 2 else (weights.unsqueeze(-2) @ moves).squeeze(-2)
+
+
+def over_time(moves: Tensor) -> Tensor:
+    """Return P as it is, and draws of it, (*sample, 1, state, state), with an axis for time."""
+    return moves if moves.dim() == 2 else moves.unsqueeze(-3)
 
 
 def log_weights(x: Tensor, temperature: float) -> Tensor:

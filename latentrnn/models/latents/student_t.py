@@ -15,7 +15,7 @@ class StudentTTrajectory(TorchDistribution):
     """u_t ~ StudentT(degrees, 0, scale), independent over steps and dimensions; standard normal in padding.
 
     Args:
-        degrees, scale: (dim,).
+        degrees, scale: (dim,), or draws of them, (*sample, 1, 1, dim).
         shape: (sequence, time, dim).
         valid: (sequence, time), True where the process runs; None where there is no padding.
     """
@@ -27,7 +27,8 @@ class StudentTTrajectory(TorchDistribution):
     def __init__(self, degrees: Tensor, scale: Tensor, shape: tuple[int, ...], valid: Tensor | None) -> None:
         self.entries = dist.StudentT(degrees, torch.zeros_like(scale), scale, validate_args=False)
         self.valid = valid
-        super().__init__(torch.Size(shape[:-2]), torch.Size(shape[-2:]), validate_args=False)
+        batch = torch.broadcast_shapes(shape, self.entries.batch_shape)[:-2]
+        super().__init__(batch, torch.Size(shape[-2:]), validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> StudentTTrajectory:
         new = StudentTTrajectory.__new__(StudentTTrajectory)

@@ -16,6 +16,7 @@ from latentrnn.data import HeadSpec
 from latentrnn.models.features.units import channel_means
 from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.observation import Observation, refuse_outside
+from latentrnn.models.readouts.linear import per_entry
 from latentrnn.support.arguments import check_size
 from latentrnn.support.shown import first_entry
 
@@ -135,10 +136,10 @@ class Within(NamedTuple):
     def effects(self, value: Tensor) -> Tensor:
         """Return what is added to every channel's log-odds, like the value (..., channel)."""
         value = value - self.centre
-        effects = F.linear(value, self.pairwise)
+        effects = per_entry(value, self.pairwise)
         if self.units is None:
             return effects
-        return effects + F.linear(F.linear(value, self.units.weight, self.units.bias).relu(), self.units.effect)
+        return effects + per_entry(per_entry(value, self.units.weight, self.units.bias).relu(), self.units.effect)
 
     @torch.no_grad()
     def draw(self, eta: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:

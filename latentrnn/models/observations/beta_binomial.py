@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from latentrnn.models.features.units import channel_moments
 from latentrnn.models.observations.binomial import Trials
 from latentrnn.models.observations.entries import draw_log_gamma
 from latentrnn.models.observations.links import as_link
+from latentrnn.models.parameter_spec import ParameterSpec
 
 
 class BetaBinomial(Trials):
@@ -22,6 +25,10 @@ class BetaBinomial(Trials):
         Williams. The analysis of binary responses from toxicological experiments involving reproduction and
         teratogenicity. 1975.
     """
+
+    declared: ClassVar = {
+        "concentration": ParameterSpec.positive("log_concentration", dims=("channel",)),
+    }
 
     def build_family(self, head: HeadSpec) -> None:
         super().build_family(head)

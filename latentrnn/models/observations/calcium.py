@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -14,7 +14,8 @@ from latentrnn.models.features.units import like_the_others
 from latentrnn.models.observations.drifting_normal import DriftingNormal
 from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.links import IdentityLink, Link, PositiveLink, RealLink, as_link, check_link
-from latentrnn.models.observations.observation import Observation
+from latentrnn.models.observations.observation import Observation, scale_in_units
+from latentrnn.models.parameter_spec import TIME, ParameterSpec
 from latentrnn.models.readouts import LinearReadout
 from latentrnn.support.arguments import check_choice, check_flag, check_number, check_text
 from latentrnn.support.clock import step_length
@@ -62,6 +63,15 @@ class Calcium(Observation):
         Friedrich, Zhou, Paninski. Fast online deconvolution of calcium imaging data. 2017.
     """
 
+    declared: ClassVar = {
+        "scale": scale_in_units("log_noise_scale"),
+        "decay_time": ParameterSpec.positive("log_decay", unit=TIME, dims=("channel",)),
+        "rise_share": ParameterSpec.unit_interval("rise_logit", unit="of the decay time", dims=("channel",)),
+        "amplitude": scale_in_units("log_amplitude"),
+        "offset_scale": scale_in_units("log_offset_scale"),
+        "drift_scale": scale_in_units("log_drift_scale"),
+    }
+
     instantaneous = False
     log_decay: Tensor
     rise_logit: Tensor
@@ -94,7 +104,8 @@ class Calcium(Observation):
             raise ValueError(f"Calcium: rise must be below decay; found rise {rise} and decay {decay}")
         if self.feedback is not None:
             raise ValueError("Calcium: fluorescence does not drive what comes next; let the spikes' head feed back")
-        if events is not None and (self.gain is not None or self.covariates or self.priors or shared.get("readout")):
+        of_readout = self.readout.own_priors() | self.readout.own_fixed()
+        if events is not None and (self.gain is not None or self.covariates or of_readout or shared.get("readout")):
             raise ValueError(
                 f"Calcium: with events={events!r} gain, covariates, priors and readout belong to that head"
             )
@@ -245,7 +256,7 @@ class Calcium(Observation):
         loc = self.location + self.scale * level
         if self.drift is not None:
             return DriftingNormal(loc, self.noise_scale, self._drift_loading(loc.shape[-2]), inputs.mask)
-        frames = dist.Normal(loc, self.noise_scale.expand_as(loc), validate_args=False)
+        frames = dist.Normal(loc, self.noise_scale, validate_args=False)
         return (frames if inputs.mask is None else frames.mask(inputs.mask)).to_event(2)
 
     def _drift_loading(self, frames: int) -> Tensor:
@@ -254,8 +265,12 @@ class Calcium(Observation):
         time = (torch.arange(frames, dtype=self.scale.dtype, device=self.scale.device) + 1) * self.head.clock * self.dt
         knots = math.ceil(frames * self.head.clock * self.dt / self.drift)
         ramps = (time[:, None] / self.drift - torch.arange(knots, dtype=time.dtype, device=time.device)).clamp(0, 1)
-        offset = (self.scale * self.log_offset_scale.exp()).expand(frames, 1, -1)
-        return torch.cat([offset, ramps.unsqueeze(-1) * (self.scale * self.log_drift_scale.exp())], 1)
+        offset, drift = (self.scale * kept.exp() for kept in (self.log_offset_scale, self.log_drift_scale))
+        if offset.dim() > 1 or drift.dim() > 1:  # draws, with an axis for time
+            offset, drift = torch.broadcast_tensors(offset, drift)
+            offset, drift = offset.unsqueeze(-2), drift.unsqueeze(-2)
+        ramps = ramps.unsqueeze(-1) * drift
+        return torch.cat([offset.expand(*ramps.shape[:-2], 1, -1), ramps], -2)
 
     def at_clock(self, values: Tensor, frames: int) -> Tensor:
         """Return all base steps of the frames: the calcium integrates between them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from latentrnn.data import HeadSpec
 from latentrnn.models.observations.entries import draw_log_gamma
 from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.multinomial import SharedTotal, SharedTotalCounts
+from latentrnn.models.parameter_spec import ParameterSpec
 
 
 class DirichletMultinomial(SharedTotal):
@@ -21,6 +24,10 @@ class DirichletMultinomial(SharedTotal):
         Mosimann. On the compound multinomial distribution, the multivariate beta-distribution, and correlations
         among proportions. 1962.
     """
+
+    declared: ClassVar = {
+        "concentration": ParameterSpec.positive("log_concentration"),
+    }
 
     def build_family(self, head: HeadSpec) -> None:
         super().build_family(head)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -13,6 +13,7 @@ from latentrnn.models.features.units import channel_units, units_of_all
 from latentrnn.models.observations.entries import inside_positive
 from latentrnn.models.observations.links import ExpLink, Link, PositiveLink, as_link, check_link
 from latentrnn.models.observations.observation import Observation, refuse_outside
+from latentrnn.models.parameter_spec import ParameterSpec
 
 
 class GammaShaped(Observation):
@@ -26,6 +27,10 @@ class GammaShaped(Observation):
     added_later = (*Observation.added_later, "unit")
     link: str | Link
     unit: Tensor
+
+    declared: ClassVar = {
+        "shape": ParameterSpec.positive("log_shape", dims=("channel",)),
+    }
 
     def build_family(self, head: HeadSpec) -> None:
         super().build_family(head)
@@ -48,7 +53,7 @@ class GammaShaped(Observation):
         return log if isinstance(as_link(self.link), ExpLink) else log + self.unit.log()
 
     def initialise(self, values: Tensor, mask: Tensor) -> None:
-        if not isinstance(as_link(self.link), ExpLink) and not self.prior_sites():
+        if not isinstance(as_link(self.link), ExpLink) and not self.settled():
             mean, _ = units_of_all(values, mask & (values > 0))
             self.unit.copy_(torch.where(mean > 0, mean, 1.0))
         super().initialise(values, mask)

@@ -16,7 +16,8 @@ from latentrnn.models.features.units import channel_means
 from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.links import IdentityLink, Link, RealLink, as_link, check_link
 from latentrnn.models.observations.low_rank_normal import StepwiseLowRankNormal
-from latentrnn.models.observations.observation import Observation
+from latentrnn.models.observations.observation import Observation, scale_in_units
+from latentrnn.models.readouts.linear import per_entry
 from latentrnn.support.arguments import check_choice, check_size
 
 
@@ -40,6 +41,8 @@ class Gaussian(Observation):
         ValueError: an unknown covariance, a rank without "low_rank" or the reverse, a covariance between channels on
             a per-sequence head, an unknown link, or one that does not map onto the real line.
     """
+
+    declared: ClassVar = {"scale": scale_in_units("log_noise_scale")}
 
     in_units = True
 
@@ -81,7 +84,7 @@ class Gaussian(Observation):
         """R in the data's units, (channel, channel)."""
         if self.covariance == "full":
             return self.noise_scale_tril @ self.noise_scale_tril.mT
-        own = torch.diag((self.scale * self.log_noise_scale.exp()) ** 2)
+        own = torch.diag_embed((self.scale * self.log_noise_scale.exp()) ** 2)
         if self.rank is None:
             return own
         shared = self.scale.unsqueeze(-1) * self.noise_factor
@@ -90,7 +93,7 @@ class Gaussian(Observation):
     @property
     def noise_scale_tril(self) -> Tensor:
         """Lower-triangular square root of R in the data's units, (channel, channel); covariance="full" only."""
-        unit = torch.tril(self.noise_mixing, -1) + torch.diag(self.log_noise_scale.exp())
+        unit = torch.tril(self.noise_mixing, -1) + torch.diag_embed(self.log_noise_scale.exp())
         return self.scale.unsqueeze(-1) * unit
 
     def set_noise_covariance(self, covariance: Tensor) -> None:
@@ -172,7 +175,8 @@ class StepwiseMultivariateNormal(TorchDistribution):
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         shape = torch.Size(sample_shape) + self.loc.shape
-        return self.loc + torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device) @ self.scale_tril.mT
+        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+        return self.loc + per_entry(noise, self.scale_tril)
 
     def completed(self, value: Tensor, mask: Tensor) -> Tensor:
         """Return a draw given the observed entries: one of all, corrected by what it has wrong of them."""
@@ -189,7 +193,7 @@ class StepwiseMultivariateNormal(TorchDistribution):
         constant = 0.5 * math.log(2 * math.pi)
         if self.mask is None or not self.partial:
             standard = torch.linalg.solve_triangular(self.scale_tril, residual.unsqueeze(-1), upper=False).squeeze(-1)
-            log_prob = -0.5 * (standard**2).sum(-1) - self.scale_tril.diagonal().log().sum()
+            log_prob = -0.5 * (standard**2).sum(-1) - self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
             log_prob = log_prob - residual.shape[-1] * constant
             return log_prob if self.mask is None else torch.where(self.mask[..., 0], log_prob, 0.0)
         seen = self.mask

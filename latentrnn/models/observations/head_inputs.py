@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentrnn.models.readouts import Surroundings
 
-ALONG_TIME = ("mask", "stimulus", "covariates", "totals", "counted", "log_exposure")
+ALONG_TIME = ("mask", "stimulus", "covariates", "totals", "counted", "log_exposure", "known")
 
 
 class HeadInputs(NamedTuple):
@@ -23,6 +23,7 @@ class HeadInputs(NamedTuple):
     surroundings: Surroundings = Surroundings()  # what the readout needs
     constant: tuple[Tensor, Tensor] | None = None  # of some values, (sequence,): what no state changes in their density
     counted: Any = None  # the channels that a step's total is of, (sequence, time, channel); None for all
+    known: Any = None  # tensors of the family's parameters that covariates tell, (sequence, time, parameter, channel)
     log_exposure: Any = None  # log of what a count's mean is multiplied by, (sequence, time, channel or one)
 
     def _along_time(self) -> dict[str, Any]:

@@ -32,9 +32,6 @@ class Link(Component):
     name: ClassVar[str | None] = None
     codomain: ClassVar[str] = "the real line"
 
-    def __init__(self) -> None:
-        super().__init__()
-
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if "name" in vars(cls):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -14,6 +14,7 @@ from latentrnn.data import HeadSpec
 from latentrnn.models.features.units import channel_moments
 from latentrnn.models.observations.entries import Entries, inside_positive
 from latentrnn.models.observations.observation import Observation, refuse_outside
+from latentrnn.models.parameter_spec import ParameterSpec
 
 
 class LogNormal(Observation):
@@ -21,6 +22,10 @@ class LogNormal(Observation):
 
     Always in the data's own units: positive data are not standardised. Arguments: see `Observation`.
     """
+
+    declared: ClassVar = {
+        "scale": ParameterSpec.positive("log_noise_scale", dims=("channel",)),
+    }
 
     def __init__(self, **shared: Any) -> None:
         super().__init__(**shared)

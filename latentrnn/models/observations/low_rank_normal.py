@@ -10,6 +10,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from latentrnn.models.readouts.linear import per_entry
+
 
 class StepwiseLowRankNormal(TorchDistribution):
     """y_t ~ Normal(loc_t, F F^T + diag(s^2)) at every step, missing channels integrated out.
@@ -49,7 +51,7 @@ class StepwiseLowRankNormal(TorchDistribution):
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         own = torch.randn(torch.Size(sample_shape) + self.loc.shape, dtype=self.loc.dtype, device=self.loc.device)
         shared = torch.randn(*own.shape[:-1], self.factor.shape[-1], dtype=own.dtype, device=own.device)
-        return self.loc + self.scale * own + shared @ self.factor.mT
+        return self.loc + self.scale * own + per_entry(shared, self.factor)
 
     def step_log_prob(self, value: Tensor) -> Tensor:
         """Return log-densities per step, nats, (..., time), zero where nothing is observed."""
@@ -60,8 +62,8 @@ class StepwiseLowRankNormal(TorchDistribution):
         identity = torch.eye(self.factor.shape[-1], dtype=residual.dtype, device=residual.device)
         standard, loading = residual / self.scale, self.factor / self.scale.unsqueeze(-1)
         tril = torch.linalg.cholesky(identity + loading.mT @ (seen.unsqueeze(-1) * loading))
-        shared = (standard.unsqueeze(-2) @ loading).squeeze(-2) if loading.dim() > 2 else standard @ loading
-        projected = torch.linalg.solve_triangular(tril, shared.unsqueeze(-1), upper=False).squeeze(-1)
+        pushed = per_entry(standard, loading.mT).unsqueeze(-1)
+        projected = torch.linalg.solve_triangular(tril, pushed, upper=False).squeeze(-1)
         log_det = (seen * self.scale.log()).sum(-1) + tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         quadratic = (standard**2).sum(-1) - (projected**2).sum(-1)
         log_prob = -0.5 * quadratic - log_det - seen.sum(-1) * 0.5 * math.log(2 * math.pi)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -16,6 +16,7 @@ from latentrnn.models.observations.exposure import ExposedCounts
 from latentrnn.models.observations.links import Link, as_link
 from latentrnn.models.observations.observation import refuse_outside
 from latentrnn.models.observations.poisson import LARGEST_RATE
+from latentrnn.models.parameter_spec import ParameterSpec
 
 SMALLEST_DISPERSION = 1e-4  # below, float32 cannot tell the family from a Poisson
 
@@ -38,6 +39,16 @@ class NegativeBinomial(ExposedCounts):
     References:
         Lawless. Negative binomial and mixed Poisson regression. 1987.
     """
+
+    declared: ClassVar = {
+        "dispersion": ParameterSpec(
+            "log_dispersion",
+            value=lambda _, kept: SMALLEST_DISPERSION + kept.exp(),
+            tensor=lambda _, value: (value - SMALLEST_DISPERSION).clamp_min(1e-3 * SMALLEST_DISPERSION).log(),
+            support=constraints.positive,
+            dims=("channel",),
+        )
+    }
 
     discrete = True
     counts_events = True

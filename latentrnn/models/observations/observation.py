@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from latentrnn.data import DataSpec, HeadSpec, SequenceData
 from latentrnn.models.component import overrides_after
+from latentrnn.models.drawn import with_values
 from latentrnn.models.features import CovariateReader, Feature, listed, standardisation
+from latentrnn.models.features.feature import find
 from latentrnn.models.features.units import like_the_others, units_of_all
 from latentrnn.models.feedback import History
 from latentrnn.models.gain import StimulusGain
 from latentrnn.models.observations.encoder_input import EncoderInput
 from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.head_units import HeadUnits
+from latentrnn.models.parameter_spec import ParameterSpec
 from latentrnn.models.pooling import POOLINGS, Pooling
-from latentrnn.models.priors import Prior, check_priors
+from latentrnn.models.priors import Prior
 from latentrnn.models.readouts import FactorReadout, LinearReadout, Readout, linear
 from latentrnn.support.shown import first_entry
 
@@ -36,12 +40,15 @@ class Observation(HeadUnits):
         feedback: a `History` of the head's own past, or None.
         covariates: covariates (names or features) that act on the head directly, eta += D x_t.
         readout: a `Readout`; by default `LinearReadout(priors)`.
-        priors: scalar priors on the linear readout's `weight` or `baseline`: what has one becomes a Pyro site with a
-            posterior; everything else is a point estimate. Another readout takes priors of its own, if any.
+        priors, fixed: of the family's own parameters, and of the linear readout's `weight` and `baseline`: what has a
+            prior becomes a Pyro site with a posterior, what is fixed is known; everything else is a point estimate.
+            Another readout takes those of its own. A family's parameter may be known entry by entry, under the name of
+            a covariate: `fixed={"scale": "standard_error"}`.
         pooling: for a per-sequence head, which state it reads: "last" (the sequence's last step), "mean",
             "attention" (learned), or a `Pooling`.
     """
 
+    writes_priors = True
     outputs_per_channel = 1
     joint = False  # True where the channels of one step share one density
     discrete = False
@@ -52,6 +59,7 @@ class Observation(HeadUnits):
     reads: str | None = None  # name of another head, whose mean takes the place of the states
     added_later: tuple[str, ...] = ("location", "scale")
 
+    draws_shape = torch.Size()  # leading axes of draws in the place of the family's own parameters
     feedback: Any  # History | None: only heads for which it is not None ever use it
     pooling: Pooling
     history_centre: Tensor
@@ -64,10 +72,11 @@ class Observation(HeadUnits):
         feedback: History | None = None,
         covariates: Sequence[str | Feature] = (),
         readout: Readout | None = None,
-        priors: dict[str, Prior] | None = None,
+        priors: Mapping[str, Prior] | None = None,
+        fixed: Mapping[str, Any] | None = None,
         pooling: str | Pooling = "last",
     ) -> None:
-        super().__init__()
+        super().__init__(priors=priors, fixed=fixed)
         name = type(self).__name__
         kinds = ((gain, StimulusGain, "gain"), (feedback, History, "feedback"), (readout, Readout, "readout"))
         for value, kind, argument in kinds:
@@ -75,13 +84,14 @@ class Observation(HeadUnits):
                 raise TypeError(f"{name}: {argument} must be a {kind.__name__}; found {type(value).__name__}")
         if not isinstance(pooling, Pooling) and not (isinstance(pooling, str) and pooling in POOLINGS):
             raise ValueError(f"{name}: pooling must be one of {list(POOLINGS)} or a Pooling; found {pooling!r}")
-        self.priors = check_priors(name, priors, LinearReadout.interpretable)
-        if self.priors and readout is not None:
-            raise ValueError(f"{name}: priors belong to the default readout; give {type(readout).__name__} its own")
+        given = {"priors": _of_readout(self.priors), "fixed": _of_readout(self.fixed)}
+        if any(given.values()) and readout is not None:
+            what = "priors" if given["priors"] else "known values"
+            raise ValueError(f"{name}: {what} belong to the default readout; give {type(readout).__name__} its own")
         self.gain, self.feedback = gain, feedback
         self.covariates = listed(name, "covariates", covariates, least=0)
         self._given = {"readout": readout, "pooling": pooling}  # as described; a dict, so that it is no sub-module
-        self.readout = LinearReadout(self.priors) if readout is None else readout.fresh()
+        self.readout = LinearReadout(**given) if readout is None else readout.fresh()
         self.pooling = pooling.fresh() if isinstance(pooling, Pooling) else POOLINGS[pooling]()
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -91,6 +101,18 @@ class Observation(HeadUnits):
 
     def arguments(self) -> dict[str, Any]:
         return super().arguments() | self._given
+
+    def own_priors(self) -> dict[str, Any]:
+        return _without_readout(super().own_priors())
+
+    def own_fixed(self) -> dict[str, Any]:
+        given = _without_readout(super().own_fixed())
+        return {name: value for name, value in given.items() if not isinstance(value, str)}
+
+    @property
+    def known_by_covariate(self) -> dict[str, str]:
+        """Own parameters that are known entry by entry, with the covariate that tells them."""
+        return {name: value for name, value in (self.fixed or {}).items() if isinstance(value, str)}
 
     def build(self, head: HeadSpec, spec: DataSpec, hidden_size: int) -> None:
         """Create the parameters of this head.
@@ -126,6 +148,32 @@ class Observation(HeadUnits):
         self._register("location", "scale", standardisation(head, head.channels))
         self._register("history_centre", "history_scale", (torch.zeros(head.channels), torch.ones(head.channels)))
         self.build_family(head)
+        for name, covariate in self.known_by_covariate.items():
+            self._know(owner, name, covariate, spec)
+
+    def _know(self, owner: str, name: str, covariate: str, spec: DataSpec) -> None:
+        """Let a covariate tell an own parameter, entry by entry.
+
+        Raises:
+            ValueError: the head has no such parameter, or not one for each entry; an unknown covariate, or one of
+                another size.
+        """
+        specs = self.parameter_specs()
+        where = f"{owner}: {type(self).__name__}: fixed[{name!r}]"
+        if name not in specs or specs[name].dims != ("channel",) or self.joint or not self.head.per_step:
+            possible = (
+                [] if self.joint or not self.head.per_step else [k for k in specs if specs[k].dims == ("channel",)]
+            )
+            raise ValueError(
+                f"{where}: a covariate can tell what belongs to an entry, here {possible}; found {covariate!r}"
+            )
+        features = find(where, covariate, spec).features
+        if features not in (1, self.head.channels):
+            raise ValueError(
+                f"{where}: covariate {covariate!r} must have one feature, or one per channel ({self.head.channels}); "
+                f"it has {features}"
+            )
+        self.settle(specs[name].raw)
 
     def build_family(self, head: HeadSpec) -> None:
         """Create the parameters that the family itself has (noise scales and the like)."""
@@ -160,7 +208,10 @@ class Observation(HeadUnits):
         """Return independent distributions of every entry, no mask applied, of eta (..., outputs)."""
         if self.outputs_per_channel > 1:
             eta = eta.unflatten(-1, (self.head.channels, self.outputs_per_channel))
-        return self.family(eta)
+        if inputs.known is None:
+            return self.family(eta)
+        raw = [self.parameter_spec(name).raw for name in self.known_by_covariate]
+        return with_values(self, dict(zip(raw, inputs.known.unbind(-2), strict=True))).family(eta)
 
     def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
         """Return the head's distribution, event (time, channel) (per sequence: (channel,)), the mask applied inside."""
@@ -207,7 +258,7 @@ class Observation(HeadUnits):
     @property
     def claims(self) -> list[str]:
         """Covariates that are the head's own, and do not drive the transition unless they are listed there too."""
-        return [] if self.gain is None else [self.gain.stimulus]
+        return [*([] if self.gain is None else [self.gain.stimulus]), *self.known_by_covariate.values()]
 
     @property
     def by_step(self) -> bool:
@@ -241,7 +292,7 @@ class Observation(HeadUnits):
         with torch.no_grad():
             self.history_centre.copy_(centre)
             self.history_scale.copy_(spread)
-            if self.in_units and self.head.location is None and (linear_in_h or not self.prior_sites()):
+            if self.in_units and self.head.location is None and (linear_in_h or not self.settled()):
                 self.location.copy_(centre)
                 self.scale.copy_(spread)
             start = like_the_others(self.starting_baseline(values, mask), mask)
@@ -260,7 +311,8 @@ class Observation(HeadUnits):
         if self.gain is not None:
             self.gain.reader.take_units(data, "scaled")
         if self.covariates:
-            self.reader.take_units(data, "scaled" if "readout.baseline" in self.prior_sites() else "standard")
+            units = "scaled" if "baseline" in self.readout.settled() else "standard"
+            self.reader.take_units(data, "data" if "covariate_weight" in self.settled() else units)
         for part in self.readout.modules():
             if isinstance(part, CovariateReader):
                 part.take_units(data, "standard")
@@ -280,7 +332,17 @@ class Observation(HeadUnits):
             surroundings = surroundings._replace(context=self.at_clock(surroundings.context, frames))
         missing = data.spec.heads[name].missing
         mask = None if data.complete(name) else data.scored(name)
-        return HeadInputs(mask, missing, stimulus, covariates, surroundings=surroundings)
+        known = self._known(data, frames) if self.known_by_covariate else None
+        return HeadInputs(mask, missing, stimulus, covariates, surroundings=surroundings, known=known)
+
+    def _known(self, data: SequenceData, frames: int) -> Tensor:
+        """Return the tensors of what covariates tell, (sequence, frame, parameter, channel)."""
+        found = []
+        for name, covariate in self.known_by_covariate.items():
+            spec, values = self.parameter_spec(name), self.at_clock(data.covariates[covariate], frames)
+            values = torch.where(spec.support.check(values), values, 1.0)  # what cannot be is in padding
+            found.append(spec.tensor(self, values.expand(*values.shape[:-1], self.head.channels)))
+        return torch.stack(found, -2)
 
     def observed(self, data: SequenceData) -> Tensor:
         """Return which entries say something of their own step's state, the context included: a filter's mask."""
@@ -315,7 +377,32 @@ class Observation(HeadUnits):
 
     def forward(self, states: Tensor, inputs: HeadInputs, history: Tensor | None = None) -> dist.Distribution:
         """Return the distribution of this head given its states and the features of its own past."""
-        return self.distribution(self.predictor(states, inputs, history), inputs)
+        eta = self.predictor(states, inputs, history)
+        if self.draws_shape:  # of parameters of the family alone: the states may be the same for all of them
+            batch = eta.shape[: -2 if self.head.per_step else -1]
+            eta = eta.expand(torch.broadcast_shapes(batch, self.draws_shape) + eta.shape[len(batch) :])
+        return self.distribution(eta, inputs)
+
+
+def scale_in_units(raw: str) -> ParameterSpec:
+    """Return the spec of a noise scale in the data's units, kept as the logarithm of what it is in the head's own."""
+    return ParameterSpec(
+        raw,
+        value=lambda head, kept: head.scale * kept.exp(),
+        tensor=lambda head, value: (value / head.scale).log(),
+        support=constraints.positive,
+        unit="of the data",
+        dims=("channel",),
+    )
+
+
+def _of_readout(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what a head passes on to its default readout, of what it was given by name of parameter."""
+    return {name: value for name, value in (given or {}).items() if name in LinearReadout.declared}
+
+
+def _without_readout(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name not in LinearReadout.declared}
 
 
 def refuse_outside(name: str, family: str, expected: str, bad: Tensor, values: Tensor) -> None:

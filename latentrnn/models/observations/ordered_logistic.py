@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -13,6 +13,7 @@ from latentrnn.data import HeadSpec
 from latentrnn.models.observations.categorical import Codes
 from latentrnn.models.observations.entries import unmasked_entries
 from latentrnn.models.observations.observation import Observation, refuse_outside
+from latentrnn.models.parameter_spec import ParameterSpec
 from latentrnn.support.arguments import check_size
 
 
@@ -32,6 +33,10 @@ class OrderedLogistic(Observation):
     References:
         McCullagh. Regression models for ordinal data. 1980.
     """
+
+    declared: ClassVar = {
+        "gaps": ParameterSpec.positive("log_gaps", dims=("channel", "gap")),
+    }
 
     discrete = True
 

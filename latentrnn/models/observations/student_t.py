@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from latentrnn.data import HeadSpec
 from latentrnn.models.features.units import channel_means
 from latentrnn.models.observations.links import IdentityLink, Link, RealLink, as_link, check_link
-from latentrnn.models.observations.observation import Observation
+from latentrnn.models.observations.observation import Observation, scale_in_units
+from latentrnn.models.parameter_spec import ParameterSpec
 
 
 class StudentT(Observation):
@@ -30,6 +31,11 @@ class StudentT(Observation):
     References:
         Lange, Little, Taylor. Robust statistical modeling using the t distribution. 1989.
     """
+
+    declared: ClassVar = {
+        "scale": scale_in_units("log_noise_scale"),
+        "df": ParameterSpec.positive("log_excess", least=2.0, dims=("channel",)),
+    }
 
     in_units = True
 

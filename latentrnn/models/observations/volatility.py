@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from latentrnn.data import HeadSpec
 from latentrnn.models.features.units import channel_moments
 from latentrnn.models.observations.observation import Observation
+from latentrnn.models.parameter_spec import ParameterSpec
 from latentrnn.support.arguments import check_choice
 
 
@@ -33,6 +34,10 @@ class Volatility(Observation):
         Taylor. Modelling financial time series. 1986.
         Harvey, Ruiz, Shephard. Multivariate stochastic variance models. 1994.
     """
+
+    declared: ClassVar = {
+        "df": ParameterSpec.positive("log_excess", least=2.0, dims=("channel",)),
+    }
 
     in_units = True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -19,6 +19,7 @@ from latentrnn.models.observations.gamma import GammaEntries, GammaShaped
 from latentrnn.models.observations.links import Link, PositiveLink, as_link, check_link
 from latentrnn.models.observations.observation import Observation, refuse_outside
 from latentrnn.models.observations.poisson import LARGEST_RATE
+from latentrnn.models.parameter_spec import ParameterSpec
 from latentrnn.support.arguments import check_choice
 
 
@@ -34,6 +35,10 @@ class ZeroInflated(Observation):
     Raises:
         ValueError: unknown `zeros`, an unknown link, or one that does not map onto the positive numbers.
     """
+
+    declared: ClassVar = {
+        "zero_probability": ParameterSpec.unit_interval("zero_logit", dims=("channel",)),
+    }
 
     def __init__(self, zeros: str = "channel", link: str | Link = "exp", **shared: Any) -> None:
         super().__init__(**shared)

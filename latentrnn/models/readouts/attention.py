@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models.features import CovariateReader, Feature, listed
 from latentrnn.models.readouts.readout import Readout, Surroundings, with_past
 from latentrnn.support.arguments import check_size
+from latentrnn.support.private_symbols import within_transform
 
 
 class AttentionReadout(Readout):
@@ -58,8 +60,8 @@ class CausalAttention(AttentionReadout):
 
     memory = None
 
-    def __init__(self, size: int = 32, *, heads: int = 1) -> None:
-        super().__init__()
+    def __init__(self, size: int = 32, *, heads: int = 1, **shared: Any) -> None:
+        super().__init__(**shared)
         self.size, self.heads = check_heads("CausalAttention", size, heads)
 
     def build(self, hidden_size: int, outputs: int, spec: DataSpec) -> None:
@@ -96,8 +98,8 @@ class WindowedAttention(AttentionReadout):
         Shaw, Uszkoreit, Vaswani. Self-attention with relative position representations. 2018.
     """
 
-    def __init__(self, window: int, size: int = 32, *, heads: int = 1) -> None:
-        super().__init__()
+    def __init__(self, window: int, size: int = 32, *, heads: int = 1, **shared: Any) -> None:
+        super().__init__(**shared)
         self.window = check_size("WindowedAttention", "window", window)
         self.size, self.heads = check_heads("WindowedAttention", size, heads)
         self.memory = self.window - 1
@@ -154,8 +156,10 @@ class ModulatedAttention(AttentionReadout):
 
     memory = None
 
-    def __init__(self, by: str | Feature | Sequence[str | Feature], size: int = 32, *, heads: int = 1) -> None:
-        super().__init__()
+    def __init__(
+        self, by: str | Feature | Sequence[str | Feature], size: int = 32, *, heads: int = 1, **shared: Any
+    ) -> None:
+        super().__init__(**shared)
         self.by = listed("ModulatedAttention", "by", by)
         self.size, self.heads = check_heads("ModulatedAttention", size, heads)
 
@@ -225,14 +229,14 @@ class Attention(nn.Module):
         batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
         query, key, value = (part.expand(*batch, *part.shape[-2:]) for part in (query, key, value))
         mask = self._mask(states, source, causal, valid)
+        if within_transform(query, key, value):  # which the library's kernel does not know
+            return self.join(_softmax_of(query, key, mask) @ value)
         return self.join(F.scaled_dot_product_attention(query, key, value, attn_mask=mask))
 
     def weights(self, states: Tensor, source: Tensor, *, causal: bool = False, valid: Tensor | None = None) -> Tensor:
         """Return the softmax weights, (..., head, time, source time)."""
         query, key = self.split(self.query(states)), self.split(self.key(source))
-        scores = query @ key.mT / math.sqrt(query.shape[-1])
-        mask = self._mask(states, source, causal, valid)
-        return (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
+        return _softmax_of(query, key, self._mask(states, source, causal, valid))
 
     def _mask(self, states: Tensor, source: Tensor, causal: bool, valid: Tensor | None) -> Tensor | None:
         if valid is not None:
@@ -251,6 +255,11 @@ class Attention(nn.Module):
     def join(values: Tensor) -> Tensor:
         """Return (..., time, size) of (..., head, time, channel)."""
         return values.transpose(-2, -3).flatten(-2)
+
+
+def _softmax_of(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+    scores = query @ key.mT / math.sqrt(query.shape[-1])
+    return (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
 
 
 def check_heads(owner: str, size: int, heads: int) -> tuple[int, int]:

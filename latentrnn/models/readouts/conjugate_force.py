@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -42,8 +44,8 @@ class ConjugateForce(Readout):
 
     along_time = True  # the strain that it reads besides the state is that of a step
 
-    def __init__(self, strain: str) -> None:
-        super().__init__()
+    def __init__(self, strain: str, **shared: Any) -> None:
+        super().__init__(**shared)
         self.strain = check_text("ConjugateForce", "strain", strain)
 
     def build(self, hidden_size: int, outputs: int, spec: DataSpec) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from latentrnn.data import DataSpec
@@ -36,8 +38,8 @@ class CrossAttention(AttentionReadout):
 
     memory = None
 
-    def __init__(self, asking: str, asked: str, size: int = 32, *, heads: int = 1) -> None:
-        super().__init__()
+    def __init__(self, asking: str, asked: str, size: int = 32, *, heads: int = 1, **shared: Any) -> None:
+        super().__init__(**shared)
         self.asking = check_text("CrossAttention", "asking", asking)
         self.asked = check_text("CrossAttention", "asked", asked)
         self.size, self.heads = check_heads("CrossAttention", size, heads)

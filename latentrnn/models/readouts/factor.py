@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from latentrnn.data import DataSpec
-from latentrnn.models.priors import Prior, check_priors
+from latentrnn.models.parameter_spec import ParameterSpec
 from latentrnn.models.readouts.linear import linear
 from latentrnn.models.readouts.readout import Readout, Surroundings
 from latentrnn.support.arguments import check_size
@@ -19,31 +21,35 @@ class FactorReadout(Readout):
 
     Args:
         factors: number of factors.
-        priors: scalar priors on `loading` (C) or `baseline` (b), each shared by the entries.
+        **shared: `priors` and `fixed`; see `Component`.
 
     Raises:
-        ValueError: fewer than one factor, or a prior on anything else.
+        ValueError: fewer than one factor.
 
     References:
         Pandarinath, O'Shea, Collins, Jozefowicz, Stavisky, ... Sussillo. Inferring single-trial neural population
         dynamics using sequential auto-encoders. 2018.
     """
 
-    interpretable = ("loading", "baseline")
+    declared: ClassVar = {
+        "loading": ParameterSpec("loading", unit="of eta per unit of factor", dims=("output", "factor")),
+        "baseline": ParameterSpec("baseline", unit="of eta", dims=("output",)),
+    }
+    writes_priors = True
+    broadcasts = True
     per_output = ("loading",)
     loading: Tensor
     baseline: Tensor
 
-    def __init__(self, factors: int, *, priors: dict[str, Prior] | None = None) -> None:
-        super().__init__()
+    def __init__(self, factors: int, **shared: Any) -> None:
+        super().__init__(**shared)
         self.factors = check_size("FactorReadout", "factors", factors)
-        self.priors = check_priors("FactorReadout", priors, self.interpretable)
 
     def build(self, hidden_size: int, outputs: int, spec: DataSpec) -> None:
         """Create `weight` A (factors, hidden_size), `loading` C (outputs, factors) and `baseline` (outputs,)."""
         self.weight = nn.Parameter(torch.zeros(self.factors, hidden_size))
-        self.add_parameter("loading", torch.zeros(outputs, self.factors), self.priors)
-        self.add_parameter("baseline", torch.zeros(outputs), self.priors)
+        self.loading = nn.Parameter(torch.zeros(outputs, self.factors))
+        self.baseline = nn.Parameter(torch.zeros(outputs))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

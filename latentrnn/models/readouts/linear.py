@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentrnn.data import DataSpec
-from latentrnn.models.priors import Prior, check_priors
+from latentrnn.models.parameter_spec import ParameterSpec
 from latentrnn.models.readouts.readout import Readout, Surroundings
 
 
@@ -15,25 +18,26 @@ class LinearReadout(Readout):
     """eta_t = W h_t + b.
 
     Args:
-        priors: scalar priors on `weight` or `baseline`, each shared by the entries; without one a point estimate.
-
-    Raises:
-        ValueError, TypeError: a prior on anything else, or one that is not a scalar distribution.
+        priors, fixed: of `weight` and `baseline`; see `Component`.
     """
 
-    interpretable = ("weight", "baseline")
+    declared: ClassVar = {
+        "weight": ParameterSpec("weight", unit="of eta per unit of state", dims=("output", "unit")),
+        "baseline": ParameterSpec("baseline", unit="of eta", dims=("output",)),
+    }
+    writes_priors = True
+    broadcasts = True
     per_output = ("weight",)
     weight: Tensor
     baseline: Tensor
 
-    def __init__(self, priors: dict[str, Prior] | None = None) -> None:
-        super().__init__()
-        self.priors = check_priors("LinearReadout", priors, self.interpretable)
+    def __init__(self, priors: Mapping[str, Any] | None = None, **shared: Any) -> None:
+        super().__init__(priors=priors, **shared)
 
     def build(self, hidden_size: int, outputs: int, spec: DataSpec) -> None:
         """Create `weight` (outputs, hidden_size) and `baseline` (outputs,)."""
-        self.add_parameter("weight", torch.zeros(outputs, hidden_size), self.priors)
-        self.add_parameter("baseline", torch.zeros(outputs), self.priors)
+        self.weight = nn.Parameter(torch.zeros(outputs, hidden_size))
+        self.baseline = nn.Parameter(torch.zeros(outputs))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -45,6 +49,14 @@ class LinearReadout(Readout):
     def forward(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
         """Return eta, (..., time, outputs), of states (..., time, hidden_size)."""
         return linear(states, self.weight, self.baseline)
+
+
+def per_entry(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return W x + b, (..., time, outputs), where W and b may be draws with an axis for time, (*sample, 1, 1, ...)."""
+    if weight.dim() == 2 and (bias is None or bias.dim() == 1):
+        return F.linear(inputs, weight, bias)
+    outputs = (weight @ inputs.unsqueeze(-1)).squeeze(-1)
+    return outputs if bias is None else outputs + bias
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +27,8 @@ class MLPReadout(Readout):
         ValueError: a size below one or an unknown activation.
     """
 
-    def __init__(self, hidden_size: int = 32, *, layers: int = 1, activation: str = "tanh") -> None:
-        super().__init__()
+    def __init__(self, hidden_size: int = 32, *, layers: int = 1, activation: str = "tanh", **shared: Any) -> None:
+        super().__init__(**shared)
         self.hidden_size = check_size("MLPReadout", "hidden_size", hidden_size)
         self.layers = check_size("MLPReadout", "layers", layers)
         self.activation = check_choice("MLPReadout", "activation", activation, ACTIVATIONS)

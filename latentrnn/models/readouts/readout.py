@@ -52,6 +52,7 @@ class Readout(Component):
 
     memory: int | None = 0  # earlier states that it reads; None for all of them
     lookahead: float = 0  # steps of covariates after t that it uses; infinite for the whole sequence
+    broadcasts = False  # whether it takes draws of its parameters, (*sample, 1, *shape), in their places as they are
     along_time = False  # whether states must have a time axis, which a per-sequence head's state has not
     per_output: tuple[str, ...] = ()  # parameters that eta is linear in, one row for each output
     parts: Mapping[str, slice] = MappingProxyType({})  # channels with a name (streams), known before `build`

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,8 +61,9 @@ class SourceAttention(AttentionReadout):
         heads: int = 1,
         hidden_size: int = 16,
         valid: str | None = None,
+        **shared: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**shared)
         self.source = listed("SourceAttention", "source", source)
         self.size, self.heads = check_heads("SourceAttention", size, heads)
         self.hidden_size = check_size("SourceAttention", "hidden_size", hidden_size)

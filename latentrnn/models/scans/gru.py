@@ -49,7 +49,8 @@ def gru_scan(
     directions = tuple(reverse)
     flat: Any = (inputs, state, *(tensor for layer in layers for tensor in layer))
     if not hand_backward_applies():
-        if over_members() and lengths is None and within_transform(*(part for part in flat if part is not None)):
+        # where only some of a stack's weights have members, the layers below them have none
+        if over_members() and lengths is None and within_transform(*(tensor for tensor in flat if tensor is not None)):
             outputs = MembersGRU.apply(directions, inputs, state, *flat[2:])
             return outputs, final_states(outputs, directions, None)
         return _reference(directions, lengths, *flat)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
 from latentrnn.models.features.gap import median_gap
+from latentrnn.models.parameter_spec import TIME, ParameterSpec
 from latentrnn.models.transitions.transition import Transition
 from latentrnn.support.arguments import as_plain, is_number
 from latentrnn.support.clock import step_length
@@ -42,6 +43,8 @@ class TimeScaled(Transition):
 
 class Fading(Transition):
     """A transition of which numbers of the state fade, each with a time constant of its own, learned or fixed."""
+
+    declared: ClassVar = {"time_constant": ParameterSpec.positive("log_time_constant", unit=TIME, dims=("unit",))}
 
     timed = True
     fastest: ClassVar[float]  # steps (median gaps), between which time constants start

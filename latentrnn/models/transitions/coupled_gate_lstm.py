@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -28,8 +30,8 @@ class CoupledGateLSTM(ProjectedInputTransition):
 
     input_units = "standard"
 
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
+    def __init__(self, hidden_size: int, **shared: Any) -> None:
+        super().__init__(**shared)
         self.hidden_size = check_size("CoupledGateLSTM", "hidden_size", hidden_size)
         self.state_size = 2 * self.hidden_size
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,9 +46,14 @@ class Decay(Fading):
     fastest, slowest = 10.0, 100.0
 
     def __init__(
-        self, transition: Transition, tau: float | Sequence[float] | None = None, *, learned: bool = True
+        self,
+        transition: Transition,
+        tau: float | Sequence[float] | None = None,
+        *,
+        learned: bool = True,
+        **shared: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**shared)
         if not isinstance(transition, Transition):
             raise TypeError(f"Decay: transition must be a Transition; found {type(transition).__name__}")
         self.transition = transition.fresh()

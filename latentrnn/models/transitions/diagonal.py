@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from latentrnn.models.parameter_spec import ParameterSpec
 from latentrnn.models.transitions.recurrence import linear_recurrence
 from latentrnn.models.transitions.transition import Transition
 from latentrnn.support.arguments import check_size
@@ -29,10 +31,15 @@ class DiagonalLinear(Transition):
         sequences. 2023.
     """
 
+    declared: ClassVar = {
+        "time_constant": ParameterSpec.positive("log_time_constant", unit="steps", dims=("oscillator",)),
+        "frequency": ParameterSpec("frequency", unit="radians per step", dims=("oscillator",)),
+    }
+
     input_units = "standard"
 
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
+    def __init__(self, hidden_size: int, **shared: Any) -> None:
+        super().__init__(**shared)
         self.hidden_size = self.state_size = check_size("DiagonalLinear", "hidden_size", hidden_size)
         if hidden_size % 2:
             raise ValueError(f"DiagonalLinear: hidden_size must be even, two per oscillator; found {hidden_size}")

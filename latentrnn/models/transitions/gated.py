@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,8 +31,8 @@ class GatedTransition(ProjectedInputTransition):
 
     input_units = "standard"
 
-    def __init__(self, hidden_size: int, width: int = 32) -> None:
-        super().__init__()
+    def __init__(self, hidden_size: int, width: int = 32, **shared: Any) -> None:
+        super().__init__(**shared)
         self.hidden_size = self.state_size = check_size("GatedTransition", "hidden_size", hidden_size)
         self.width = check_size("GatedTransition", "width", width)
 

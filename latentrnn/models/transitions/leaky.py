@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +36,10 @@ class LeakyIntegrator(Fading):
     fastest, slowest = 2.0, 50.0
     input_units = "scaled"
 
-    def __init__(self, hidden_size: int, tau: float | Sequence[float] | None = None, *, learned: bool = True) -> None:
-        super().__init__()
+    def __init__(
+        self, hidden_size: int, tau: float | Sequence[float] | None = None, *, learned: bool = True, **shared: Any
+    ) -> None:
+        super().__init__(**shared)
         self.hidden_size = self.state_size = check_size("LeakyIntegrator", "hidden_size", hidden_size)
         self.tau = check_times("LeakyIntegrator", tau, self.hidden_size)
         self.learned = check_flag("LeakyIntegrator", "learned", learned)

@@ -50,8 +50,9 @@ class LibraryTransition(Transition):
         dropout: float = 0.0,
         zoneout: float = 0.0,
         layer_norm: bool = False,
+        **shared: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**shared)
         owner = type(self).__name__
         self.hidden_size = check_size(owner, "hidden_size", hidden_size)
         self.layers = check_size(owner, "layers", layers)

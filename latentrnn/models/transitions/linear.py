@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from latentrnn.models.parameter_spec import ParameterSpec
 from latentrnn.models.transitions.transition import Transition
 from latentrnn.support.arguments import check_size
 
@@ -19,10 +22,16 @@ class Linear(Transition):
         hidden_size: dimension of the state.
     """
 
+    declared: ClassVar = {
+        "weight": ParameterSpec("recurrent_weight", dims=("state", "state before")),
+        "input_weight": ParameterSpec("input_weight", dims=("state", "input")),
+        "bias": ParameterSpec("bias", dims=("state",)),
+    }
+
     input_units = "standard"
 
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
+    def __init__(self, hidden_size: int, **shared: Any) -> None:
+        super().__init__(**shared)
         self.hidden_size = self.state_size = check_size("Linear", "hidden_size", hidden_size)
 
     def build(self, input_size: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -25,8 +27,8 @@ class MinGRU(Transition):
 
     input_units = "standard"
 
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
+    def __init__(self, hidden_size: int, **shared: Any) -> None:
+        super().__init__(**shared)
         self.hidden_size = self.state_size = check_size("MinGRU", "hidden_size", hidden_size)
 
     def build(self, input_size: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,8 @@ class ModulatedForgetLSTM(ProjectedInputTransition):
 
     input_units = "scaled"  # |a_t| counts from zero
 
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
+    def __init__(self, hidden_size: int, **shared: Any) -> None:
+        super().__init__(**shared)
         self.hidden_size = check_size("ModulatedForgetLSTM", "hidden_size", hidden_size)
         self.state_size = 2 * self.hidden_size
 

@@ -61,8 +61,9 @@ class NeuralODE(TimeScaled):
         rtol: float = 1e-5,
         atol: float = 1e-6,
         substeps: int = 2,
+        **shared: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**shared)
         self.hidden_size = self.state_size = check_size("NeuralODE", "hidden_size", hidden_size)
         self.width = None if width is None else check_size("NeuralODE", "width", width)
         self.time_scale = check_time_scale("NeuralODE", time_scale)

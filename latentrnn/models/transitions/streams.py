@@ -54,8 +54,9 @@ class Streams(Transition):
         inputs: Mapping[str, str | Feature | Sequence[str | Feature]] | None = None,
         *,
         common: str | Sequence[str] | None = None,
+        **shared: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**shared)
         _check_streams(streams)
         if inputs is not None and not isinstance(inputs, Mapping):
             raise TypeError(f"Streams: inputs must be covariates by name of stream; found {inputs!r}")

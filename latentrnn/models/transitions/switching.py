@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,8 +40,10 @@ class SwitchingLinear(ProjectedInputTransition):
 
     input_units = "standard"
 
-    def __init__(self, hidden_size: int, regimes: int, weights: str = "softmax", switch: str = "both") -> None:
-        super().__init__()
+    def __init__(
+        self, hidden_size: int, regimes: int, weights: str = "softmax", switch: str = "both", **shared: Any
+    ) -> None:
+        super().__init__(**shared)
         self.hidden_size = self.state_size = check_size("SwitchingLinear", "hidden_size", hidden_size)
         self.regimes = check_size("SwitchingLinear", "regimes", regimes)
         self.weights = check_choice("SwitchingLinear", "weights", weights, ("softmax", "sigmoid"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +48,8 @@ class ThermodynamicCell(TimeScaled, ProjectedInputTransition):
 
     input_units = "scaled"  # without an input, rest
 
-    def __init__(self, hidden_size: int, width: int = 32, time_scale: float | None = None) -> None:
-        super().__init__()
+    def __init__(self, hidden_size: int, width: int = 32, time_scale: float | None = None, **shared: Any) -> None:
+        super().__init__(**shared)
         self.hidden_size = self.state_size = check_size("ThermodynamicCell", "hidden_size", hidden_size)
         self.width = check_size("ThermodynamicCell", "width", width)
         self.time_scale = check_time_scale("ThermodynamicCell", time_scale)

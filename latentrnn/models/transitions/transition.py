@@ -60,6 +60,7 @@ class Transition(Component):
     input_units = "data"  # what covariates are divided by before they come in: see `Feature.take_units`
     timed = False  # whether a_t begins with the time since the last step
     given_weights = 0  # last channels of a_t that must be the weights of a latent's switch
+    has_draws = False  # whether it stands for many draws of its parameters, whose axis is in front of the plate's
     dt: float | None = None  # seconds per step, None for unit or irregular steps; known before `build`
     own_sizes: Sequence[int] = ()  # channels of each of `own_inputs`, which come first (after the time); as `dt`
     input_shares: Mapping[str, int] = MappingProxyType(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SMALLEST, LARGEST = 1e-10, 1e10  # scales
+STEEPEST = 1e8  # slope that is not told from a steeper one
 NOTEWORTHY = 2.0  # a direction is told apart whose variance is beyond this factor of what the scales say
 
 
@@ -45,6 +46,8 @@ class Metric:
             positions, gradients: of draws, (draw, dim).
         """
         count, dim = positions.shape
+        # where a density falls off a cliff, on the way from a poor start, slopes are of any size and tell nothing more
+        gradients = np.nan_to_num(gradients).clip(-STEEPEST, STEEPEST)
         x, g = positions - positions.mean(0), gradients - gradients.mean(0)
         with np.errstate(divide="ignore", invalid="ignore"):
             scales = (x.var(0) / g.var(0)) ** 0.25

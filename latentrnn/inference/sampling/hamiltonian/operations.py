@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule
 from torch.fx.node import map_aggregate
 
-from latentrnn.support.private_symbols import TorchDispatchMode, operation_schema, tree_leaves
+from latentrnn.support.private_symbols import TorchDispatchMode, operation_schema, read_number, tree_leaves
 
 
 class _Step(NamedTuple):
@@ -84,7 +84,7 @@ def _varying(argument: Tensor, steps: list[_Step]) -> list[_Step]:
             if any(_memory(value) in memory for value in (*step.given, *_tensors(step.result))):
                 memory.update(map(_memory, (*_tensors(step.result), *step.written)))
     found = [s for s in steps if any(_memory(value) in memory for value in (*s.given, *_tensors(s.result)))]
-    if any(step.operation is torch.ops.aten._local_scalar_dense.default for step in found):
+    if any(step.operation is read_number for step in found):
         raise RuntimeError("a step of Python depends on a value")
     return found
 

@@ -76,7 +76,7 @@ def run(
             warmup=warmup,
             target_acceptance=target_acceptance,
             max_tree_depth=max_tree_depth,
-            random=np.random.default_rng([seed, number]),
+            random=np.random.default_rng([seed % 2**64, number]),  # torch takes seeds below zero, NumPy none
         )
         for number, start in enumerate(_finite(evaluate, found, starts))
     ]

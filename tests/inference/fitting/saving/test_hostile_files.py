@@ -21,7 +21,7 @@ import latentrnn as lr
 from latentrnn.inference.fitting.saving.load import load
 from latentrnn.inference.fitting.saving.manifest import MANIFEST
 from latentrnn.inference.fitting.saving.save import save
-from latentrnn.models.scalar_distributions import KNOWN, distribution_arguments, named_distribution
+from latentrnn.models.distributions import KNOWN, distribution_arguments, named_distribution
 from tests.inference.fitting.saving.fits import make_data, make_result, states
 from tests.inference.fitting.saving.test_damaged_checkpoints import sign
 
@@ -333,15 +333,26 @@ def test_arguments_of_distributions_are_checked() -> None:
 
 
 def test_every_listed_distribution_makes_the_round_trip() -> None:
-    given = {"Uniform": {"low": -1.0, "high": 2.0}, "Stable": {"stability": 1.5, "skew": 0.1}}
+    given: dict[str, dict[str, Any]] = {
+        "Uniform": {"low": -1.0, "high": 2.0},
+        "Stable": {"stability": 1.5, "skew": 0.1},
+        "AffineBeta": {"concentration1": 2.0, "concentration0": 1.5, "loc": -1.0, "scale": 4.0},
+        "Dirichlet": {"concentration": [2.0, 1.5]},
+        "LKJCholesky": {"dim": 3, "concentration": 1.5},
+        "MultivariateNormal": {"loc": [0.5, 1.0], "scale_tril": [[1.0, 0.0], [0.5, 2.0]]},
+    }
+    many = {
+        "Dirichlet": torch.tensor([0.25, 0.75]), "LKJCholesky": torch.eye(3), "MultivariateNormal": torch.ones(2),
+    }  # fmt: skip
     for name, kind in KNOWN.items():
         arguments = given.get(name) or dict.fromkeys(kind.arg_constraints, 1.5)
         law = named_distribution(name, arguments)
         assert type(law) is kind
         assert distribution_arguments(law)
-        again = named_distribution(name, {k: float(v) for k, v in distribution_arguments(law).items()})
+        plain = {k: v if isinstance(v, int) else v.tolist() for k, v in distribution_arguments(law).items()}
+        again = named_distribution(name, plain)
         if name != "Stable":  # which has no density
-            inside = torch.tensor(0.5 if name in ("Beta", "Kumaraswamy") else 1.9)
+            inside = many.get(name, torch.tensor(0.5 if name in ("Beta", "Kumaraswamy") else 1.9))
             assert torch.equal(again.log_prob(inside), law.log_prob(inside))
 
 
