@@ -333,3 +333,29 @@ def test_a_shock_is_what_comes_new_in_a_step() -> None:
         expected = stats.norm(0, float(shock[k] / (1 - phi[k] ** 2).sqrt())).logpdf(u[:, 0])
         expected = expected + stats.norm(float(phi[k]) * u[:, :-1], float(shock[k])).logpdf(u[:, 1:]).sum(1)
         np.testing.assert_allclose(found[k], expected, rtol=1e-8)
+
+
+def test_a_model_of_which_all_is_known_has_evidence_and_nothing_to_fit() -> None:
+    data = drive_and_response()
+    head = lr.Gaussian(fixed={"weight": [[1.0], [2.0]], "baseline": 0.0, "scale": 1.0})
+    transition = lr.LeakyIntegrator(1, fixed={"time_constant": 0.1, "input_weight": 1.0})
+    latent = lr.Deterministic(fixed={"initial_state": 0.0})
+    model = lr.LatentRNN(data.spec, transition=transition, latent=latent, observations={"y": head}, inputs="x").double()
+    loc = leaky(data.covariates["x"].numpy(), 0.1, 1.0) * np.array([1.0, 2.0])
+    expected = stats.norm(loc, 1.0).logpdf(data.observations["y"].numpy()).sum()
+    found = lr.Posterior(model, lr.Guide(model), data, device="cpu").evidence("exact").total
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    with pytest.raises(ValueError, match="fit: there is nothing to learn, for every number of the model is known"):
+        lr.fit(model, lr.Guide(model), data, steps=2, reporting=QUIET)
+
+
+def test_interventions_on_covariates_go_with_draws_of_a_memory_and_held_gates_do_not() -> None:
+    data = drive_and_response()
+    model = memory(data, lr.Gaussian(), priors={"time_constant": dist.LogNormal(-2.0, 0.5)})
+    posterior = lr.Posterior(model, lr.Guide(model).double(), data, device="cpu")
+    same = posterior.counterfactual({"x": data.covariates["x"]}, num_samples=4)
+    torch.testing.assert_close(same.rates["y"], posterior.rates("y", num_samples=4))
+    with pytest.raises(
+        ValueError, match=r"gates are held for all draws at once, and each draw of \['transition.time_co"
+    ):
+        posterior.counterfactual(clamp={"retention": 0.5}, num_samples=4)

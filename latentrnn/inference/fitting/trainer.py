@@ -71,6 +71,11 @@ class Trainer:
         if validation is not None:
             self.validation = Validation(validation, settings, windows, self.processes)
         self.parameters = [p for module in (model, guide) for p in module.parameters()]
+        if not self.parameters:
+            raise ValueError(
+                "fit: there is nothing to learn, for every number of the model is known and nothing has a prior; "
+                "lr.Posterior(model, lr.Guide(model), data) has its evidence and predictions"
+            )
         posteriors = [] if guide.parameter_sites is None else list(guide.parameter_sites.parameters())
         self.optimizer = settings.optimizer.build(self.parameters, exempt=posteriors)
         self.average = Average(self.parameters, settings.optimizer.averaging)

@@ -87,6 +87,12 @@ def counterfactual(
     changed = _changed(sampler.data, covariates, from_step)
     sampler.model.check_covariates(changed)
     clamps = checked_clamps(clamp, sampler.data, num_samples, from_step)
+    given = [each.parameter.site for each in sampler.model.given.sampled if each.parameter.owner == "transition"]
+    if clamps and given:
+        raise ValueError(
+            f"counterfactual: gates are held for all draws at once, and each draw of {given} has gates of its own; "
+            "hold gates of a transition without priors, or change covariates"
+        )
     rates: dict[str, list[Tensor]] = {name: [] for name in sampler.model.observations}
     states, start = [], 0
     for sampled in sampler.rollouts(num_samples):
