@@ -229,6 +229,12 @@ def known_value(owner: str, name: str, value: Any) -> Any:
     return numbers.tolist()
 
 
+def floating_type(module: nn.Module, otherwise: torch.dtype) -> torch.dtype:
+    """Return the floating type that a module computes in: of its weights, or of known ones where nothing is learned."""
+    tensors = (*module.parameters(), *module.buffers())
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), otherwise)
+
+
 def tensor_at(component: nn.Module, path: str) -> Tensor:
     """Return a tensor of a component or of a module within it."""
     found: Any = component

@@ -16,7 +16,7 @@ from latentrnn.models.component import Component, tensor_at
 from latentrnn.models.distributions import check_distribution, described, without_event
 from latentrnn.models.drawn import with_values
 from latentrnn.models.observations import Observation
-from latentrnn.models.parameter_spec import TIME, ParameterSpec, in_words, within
+from latentrnn.models.parameter_spec import TIMES, ParameterSpec, in_words, within
 from latentrnn.models.priors import Population, Prior, expanded_prior
 from latentrnn.models.sites import parameter_site
 
@@ -151,17 +151,17 @@ class GivenParameters:
 
     def set_known(self) -> None:
         """Put known values in their places; again whenever the units of the data were taken."""
-        for parameter, given in self.known:
+        for parameter, given in sorted(self.known, key=lambda each: bool(each[0].spec.follows)):
             like = parameter.value()
             parameter.set(torch.as_tensor(given, dtype=like.dtype, device=like.device).expand(like.shape))
 
-    def in_data_units(self, owner: str) -> bool:
-        """Whether priors or known values of a part say something of its inputs, so that these must be as the data are.
+    def in_data_units(self, *owners: str) -> bool:
+        """Whether priors or known values of parts say something of their inputs, so that these must be as the data are.
 
-        All may, but for times.
+        All may, but for times and frequencies.
         """
         given = [*(each.parameter for each in self.sampled), *(each for each, _ in self.known)]
-        return any(each.spec.unit != TIME for each in given if each.owner == owner)
+        return any(each.spec.unit not in TIMES for each in given if each.owner in owners)
 
     def sites(self) -> dict[str, tuple[dist.Distribution, Tensor]]:
         """Return prior and starting value of every site, by its name."""
@@ -333,3 +333,7 @@ def _check_value(parameter: Parameter, given: Any) -> None:
     value = value.expand(shape)
     if not bool(spec.support.check(value).all()):
         raise ValueError(f"{owner} must be {in_words(spec.support)}; found {given!r}")
+    if not bool(torch.isfinite(parameter.tensor(value.to(parameter.value()))).all()):
+        raise ValueError(f"{owner} must be {in_words(spec.support)}, its ends left out; found {given!r}")
+    if spec.follows and not set(spec.follows) & parameter.of.own_fixed().keys():
+        raise ValueError(f"{owner} holds where one of {list(spec.follows)} is fixed, too, from which it follows")

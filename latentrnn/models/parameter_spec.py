@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 TIME = "seconds or steps"  # seconds where the data have a clock
+TIMES = (TIME, "steps", "radians per step")  # units of what says nothing of the size of any input
 
 
 def _itself(part: Any, value: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ class ParameterSpec:
         return cls(
             raw,
             value=lambda _, kept: kept.softmax(-1),
-            tensor=lambda _, value: value.log(),
+            tensor=lambda _, value: value.clamp_min(torch.finfo(value.dtype).tiny).log(),  # slopes at zero are finite
             support=constraints.simplex,
             unit=unit,
             dims=dims,

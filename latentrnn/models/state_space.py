@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyro
@@ -170,12 +171,14 @@ class LatentRNN(nn.Module):
         parts = self.given.sample(self._parts())
         heads = {name: parts[name] for name in self.observations}
         transition, latent = parts["transition"], parts["latent"]
+        drawn = parts["inputs"] is not self.features
+        inputs_of = partial(self._transition_inputs, reader=parts["inputs"]) if drawn else self.transition_inputs
         plate = sequence_plate(data)
         with plate:
-            drawn = parts["inputs"] is not self.features
-            inputs = self._transition_inputs(data, parts["inputs"]) if drawn else self.transition_inputs(data)
+            inputs = inputs_of(data)
             path = latent.sample(transition, inputs, data)
-        return Rollout(transition, latent, heads, heads, data, inputs, path, self.max_elements), plate
+        rollout = Rollout(transition, latent, heads, heads, data, inputs, path, self.max_elements, inputs_of)
+        return rollout, plate
 
     def _parts(self) -> dict[str, Any]:
         """Return the parts by the names under which their parameters go."""
@@ -252,7 +255,7 @@ class LatentRNN(nn.Module):
     def initialise(self, data: SequenceData) -> None:
         """Take from the training data what does not come from a generator: units, clocks, baselines, scales."""
         self.features.take_units(
-            data, "data" if self.given.in_data_units("transition") else self.transition.input_units
+            data, "data" if self.given.in_data_units("transition", "inputs") else self.transition.input_units
         )
         for part in self.transition.modules():
             if isinstance(part, Transition):
@@ -305,6 +308,8 @@ class LatentRNN(nn.Module):
         for part in self.modules():
             if isinstance(part, Feature | Readout):
                 part.check(data)
+        for head in self.observations.values():
+            head.check_known(data)
 
     def _check_spec(self, data: SequenceData) -> None:
         if not isinstance(data, SequenceData):

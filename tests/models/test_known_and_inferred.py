@@ -250,6 +250,14 @@ MISTAKES: dict[str, tuple[Any, str]] = {
         lambda: {"latent": lr.Innovations(1, fixed={"time_constant": 1.0})},
         r"Innovations: no value can be fixed of 'time_constant'; expected one of \['scale', 'shock', 'initial_state'\]",
     ),
+    "an end": (
+        lambda: {"latent": lr.Innovations(1, prior="ar1", fixed={"persistence": 1.0})},
+        r"fixed\['persistence'\] must be between 0 and 1, its ends left out; found 1",
+    ),
+    "a shock of what is learned": (
+        lambda: {"latent": lr.Innovations(1, prior="ar1", fixed={"shock": 0.1})},
+        r"fixed\['shock'\] holds where one of \['time_constant', 'persistence'\] is fixed, too",
+    ),
     "two names": (
         lambda: {
             "latent": lr.Innovations(
@@ -359,3 +367,95 @@ def test_interventions_on_covariates_go_with_draws_of_a_memory_and_held_gates_do
         ValueError, match=r"gates are held for all draws at once, and each draw of \['transition.time_co"
     ):
         posterior.counterfactual(clamp={"retention": 0.5}, num_samples=4)
+
+
+def narrow(guide: lr.Guide, values: dict[str, float]) -> lr.Guide:
+    """The guide with hardly any spread, its parameters at these numbers."""
+    family = guide.parameter_sites
+    with torch.no_grad():
+        for name, value in values.items():
+            family.loc[name.replace(".", "_")].fill_(value)
+            family.log_scale[name.replace(".", "_")].fill_(-14.0)
+    return guide
+
+
+def test_forecasts_go_on_with_the_draws_of_a_transition() -> None:
+    """z_t = 0.9 z_{t-1} under the posterior, whatever value the tensor started from."""
+    data = lr.SequenceData.from_arrays({"y": 0.9 ** np.arange(8)[None, :, None]}, dtype=torch.float64)
+    transition = lr.Linear(1, priors={"weight": dist.Normal(0.0, 1.0)}, fixed={"input_weight": 0.0, "bias": 0.0})
+    head = lr.Gaussian(fixed={"weight": 1.0, "baseline": 0.0, "scale": 1e-3})
+    latent = lr.MarkovNormal(fixed={"scale": 1e-4})
+    model = lr.LatentRNN(data.spec, transition=transition, latent=latent, observations={"y": head}).double()
+    model.transition.recurrent_weight.fill_(-0.5)
+    guide = narrow(lr.Guide(model, encoder=lr.RNNEncoder(2)).double(), {"transition.weight": 0.9})
+    posterior = lr.Posterior(model, guide, data, device="cpu")
+    last = posterior.latents(1)["states"][0, 0, -1, 0]
+    found = posterior.forecast(3, num_samples=1).samples["y"][0, 0, :, 0]
+    torch.testing.assert_close(found, last * 0.9 ** torch.arange(1, 4).double(), rtol=0, atol=0.01)
+
+
+def test_what_is_not_changed_stays_under_draws_of_a_transition() -> None:
+    data = drive_and_response()
+    wide = dist.Normal(0.0, 2.0)
+    gru = lr.GRU(2, priors={"kernel.weight_ih_l0": wide, "kernel.weight_hh_l0": wide})
+    model = lr.LatentRNN(data.spec, transition=gru, latent=lr.MarkovNormal(), observations={"y": lr.Gaussian()})
+    guide = lr.Guide(model, encoder=lr.RNNEncoder(2))
+    with torch.no_grad():
+        for scale in guide.parameter_sites.log_scale.values():
+            scale.fill_(-0.2)
+    posterior = lr.Posterior(model.double(), guide.double(), data, device="cpu")
+    torch.testing.assert_close(posterior.counterfactual(num_samples=3).rates["y"], posterior.rates("y", num_samples=3))
+
+
+@pytest.mark.parametrize("names", [("shock", "time_constant"), ("time_constant", "shock"), ("shock", "persistence")])
+def test_a_known_shock_holds_in_whichever_order_it_is_said(names: tuple[str, str]) -> None:
+    data = drive_and_response()
+    known = {"shock": 0.1, "time_constant": 0.5, "persistence": 0.5}
+    latent = lr.Innovations(1, prior="ar1", fixed={name: known[name] for name in names})
+    heads = {"y": lr.Gaussian()}
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=latent, observations=heads).double()
+    torch.testing.assert_close(float(model.latent.scale * model.latent.fresh_share()), 0.1)
+
+
+def test_known_zeros_of_a_switch_have_finite_slopes() -> None:
+    data = drive_and_response()
+    rows = [[0.5, 0.5, 0.0], [0.0, 0.5, 0.5], [0.0, 0.0, 1.0]]
+    latent = lr.Discrete(3, fixed={"initial": [1.0, 0.0, 0.0], "transition": rows})
+    heads = {"y": lr.Gaussian()}
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=latent, observations=heads).double()
+    loss = poutine.trace(model).get_trace(data).log_prob_sum()
+    slopes = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+    assert all(slope is None or bool(slope.isfinite().all()) for slope in slopes)
+
+
+def test_what_a_covariate_tells_must_be_possible() -> None:
+    data = drive_and_response(torch.float32)
+    noise = data.covariates["noise"].numpy().copy()
+    noise[2, 3] = 0.0
+    wrong = lr.SequenceData.from_arrays({"y": data.observations["y"].numpy()}, {"noise": noise}, dt=DT)
+    heads = {"y": lr.Gaussian(fixed={"scale": "noise"})}
+    model = lr.LatentRNN(wrong.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations=heads)
+    message = r"covariates\['noise'\] tells 'scale' of observations\['y'\], which must be positive; found 0.0"
+    with pytest.raises(ValueError, match=message):
+        lr.fit(model, lr.Guide(model), wrong, steps=2, reporting=QUIET)
+    heads = {"y": lr.Calcium(0.1, fixed={"scale": "noise"})}
+    with pytest.raises(ValueError, match=r"a covariate can tell what belongs to an entry, here \[\]; found 'noise'"):
+        lr.LatentRNN(wrong.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations=heads)
+
+
+def test_a_fit_in_double_precision_without_any_weight_is_loaded_as_it_was(tmp_path: Any) -> None:
+    data = drive_and_response()
+    head = lr.Gaussian(fixed={"weight": [[1.0], [2.0]], "baseline": 0.0}, priors={"scale": dist.LogNormal(0.0, 1.0)})
+    model = memory(data, head, fixed={"time_constant": 0.1, "input_weight": 1.0})
+    model = lr.LatentRNN(
+        data.spec,
+        transition=model.transition.fresh(),
+        latent=lr.Deterministic(fixed={"initial_state": 0.0}),
+        observations={"y": head},
+        inputs="x",
+    ).double()
+    assert list(model.parameters()) == []
+    result = lr.fit(model, lr.Guide(model), data, steps=3, seed=0, reporting=QUIET)
+    result.save(tmp_path / "fit")
+    again = lr.load(tmp_path / "fit")
+    torch.testing.assert_close(again.posterior(data).rates("y", 3), result.posterior(data).rates("y", 3))

@@ -28,6 +28,7 @@ from latentrnn.inference.filters.streamable import (
     steps_to_remember,
 )
 from latentrnn.inference.guides.fitted import Fitted
+from latentrnn.models.component import floating_type
 from latentrnn.models.features.gap import gaps
 from latentrnn.models.latents import Carry
 from latentrnn.models.observations import HeadInputs
@@ -140,7 +141,7 @@ class OnlineFilter:
         self.heads = heads_of_steps(self.model)
         # densities are sums over channels, of counts that may be large: single precision would be off by nats
         self.double_heads = {name: copy.deepcopy(head).double() for name, head in self.heads.items()}
-        dtype = next(self.model.parameters()).dtype
+        dtype = floating_type(self.model, torch.get_default_dtype())
         missing = dict.fromkeys(self.heads, True)
         if self.guided and self.guide.encoder is not None:
             missing |= self.guide.encoder.start_streaming()

@@ -24,7 +24,7 @@ def fix_parameters(model: LatentRNN, guide: Guide, seed: int) -> None:
     with random_state(seed), torch.no_grad(), pyro.plate("draws", PARAMETER_DRAWS, dim=-2):
         values = guide.parameter_sites()
     with torch.no_grad():
-        for parameter, _ in model.given.sampled:
+        for parameter, _ in sorted(model.given.sampled, key=lambda each: bool(each.parameter.spec.follows)):
             parameter.set(values[parameter.site].mean(0).squeeze(0))
 
 

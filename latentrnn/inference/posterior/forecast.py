@@ -15,7 +15,7 @@ from torch import Tensor
 from latentrnn.data import SequenceData
 from latentrnn.data.ingest.names import check_mapping
 from latentrnn.data.views.horizon import extend
-from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
+from latentrnn.inference.posterior.draws.sampler import PosteriorSampler, SampledRollout
 from latentrnn.inference.posterior.sample_scores import aligned_samples, coverage, crps, quantiles
 from latentrnn.models.features.gap import gaps
 from latentrnn.models.rollout import Rollout
@@ -171,7 +171,7 @@ def futures(sampler: PosteriorSampler, later: SequenceData, num_samples: int) ->
         data = later[start:stop] if stop - start < len(later) else later
         start = stop
         shape = torch.Size((num_samples, data.num_sequences))
-        values = _gone_on(model, data, sampled.latents, shape) | sampled.parameters
+        values = _gone_on(sampled, data, shape) | sampled.parameters
         with pyro.plate("draws", num_samples, dim=-2), poutine.block(), poutine.condition(data=values):
             rollout = model.unroll(data)
         # what is drawn is complete: nothing is masked in it
@@ -183,20 +183,20 @@ def futures(sampler: PosteriorSampler, later: SequenceData, num_samples: int) ->
         yield rollout
 
 
-def _gone_on(
-    model: LatentRNN, data: SequenceData, latents: Mapping[str, Tensor], shape: torch.Size
-) -> dict[str, Tensor]:
+def _gone_on(sampled: SampledRollout, data: SequenceData, shape: torch.Size) -> dict[str, Tensor]:
     """Return latents whose trajectory goes on after the recording, drawn from the prior step by step."""
-    latent, transition = model.latent, model.transition
-    values = dict(latents)
+    rollout = sampled.rollout  # with the draws of parameters
+    assert rollout.inputs_of is not None
+    latent, transition = rollout.latent, rollout.transition
+    values = dict(sampled.latents)
     site = next((site for site in latent.sites() if site.along_time), None)
     if site is None:
         return values
     recorded = values[site.name].expand(*shape, -1, -1).unbind(-2)
-    heads = [head.feedback.size for head in model.observations.values() if head.feedback is not None
+    heads = [head.feedback.size for head in rollout.observations.values() if head.feedback is not None
              and "transition" in head.feedback.into]  # fmt: skip
     # a latent that goes with feedback draws whatever the state is, so that nothing need be fed back here
-    inputs = torch.nn.functional.pad(model.transition_inputs(data), (0, sum(heads)))
+    inputs = torch.nn.functional.pad(rollout.inputs_of(data), (0, sum(heads)))
     starts = {name: value.expand(*shape, -1) for name, value in values.items() if name != site.name}
     carry, gap = latent.begin_with(shape, starts), gaps(data)
     steps: list[Tensor] = []

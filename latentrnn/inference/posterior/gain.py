@@ -53,7 +53,9 @@ def gain_samples(sampler: PosteriorSampler, observation: Observation, num_sample
         rollout = sampled.rollout
         states = with_sample_axis(rollout.states(), num_samples)
         states = observation.at_clock(states, rollout.data.observations[head].shape[1])
-        gate = observation.gain.gate(states, rollout.inputs[head].stimulus)
+        drawn = rollout.observations[head].gain  # with its draws, if any
+        assert drawn is not None
+        gate = drawn.gate(states, rollout.inputs[head].stimulus)
         scored = rollout.data.scored(head).any(-1)
         gates.append(torch.where(scored.unsqueeze(-1), gate, torch.nan))
         site = sites.parameter_site(head, "gain.beta")

@@ -74,7 +74,7 @@ class Innovations(Latent):
             value=lambda latent, kept: torch.exp(-latent.dt / kept.exp()),
             tensor=lambda latent, value: (-latent.dt / value.log()).log(),
             support=constraints.unit_interval,
-            unit="per step",
+            unit="per step, or per second at irregular times",
             dims=("innovation",),
         ),
         "shock": ParameterSpec(

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from latentrnn.data import DataSpec, HeadSpec
 from latentrnn.models.features.units import like_the_others
@@ -67,7 +68,14 @@ class Calcium(Observation):
         "scale": scale_in_units("log_noise_scale"),
         "decay_time": ParameterSpec.positive("log_decay", unit=TIME, dims=("channel",)),
         "rise_share": ParameterSpec.unit_interval("rise_logit", unit="of the decay time", dims=("channel",)),
-        "amplitude": scale_in_units("log_amplitude"),
+        "amplitude": ParameterSpec(
+            "log_amplitude",
+            value=lambda head, kept: head.response_unit * kept.exp(),
+            tensor=lambda head, value: (value / head.response_unit).log(),
+            support=constraints.positive,
+            unit="of the response's argument",
+            dims=("channel",),
+        ),
         "offset_scale": scale_in_units("log_offset_scale"),
         "drift_scale": scale_in_units("log_drift_scale"),
     }
@@ -193,9 +201,13 @@ class Calcium(Observation):
 
         In the data's units; with a response other than the identity, in those of the response's argument.
         """
-        linear = isinstance(as_link(self.response), IdentityLink)
-        unit = self.scale if linear else torch.ones_like(self.scale)
+        unit = self.response_unit
         return unit if self.events is None else unit * self.log_amplitude.exp()
+
+    @property
+    def response_unit(self) -> Tensor:
+        """How much one of the head's own units is of what the response is given, (channel,)."""
+        return self.scale if isinstance(as_link(self.response), IdentityLink) else torch.ones_like(self.scale)
 
     @property
     def resting_level(self) -> Tensor:

@@ -16,7 +16,7 @@ from latentrnn.models.features.units import channel_means
 from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.links import IdentityLink, Link, RealLink, as_link, check_link
 from latentrnn.models.observations.low_rank_normal import StepwiseLowRankNormal
-from latentrnn.models.observations.observation import Observation, scale_in_units
+from latentrnn.models.observations.observation import Observation, rows_in_units, scale_in_units
 from latentrnn.models.readouts.linear import per_entry
 from latentrnn.support.arguments import check_choice, check_size
 
@@ -42,7 +42,12 @@ class Gaussian(Observation):
             a per-sequence head, an unknown link, or one that does not map onto the real line.
     """
 
-    declared: ClassVar = {"scale": scale_in_units("log_noise_scale")}
+    # of covariance="full", `scale` is the diagonal of the triangular root of R, and `noise_mixing` what lies below it
+    declared: ClassVar = {
+        "scale": scale_in_units("log_noise_scale"),
+        "noise_factor": rows_in_units("noise_factor", ("channel", "direction")),
+        "noise_mixing": rows_in_units("noise_mixing", ("channel", "channel before")),
+    }
 
     in_units = True
 
@@ -126,7 +131,11 @@ class Gaussian(Observation):
     def sample_missing(self, distribution: dist.Distribution, values: Tensor, mask: Tensor) -> Tensor:
         if not self.joint:
             return super().sample_missing(distribution, values, mask)
-        tril = torch.linalg.cholesky(self.noise_covariance)
+        if isinstance(distribution, StepwiseLowRankNormal):
+            own, shared = torch.diag_embed(distribution.scale**2), distribution.factor
+            tril = torch.linalg.cholesky(own + shared @ shared.mT)
+        else:
+            tril = distribution.scale_tril
         return StepwiseMultivariateNormal(distribution.mean, tril, None, True).completed(values, mask)
 
     @property

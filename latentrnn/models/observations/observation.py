@@ -9,7 +9,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import constraints
+from torch.distributions import biject_to, constraints
 
 from latentrnn.data import DataSpec, HeadSpec, SequenceData
 from latentrnn.models.component import overrides_after
@@ -22,7 +22,7 @@ from latentrnn.models.gain import StimulusGain
 from latentrnn.models.observations.encoder_input import EncoderInput
 from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.head_units import HeadUnits
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameter_spec import ParameterSpec, in_words
 from latentrnn.models.pooling import POOLINGS, Pooling
 from latentrnn.models.priors import Prior
 from latentrnn.models.readouts import FactorReadout, LinearReadout, Readout, linear
@@ -160,10 +160,9 @@ class Observation(HeadUnits):
         """
         specs = self.parameter_specs()
         where = f"{owner}: {type(self).__name__}: fixed[{name!r}]"
-        if name not in specs or specs[name].dims != ("channel",) or self.joint or not self.head.per_step:
-            possible = (
-                [] if self.joint or not self.head.per_step else [k for k in specs if specs[k].dims == ("channel",)]
-            )
+        by_entry = self.head.per_step and not self.joint and self.instantaneous
+        possible = [key for key, one in specs.items() if by_entry and one.dims == ("channel",)]
+        if name not in possible:
             raise ValueError(
                 f"{where}: a covariate can tell what belongs to an entry, here {possible}; found {covariate!r}"
             )
@@ -335,12 +334,25 @@ class Observation(HeadUnits):
         known = self._known(data, frames) if self.known_by_covariate else None
         return HeadInputs(mask, missing, stimulus, covariates, surroundings=surroundings, known=known)
 
+    def check_known(self, data: SequenceData) -> None:
+        """Raise a ValueError that names the first value of a covariate that a parameter cannot have."""
+        for name, covariate in self.known_by_covariate.items():
+            values, support = data.covariates[covariate], self.parameter_spec(name).support
+            bad = data.valid.unsqueeze(-1) & ~(support.check(values) & values.isfinite())
+            if bool(bad.any()):
+                index, place = first_entry(bad, ("sequence", "step", "feature"))
+                raise ValueError(
+                    f"covariates[{covariate!r}] tells {name!r} of observations[{self.head.name!r}], which must be "
+                    f"{in_words(support)}; found {float(values[index])} at {place}"
+                )
+
     def _known(self, data: SequenceData, frames: int) -> Tensor:
         """Return the tensors of what covariates tell, (sequence, frame, parameter, channel)."""
         found = []
         for name, covariate in self.known_by_covariate.items():
             spec, values = self.parameter_spec(name), self.at_clock(data.covariates[covariate], frames)
-            values = torch.where(spec.support.check(values), values, 1.0)  # what cannot be is in padding
+            inside = biject_to(spec.support)(values.new_zeros(()))  # what cannot be is in padding, see `check_known`
+            values = torch.where(spec.support.check(values), values, inside)
             found.append(spec.tensor(self, values.expand(*values.shape[:-1], self.head.channels)))
         return torch.stack(found, -2)
 
@@ -393,6 +405,17 @@ def scale_in_units(raw: str) -> ParameterSpec:
         support=constraints.positive,
         unit="of the data",
         dims=("channel",),
+    )
+
+
+def rows_in_units(raw: str, dims: tuple[str, ...]) -> ParameterSpec:
+    """Return the spec of real numbers in the data's units, a row for each channel, kept in the head's own."""
+    return ParameterSpec(
+        raw,
+        value=lambda head, kept: head.scale.unsqueeze(-1) * kept,
+        tensor=lambda head, value: value / head.scale.unsqueeze(-1),
+        unit="of the data",
+        dims=dims,
     )
 
 

@@ -43,6 +43,7 @@ class Rollout:
         transition_inputs: features of the covariates, (sequence, time, channel).
         path: a draw of the latents.
         max_elements: numbers of a head's raw output that its density may hold at once; None for all.
+        inputs_of: `data -> transition_inputs`, under the same parameters.
     """
 
     def __init__(
@@ -55,9 +56,11 @@ class Rollout:
         transition_inputs: Tensor,
         path: Path,
         max_elements: int | None = None,
+        inputs_of: Callable[[SequenceData], Tensor] | None = None,
     ) -> None:
         self.transition, self.latent, self.observations, self.heads = transition, latent, observations, heads
         self.data, self.transition_inputs, self.path, self.max_elements = data, transition_inputs, path, max_elements
+        self.inputs_of = inputs_of  # what the transition is given of other covariates, under the same parameters
         self.is_double = False  # whether the heads' distributions are in double precision
         self.inputs: dict[str, HeadInputs] = {name: head.inputs(data) for name, head in observations.items()}
         self.feedback_heads = [name for name, head in observations.items() if head.feedback is not None]

@@ -15,6 +15,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from latentrnn.models.component import floating_type
+
 # of parameters, by the names that entries and files of safetensors have for them
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 _STORED = {
@@ -190,7 +192,7 @@ def _check_finite(name: str, tensor: Tensor) -> None:
 
 
 def _parameter_dtype(module: nn.Module) -> torch.dtype:
-    return next((p.dtype for p in module.parameters()), torch.get_default_dtype())
+    return floating_type(module, torch.get_default_dtype())
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -18,6 +18,7 @@ from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.windows import Window, window_plan
 from latentrnn.inference.objectives.terms import sampled_sites
 from latentrnn.models import sites
+from latentrnn.models.component import floating_type
 from latentrnn.models.rollout import Rollout
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_seed, check_size
@@ -57,7 +58,7 @@ class SampledRollout(NamedTuple):
 
 def computed_in(model: LatentRNN, data: SequenceData) -> torch.dtype:
     """Return the model's own floating type, whatever the data came in: they meet in every product."""
-    return next((parameter.dtype for parameter in model.parameters()), data.dtype)
+    return floating_type(model, data.dtype)
 
 
 class PosteriorSampler:

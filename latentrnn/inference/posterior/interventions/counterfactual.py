@@ -156,18 +156,19 @@ def _as_surprising(
 
     z_t = loc_t + scale_t e_t, where loc_t and scale_t depend on the past: e_t is what stays the same.
     """
-    latent = model.latent
+    before = sampled.rollout  # with the draws of parameters
+    assert before.inputs_of is not None
+    latent, inputs = before.latent, before.inputs_of(data)
+    transition = model.transition if isinstance(model.transition, Clamped) else before.transition
     site = next(site.name for site in latent.sites() if site.along_time)
     starts = {name: v.expand(*shape, -1) for name, v in sampled.latents.items() if name != site}
     old = new = latent.begin_with(shape, starts)
     path = sampled.latents[site].expand(*shape, -1, -1).unbind(-2)
     gap, values = gaps(data), []
-    for t, (a_t, b_t) in enumerate(
-        zip(sampled.rollout.transition_inputs.unbind(-2), model.transition_inputs(data).unbind(-2), strict=True)
-    ):
+    for t, (a_t, b_t) in enumerate(zip(before.transition_inputs.unbind(-2), inputs.unbind(-2), strict=True)):
         since = None if gap is None else gap[:, t]
-        step = latent.step(sampled.rollout.transition, old, a_t.expand(*shape, -1), since)
-        other = latent.step(model.transition, new, b_t.expand(*shape, -1), since)
+        step = latent.step(before.transition, old, a_t.expand(*shape, -1), since)
+        other = latent.step(transition, new, b_t.expand(*shape, -1), since)
         assert step.prior is not None
         assert other.prior is not None
         values.append(_moved(path[t], step.prior, other.prior))
