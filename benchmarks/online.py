@@ -62,7 +62,7 @@ def parts(online: lr.OnlineFilter) -> list[tuple[str, float]]:
     model, guide = online.model, online.guide
     data = online.stream.put(online.stream.read(row, None, None))
     head = model.observations["spikes"]
-    numbers = online.variational_parameters(data)
+    numbers, _ = online.variational_parameters(data)
     assert online.memory.carry is not None
     a_t, carry = model.transition_inputs(data)[:, -1].expand(1, 1, 1, -1), online.memory.carry
     now = Now(0, data, a_t, None, {}, ["spikes"])

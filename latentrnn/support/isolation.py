@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -40,15 +40,15 @@ class _Turns:
         else:
             self.lock, self.depth = threading.RLock(), 0
 
-    @contextmanager
-    def taken(self) -> Iterator[bool]:
+    def __enter__(self) -> bool:
         """Hold the lock within the block, and say whether it is the outermost one."""
-        with self.lock:
-            self.depth += 1
-            try:
-                yield self.depth == 1
-            finally:
-                self.depth -= 1
+        self.lock.acquire()
+        self.depth += 1
+        return self.depth == 1
+
+    def __exit__(self, *raised: object) -> None:
+        self.depth -= 1
+        self.lock.release()
 
 
 _TURNS = _Turns()
@@ -61,26 +61,41 @@ def isolation() -> Iterator[None]:
     Gradients are on; inference mode, autocast and default devices are off; the default type is float32. After the block
     everything is as the caller had it. Blocks may be nested: within another one, modes stay what they were made there.
     """
-    with _TURNS.taken() as outermost, ExitStack() as stack:
-        if outermost:
-            _set_modes_aside(stack)
-        yield
+    with _TURNS as outermost:
+        aside = _modes_to_set_aside() if outermost else []
+        if not aside:
+            yield
+            return
+        with ExitStack() as stack:
+            for mode in aside:
+                stack.enter_context(mode)
+            yield
 
 
-def _set_modes_aside(stack: ExitStack) -> None:
+def _modes_to_set_aside() -> list[AbstractContextManager[object]]:
+    """Return a block for each of torch's modes that is not as it starts with; most often there is none."""
+    aside: list[AbstractContextManager[object]] = []
     if torch.is_inference_mode_enabled():
-        stack.enter_context(torch.inference_mode(False))
+        aside.append(torch.inference_mode(False))
     if not torch.is_grad_enabled():
-        stack.enter_context(torch.enable_grad())
-    for kind in ("cpu", "cuda"):
-        if torch.is_autocast_enabled(kind):
-            stack.enter_context(torch.autocast(kind, enabled=False))
+        aside.append(torch.enable_grad())
+    aside += [torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
     # only where it is needed: a context of torch.device makes every call of torch slower
     if torch.get_default_device().type != "cpu":
-        stack.enter_context(torch.device("cpu"))
-    if (dtype := torch.get_default_dtype()) != torch.float32:
-        torch.set_default_dtype(torch.float32)
-        stack.callback(torch.set_default_dtype, dtype)
+        aside.append(torch.device("cpu"))
+    if torch.get_default_dtype() != torch.float32:
+        aside.append(_single_precision())
+    return aside
+
+
+@contextmanager
+def _single_precision() -> Iterator[None]:
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def isolated(function: Callable[P, R]) -> Callable[P, R]:

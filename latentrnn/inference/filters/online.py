@@ -176,7 +176,7 @@ class OnlineFilter:
             The names in the state before a first step, and the shapes after one; but for what readouts remember.
         """
         known = {name: torch.zeros_like(buffer[0]) for name, buffer in self.stream.covariates.items()}
-        before, stream = self.memory, self.stream.state_dict()
+        before, undo = self.memory, self.stream.undo_point()
         names = {name for name in self.state_dict() if not name.startswith("pasts.")}
         try:
             with torch.inference_mode():
@@ -187,7 +187,8 @@ class OnlineFilter:
         except (ValueError, NotImplementedError) as error:
             raise ValueError(f"OnlineFilter: {str(error).removeprefix('OnlineFilter: ')}") from error
         finally:
-            self._restore(before, stream)
+            self.memory = before
+            undo()
         return names, {name: value.shape for name, value in after.items() if not name.startswith("pasts.")}
 
     # -- one step ------------------------------------------------------------------------------------------------------
@@ -217,12 +218,12 @@ class OnlineFilter:
             step = self.stream.read(observation, covariates, time, totals)
             if self.check:
                 self._check_support(step)
-            # only the stream's own buffers are written over, and copied here
-            before, stream = self.memory, self.stream.state_dict()
+            before, undo = self.memory, self.stream.undo_point()
             try:
                 return self._update(step, check=self.check)
             except BaseException:
-                self._restore(before, stream)
+                self.memory = before
+                undo()
                 raise
 
     def _check_support(self, step: Read) -> None:
@@ -237,10 +238,6 @@ class OnlineFilter:
             except ValueError as error:
                 # a head is shown this step alone, and counts from there
                 raise ValueError(str(error).replace("sequence 0, step 0", f"step {self.stream.steps}")) from None
-
-    def _restore(self, memory: Memory, stream: dict[str, Tensor]) -> None:
-        self.memory = memory
-        self.stream.load_state_dict(stream)
 
     def _check_covariates(self, data: SequenceData, step: int) -> None:
         """Raise where a feature or readout cannot take in the present step's covariates."""
@@ -270,10 +267,15 @@ class OnlineFilter:
         else:
             with self._own_random_numbers():
                 found = self._by_particles(now)
+        if histories:
+            self.memory = self.memory._replace(histories=self._with_newest(histories, data))
+        return found
+
+    def _with_newest(self, histories: Mapping[str, Tensor], data: SequenceData) -> dict[str, Tensor]:
+        found = {}
         for name, window in histories.items():
             new = self.heads[name].encode_history(data.observations[name][:, -1:], data.masks[name][:, -1:])
-            histories = histories | {name: torch.cat([window[:, 1:], new], 1)}
-        self.memory = self.memory._replace(histories=histories)
+            found[name] = torch.cat([window[:, 1:], new], 1)
         return found
 
     @contextmanager
@@ -287,18 +289,19 @@ class OnlineFilter:
             self.memory = self.memory._replace(generator=torch.get_rng_state())
             torch.set_rng_state(before)
 
-    def variational_parameters(self, data: Any) -> dict[str, Tensor]:
-        """Return those of the present step, which the encoder takes in."""
+    def variational_parameters(self, data: Any) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Return those of the present step, and what the encoder remembers once it has taken that in."""
         assert self.guide.encoder is not None
         encoding, encoded = self.guide.encoder.advance(data, self.memory.encoded)
-        self.memory = self.memory._replace(encoded=encoded)
-        return self.guide.local.variational_parameters(encoding, data)
+        return self.guide.local.variational_parameters(encoding, data), encoded
 
     def _by_guide(self, now: Now) -> FilteredState:
-        latent, transition, carry, filtered = self.model.latent, self.model.transition, self.memory.carry, None
+        latent, transition, memory = self.model.latent, self.model.transition, self.memory
+        carry, encoded, chain, filtered = memory.carry, memory.encoded, memory.chain, None
         if self.guided:
-            filtered = self.guide.local.filtered(self.variational_parameters(now.data), self.memory.chain)
-            self.memory = self.memory._replace(chain=filtered.memory)
+            numbers, encoded = self.variational_parameters(now.data)
+            filtered = self.guide.local.filtered(numbers, chain)
+            chain = filtered.memory
         if carry is None:
             priors = latent.start_prior(self.shape)
             starts = filtered.starts if filtered else {name: prior.mean for name, prior in priors.items()}
@@ -310,7 +313,7 @@ class OnlineFilter:
         for name in self._heads_due(now.step):
             distribution = self.distribution(name, now, hidden, None)
             rates[name] = self.double_heads[name].mean(distribution)[0, 0, 0, 0].to(hidden.dtype)
-        self.memory = self.memory._replace(carry=carry)
+        self.memory = memory._replace(carry=carry, encoded=encoded, chain=chain)
         one = hidden.new_ones(1)
         if filtered is None:
             return FilteredState(now.step, None, hidden[0, :, 0], one, rates, {}, None, None)
@@ -319,9 +322,10 @@ class OnlineFilter:
 
     def _by_particles(self, now: Now) -> FilteredState:
         latent, transition = self.model.latent, self.model.transition
-        proposals = None
+        proposals, encoded = None, self.memory.encoded
         if self.guided:
-            proposals = self.guide.local.proposals(self.variational_parameters(now.data), now.data)
+            numbers, encoded = self.variational_parameters(now.data)
+            proposals = self.guide.local.proposals(numbers, now.data)
         dynamics = ParticleDynamics(
             latent, transition, self.shape, now.inputs, self.memory.log_weights.dtype, proposals=proposals
         )
@@ -340,7 +344,7 @@ class OnlineFilter:
             memory[name] = self.heads[name].readout.remember(memory[name], hidden)
         log_prob, weighed = _normalised(log_weights + increment)
         self.memory = self.memory._replace(
-            carry=moved.carry, value=moved.value, log_weights=weighed, readout_memory=memory
+            carry=moved.carry, value=moved.value, log_weights=weighed, readout_memory=memory, encoded=encoded
         )
         ahead, weights = (part[0, :, 0].to(hidden.dtype) for part in (log_weights.softmax(1), weighed.exp()))
         return FilteredState(

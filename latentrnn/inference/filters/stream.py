@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -227,6 +227,19 @@ class Stream:
             sessions=None if self.session is None else (self.session,),
         )
         return self._windows[steps, whole]
+
+    def undo_point(self) -> Callable[[], None]:
+        """Return a function that takes back all that is put in from now on."""
+        steps = self.steps
+        buffers = [*self.covariates.values(), *([self.times] if self.spec.irregular else [])]
+        copies = [buffer.clone() for buffer in buffers]
+
+        def undo() -> None:
+            self.steps = steps
+            for buffer, copy in zip(buffers, copies, strict=True):
+                buffer.copy_(copy)
+
+        return undo
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what is remembered."""
