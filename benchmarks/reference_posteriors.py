@@ -4,8 +4,6 @@
 the reference in its standard deviations, how far these lie from it, R-hat and effective draws per second, by NUTS, and
 beside it by Laplace's approximation and by SVI with a multivariate and a flow guide over the parameters. `--data` names
 the folder of the files, by default reference_posteriors/ in the folder LATENTRNN_SHARED or ../shared.
-
-Not among them yet: hidden Markov models, whose means the references hold in order, which no prior says here.
 """
 
 from __future__ import annotations
@@ -228,6 +226,31 @@ def gaussian_process(given: dict[str, Any]) -> Problem:
     return Problem(model, data, places)
 
 
+def hidden_markov(data: lr.SequenceData, concentration: Any, means: Tensor, noise: float, shown: Any) -> Problem:
+    """Return two regimes in the order of their means; the references give the first state no weight, a constant."""
+    priors = {"weight": lr.OrderedNormal(means, torch.ones(2))}
+    head = lr.Gaussian(priors=priors, fixed={"baseline": 0.0, "scale": noise})
+    rows = {"transition": dist.Dirichlet(torch.tensor(concentration))}
+    latent = lr.Discrete(2, weights="none", priors=rows, fixed={"initial": 0.5, "initial_state": 0.0})
+    model = model_of(data, lr.Linear(1, fixed=SILENT), latent, head, inputs=[])
+    places = {
+        f"theta{a + 1}[{b + 1}]": entry("latent.transition", a, b) for a in range(2) for b in range(2)
+    }  # fmt: skip
+    names = [(f"{name}[{k + 1}]", channel, k) for channel, name in enumerate(shown) for k in range(2)]
+    return Problem(model, data, places | {name: entry("y.readout.weight", *index) for name, *index in names})
+
+
+def hmm_example(given: dict[str, Any]) -> Problem:
+    return hidden_markov(series(given["y"]), [1.0, 1.0], torch.tensor([3.0, 10.0]), 1.0, ["mu"])
+
+
+def hmm_drive(given: dict[str, Any]) -> Problem:
+    values = np.stack([given["u"], given["v"]], -1)[None]
+    data = lr.SequenceData.from_arrays({"y": values.astype(np.float64)}, dtype=torch.float64)
+    concentration = np.asarray(given["alpha"], dtype=np.float64)  # a row for each state
+    return hidden_markov(data, concentration, torch.tensor([0.0, 3.0]), given["tau"], ["phi", "lambda"])
+
+
 PROBLEMS: dict[str, Callable[[dict[str, Any]], Problem]] = {
     "arK": ar_k,
     "arma11": arma,
@@ -236,6 +259,8 @@ PROBLEMS: dict[str, Callable[[dict[str, Any]], Problem]] = {
     "stochastic_volatility_sp500_small": stochastic_volatility,
     "stochastic_volatility_log_sp500_small": stochastic_volatility,
     "gp_pois_regr": gaussian_process,
+    "hmm_example": hmm_example,
+    "hmm_drive_1": hmm_drive,
 }
 
 

@@ -141,6 +141,7 @@ from latentrnn.models import NeuralODE as NeuralODE
 from latentrnn.models import Observation as Observation
 from latentrnn.models import OneHot as OneHot
 from latentrnn.models import OrderedLogistic as OrderedLogistic
+from latentrnn.models import OrderedNormal as OrderedNormal
 from latentrnn.models import OutcomeCalibration as OutcomeCalibration
 from latentrnn.models import ParameterSpec as ParameterSpec
 from latentrnn.models import PhaseClassAgreement as PhaseClassAgreement

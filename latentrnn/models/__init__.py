@@ -45,6 +45,7 @@ from latentrnn.models.observations import StudentT as StudentT
 from latentrnn.models.observations import Volatility as Volatility
 from latentrnn.models.observations import ZeroInflatedGamma as ZeroInflatedGamma
 from latentrnn.models.observations import ZeroInflatedPoisson as ZeroInflatedPoisson
+from latentrnn.models.ordered import OrderedNormal as OrderedNormal
 from latentrnn.models.parameter_spec import ParameterSpec as ParameterSpec
 from latentrnn.models.pooling import AttentionPooling as AttentionPooling
 from latentrnn.models.pooling import LastState as LastState

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to
 
+from latentrnn.models.ordered import OrderedNormal
 from latentrnn.support.arguments import is_number
 
 # by class, so that no file can name anything else that `pyro.distributions` happens to hold
@@ -17,7 +18,7 @@ _CLASSES: tuple[type, ...] = (
     dist.AffineBeta, dist.AsymmetricLaplace, dist.Beta, dist.Cauchy, dist.Chi2, dist.Dirichlet, dist.Exponential,
     dist.FisherSnedecor, dist.Gamma, dist.Gumbel, dist.HalfCauchy, dist.HalfNormal, dist.InverseGamma,
     dist.Kumaraswamy, dist.LKJCholesky, dist.Laplace, dist.LogNormal, dist.MultivariateNormal, dist.Normal,
-    dist.Pareto, dist.SoftLaplace, dist.Stable, dist.StudentT, dist.Uniform, dist.VonMises, dist.Weibull,
+    OrderedNormal, dist.Pareto, dist.SoftLaplace, dist.Stable, dist.StudentT, dist.Uniform, dist.VonMises, dist.Weibull,
 )  # fmt: skip
 LARGEST_SIZE = 4096
 KNOWN: dict[str, type] = {kind.__name__: kind for kind in _CLASSES}

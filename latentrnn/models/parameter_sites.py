@@ -16,6 +16,7 @@ from latentrnn.models.component import Component, tensor_at
 from latentrnn.models.distributions import check_distribution, described, without_event
 from latentrnn.models.drawn import with_values
 from latentrnn.models.observations import Observation
+from latentrnn.models.ordered import OrderedNormal
 from latentrnn.models.parameter_spec import TIMES, ParameterSpec, in_words, within
 from latentrnn.models.priors import Population, Prior, expanded_prior
 from latentrnn.models.sites import parameter_site
@@ -174,7 +175,8 @@ class GivenParameters:
                 found[parameter_site(name, part)] = (prior, shared[name][part])
         for parameter, prior in self.sampled:
             start = parameter.value()
-            found[parameter.site] = (expanded_prior(prior, start, shared, parameter.spec.support), start)
+            density = expanded_prior(prior, start, shared, parameter.spec.support)
+            found[parameter.site] = (density, _start_in_order(density, start))
         return found
 
     def units(self) -> dict[str, Tensor]:
@@ -239,6 +241,14 @@ class GivenParameters:
         for owner, shape in leading.items():
             found[owner].draws_shape = shape  # a copy's own
         return found
+
+
+def _start_in_order(prior: dist.Distribution, start: Tensor) -> Tensor:
+    """Return a starting value, or one that is typical of the prior where that wants order and there is none yet."""
+    entries = without_event(prior)
+    if not isinstance(entries, OrderedNormal) or bool(entries.support.check(start).all()):
+        return start
+    return entries.middle.expand_as(start).clone()
 
 
 def _components(parts: Mapping[str, nn.Module]) -> Iterator[tuple[str, str, Component]]:

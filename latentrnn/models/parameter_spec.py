@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro.distributions import constraints as pyro_constraints
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
@@ -102,11 +103,22 @@ def within(prior: Distribution, support: Any) -> bool:
     given: Any = prior.support
     while isinstance(given, constraints.independent):
         given = given.base_constraint
-    if support.event_dim or given.event_dim:
+    if support.event_dim:
         return type(given) is type(support) or (given.event_dim <= 1 and support is constraints.real_vector)
+    given = _ENTRIES.get(type(given), given)  # vectors of numbers that are known together: in order, or summing to one
+    if given.event_dim:
+        return False
     low, high = bounds(given)
     least, most = bounds(support)
     return bool((low >= least).all()) and bool((high <= most).all())
+
+
+# what the entries of a vector are that is in some support
+_ENTRIES: dict[type, Any] = {
+    type(pyro_constraints.ordered_vector): constraints.real,
+    type(pyro_constraints.positive_ordered_vector): constraints.positive,
+    type(constraints.simplex): constraints.unit_interval,
+}
 
 
 def bounds(support: Any) -> tuple[Tensor, Tensor]:
@@ -120,6 +132,10 @@ def in_words(support: Any) -> str:
     """Return a support as one reads it, e.g. "positive", "between 0 and 1"."""
     if support is constraints.simplex:
         return "simplex"
+    if support is constraints.corr_cholesky:
+        return "Cholesky factor of correlations"
+    if isinstance(support, type(pyro_constraints.ordered_vector)):
+        return "in increasing order"
     if support.event_dim:
         return str(support).lower()
     low, high = (float(end) if end.numel() == 1 else math.nan for end in bounds(support))

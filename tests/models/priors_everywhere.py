@@ -29,6 +29,8 @@ def prior_on(spec: ParameterSpec, shape: torch.Size) -> dist.Distribution:
     """A prior of one entry (of one row, for probabilities) over the whole of a parameter's support."""
     if spec.support is constraints.simplex:
         return dist.Dirichlet(2.0 * torch.ones(shape[-1]))
+    if spec.support is constraints.corr_cholesky:
+        return dist.LKJCholesky(shape[-1], 2.0)
     if spec.support is constraints.real:
         return dist.Normal(0.0, 0.5)
     if spec.support is constraints.unit_interval:

@@ -324,7 +324,7 @@ def test_what_does_not_go_together_is_refused_with_the_reason(heads: dict, messa
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="num_states must be at least 2; found 1"):
         lr.Discrete(1)
-    with pytest.raises(ValueError, match="weights must be one of 'shared', 'separate'; found 'own'"):
+    with pytest.raises(ValueError, match="weights must be one of 'shared', 'separate', 'none'; found 'own'"):
         lr.Discrete(2, weights="own")
 
 

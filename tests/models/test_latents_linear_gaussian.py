@@ -243,9 +243,10 @@ class Dense:
             eta = eta + head.gain.reader(data)[n].detach().numpy() @ p["gain.beta"].T
         own = np.diag(np.exp(2 * p["log_noise_scale"]))
         shared = np.zeros_like(own)
-        if "noise_mixing" in p:
-            tril = np.tril(p["noise_mixing"], -1) + np.diag(np.exp(p["log_noise_scale"]))
-            own = tril @ tril.T
+        if "noise_ratio" in p:
+            rows = np.tril(p["noise_ratio"], -1) + np.eye(len(own))
+            lengths = np.linalg.norm(rows, axis=1)
+            own = np.sqrt(own) @ (rows @ rows.T / np.outer(lengths, lengths)) @ np.sqrt(own)
         if "noise_factor" in p:
             shared = p["noise_factor"] @ p["noise_factor"].T
         both = np.outer(scale, scale)

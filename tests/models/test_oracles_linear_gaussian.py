@@ -121,7 +121,7 @@ def test_a_diagonal_noise_gives_the_same_as_a_full_one_that_is_diagonal() -> Non
     diagonal = lr.LatentRNN(
         data.spec, transition=lr.Linear(2), latent=lr.MarkovNormal(), observations={"y": lr.Gaussian()}
     ).double()
-    state = {k: v for k, v in full.state_dict().items() if "noise_mixing" not in k}
+    state = {k: v for k, v in full.state_dict().items() if "noise_ratio" not in k}
     diagonal.load_state_dict(state)
     found = log_weights(diagonal, exact_guide(problem), data, 2).detach()
     np.testing.assert_allclose(found, np.tile(problem.evidence(), (2, 1)), rtol=0, atol=TOLERANCE)

@@ -38,7 +38,7 @@ class Discrete(Latent):
     Args:
         num_states: K.
         weights: "shared": readouts see [h_t, one-hot c_t], a baseline for each regime; "separate": each regime has
-            its own weights on h_t too.
+            its own weights on h_t too; "none": they see one-hot c_t alone, which makes a plain hidden Markov model.
         driven: whether h_t moves the switch.
         observes: heads that `Posterior` may draw the switch from, all by default; for co-smoothing leave out what is
             held out, as with an encoder.
@@ -73,7 +73,7 @@ class Discrete(Latent):
         self.num_states = check_size("Discrete", "num_states", num_states)
         if num_states < 2:
             raise ValueError(f"Discrete: num_states must be at least 2; found {num_states}")
-        self.weights = check_choice("Discrete", "weights", weights, ("shared", "separate"))
+        self.weights = check_choice("Discrete", "weights", weights, ("shared", "separate", "none"))
         self.driven = check_flag("Discrete", "driven", driven)
         self.observes = None if observes is None else check_names("Discrete", "observes", observes)
 
@@ -117,8 +117,8 @@ class Discrete(Latent):
             )
 
     def readout_size(self, transition: Transition) -> int:
-        hidden = transition.hidden_size
-        return self.num_states + (hidden if self.weights == "shared" else self.num_states * hidden)
+        copies = {"none": 0, "shared": 1, "separate": self.num_states}[self.weights]
+        return self.num_states + copies * transition.hidden_size
 
     def parts(self, transition: Transition) -> dict[str, slice]:
         return transition.parts if self.weights == "shared" else {}
@@ -176,6 +176,8 @@ class Discrete(Latent):
 
     def _seen(self, h: Tensor, regime: Tensor) -> Tensor:
         """Return what readouts see of h_t and a one-hot c_t."""
+        if self.weights == "none":
+            return regime
         if self.weights == "shared":
             return concatenate_channels(h, regime)
         return concatenate_channels(regime, (regime.unsqueeze(-1) * h.unsqueeze(-2)).flatten(-2))

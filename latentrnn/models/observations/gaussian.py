@@ -17,6 +17,7 @@ from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.links import IdentityLink, Link, RealLink, as_link, check_link
 from latentrnn.models.observations.low_rank_normal import StepwiseLowRankNormal
 from latentrnn.models.observations.observation import Observation, rows_in_units, scale_in_units
+from latentrnn.models.parameter_spec import ParameterSpec
 from latentrnn.models.readouts.linear import per_entry
 from latentrnn.support.arguments import check_choice, check_size
 
@@ -42,11 +43,17 @@ class Gaussian(Observation):
             a per-sequence head, an unknown link, or one that does not map onto the real line.
     """
 
-    # of covariance="full", `scale` is the diagonal of the triangular root of R, and `noise_mixing` what lies below it
+    # of covariance="full", R = diag(scale) L L^T diag(scale), where L, the `correlation_factor`, has rows of length one
     declared: ClassVar = {
         "scale": scale_in_units("log_noise_scale"),
         "noise_factor": rows_in_units("noise_factor", ("channel", "direction")),
-        "noise_mixing": rows_in_units("noise_mixing", ("channel", "channel before")),
+        "correlation_factor": ParameterSpec(
+            "noise_ratio",
+            value=lambda _, kept: correlation_factor(kept),
+            tensor=lambda _, factor: _ratio(factor),
+            support=constraints.corr_cholesky,
+            dims=("channel", "channel before"),
+        ),
     }
 
     in_units = True
@@ -68,7 +75,7 @@ class Gaussian(Observation):
             raise ValueError(f"{owner} needs a per-step head")
         self.log_noise_scale = nn.Parameter(torch.zeros(head.channels))
         if self.covariance == "full":
-            self.noise_mixing = nn.Parameter(torch.zeros(head.channels, head.channels))
+            self.noise_ratio = nn.Parameter(torch.zeros(head.channels, head.channels))
         if self.rank is not None:
             if self.rank >= head.channels:
                 raise ValueError(f"{owner}: rank must be below the {head.channels} channels; found {self.rank}")
@@ -80,7 +87,7 @@ class Gaussian(Observation):
         with torch.no_grad():
             self.log_noise_scale.zero_()
             if self.covariance == "full":
-                self.noise_mixing.zero_()
+                self.noise_ratio.zero_()
             if self.rank is not None:  # at zero exactly no direction is better than its opposite, and none is learned
                 self.noise_factor.normal_(0.0, 0.1)
 
@@ -98,15 +105,23 @@ class Gaussian(Observation):
     @property
     def noise_scale_tril(self) -> Tensor:
         """Lower-triangular square root of R in the data's units, (channel, channel); covariance="full" only."""
-        unit = torch.tril(self.noise_mixing, -1) + torch.diag_embed(self.log_noise_scale.exp())
-        return self.scale.unsqueeze(-1) * unit
+        scale = self.scale * self.log_noise_scale.exp()
+        return scale.unsqueeze(-1) * correlation_factor(self.noise_ratio)
 
     def set_noise_covariance(self, covariance: Tensor) -> None:
         """Set R, (channel, channel), positive definite, in the data's units; covariance="full" only."""
-        tril = torch.linalg.cholesky(covariance) / self.scale.unsqueeze(-1)
+        scale = covariance.diagonal().sqrt()
         with torch.no_grad():
-            self.log_noise_scale.copy_(tril.diagonal().log())
-            self.noise_mixing.copy_(torch.tril(tril, -1))
+            self.log_noise_scale.copy_((scale / self.scale).log())
+            self.noise_ratio.copy_(_ratio(torch.linalg.cholesky(covariance)))
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        # earlier versions kept the triangular root of R itself: its diagonal's logarithm, and what lies below
+        if (mixing := state_dict.pop(prefix + "noise_mixing", None)) is not None:
+            tril = torch.tril(mixing, -1) + torch.diag_embed(state_dict[prefix + "log_noise_scale"].exp())
+            state_dict[prefix + "log_noise_scale"] = tril.norm(dim=-1).log()
+            state_dict[prefix + "noise_ratio"] = _ratio(tril)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def family(self, eta: Tensor) -> dist.Distribution:
         scale = (self.scale * self.log_noise_scale.exp()).expand_as(eta)
@@ -149,6 +164,17 @@ class Gaussian(Observation):
         super().initialise(values, mask)
         with torch.no_grad():
             self.log_noise_scale.copy_((self.history_scale / self.scale).log())
+
+
+def correlation_factor(ratio: Tensor) -> Tensor:
+    """Return the Cholesky factor of correlations, (..., row, column), from its entries divided by their diagonal's."""
+    rows = torch.tril(ratio, -1) + torch.eye(ratio.shape[-1], dtype=ratio.dtype, device=ratio.device)
+    return rows / rows.norm(dim=-1, keepdim=True)
+
+
+def _ratio(tril: Tensor) -> Tensor:
+    """Return the entries below the diagonal divided by their row's on it, of rows of any length."""
+    return torch.tril(tril, -1) / tril.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
 
 
 class StepwiseMultivariateNormal(TorchDistribution):

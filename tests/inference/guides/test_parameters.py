@@ -77,6 +77,8 @@ def make(priors: dict[str, dist.Distribution], covariance: str = "full") -> Regr
         head.readout.weight.copy_(0.5 * torch.randn_like(head.readout.weight))
     R = np.diag(np.exp(2 * head.log_noise_scale.detach().numpy()))
     if covariance == "full":
+        root = torch.tril(head.noise_ratio, -1) + torch.diag_embed(head.log_noise_scale.exp())
+        head.set_noise_covariance((root @ root.mT).detach())
         R = (head.noise_scale_tril @ head.noise_scale_tril.T).detach().numpy()
     states = model.transition.scan(data.covariates["x"], model.latent.initial_state)[0].detach().numpy()
     offset = np.zeros(CHANNELS)

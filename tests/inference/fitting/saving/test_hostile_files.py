@@ -339,10 +339,12 @@ def test_every_listed_distribution_makes_the_round_trip() -> None:
         "AffineBeta": {"concentration1": 2.0, "concentration0": 1.5, "loc": -1.0, "scale": 4.0},
         "Dirichlet": {"concentration": [2.0, 1.5]},
         "LKJCholesky": {"dim": 3, "concentration": 1.5},
+        "OrderedNormal": {"loc": [0.5, 1.0], "scale": [1.0, 2.0]},
         "MultivariateNormal": {"loc": [0.5, 1.0], "scale_tril": [[1.0, 0.0], [0.5, 2.0]]},
     }
     many = {
         "Dirichlet": torch.tensor([0.25, 0.75]), "LKJCholesky": torch.eye(3), "MultivariateNormal": torch.ones(2),
+        "OrderedNormal": torch.tensor([0.25, 0.75]),
     }  # fmt: skip
     for name, kind in KNOWN.items():
         arguments = given.get(name) or dict.fromkeys(kind.arg_constraints, 1.5)
