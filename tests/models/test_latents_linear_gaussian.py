@@ -18,8 +18,8 @@ from torch import Tensor
 
 import latentrnn as lr
 from latentrnn.inference.objectives.terms import log_weights
-from latentrnn.models.latents.kalman import Dynamics, Information, kalman_filter
-from latentrnn.models.latents.kalman_evidence import log_normaliser
+from latentrnn.models.latents.kalman.evidence import log_normaliser
+from latentrnn.models.latents.kalman.filter import Dynamics, Information, kalman_filter
 from tests import oracles, registry
 from tests.linear_gaussian import FILES, Problem, as_data, as_model, file_problem, random_problem
 from tests.models import test_battery as battery

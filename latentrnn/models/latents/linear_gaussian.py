@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from latentrnn.data import SequenceData
-from latentrnn.models.latents.gaussian_heads import GaussianHeads, Known, reason_against
-from latentrnn.models.latents.kalman import Dynamics, Filtered, Information, draw, kalman_filter, smooth
-from latentrnn.models.latents.kalman_evidence import log_normaliser
+from latentrnn.models.latents.kalman.evidence import log_normaliser
+from latentrnn.models.latents.kalman.filter import Dynamics, Filtered, Information, draw, kalman_filter, smooth
+from latentrnn.models.latents.kalman.heads import GaussianHeads, Known, reason_against
 from latentrnn.models.latents.markov_normal import MarkovNormal
 from latentrnn.models.latents.path import LatentSite, Path
 from latentrnn.models.latents.rollout_protocol import RolloutProtocol

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentrnn.models.latents.kalman import (
+from latentrnn.models.latents.kalman.filter import (
     Dynamics,
     Information,
     identity_like,

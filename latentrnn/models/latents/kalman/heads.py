@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import SequenceData
-from latentrnn.models.latents.kalman import Information, identity_like, times
+from latentrnn.models.latents.kalman.filter import Information, identity_like, times
 from latentrnn.models.latents.rollout_protocol import RolloutProtocol
 from latentrnn.models.observations import Gaussian, Observation
 from latentrnn.models.observations.entries import unmasked_entries

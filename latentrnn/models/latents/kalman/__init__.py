@@ -1,0 +1,1 @@
+"""The Kalman filter behind `LinearGaussian`: its recursions, their evidence, and heads as information on a state."""
