@@ -91,6 +91,8 @@ def make_step(size: Size, data: lr.SequenceData | lr.StoredSequences) -> Callabl
     with random_state(0, torch.device("cpu")):
         first = data.for_start() if isinstance(data, lr.StoredSequences) else data
         model, guide = starting_point(model, guide, first, None)
+        if isinstance(data, lr.SequenceData):
+            data = model.prepare(data)  # as `fit` does, so that what no state changes is computed once
         trainer = Trainer(model, guide, data, None, settings, torch.Generator().manual_seed(0), cut)
 
     def step() -> None:
