@@ -168,7 +168,7 @@ class LatentRNN(nn.Module):
     def _begin(self, data: SequenceData) -> tuple[Rollout, pyro.plate]:
         refuse_param_store(self)
         self._check_spec(data)
-        parts = self.given.sample(self._parts())
+        parts = self.draw_parts()
         heads = {name: parts[name] for name in self.observations}
         transition, latent = parts["transition"], parts["latent"]
         drawn = parts["inputs"] is not self.features
@@ -179,6 +179,10 @@ class LatentRNN(nn.Module):
             path = latent.sample(transition, inputs, data)
         rollout = Rollout(transition, latent, heads, heads, data, inputs, path, self.max_elements, inputs_of)
         return rollout, plate
+
+    def draw_parts(self) -> dict[str, Any]:
+        """Sample the parameters with priors (Pyro statements), and return the parts with the draws in their place."""
+        return self.given.sample(self._parts())
 
     def _parts(self) -> dict[str, Any]:
         """Return the parts by the names under which their parameters go."""

@@ -127,13 +127,12 @@ class PosteriorSampler:
 
     def parameter_trace(self, num_samples: int) -> Trace:
         """Return draws of the parameters with priors as a trace to replay, sample axis at dim -2."""
-        if self.guide.parameter_sites is None:
-            return Trace()
-        with torch.no_grad(), pyro.plate("draws", num_samples, dim=-2):
-            trace = poutine.trace(self.guide.parameter_sites).get_trace()
-        for name in [name for name, site in trace.nodes.items() if (name, site) not in sampled_sites(trace)]:
-            trace.remove_node(name)
-        return trace
+        sites = self.guide.parameter_sites
+        return Trace() if sites is None else _drawn(sites, num_samples)
+
+    def prior_trace(self, num_samples: int) -> Trace:
+        """Return draws of the same parameters from their priors, likewise."""
+        return _drawn(self.model.draw_parts, num_samples)
 
     @property
     def windowed(self) -> bool:
@@ -187,7 +186,7 @@ class PosteriorSampler:
         num_samples: int,
         *,
         latents: str = "posterior",
-        parameters: str = "posterior",
+        parameters: str | Trace = "posterior",
         fed: bool = True,
         parts: bool = False,
     ) -> Iterator[SampledRollout]:
@@ -197,7 +196,8 @@ class PosteriorSampler:
 
         Args:
             num_samples: number of draws.
-            latents, parameters: "posterior" or "prior".
+            latents: "posterior" or "prior".
+            parameters: "posterior", "prior", or a trace of draws.
             fed: whether heads that feed back are given their recorded past.
             parts: whether the caller puts chunks together by their indices; else each has all draws of whole sequences.
         """
@@ -211,7 +211,10 @@ class PosteriorSampler:
             )
         per_part, per_chunk = self.chunk_sizes(num_samples)
         per_part = per_part if parts else num_samples
-        fixed = self.parameter_trace(num_samples) if parameters == "posterior" else Trace()
+        if isinstance(parameters, Trace):
+            fixed = parameters
+        else:  # once, so that they are the same in all parts
+            fixed = self.parameter_trace(num_samples) if parameters == "posterior" else self.prior_trace(num_samples)
         for rows, data in self.rows(per_chunk):
             for first in range(0, num_samples, per_part):
                 samples = slice(first, min(first + per_part, num_samples))
@@ -252,6 +255,15 @@ class PosteriorSampler:
         rollout.values = {name: data.observations[name] for name in rollout.feedback_heads}
         rollout.use_double_precision()
         return rollout
+
+
+def _drawn(program: Callable[[], Any], num_samples: int) -> Trace:
+    """Return draws of a program's random variables, sample axis at dim -2."""
+    with torch.no_grad(), pyro.plate("draws", num_samples, dim=-2):
+        trace = poutine.trace(program).get_trace()
+    for name in [name for name, site in trace.nodes.items() if (name, site) not in sampled_sites(trace)]:
+        trace.remove_node(name)
+    return trace
 
 
 def samples_of(trace: Trace, samples: slice) -> Trace:
