@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 import xarray as xr
-from torch import Tensor
 
+from latentrnn.export.variables import (
+    Variable,
+    are_whole,
+    constants,
+    drawn_dataset,
+    is_whole,
+    of_latents,
+    of_replicates,
+    of_sites,
+    source,
+    stimuli,
+)
 from latentrnn.inference.evidence.evidence import log_mean
-from latentrnn.inference.posterior.draws.stored_draws import Chains, StoredDraws
+from latentrnn.inference.posterior.draws.stored_draws import StoredDraws
 from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
-from latentrnn.models.sites import parameter_site
 
 if TYPE_CHECKING:
-    from latentrnn.data import SequenceData
     from latentrnn.inference.posterior.posterior import Posterior
-
-_SAMPLE = ("chain", "draw")
-_PER_OUTPUT = ("readout.weight", "readout.baseline", "gain.beta")  # parameters whose first axis is the head's outputs
-_EXACT_INTEGER = 2**53  # beyond it, a float64 no longer tells neighbouring integers apart
-
-_Variable = tuple[tuple[Hashable, ...], np.ndarray]  # dims and values
 
 
 def posterior_groups(
@@ -43,7 +44,7 @@ def posterior_groups(
     if prior_predictive:
         replicates["prior_predictive"] = posterior.prior_predictive(num_samples)
     modelled = replicates["posterior_predictive"]
-    whole = {head for head, values in modelled.items() if _is_whole(data, head) and _are_whole(values)}
+    whole = {head for head, values in modelled.items() if is_whole(data, head) and are_whole(values)}
     small = small_groups(
         posterior,
         num_samples=num_samples,
@@ -54,12 +55,12 @@ def posterior_groups(
     )
     groups, labelled = dict(small.groups), small.labelled
     if latents and not isinstance(posterior, EnsemblePosterior):
-        drawn = _drawn(_latents(posterior.latents(num_samples)), labelled, chains)
+        drawn = drawn_dataset(of_latents(posterior.latents(num_samples)), labelled, chains)
         groups["posterior"] = groups["posterior"].assign(drawn.data_vars)
     for group, values in replicates.items():
         # a prior may go beyond all integers, which is no reason to take what the posterior draws for continuous
-        integers = {head for head in whole if _are_whole(values[head])}
-        drawn = _drawn(_replicated(data, values, integers, labelled), labelled, chains)
+        integers = {head for head in whole if are_whole(values[head])}
+        drawn = drawn_dataset(of_replicates(data, values, integers, labelled), labelled, chains)
         groups[group] = drawn.assign_attrs(small.source)
     return groups
 
@@ -106,26 +107,26 @@ def small_groups(
     labelled, heads = data.to_xarray(), list(posterior.model.observations)
     sites = posterior.parameters(num_samples)
     if whole is None:
-        whole = {head for head in heads if posterior.model.observations[head].discrete and _is_whole(data, head)}
+        whole = {head for head in heads if posterior.model.observations[head].discrete and is_whole(data, head)}
     latents = latents and not isinstance(posterior, EnsemblePosterior)  # whose members have coordinates of their own
     groups = {}
     if sites or latents:
-        named = _drawn(_sites(posterior.model, sites), labelled, chains)
-        groups["posterior"] = named.assign_coords(_stimuli(posterior.model, named)).assign_attrs(_given(posterior))
+        named = drawn_dataset(of_sites(posterior.model, sites), labelled, chains)
+        groups["posterior"] = named.assign_coords(stimuli(posterior.model, named)).assign_attrs(_given(posterior))
         if latents:
             shared = {dim: labelled[dim].variable for dim in ("sequence", "time")}
             groups["posterior"] = groups["posterior"].assign_coords(shared)
     if stats := _stats(posterior, num_samples):
-        groups["sample_stats"] = _drawn(stats, labelled, chains)
+        groups["sample_stats"] = drawn_dataset(stats, labelled, chains)
     for group in drawn:
         dims = {dim for head in heads for dim in labelled[head].dims}
         groups[group] = xr.Dataset(coords={dim: labelled[dim].variable for dim in sorted(map(str, dims))})
     groups |= _integrated(posterior, labelled, num_particles, num_samples, bool(sites))
     observed = labelled.reset_coords()[heads]
     groups["observed_data"] = observed.assign({head: observed[head].astype(np.int64) for head in whole})
-    groups["constant_data"] = _constants(data, heads, labelled)
-    found = {name: group.assign_attrs(_source()) for name, group in groups.items()}
-    return SmallGroups(found, labelled, num_samples, 1 if chains is None else chains.num_chains, whole, _source())
+    groups["constant_data"] = constants(data, heads, labelled)
+    found = {name: group.assign_attrs(source()) for name, group in groups.items()}
+    return SmallGroups(found, labelled, num_samples, 1 if chains is None else chains.num_chains, whole, source())
 
 
 def _number(posterior: Posterior | EnsemblePosterior, num_samples: int | None) -> int:
@@ -137,7 +138,7 @@ def _number(posterior: Posterior | EnsemblePosterior, num_samples: int | None) -
     return num_samples
 
 
-def _stats(posterior: Posterior | EnsemblePosterior, num_samples: int) -> dict[str, _Variable]:
+def _stats(posterior: Posterior | EnsemblePosterior, num_samples: int) -> dict[str, Variable]:
     """Return what is known of each draw: how the sampler came to it, or which member of an ensemble it is of."""
     if isinstance(posterior, EnsemblePosterior):
         return {"member": ((), posterior.members_of_draws(num_samples).numpy())}
@@ -164,7 +165,7 @@ def _integrated(
     }
     reason = posterior.reason_against_loo()
     if reason is None:
-        group = _drawn({"log_likelihood": (("sequence",), found.numpy())}, labelled, chains)
+        group = drawn_dataset({"log_likelihood": (("sequence",), found.numpy())}, labelled, chains)
         return {"log_likelihood": group.assign_attrs(about | {"parameters": "one draw of the global sites per draw"})}
     by_draw = {"log_evidence_by_draw": (("sequence",), found.numpy())}
     value, error = log_mean(found.double())
@@ -175,7 +176,7 @@ def _integrated(
     averaged = {"log_evidence": (("sequence",), value.numpy())}
     if sites:
         averaged["standard_error"] = (("sequence",), error.numpy())
-    group = (_drawn(by_draw, labelled, chains) if sites else xr.Dataset()).assign(averaged)
+    group = (drawn_dataset(by_draw, labelled, chains) if sites else xr.Dataset()).assign(averaged)
     about |= {
         "log_evidence": "log p(y_n) of each sequence, averaged over the draws of the global sites if there are any",
         "not_for": f"PSIS-LOO and WAIC: {reason}",
@@ -192,104 +193,3 @@ def _has_drawn_latents(posterior: Posterior) -> bool:
 def _given(posterior: Posterior | EnsemblePosterior) -> dict[str, str]:
     """Return what the posterior's intervals leave out, as an attribute."""
     return {"conditional_on": posterior.conditional_on} if posterior.conditional_on else {}
-
-
-def _source() -> dict[str, str]:
-    return {"inference_library": "latentrnn", "inference_library_version": _version()}
-
-
-def _drawn(variables: Mapping[str, _Variable], labelled: xr.Dataset, chains: Chains | None) -> xr.Dataset:
-    """Return variables whose leading axis is the draws, chain by chain, with the data's coordinates on shared dims."""
-    count = 1 if chains is None else chains.num_chains
-    arrays = {
-        name: ((*_SAMPLE, *dims), values.reshape(count, -1, *values.shape[1:]))
-        for name, (dims, values) in variables.items()
-    }
-    dataset = xr.Dataset(arrays)
-    return dataset.assign_coords(
-        {
-            dim: labelled[dim].variable if dim in labelled.indexes else np.arange(size)
-            for dim, size in dataset.sizes.items()
-        }
-    )
-
-
-def _sites(model: Any, sites: Mapping[str, Tensor]) -> dict[str, _Variable]:
-    """Name the axes of global sites: by the head's channels where that is what they run over, else as ArviZ does."""
-    channels = {
-        parameter_site(head, path): f"{head}_channel"
-        for head, observation in model.observations.items()
-        for path in _PER_OUTPUT
-        if observation.outputs_per_channel == 1
-    }
-    gains = {
-        parameter_site(head, "gain.beta"): f"{head}_stimulus"
-        for head, observation in model.observations.items()
-        if observation.gain is not None
-    }
-    variables: dict[str, _Variable] = {}
-    for name, values in sites.items():
-        dims = [f"{name}_dim_{axis}" for axis in range(values.dim() - 1)]
-        if name in channels:
-            dims[0] = channels[name]
-        if name in gains:
-            dims[-1] = gains[name]
-        variables[name] = (tuple(dims), values.numpy())
-    return variables
-
-
-def _stimuli(model: Any, drawn: xr.Dataset) -> dict[str, list[str]]:
-    """Name what each head's gain listens to: the features of its stimulus, and with several lags how old they are."""
-    named = {}
-    for head, observation in model.observations.items():
-        if observation.gain is None or f"{head}_stimulus" not in drawn.dims:
-            continue
-        features = model.spec.covariates[observation.gain.stimulus].feature_names
-        lags = [f", {lag} ago" if lag else "" for lag in range(observation.gain.lags)]
-        named[f"{head}_stimulus"] = [f"{feature}{lag}" for lag in lags for feature in features]
-    return named
-
-
-def _latents(latents: Mapping[str, Tensor]) -> dict[str, _Variable]:
-    """Name the axes of the latents: (sample, sequence, time, dim), and no time for the initial state."""
-    axes = {4: ("sequence", "time"), 3: ("sequence",)}
-    return {name: ((*axes[values.dim()], f"{name}_dim"), values.numpy()) for name, values in latents.items()}
-
-
-def _replicated(
-    data: SequenceData, heads: Mapping[str, Tensor], whole: set[str], labelled: xr.Dataset
-) -> dict[str, _Variable]:
-    """Name the axes of the replicates as the observed heads' are, and remove what is unobserved there."""
-    variables: dict[str, _Variable] = {}
-    for name, values in heads.items():
-        if name in whole:
-            values = values.to(torch.int64)
-        else:
-            values = values.masked_fill(~data.masks[name], torch.nan)
-        variables[name] = (labelled[name].dims, values.numpy())
-    return variables
-
-
-def _is_whole(data: SequenceData, head: str) -> bool:
-    """Whether a head is observed everywhere and holds whole numbers."""
-    return bool(data.masks[head].all()) and _are_whole(data.observations[head])
-
-
-def _are_whole(values: Tensor) -> bool:
-    return bool(((values == values.round()) & (values.abs() < _EXACT_INTEGER)).all())
-
-
-def _constants(data: SequenceData, heads: list[str], labelled: xr.Dataset) -> xr.Dataset:
-    """Return what the model conditions on: covariates, totals, lengths, masks and the step."""
-    constants = labelled.reset_coords().drop_vars(list(data.observations))
-    ours: dict[str, Any] = {f"{name}_mask": (labelled[name].dims, data.masks[name].numpy()) for name in heads}
-    if data.spec.dt is not None:
-        ours["dt"] = ((), np.asarray(data.spec.dt), {"units": "s"})
-    return constants.assign(ours).drop_attrs(deep=False)
-
-
-def _version() -> str:
-    try:
-        return version("latentrnn")
-    except PackageNotFoundError:
-        return "unknown"  # run from a source tree that is not installed

@@ -1,0 +1,126 @@
+"""Variables of exported groups: which names the axes of draws have, and what is left out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from latentrnn.inference.posterior.draws.stored_draws import Chains
+from latentrnn.models.sites import parameter_site
+
+if TYPE_CHECKING:
+    from latentrnn.data import SequenceData
+
+SAMPLE = ("chain", "draw")
+_PER_OUTPUT = ("readout.weight", "readout.baseline", "gain.beta")  # parameters whose first axis is the head's outputs
+_EXACT_INTEGER = 2**53  # beyond it, a float64 no longer tells neighbouring integers apart
+
+Variable = tuple[tuple[Hashable, ...], np.ndarray]  # dims and values
+
+
+def source() -> dict[str, str]:
+    """Return who made a group, as its attributes."""
+    return {"inference_library": "latentrnn", "inference_library_version": _version()}
+
+
+def drawn_dataset(variables: Mapping[str, Variable], labelled: xr.Dataset, chains: Chains | None) -> xr.Dataset:
+    """Return variables whose leading axis is the draws, chain by chain, with the data's coordinates on shared dims."""
+    count = 1 if chains is None else chains.num_chains
+    arrays = {
+        name: ((*SAMPLE, *dims), values.reshape(count, -1, *values.shape[1:]))
+        for name, (dims, values) in variables.items()
+    }
+    dataset = xr.Dataset(arrays)
+    return dataset.assign_coords(
+        {
+            dim: labelled[dim].variable if dim in labelled.indexes else np.arange(size)
+            for dim, size in dataset.sizes.items()
+        }
+    )
+
+
+def of_sites(model: Any, sites: Mapping[str, Tensor]) -> dict[str, Variable]:
+    """Name the axes of global sites: by the head's channels where that is what they run over, else as ArviZ does."""
+    channels = {
+        parameter_site(head, path): f"{head}_channel"
+        for head, observation in model.observations.items()
+        for path in _PER_OUTPUT
+        if observation.outputs_per_channel == 1
+    }
+    gains = {
+        parameter_site(head, "gain.beta"): f"{head}_stimulus"
+        for head, observation in model.observations.items()
+        if observation.gain is not None
+    }
+    variables: dict[str, Variable] = {}
+    for name, values in sites.items():
+        dims = [f"{name}_dim_{axis}" for axis in range(values.dim() - 1)]
+        if name in channels:
+            dims[0] = channels[name]
+        if name in gains:
+            dims[-1] = gains[name]
+        variables[name] = (tuple(dims), values.numpy())
+    return variables
+
+
+def stimuli(model: Any, drawn: xr.Dataset) -> dict[str, list[str]]:
+    """Name what each head's gain listens to: the features of its stimulus, and with several lags how old they are."""
+    named = {}
+    for head, observation in model.observations.items():
+        if observation.gain is None or f"{head}_stimulus" not in drawn.dims:
+            continue
+        features = model.spec.covariates[observation.gain.stimulus].feature_names
+        lags = [f", {lag} ago" if lag else "" for lag in range(observation.gain.lags)]
+        named[f"{head}_stimulus"] = [f"{feature}{lag}" for lag in lags for feature in features]
+    return named
+
+
+def of_latents(latents: Mapping[str, Tensor]) -> dict[str, Variable]:
+    """Name the axes of the latents: (sample, sequence, time, dim), and no time for the initial state."""
+    axes = {4: ("sequence", "time"), 3: ("sequence",)}
+    return {name: ((*axes[values.dim()], f"{name}_dim"), values.numpy()) for name, values in latents.items()}
+
+
+def of_replicates(
+    data: SequenceData, heads: Mapping[str, Tensor], whole: set[str], labelled: xr.Dataset
+) -> dict[str, Variable]:
+    """Name the axes of the replicates as the observed heads' are, and remove what is unobserved there."""
+    variables: dict[str, Variable] = {}
+    for name, values in heads.items():
+        if name in whole:
+            values = values.to(torch.int64)
+        else:
+            values = values.masked_fill(~data.masks[name], torch.nan)
+        variables[name] = (labelled[name].dims, values.numpy())
+    return variables
+
+
+def is_whole(data: SequenceData, head: str) -> bool:
+    """Whether a head is observed everywhere and holds whole numbers."""
+    return bool(data.masks[head].all()) and are_whole(data.observations[head])
+
+
+def are_whole(values: Tensor) -> bool:
+    return bool(((values == values.round()) & (values.abs() < _EXACT_INTEGER)).all())
+
+
+def constants(data: SequenceData, heads: list[str], labelled: xr.Dataset) -> xr.Dataset:
+    """Return what the model conditions on: covariates, totals, lengths, masks and the step."""
+    constants = labelled.reset_coords().drop_vars(list(data.observations))
+    ours: dict[str, Any] = {f"{name}_mask": (labelled[name].dims, data.masks[name].numpy()) for name in heads}
+    if data.spec.dt is not None:
+        ours["dt"] = ((), np.asarray(data.spec.dt), {"units": "s"})
+    return constants.assign(ours).drop_attrs(deep=False)
+
+
+def _version() -> str:
+    try:
+        return version("latentrnn")
+    except PackageNotFoundError:
+        return "unknown"  # run from a source tree that is not installed
