@@ -22,6 +22,7 @@ from latentrnn.criticism import paired_difference as paired_difference
 from latentrnn.criticism import persistence as persistence
 from latentrnn.criticism import posterior_predictive_check as posterior_predictive_check
 from latentrnn.criticism import predictive_pit as predictive_pit
+from latentrnn.criticism import prior_predictive_check as prior_predictive_check
 from latentrnn.criticism import r2 as r2
 from latentrnn.criticism import rank_calibration as rank_calibration
 from latentrnn.criticism import seasonal_naive as seasonal_naive
@@ -72,6 +73,7 @@ from latentrnn.inference import OnlineFilter as OnlineFilter
 from latentrnn.inference import PerSequence as PerSequence
 from latentrnn.inference import Plateau as Plateau
 from latentrnn.inference import Posterior as Posterior
+from latentrnn.inference import PriorPredictive as PriorPredictive
 from latentrnn.inference import ProcessLost as ProcessLost
 from latentrnn.inference import Progress as Progress
 from latentrnn.inference import Renyi as Renyi

@@ -7,6 +7,7 @@ from latentrnn.criticism.calibration import TimeRescaling as TimeRescaling
 from latentrnn.criticism.calibration import time_rescaling as time_rescaling
 from latentrnn.criticism.checks import PredictiveCheck as PredictiveCheck
 from latentrnn.criticism.checks import posterior_predictive_check as posterior_predictive_check
+from latentrnn.criticism.checks import prior_predictive_check as prior_predictive_check
 from latentrnn.criticism.checks import teacher_forced_check as teacher_forced_check
 from latentrnn.criticism.compare import compare as compare
 from latentrnn.criticism.elpd import elpd_data as elpd_data

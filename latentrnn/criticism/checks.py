@@ -12,8 +12,9 @@ from torch import Tensor
 
 from latentrnn.criticism.discrepancies import Discrepancy, Row, discrepancy, global_p_value, rows
 from latentrnn.criticism.statistics import KINDS, Kind, Statistic, StatisticFunction, default_statistics
+from latentrnn.inference.posterior.prior_predictive import PriorPredictive
 from latentrnn.plotting.checks import predictive_check as draw_predictive_check
-from latentrnn.support.arguments import check_choice, check_integer, check_number, check_selection
+from latentrnn.support.arguments import check_choice, check_integer, check_kind_of, check_number, check_selection
 
 if TYPE_CHECKING:
     import pandas
@@ -186,6 +187,41 @@ def teacher_forced_check(
     """
     words = "teacher-forced: fed the recorded past, says nothing about stability"
     return _check(posterior, heads, statistics, kinds, num_samples, level, words, {"feedback": "recorded"})
+
+
+def prior_predictive_check(
+    prior: PriorPredictive,
+    *,
+    heads: Sequence[str] | None = None,
+    statistics: Mapping[str, StatisticFunction] | None = None,
+    kinds: Mapping[str, Kind] | None = None,
+    level: float = 0.01,
+) -> PredictiveCheck:
+    """Compare statistics of the data with those of what the model says before it has seen them.
+
+    A prior should make data like the observed ones and much else: a small p-value says that it makes none like them,
+    and a p-value near one that it makes little else. Nothing was fitted, so that p-values are calibrated where priors
+    are what one believes; what has no prior is as `prior.conditional_on` says. `lr.check_priors` looks for errors of
+    orders of magnitude alone.
+
+    Args:
+        prior: what `model.prior_predictive(data, num_samples)` returned, all of whose draws are compared.
+        heads, statistics, kinds, level: see `posterior_predictive_check`.
+
+    Returns:
+        A `PredictiveCheck`.
+
+    Raises:
+        ValueError: for an unknown head, or a statistic that returns the wrong shape.
+        TypeError: for something else than such draws.
+
+    References:
+        Box. Sampling and Bayes' inference in scientific modelling and robustness. 1980.
+        Gabry, Simpson, Vehtari, Betancourt, Gelman. Visualization in Bayesian workflow. 2019.
+    """
+    check_kind_of("prior_predictive_check", "prior", prior, PriorPredictive)
+    words = "free-running, parameters and latents from the prior"
+    return _check(prior, heads, statistics, kinds, prior.num_samples, level, words, {})
 
 
 def _check(

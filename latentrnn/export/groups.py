@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import xarray as xr
 
 from latentrnn.export.variables import (
@@ -14,6 +13,7 @@ from latentrnn.export.variables import (
     constants,
     drawn_dataset,
     is_whole,
+    observed,
     of_latents,
     of_replicates,
     of_sites,
@@ -103,7 +103,6 @@ def small_groups(
     """
     num_samples, chains = _number(posterior, num_samples), posterior.chains
     data = posterior.data.to("cpu")
-    # the heads that are modelled: az.plot_ppc pairs every observed variable with its replicates
     labelled, heads = data.to_xarray(), list(posterior.model.observations)
     sites = posterior.parameters(num_samples)
     if whole is None:
@@ -122,8 +121,7 @@ def small_groups(
         dims = {dim for head in heads for dim in labelled[head].dims}
         groups[group] = xr.Dataset(coords={dim: labelled[dim].variable for dim in sorted(map(str, dims))})
     groups |= _integrated(posterior, labelled, num_particles, num_samples, bool(sites))
-    observed = labelled.reset_coords()[heads]
-    groups["observed_data"] = observed.assign({head: observed[head].astype(np.int64) for head in whole})
+    groups["observed_data"] = observed(labelled, heads, whole)
     groups["constant_data"] = constants(data, heads, labelled)
     found = {name: group.assign_attrs(source()) for name, group in groups.items()}
     return SmallGroups(found, labelled, num_samples, 1 if chains is None else chains.num_chains, whole, source())

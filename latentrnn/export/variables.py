@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +99,13 @@ def of_replicates(
             values = values.masked_fill(~data.masks[name], torch.nan)
         variables[name] = (labelled[name].dims, values.numpy())
     return variables
+
+
+def observed(labelled: xr.Dataset, heads: Iterable[str], whole: Iterable[str]) -> xr.Dataset:
+    """Return the recorded values of the heads that are modelled, some as whole numbers."""
+    # az.plot_ppc pairs every observed variable with its replicates
+    found = labelled.reset_coords()[list(heads)]
+    return found.assign({head: found[head].astype(np.int64) for head in whole})
 
 
 def is_whole(data: SequenceData, head: str) -> bool:

@@ -38,6 +38,7 @@ from latentrnn.support.arguments import check_size
 from latentrnn.support.clock import step_length
 from latentrnn.support.deprecations import former_methods
 from latentrnn.support.private_symbols import handlers
+from latentrnn.support.shortcuts import shortcut
 
 if TYPE_CHECKING:
     import pandas
@@ -255,6 +256,58 @@ class LatentRNN(nn.Module):
     def populations(self) -> Populations:
         """The populations that priors name, each with the parameters that are its members."""
         return self.given.populations
+
+    def prior_predictive(
+        self,
+        data: SequenceData,
+        num_samples: int = 100,
+        *,
+        seed: int | None = 0,
+        latents: bool = True,
+        device: str | torch.device = "auto",
+        max_elements: int | None = None,
+    ) -> Any:
+        """Draw parameters, latents and observations from the model alone, before or after any fit.
+
+            theta ~ p(theta),   z ~ p(z | theta, x),   y ~ p(y | z, theta, x)
+
+        in the layout of `data`: its covariates, lengths, times, sessions and totals. Its observed values are not used:
+        heads that feed back run free on their own draws. Context steps alone, which are given, feed back as they were
+        recorded. What has no prior is the same in all draws and as it is now, before a fit at its starting weights;
+        `conditional_on` of what comes back lists it. A fit takes first baselines, scales and units from its data, as
+        `model.initialise(data)` does.
+
+        Args:
+            data: the sequences whose layout is drawn.
+            num_samples: number of draws.
+            seed: of every random number, None for a fresh one, which the result tells.
+            latents: whether to keep the draws of the latents.
+            device: "auto" takes CUDA where there is one.
+            max_elements: numbers that one state or head may hold at once; see `Posterior`.
+
+        Returns:
+            A `PriorPredictive`: head to (sample, sequence, time, channel), with `parameters` and `latents`; for
+            `lr.prior_predictive_check`, and `to_arviz`.
+
+        Raises:
+            ValueError: data of another spec, or a covariate that the model cannot take in.
+            TypeError: an argument of the wrong kind.
+
+        References:
+            Gabry, Simpson, Vehtari, Betancourt, Gelman. Visualization in Bayesian workflow. 2019.
+
+        Example:
+            >>> import numpy as np, latentrnn as lr, pyro.distributions as dist
+            >>> data = lr.SequenceData.from_arrays({"v": np.zeros((2, 5, 1))})
+            >>> heads = {"v": lr.Gaussian(priors={"baseline": dist.Normal(0.0, 1.0)}, fixed={"scale": 0.1})}
+            >>> model = lr.LatentRNN(data.spec, transition=lr.GRU(4), latent=lr.Innovations(1), observations=heads)
+            >>> drawn = model.prior_predictive(data, 20)
+            >>> drawn["v"].shape, drawn.parameters["v.readout.baseline"].shape, drawn.latents["innovations"].shape
+            (torch.Size([20, 2, 5, 1]), torch.Size([20, 1]), torch.Size([20, 2, 5, 1]))
+        """
+        return shortcut("prior_predictive")(
+            self, data, num_samples, seed=seed, latents=latents, device=device, max_elements=max_elements
+        )
 
     def initialise(self, data: SequenceData) -> None:
         """Take from the training data what does not come from a generator: units, clocks, baselines, scales."""

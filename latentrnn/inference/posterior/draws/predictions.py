@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.guides.parameters import JOINT
-from latentrnn.inference.posterior.draws.sampler import ChunkIndex, PosteriorSampler
+from latentrnn.inference.posterior.draws.sampler import ChunkIndex, PosteriorSampler, SampledRollout
 from latentrnn.models import sites
 from latentrnn.support.arguments import check_selection, check_size
 
@@ -69,20 +70,29 @@ def latent_chunks(sampler: PosteriorSampler, num_samples: int) -> Iterator[Chunk
     """Yield draws of what readouts see, of every latent site, and of what the latent reports; NaN in padding."""
     for sampled in sampler.rollouts(num_samples, parts=True):
         rollout, count = sampled.rollout, sampled.num_samples
-        found = {sites.STATES: with_sample_axis(rollout.states(), count)}
-        found |= sampled.latents
-        found |= {name: with_sample_axis(value, count) for name, value in rollout.latent.report(rollout).items()}
-        for name, value in found.items():
-            if value.dim() == 4:
-                value = torch.where(rollout.data.valid.unsqueeze(-1), value, torch.nan)
-            yield Chunk(name, value, sampled.indices, 1 if value.dim() == 4 else None)
+        known = {name: with_sample_axis(value, count) for name, value in rollout.latent.report(rollout).items()}
+        yield from _chunks_of_latents(sampled, known)
+
+
+def _chunks_of_latents(sampled: SampledRollout, known: Mapping[str, Tensor]) -> Iterator[Chunk]:
+    """Yield what readouts see, every latent site, and what else is known of the latents; NaN in padding."""
+    rollout = sampled.rollout
+    found = {sites.STATES: with_sample_axis(rollout.states(), sampled.num_samples)} | sampled.latents
+    for name, value in (found | dict(known)).items():
+        if value.dim() == 4:
+            value = torch.where(rollout.data.valid.unsqueeze(-1), value, torch.nan)
+        yield Chunk(name, value, sampled.indices, 1 if value.dim() == 4 else None)
 
 
 def parameters(sampler: PosteriorSampler, num_samples: int) -> dict[str, Tensor]:
     """Return draws of the parameters that have priors, (sample, *shape) by site."""
     num_samples = check_size("Posterior", "number of draws", num_samples)
     with sampler.drawing():
-        trace = sampler.parameter_trace(num_samples)
+        return values_of(sampler.parameter_trace(num_samples))
+
+
+def values_of(trace: Trace) -> dict[str, Tensor]:
+    """Return the draws that a trace of parameters holds, (sample, *shape) by site, on the CPU."""
     values = {name: site["value"] for name, site in trace.nodes.items() if name != JOINT}
     return {name: value.detach().squeeze(1).cpu() for name, value in values.items()}
 
@@ -126,16 +136,56 @@ def replicate_chunks(
     known = list(sampler.model.observations)
     names = known if heads is None else check_selection("predictive", "heads", heads, known, "head")
     for sampled in sampler.rollouts(num_samples, latents=latents, parameters=parameters, fed=fed, parts=True):
-        rollout = sampled.rollout
-        shape = torch.Size((sampled.num_samples, rollout.data.num_sequences))
-        values: dict[str, Tensor] = {}
-        if not fed:
-            values = {n: rollout.feedback_distribution(n).expand(shape).sample() for n in rollout.feedback_heads}
-        rollout.values = rollout.values | values
-        values |= {n: rollout.distribution(n).expand(shape).sample() for n in names if n not in values}
-        for name in names:
-            replicate = padding_to_nan(values[name], rollout.data, name)
-            yield from _chunks_of_head(name, replicate, rollout.data, sampled.indices)
+        yield from _chunks_of_replicates(sampled, names, fed=fed)
+
+
+def _chunks_of_replicates(sampled: SampledRollout, names: Sequence[str], *, fed: bool) -> Iterator[Chunk]:
+    """Draw heads, and yield them; those that feed back run free, unless they are given their recorded past."""
+    rollout = sampled.rollout
+    shape = torch.Size((sampled.num_samples, rollout.data.num_sequences))
+    values: dict[str, Tensor] = {}
+    if not fed:
+        values = {n: rollout.feedback_distribution(n).expand(shape).sample() for n in rollout.feedback_heads}
+    rollout.values = rollout.values | values
+    values |= {n: rollout.distribution(n).expand(shape).sample() for n in names if n not in values}
+    for name in names:
+        replicate = padding_to_nan(values[name], rollout.data, name)
+        yield from _chunks_of_head(name, replicate, rollout.data, sampled.indices)
+
+
+class JointDraws(NamedTuple):
+    """Draws of all that a model describes, on the CPU; equal positions on the sample axis belong together.
+
+    Attributes:
+        parameters: those with priors, (sample, *shape) by site.
+        latents: what readouts see, and every latent site, (sample, sequence, [time,] dim); NaN in padding.
+        observations: (sample, sequence, [time,] channel) by head; NaN in padding.
+    """
+
+    parameters: dict[str, Tensor]
+    latents: dict[str, Tensor]
+    observations: dict[str, Tensor]
+
+
+def draws_from_prior(
+    sampler: PosteriorSampler, num_samples: int, parameters: Trace | None = None, *, latents: bool = True
+) -> JointDraws:
+    """Draw parameters, latents and observations from the model alone; heads that feed back run free.
+
+    Args:
+        sampler: of the model and the data whose layout is drawn; call within `sampler.drawing`.
+        num_samples: number of draws.
+        parameters: draws of the parameters, to be taken as they are.
+        latents: whether to keep the latents.
+    """
+    given = sampler.prior_trace(num_samples) if parameters is None else parameters
+    heads, states = (ChunkedArrays(num_samples, sampler.data) for _ in range(2))
+    for sampled in sampler.rollouts(num_samples, latents="prior", parameters=given, fed=False, parts=True):
+        for chunk in _chunks_of_replicates(sampled, list(sampler.model.observations), fed=False):
+            heads.put(chunk)
+        for chunk in _chunks_of_latents(sampled, {}) if latents else ():
+            states.put(chunk)
+    return JointDraws(values_of(given), states.arrays, heads.arrays)
 
 
 def _chunks_of_head(head: str, value: Tensor, data: SequenceData, index: ChunkIndex) -> Iterator[Chunk]:
