@@ -15,6 +15,7 @@ from torch import Tensor
 
 import latentrnn as lr
 from latentrnn.inference.objectives.terms import log_weights
+from latentrnn.models.latents import discrete
 from tests import oracles, registry
 from tests.linear_gaussian import FILES
 from tests.models import test_battery as battery
@@ -391,3 +392,23 @@ def test_battery(observation: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_most_families_go() -> None:
     assert sum(goes(observation) for observation in OBSERVATIONS) >= len(OBSERVATIONS) / 2
     assert not any(goes(name) for name in OBSERVATIONS if "history" in name or name == "readouts")
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 8, 13])
+@pytest.mark.parametrize("moving", [False, True])
+def test_pairs_of_steps_sum_to_the_same_as_one_after_the_other(steps: int, moving: bool) -> None:
+    torch.manual_seed(steps)
+    evidence = torch.randn(2, 3, steps, 4, dtype=torch.float64, requires_grad=True)
+    shape = (2, 3, steps, 4, 4) if moving else (1, 4, 4)
+    moves = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    chain = discrete.Chain(torch.randn(4, dtype=torch.float64).log_softmax(-1), moves.log_softmax(-1))
+    in_pairs, in_turn = chain.total(evidence), torch.logsumexp(chain.forward(evidence)[-1], -1)
+    torch.testing.assert_close(in_pairs, in_turn, rtol=1e-12, atol=1e-12)
+    both = [
+        torch.autograd.grad(found.sum(), (evidence, moves), retain_graph=True, allow_unused=True)
+        for found in (in_pairs, in_turn)
+    ]
+    torch.testing.assert_close(*both, rtol=1e-10, atol=1e-12)
+    many = evidence.detach().repeat(30, 1, 1, 1)  # too much work for pairs
+    if not moving:
+        torch.testing.assert_close(chain.total(many)[:2], in_turn, rtol=1e-12, atol=1e-12)
