@@ -189,20 +189,22 @@ def test_populations_scale_with_the_data() -> None:
 
 
 def test_density_of_a_site_is_that_of_its_value_in_the_data_s_units() -> None:
-    data = lr.SequenceData.from_arrays({"y": 1e3 * real()}, dtype=torch.float64)
-    priors = {"weight": dist.Normal(0.0, 1e3), "baseline": dist.Normal(0.0, 1e3)}
-    heads = {"y": lr.Gaussian(priors=priors)}
-    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations=heads)
+    x = 20 + 5 * np.random.default_rng(1).normal(size=(SEQUENCES, STEPS, 1))
+    data = lr.SequenceData.from_arrays({"y": 1e3 * real()}, {"x": x}, dtype=torch.float64)
+    priors = {name: dist.Normal(0.0, 1e3) for name in ("weight", "baseline", "covariate_weight")}
+    heads = {"y": lr.Gaussian(priors=priors, covariates=["x"])}
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations=heads, inputs=[])
     model = lr.fit(
         model, lr.Guide(model), data, steps=1, reporting=lr.Reporting(progress=False), compute=lr.Compute(device="cpu")
     ).model
     weight = torch.tensor([[300.0, -20.0], [5.0, 800.0]], dtype=torch.float64)
     level = torch.tensor([100.0, -2000.0], dtype=torch.float64)
-    values = {"y.readout.weight": weight, "y.readout.baseline": level}
+    slope = torch.tensor([[30.0], [-7.0]], dtype=torch.float64)
+    values = {"y.readout.weight": weight, "y.readout.baseline": level, "y.covariate_weight": slope}
     with torch.no_grad():
         trace = traced(model, data, values)
     states, _ = model.transition.scan(torch.ones(STEPS, 1, dtype=torch.float64), model.latent.initial_state)
-    loc = (states @ weight.mT + level).detach().numpy()
+    loc = (states @ weight.mT + level + torch.as_tensor(x) @ slope.mT).detach().numpy()
     noise = model.observations["y"].scale * model.observations["y"].log_noise_scale.exp()
     z = (1e3 * real() - loc) / noise.detach().numpy()
     expected = (-0.5 * z**2 - np.log(noise.detach().numpy()) - 0.5 * np.log(2 * np.pi)).sum((1, 2))

@@ -55,10 +55,9 @@ class HeadUnits(Component):
     def _conversion(self, path: str) -> tuple[Tensor, Tensor] | None:
         """Return shift and factor from the head's own units to the data's, which broadcast to the parameter."""
         zero, output = self.scale.new_zeros(()), self._output_units()
-        if path == "gain.beta" and self.gain is not None:
-            _, given = self.gain.reader.given_units(self.scale)
-            _, own = self.gain.reader.channel_units(self.scale)
-            factor = given / own
+        reader = {"gain.beta": self.gain and self.gain.reader, "covariate_weight": self.covariates and self.reader}
+        if driven := reader.get(path):
+            factor = driven.given_units(self.scale)[1] / driven.channel_units(self.scale)[1]
             return zero, factor if output is None else factor * output[1].unsqueeze(-1)
         if output is None:
             return None
