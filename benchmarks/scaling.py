@@ -75,13 +75,26 @@ def make_parts(spec: lr.DataSpec, max_elements: int | None = None) -> tuple[lr.L
 
 
 def make_step(size: Size, data: lr.SequenceData | lr.StoredSequences) -> Callable[[], None]:
-    """Return a function that takes one optimiser step of a fit."""
+    """Return a function that takes one optimiser step of a fit of this size."""
     model, guide = make_parts(data.spec, size.max_elements)
     window = None if size.window is None else lr.Window(size.window, size.window // 10)
+    return step_of(model, guide, data, batch=size.batch, particles=size.particles, window=window)
+
+
+def step_of(
+    model: lr.LatentRNN,
+    guide: lr.Guide,
+    data: lr.SequenceData | lr.StoredSequences,
+    *,
+    batch: int,
+    particles: int = 1,
+    window: lr.Window | None = None,
+) -> Callable[[], None]:
+    """Return a function that takes one optimiser step of a fit."""
     settings = Settings(
         10**6,
-        size.batch,
-        lr.ELBO(num_particles=size.particles),
+        batch,
+        lr.ELBO(num_particles=particles),
         lr.AdamW(schedule=lr.Constant()),
         lr.EarlyStopping(),
         lr.Compute(window=window),

@@ -136,7 +136,10 @@ class NormalParameters(_Separate):
             transform = self.transforms[name]
             # a plain Normal where the support is the real line, so that its divergence has a closed form
             values[name] = pyro.sample(
-                name, base if self._on_the_line(name) else dist.TransformedDistribution(base, [transform])
+                name,
+                base
+                if self._on_the_line(name)
+                else dist.TransformedDistribution(base, [transform], validate_args=False),
             )
         return values
 
