@@ -29,7 +29,7 @@ import latentrnn as lr
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(os.environ.get("LATENTRNN_SHARED", ROOT.parent / "shared")) / "reference_posteriors"
-DRAWS, WARM_UP, CHAINS = 1500, 1000, 4
+DRAWS, WARM_UP, CHAINS = 1000, 500, 4
 SILENT = {"weight": 0.0, "input_weight": 0.0, "bias": 0.0}  # a state of zero
 HANDED_ON = {"weight": 0.0, "input_weight": 1.0, "bias": 0.0}  # a state that is its input
 
