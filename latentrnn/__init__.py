@@ -88,6 +88,7 @@ from latentrnn.inference import elbo_terms as elbo_terms
 from latentrnn.inference import fit as fit
 from latentrnn.inference import fit_ensemble as fit_ensemble
 from latentrnn.inference import laplace as laplace
+from latentrnn.inference import laplace_smoother as laplace_smoother
 from latentrnn.inference import load as load
 from latentrnn.inference import sample as sample
 from latentrnn.models import GRU as GRU

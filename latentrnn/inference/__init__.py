@@ -58,4 +58,5 @@ from latentrnn.inference.sampling.ensemble import Ensemble as Ensemble
 from latentrnn.inference.sampling.ensemble import fit_ensemble as fit_ensemble
 from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior as EnsemblePosterior
 from latentrnn.inference.sampling.laplace import laplace as laplace
+from latentrnn.inference.sampling.laplace_smoother import laplace_smoother as laplace_smoother
 from latentrnn.inference.sampling.nuts import sample as sample
