@@ -140,6 +140,7 @@ from latentrnn.models import ModulatedAttention as ModulatedAttention
 from latentrnn.models import ModulatedForgetLSTM as ModulatedForgetLSTM
 from latentrnn.models import Multinomial as Multinomial
 from latentrnn.models import NegativeBinomial as NegativeBinomial
+from latentrnn.models import NetworkPrior as NetworkPrior
 from latentrnn.models import NeuralODE as NeuralODE
 from latentrnn.models import Observation as Observation
 from latentrnn.models import OneHot as OneHot

@@ -22,13 +22,15 @@ def to_arviz(
     num_particles: int = 64,
     prior_predictive: bool = True,
     latents: bool = True,
+    weights: bool = True,
     seed: int | None = None,
     container: Literal["auto", "inferencedata", "datatree"] = "auto",
 ) -> Any:
     """Return a posterior as the groups that `az.plot_*`, `az.summary` and netCDF understand.
 
     - posterior: global sites under their site names (first dim `{head}_channel` for a head's readout and gain,
-      last dim `{head}_stimulus` for a gain: the features of its stimulus, from the present on back), and
+      last dim `{head}_stimulus` for a gain: the features of its stimulus, from the present on back; tensors of a
+      network with a `NetworkPrior` have dims of their own, `{site}_output`, `{site}_input`), and
       where the model has them the latents `states`, `innovations`, `switch` (sequence, time, `{name}_dim`) and
       `initial` (sequence, `initial_dim`); without either there is no such group.
     - posterior_predictive, prior_predictive: free-running replicates per head (sequence, time, `{head}_channel`), in
@@ -67,6 +69,8 @@ def to_arviz(
         prior_predictive: whether to include that group.
         latents: whether to include the latent trajectories, the largest part by far for long sequences; of an ensemble
             there are none, since its members have coordinates of their own.
+        weights: whether to include the tensors of networks that have a `NetworkPrior`, thousands of numbers for every
+            draw, of which `az.summary` makes as many rows; their scales are there all the same.
         seed: seed of all the draws; None for the posterior's own.
         container: "inferencedata" (ArviZ 0.x), "datatree" (ArviZ 1.x and arviz-base), or "auto" for what the installed
             ArviZ takes.
@@ -78,7 +82,7 @@ def to_arviz(
         ValueError: a count below one, an unknown container, "inferencedata" without ArviZ 0.x, or two variables of one
             group with the same name.
     """
-    settings = checked("to_arviz", num_samples, num_particles, prior_predictive, latents, seed)
+    settings = checked("to_arviz", num_samples, num_particles, prior_predictive, latents, weights, seed)
     make = arviz_generations.container(check_choice("to_arviz", "container", container, arviz_generations.CONTAINERS))
     # xarray takes most of a second to import, which only those who export should wait for
     from latentrnn.export.groups import posterior_groups

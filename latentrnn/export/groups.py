@@ -19,6 +19,7 @@ from latentrnn.export.variables import (
     of_sites,
     source,
     stimuli,
+    tensors,
 )
 from latentrnn.inference.evidence.evidence import log_mean
 from latentrnn.inference.posterior.draws.stored_draws import StoredDraws
@@ -35,6 +36,7 @@ def posterior_groups(
     num_particles: int,
     prior_predictive: bool,
     latents: bool,
+    weights: bool,
     seed: int | None,
 ) -> dict[str, xr.Dataset]:
     """Return {group: Dataset}; `to_arviz` documents the groups, the arguments and the dims."""
@@ -50,6 +52,7 @@ def posterior_groups(
         num_samples=num_samples,
         num_particles=num_particles,
         latents=latents,
+        weights=weights,
         drawn=list(replicates),
         whole=whole,
     )
@@ -90,6 +93,7 @@ def small_groups(
     num_samples: int | None,
     num_particles: int,
     latents: bool,
+    weights: bool,
     drawn: Sequence[str],
     whole: set[str] | None = None,
 ) -> SmallGroups:
@@ -97,21 +101,24 @@ def small_groups(
 
     Args:
         posterior: to be exported.
-        num_samples, num_particles, latents: see `to_arviz`.
+        num_samples, num_particles, latents, weights: see `to_arviz`.
         drawn: names of the groups of replicates.
         whole: heads that are whole numbers, in draws as in the data; None for what their families say.
     """
     num_samples, chains = _number(posterior, num_samples), posterior.chains
     data = posterior.data.to("cpu")
     labelled, heads = data.to_xarray(), list(posterior.model.observations)
-    sites = posterior.parameters(num_samples)
+    parameters = posterior.parameters(num_samples)
+    left_out = set() if weights else set(posterior.model.network_weights())
+    sites = {name: value for name, value in parameters.items() if name not in left_out}
     if whole is None:
         whole = {head for head in heads if posterior.model.observations[head].discrete and is_whole(data, head)}
     latents = latents and not isinstance(posterior, EnsemblePosterior)  # whose members have coordinates of their own
     groups = {}
     if sites or latents:
         named = drawn_dataset(of_sites(posterior.model, sites), labelled, chains)
-        groups["posterior"] = named.assign_coords(stimuli(posterior.model, named)).assign_attrs(_given(posterior))
+        named = named.assign_coords(stimuli(posterior.model, named) | tensors(posterior.model, named))
+        groups["posterior"] = named.assign_attrs(_given(posterior))
         if latents:
             shared = {dim: labelled[dim].variable for dim in ("sequence", "time")}
             groups["posterior"] = groups["posterior"].assign_coords(shared)
@@ -120,7 +127,7 @@ def small_groups(
     for group in drawn:
         dims = {dim for head in heads for dim in labelled[head].dims}
         groups[group] = xr.Dataset(coords={dim: labelled[dim].variable for dim in sorted(map(str, dims))})
-    groups |= _integrated(posterior, labelled, num_particles, num_samples, bool(sites))
+    groups |= _integrated(posterior, labelled, num_particles, num_samples, bool(parameters))
     groups["observed_data"] = observed(labelled, heads, whole)
     groups["constant_data"] = constants(data, heads, labelled)
     found = {name: group.assign_attrs(source()) for name, group in groups.items()}

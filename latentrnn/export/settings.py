@@ -14,11 +14,18 @@ class Settings(TypedDict):
     num_particles: int
     prior_predictive: bool
     latents: bool
+    weights: bool
     seed: int | None
 
 
 def checked(
-    owner: str, num_samples: int | None, num_particles: int, prior_predictive: bool, latents: bool, seed: int | None
+    owner: str,
+    num_samples: int | None,
+    num_particles: int,
+    prior_predictive: bool,
+    latents: bool,
+    weights: bool,
+    seed: int | None,
 ) -> Settings:
     """Return the settings of an export.
 
@@ -31,5 +38,6 @@ def checked(
         "num_particles": check_size(owner, "num_particles", num_particles),
         "prior_predictive": check_flag(owner, "prior_predictive", prior_predictive),
         "latents": check_flag(owner, "latents", latents),
+        "weights": check_flag(owner, "weights", weights),
         "seed": None if seed is None else check_seed(owner, seed),
     }

@@ -32,6 +32,7 @@ def to_netcdf(
     num_particles: int = 64,
     prior_predictive: bool = True,
     latents: bool = True,
+    weights: bool = True,
     seed: int | None = None,
 ) -> Path:
     """Write the groups of `to_arviz` to a netCDF file, draws part by part; `arviz.from_netcdf` reads it.
@@ -42,7 +43,7 @@ def to_netcdf(
     Args:
         posterior: what `FitResult.posterior(data)` returned.
         path: of the file, which is written over.
-        num_samples, num_particles, prior_predictive, latents, seed: see `to_arviz`.
+        num_samples, num_particles, prior_predictive, latents, weights, seed: see `to_arviz`.
 
     Returns:
         The path.
@@ -52,7 +53,7 @@ def to_netcdf(
         IsADirectoryError: the path is a folder.
         ValueError: a count below one.
     """
-    settings = checked("to_netcdf", num_samples, num_particles, prior_predictive, latents, seed)
+    settings = checked("to_netcdf", num_samples, num_particles, prior_predictive, latents, weights, seed)
     path, seed = check_path("to_netcdf", path), settings["seed"]
     import h5netcdf  # only those who export should wait for it
 
@@ -70,6 +71,7 @@ def to_netcdf(
         num_samples=settings["num_samples"],
         num_particles=settings["num_particles"],
         latents=latents,
+        weights=settings["weights"],
         drawn=replicates,
     )
     path.unlink(missing_ok=True)

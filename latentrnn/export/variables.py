@@ -58,15 +58,24 @@ def of_sites(model: Any, sites: Mapping[str, Tensor]) -> dict[str, Variable]:
         for head, observation in model.observations.items()
         if observation.gain is not None
     }
+    weights = model.network_weights()
     variables: dict[str, Variable] = {}
     for name, values in sites.items():
         dims = [f"{name}_dim_{axis}" for axis in range(values.dim() - 1)]
+        if name in weights:
+            dims = [f"{name}_{dim.replace(' ', '_')}" for dim in weights[name].dims]
         if name in channels:
             dims[0] = channels[name]
         if name in gains:
             dims[-1] = gains[name]
         variables[name] = (tuple(dims), values.numpy())
     return variables
+
+
+def tensors(model: Any, drawn: xr.Dataset) -> dict[str, list[str]]:
+    """Name the tensors whose scales the sites of a `NetworkPrior` are."""
+    scales = {group.site_of(part): names for group in model.networks.values() for part, names in group.names.items()}
+    return {f"{site}_dim_0": names for site, names in scales.items() if f"{site}_dim_0" in drawn.dims}
 
 
 def stimuli(model: Any, drawn: xr.Dataset) -> dict[str, list[str]]:

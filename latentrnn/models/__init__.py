@@ -24,6 +24,7 @@ from latentrnn.models.latents import LinearGaussian as LinearGaussian
 from latentrnn.models.latents import MarkovNormal as MarkovNormal
 from latentrnn.models.latents import RecurrentNormal as RecurrentNormal
 from latentrnn.models.latents import RelaxedDiscrete as RelaxedDiscrete
+from latentrnn.models.network_prior import NetworkPrior as NetworkPrior
 from latentrnn.models.observations import AutoregressiveBernoulli as AutoregressiveBernoulli
 from latentrnn.models.observations import Bernoulli as Bernoulli
 from latentrnn.models.observations import BetaBinomial as BetaBinomial

@@ -27,6 +27,10 @@ _PACKAGE = __name__.partition(".")[0]
 _REGISTRY: dict[str, type[Component]] = {}  # what a file may call for, by saved name
 
 
+class InOwnUnits:
+    """A prior that is meant in the units of a component, whatever those of the data are."""
+
+
 class Component(nn.Module):
     """A part of a model or guide, described completely by the arguments of its `__init__`.
 
@@ -60,6 +64,7 @@ class Component(nn.Module):
     priors: Any = None  # those that it was given, by parameter
     fixed: Any = None  # known values, by parameter
     _sampled: Mapping[str, Any] = MappingProxyType({})  # priors of its own parameters, once built
+    _of_several: Mapping[str, Mapping[str, Any]] = MappingProxyType({})  # those that several share, once built, by name
     _settled: tuple[str, ...] = ()  # paths of its own tensors that are learned no longer
     added_later: tuple[str, ...] = ()  # buffers that fits saved by earlier versions lack: they keep what `build` gave
     arguments_added_later: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # what their absence from a file means
@@ -160,18 +165,34 @@ class Component(nn.Module):
             raise TypeError(
                 f"{type(self).__name__}: priors must be a dict of priors by parameter; found {shown(given)}"
             )
-        return {**given, **{name: prior for name, prior in self._sampled.items() if name not in given}}
+        found: dict[str, Any] = {}
+        for name, prior in given.items():
+            found |= self._of_several.get(name, {name: prior})
+        return {**found, **{name: prior for name, prior in self._sampled.items() if name not in found}}
+
+    def spread_prior(self, name: str, priors: Mapping[str, Any]) -> None:
+        """Put a prior that was given by the name of several parameters on each of them.
+
+        Args:
+            name: by which it was given.
+            priors: of the parameters, by name.
+        """
+        self._of_several = {**self._of_several, name: dict(priors)}
 
     def own_fixed(self) -> dict[str, Any]:
         """Return the known values of this component's own parameters, by name."""
         return dict(self.fixed or {})
 
     def settled(self) -> dict[str, Any]:
-        """Return priors and known values of this component and those within it, by path of parameter."""
+        """Return priors and known values of this component and those within it, by path of parameter.
+
+        Those that are meant in the component's own units are left out.
+        """
         found: dict[str, Any] = {}
         for path, part in self.named_modules():
             if isinstance(part, Component):
-                given = part.own_priors() | part.own_fixed()
+                priors = {name: prior for name, prior in part.own_priors().items() if not isinstance(prior, InOwnUnits)}
+                given = priors | part.own_fixed()
                 found |= {f"{path}.{name}" if path else name: value for name, value in given.items()}
         return found
 

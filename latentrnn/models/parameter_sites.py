@@ -3,112 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import biject_to
 
-from latentrnn.models.component import Component, tensor_at
+from latentrnn.models.component import Component, InOwnUnits, tensor_at
 from latentrnn.models.distributions import check_distribution, described, without_event
 from latentrnn.models.drawn import with_values
-from latentrnn.models.observations import Observation
+from latentrnn.models.network_prior import WEIGHTS, NetworkGroup, WeightPrior
+from latentrnn.models.networks import spread_over_networks, starting_scales
 from latentrnn.models.ordered import OrderedNormal
+from latentrnn.models.parameter import Parameter, Sampled
 from latentrnn.models.parameter_spec import TIMES, ParameterSpec, in_words, within
-from latentrnn.models.priors import Population, Prior, expanded_prior
+from latentrnn.models.priors import Population, Prior
 from latentrnn.models.sites import parameter_site
-
-ROOMY = ("readout", "gain", "feedback", "reader", "pooling")  # parts of a head that make room for time themselves
-
-
-class Parameter(NamedTuple):
-    """One parameter of a model, where it is found.
-
-    Attributes:
-        owner: "transition", "latent", "inputs", or the name of a head.
-        part: what goes by that name.
-        component: path within it of the component whose parameter it is; "" for itself.
-        of: that component.
-        name: by which the component declares it.
-    """
-
-    owner: str
-    part: Any  # a component, or a reader of several
-    component: str
-    of: Component
-    name: str
-
-    @property
-    def path(self) -> str:
-        """Where it is within the owner, e.g. "readout.weight"."""
-        return f"{self.component}.{self.name}" if self.component else self.name
-
-    @property
-    def site(self) -> str:
-        """What it is called in the whole model, e.g. "spikes.readout.weight"."""
-        return parameter_site(self.owner, self.path)
-
-    @property
-    def spec(self) -> ParameterSpec:
-        """What the component says of it."""
-        return self.of.parameter_spec(self.name)
-
-    @property
-    def of_family(self) -> bool:
-        """Whether it belongs to a head's family, whose entries have an axis for time; other parts make room for it."""
-        elsewhere = self.component.partition(".")[0] in ROOMY or self.tensor_path == "covariate_weight"
-        return isinstance(self.part, Observation) and not elsewhere
-
-    @property
-    def tensor_path(self) -> str:
-        """Where its tensor is within the owner."""
-        return f"{self.component}.{self.spec.raw}" if self.component else self.spec.raw
-
-    def value(self) -> Tensor:
-        """Return the parameter as it is now, in the units of the data."""
-        spec = self.spec
-        found = spec.value(self.of, tensor_at(self.of, spec.raw))
-        return self.part.from_units(self.path, found) if isinstance(self.part, Observation) else found
-
-    def unconstrained(self) -> Tensor:
-        """Return the parameter as it is now on the real line, where populations are."""
-        return biject_to(self.spec.support).inv(self.value())
-
-    def tensor(self, value: Tensor, others: Mapping[str, Tensor] = MappingProxyType({})) -> Tensor:
-        """Return the tensor that stands for a value, (*leading, *shape), in the units of the data.
-
-        Args:
-            value: of the parameter.
-            others: tensors in the place of the owner's own, by path, where it follows from these too.
-        """
-        own = self.part.to_units(self.path, value) if isinstance(self.part, Observation) else value
-        component, spec = self.of, self.spec
-        if spec.follows:
-            start = f"{self.component}." if self.component else ""
-            known = {path.removeprefix(start): tensor for path, tensor in others.items() if path.startswith(start)}
-            component = with_values(component, known)
-        return spec.tensor(component, own)
-
-    def set(self, value: Tensor) -> None:
-        """Put a value, (*shape), in its place."""
-        with torch.no_grad():
-            tensor_at(self.of, self.spec.raw).copy_(self.tensor(value))
-
-    def unit(self) -> Tensor:
-        """Return how large the parameter is by the units of its data."""
-        like = tensor_at(self.of, self.spec.raw)
-        return self.part.unit_of(self.path, like) if isinstance(self.part, Observation) else torch.ones_like(like)
-
-
-class Sampled(NamedTuple):
-    """A parameter and its prior."""
-
-    parameter: Parameter
-    prior: Prior
-
 
 # populations by name, with their members
 Populations = dict[str, tuple[Population, list[Parameter]]]
@@ -129,13 +40,15 @@ class GivenParameters:
         self.parts: dict[str, Any] = dict(parts)
         self.sampled: list[Sampled] = []
         self.known: list[tuple[Parameter, Any]] = []
+        self.networks: dict[str, NetworkGroup] = {}
         for owner, component, part in _components(self.parts):
+            self.networks |= spread_over_networks(Parameter(owner, self.parts[owner], component, part, WEIGHTS))
             specs, taken = part.parameter_specs(), dict[str, str]()
             for name, given in (part.own_priors() | part.own_fixed()).items():
                 parameter = Parameter(owner, self.parts[owner], component, part, name)
                 _check_name(parameter, specs)
                 if (other := taken.setdefault(specs[name].raw, name)) != name:
-                    raise ValueError(f"{_said(parameter)}: {other!r} and {name!r} are one parameter; give one of them")
+                    raise ValueError(f"{parameter.said}: {other!r} and {name!r} are one parameter; give one of them")
                 if name in part.own_fixed():
                     _check_value(parameter, given)
                     self.known.append((parameter, given))
@@ -146,6 +59,7 @@ class GivenParameters:
             parameter.of.settle(parameter.spec.raw)
         self.populations = _populations(self.sampled, self.parts)
         names = [each.parameter.site for each in self.sampled]
+        names += [group.site_of(scales) for group in self.networks.values() for scales in group.learned()]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"observations: {sorted(twice)} would be sites of a head and of another part; rename it")
         self.set_known()
@@ -159,9 +73,10 @@ class GivenParameters:
     def in_data_units(self, *owners: str) -> bool:
         """Whether priors or known values of parts say something of their inputs, so that these must be as the data are.
 
-        All may, but for times and frequencies.
+        All may, but for times and frequencies, and priors that are meant in a network's own units.
         """
-        given = [*(each.parameter for each in self.sampled), *(each for each, _ in self.known)]
+        sampled = [each.parameter for each in self.sampled if not isinstance(each.prior, InOwnUnits)]
+        given = [*sampled, *(each for each, _ in self.known)]
         return any(each.spec.unit not in TIMES for each in given if each.owner in owners)
 
     def sites(self) -> dict[str, tuple[dist.Distribution, Tensor]]:
@@ -173,10 +88,13 @@ class GivenParameters:
             shared[name] = population.start([member.unconstrained() for member in members], units.mean())
             for part, prior in population.priors_of(shared[name]["location"]).items():
                 found[parameter_site(name, part)] = (prior, shared[name][part])
-        for parameter, prior in self.sampled:
-            start = parameter.value()
-            density = expanded_prior(prior, start, shared, parameter.spec.support)
-            found[parameter.site] = (density, _start_in_order(density, start))
+        scales, priors = starting_scales(self.networks, self.sampled)
+        shared |= scales
+        found |= priors
+        for each in self.sampled:
+            start = each.parameter.value()
+            density = each.distribution(start, shared)
+            found[each.parameter.site] = (density, _start_in_order(density, start))
         return found
 
     def units(self) -> dict[str, Tensor]:
@@ -186,6 +104,15 @@ class GivenParameters:
             unit = torch.cat([member.unit().flatten() for member in members]).mean()
             found |= {parameter_site(name, part): unit for part in ("location", "scale")}
         return found | {parameter.site: parameter.unit() for parameter, _ in self.sampled}
+
+    def weights(self) -> dict[str, WeightPrior]:
+        """Return the priors of the tensors of networks, by site."""
+        priors = {each.parameter.site: each.prior for each in self.sampled}
+        return {site: prior for site, prior in priors.items() if isinstance(prior, WeightPrior)}
+
+    def learned_scales(self) -> list[str]:
+        """Return the sites of scales of networks that are inferred together with the weights."""
+        return [group.site_of(part) for group in self.networks.values() for part in group.learned()]
 
     def table(self) -> Any:
         """Return every parameter of the parts as a data frame; see `LatentRNN.parameters_table`."""
@@ -201,13 +128,17 @@ class GivenParameters:
                     shown[spec.raw] = name
             for name in shown.values():
                 parameter = Parameter(owner, self.parts[owner], component, part, name)
+                prior = given.get(name)
+                dims = prior.dims if isinstance(prior, WeightPrior) else specs[name].dims
                 rows[parameter.site] = {
                     "shape": tuple(parameter.value().shape),
-                    "dims": ", ".join(specs[name].dims),
+                    "dims": ", ".join(dims),
                     "unit": specs[name].unit,
                     "support": in_words(specs[name].support),
                     "given": _given_in_words(parameter),
                 }
+            for group in {prior.group: prior for prior in given.values() if isinstance(prior, WeightPrior)}:
+                rows |= self.networks[group].rows()
         return pandas.DataFrame.from_dict(rows, orient="index", columns=["shape", "dims", "unit", "support", "given"])
 
     def sample(self, parts: dict[str, Any]) -> dict[str, Any]:
@@ -220,9 +151,11 @@ class GivenParameters:
             return parts
         shared = {name: population.sample(of[0].value()) for name, (population, of) in self.populations.items()}
         values: list[tuple[Parameter, int, Tensor]] = []
-        for parameter, prior in self.sampled:
-            start = parameter.value()
-            value = pyro.sample(parameter.site, expanded_prior(prior, start, shared, parameter.spec.support))
+        for each in self.sampled:
+            parameter, start = each.parameter, each.parameter.value()
+            if isinstance(each.prior, WeightPrior) and each.prior.group not in shared:
+                shared[each.prior.group] = self.networks[each.prior.group].sample(start)
+            value = pyro.sample(parameter.site, each.distribution(start, shared))
             # pyro's Predictive(parallel=True) drops the axis of the plate where a guide has no local latents
             value = value.unsqueeze(1) if value.dim() == start.dim() + 1 else value
             values.append((parameter, start.dim(), value))
@@ -267,7 +200,7 @@ def _populations(sampled: list[Sampled], parts: Mapping[str, nn.Module]) -> Popu
         population, members = found.setdefault(prior.name, (prior, []))
         if population.config() != prior.config():
             raise ValueError(
-                f"{_where(parameter)}: expected Population {prior.name!r} as described for {members[0].owner!r}, "
+                f"{parameter.where}: expected Population {prior.name!r} as described for {members[0].owner!r}, "
                 f"{population!r}; found {prior!r}"
             )
         members.append(parameter)
@@ -277,23 +210,13 @@ def _populations(sampled: list[Sampled], parts: Mapping[str, nn.Module]) -> Popu
     return found
 
 
-def _where(parameter: Parameter) -> str:
-    """Return what of the model a parameter belongs to, as its user wrote it."""
-    head = isinstance(parameter.part, Observation)
-    return f"observations[{parameter.owner!r}]" if head else f"LatentRNN: {parameter.owner}"
-
-
 def _given_in_words(parameter: Parameter) -> str:
     """Return whether a parameter is known, learned or has which prior."""
     prior = parameter.of.own_priors().get(parameter.name)
     if prior is not None:
-        return repr(prior) if isinstance(prior, Population) else described(prior)
+        return repr(prior) if isinstance(prior, Population | WeightPrior) else described(prior)
     learned = isinstance(tensor_at(parameter.of, parameter.spec.raw), nn.Parameter)
     return "point estimate" if learned else "fixed"
-
-
-def _said(parameter: Parameter) -> str:
-    return f"{_where(parameter)}: {type(parameter.of).__name__}"
 
 
 def _check_name(parameter: Parameter, specs: Mapping[str, ParameterSpec]) -> None:
@@ -301,18 +224,20 @@ def _check_name(parameter: Parameter, specs: Mapping[str, ParameterSpec]) -> Non
         return
     known = f"one of {list(specs)}" if specs else "none: it has no parameters of its own"
     what = "no prior can be put on" if parameter.name in parameter.of.own_priors() else "no value can be fixed of"
-    raise ValueError(f"{_said(parameter)}: {what} {parameter.name!r}; expected {known}")
+    raise ValueError(f"{parameter.said}: {what} {parameter.name!r}; expected {known}")
 
 
-def _check_prior(parameter: Parameter, prior: Prior) -> None:
-    owner, spec, shape = f"{_said(parameter)}: priors[{parameter.name!r}]", parameter.spec, parameter.value().shape
+def _check_prior(parameter: Parameter, prior: Prior | WeightPrior) -> None:
+    if isinstance(prior, WeightPrior):
+        return
+    owner, spec, shape = f"{parameter.said}: priors[{parameter.name!r}]", parameter.spec, parameter.value().shape
     if isinstance(prior, Population):
         if spec.event_dim:
             raise ValueError(
                 f"{owner}: a Population is of single numbers; this parameter is a {in_words(spec.support)}"
             )
         return
-    check_distribution(_said(parameter), f"priors[{parameter.name!r}]", prior)
+    check_distribution(parameter.said, f"priors[{parameter.name!r}]", prior)
     prior = without_event(prior)
     if not within(prior, spec.support):
         raise ValueError(
@@ -334,7 +259,7 @@ def _fits(found: torch.Size, shape: torch.Size) -> bool:
 
 
 def _check_value(parameter: Parameter, given: Any) -> None:
-    owner, spec, shape = f"{_said(parameter)}: fixed[{parameter.name!r}]", parameter.spec, parameter.value().shape
+    owner, spec, shape = f"{parameter.said}: fixed[{parameter.name!r}]", parameter.spec, parameter.value().shape
     if isinstance(given, str):
         raise ValueError(f"{owner}: a covariate can tell what belongs to an entry of a head; found {given!r}")
     value = torch.as_tensor(given, dtype=torch.float64)

@@ -35,6 +35,7 @@ class ParameterSpec:
         unit: in words, "" where it has none: "seconds or steps", "of the data".
         dims: what its axes stand for, in order.
         follows: names of other parameters of the component that its tensor depends on, too.
+        around: where a `NetworkPrior` is centred, for what is neither a weight nor a bias of a network: one for a gain.
 
     Example:
         >>> import torch, latentrnn as lr
@@ -50,6 +51,7 @@ class ParameterSpec:
     unit: str = ""
     dims: tuple[str, ...] = ()
     follows: tuple[str, ...] = ()
+    around: float | None = None
 
     @classmethod
     def positive(cls, raw: str, *, least: float = 0.0, unit: str = "", dims: tuple[str, ...] = ()) -> ParameterSpec:

@@ -28,6 +28,7 @@ from latentrnn.models.features import CovariateReader, Feature
 from latentrnn.models.features.gap import elapsed
 from latentrnn.models.latents import Latent, LatentSite
 from latentrnn.models.module_dict import NamedModules
+from latentrnn.models.network_prior import NetworkGroup, WeightPrior
 from latentrnn.models.observations import Observation
 from latentrnn.models.parameter_sites import GivenParameters, Populations
 from latentrnn.models.priors import refuse_ignored_priors
@@ -232,6 +233,10 @@ class LatentRNN(nn.Module):
         """
         return self.given.units()
 
+    def network_weights(self) -> dict[str, WeightPrior]:
+        """Return the priors of the tensors that have a `NetworkPrior`, by site, with their fan-in and axes."""
+        return self.given.weights()
+
     def parameters_table(self) -> pandas.DataFrame:
         """Return every parameter of the model, a row each, by the name of its site: what it is, and what is said of it.
 
@@ -251,6 +256,11 @@ class LatentRNN(nn.Module):
             'v.readout.baseline': 'point estimate'}
         """
         return self.given.table()
+
+    @property
+    def networks(self) -> dict[str, NetworkGroup]:
+        """The networks whose weights have a `NetworkPrior`, by the site under which their scales go."""
+        return self.given.networks
 
     @property
     def populations(self) -> Populations:

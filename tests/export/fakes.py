@@ -51,7 +51,7 @@ class FakePosterior:
             name: SimpleNamespace(outputs_per_channel=1, gain=gain if name == "spikes" else None)
             for name in self._modelled()
         }
-        return SimpleNamespace(observations=heads, spec=self.data.spec)
+        return SimpleNamespace(observations=heads, spec=self.data.spec, networks={}, network_weights=dict)
 
     def reseeded(self, seed: int) -> FakePosterior:
         return replace(self, seed=seed)

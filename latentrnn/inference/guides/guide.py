@@ -14,7 +14,7 @@ from latentrnn.inference.guides.parameters import FAMILIES, ParameterFamily
 from latentrnn.models.component import from_config
 from latentrnn.models.priors import refuse_ignored_priors
 from latentrnn.models.state_space import LatentRNN, refuse_param_store, sequence_plate
-from latentrnn.support.arguments import check_choice
+from latentrnn.support.arguments import check_choice, check_size
 from latentrnn.support.deprecations import former_methods
 
 
@@ -32,12 +32,15 @@ class Guide(nn.Module):
         encoder: summarises the data for local latents; it may be left out where the model has none.
         family: of the local latents: `MeanField`, `Markov`, `GaussianChain`, a `Flow` on top of one of them, or
             `PerSequence` parameters for one of them.
-        global_family: of the parameters with priors: "normal" (independent), "multivariate", "low_rank", "flow" or
+        global_family: of the parameters with priors: "normal" (independent, for any number of them), "multivariate"
+            (up to some 2,000), "low_rank" (independent, and correlated along a few directions), "flow" (some 500) or
             "point" (no spread).
+        global_rank: directions of "low_rank"; by default the square root of how many numbers there are.
 
     Raises:
         ValueError: the model has local latents but no encoder is given; an unknown family; a head that feeds back
-            while the encoder observes only others.
+            while the encoder observes only others; a family that is too large for so many parameters, or has no best
+            point; a rank of another family, or one that is too large.
         TypeError: something that is not an encoder, a family or a model.
 
     References:
@@ -58,6 +61,7 @@ class Guide(nn.Module):
         encoder: Encoder | None = None,
         family: Family = MeanField(),  # noqa: B008 - a description, copied before it is built
         global_family: str = "normal",
+        global_rank: int | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(model, LatentRNN):
@@ -84,8 +88,26 @@ class Guide(nn.Module):
         for argument, part in (("encoder", self.encoder), ("family", self.local)):
             if part is not None:
                 refuse_ignored_priors(f"Guide: {argument}", part)
-        parameters = model.parameter_sites()
-        self.parameter_sites = FAMILIES[global_family](parameters) if parameters else None
+        self.global_rank = None if global_rank is None else check_size("Guide", "global_rank", global_rank)
+        if self.global_rank is not None and global_family != "low_rank":
+            raise ValueError(f"Guide: global_rank is of global_family='low_rank'; found {global_family!r}")
+        self.parameter_sites = self._family_of_parameters(model) if model.parameter_sites() else None
+
+    def _family_of_parameters(self, model: LatentRNN) -> ParameterFamily:
+        """Return the family over the parameters of a model that has priors.
+
+        Raises:
+            ValueError: it is at a point that is none, or would be too large.
+        """
+        if self.global_family == "point" and (scales := model.given.learned_scales()):
+            raise ValueError(
+                f"Guide: global_family='point' has no best point where {scales} are inferred with the weights that "
+                "they scale: the density grows without bound as both go to zero; use 'normal', or "
+                "NetworkPrior(learned=False), whose scales are known"
+            )
+        spreads = {site: prior.fan_in**-0.5 for site, prior in model.network_weights().items()}
+        options = {} if self.global_rank is None else {"rank": self.global_rank}
+        return FAMILIES[self.global_family](model.parameter_sites(), spreads, **options)
 
     def forward(self, data: SequenceData) -> dict[str, Tensor]:
         """Run the Pyro program on a batch and return the value of every site."""
@@ -128,6 +150,7 @@ class Guide(nn.Module):
             "encoder": None if self.encoder is None else self.encoder.config(),
             "family": self.local.config(),
             "global_family": self.global_family,
+            **({} if self.global_rank is None else {"global_rank": self.global_rank}),
         }
 
     @classmethod
@@ -135,7 +158,8 @@ class Guide(nn.Module):
         """Return an untrained guide for `model` from its JSON form."""
         encoder = None if config["encoder"] is None else from_config(config["encoder"])
         family = from_config(config["family"]) if "family" in config else MeanField()
-        return cls(model, encoder=encoder, family=family, global_family=config["global_family"])
+        rank = config.get("global_rank")
+        return cls(model, encoder=encoder, family=family, global_family=config["global_family"], global_rank=rank)
 
     def __repr__(self) -> str:
         return f"Guide(sites={[site.name for site in self.sites]}, encoder={self.encoder!r}, family={self.local!r})"

@@ -18,6 +18,9 @@ from latentrnn.inference.guides.flows import AutoregressiveFlow, Bent
 
 JOINT = "parameters"  # the auxiliary site of families that draw all parameters at once
 START_SCALE = 0.05
+LARGEST_FAMILY = 2**22  # numbers of its own, so that a step stays within tens of milliseconds
+
+Parameters = Mapping[str, tuple[dist.Distribution, Tensor]]  # prior and starting value of every site, by name
 
 
 class ParameterFamily(nn.Module):
@@ -26,14 +29,25 @@ class ParameterFamily(nn.Module):
     Numbers of sites on the real line are kept in units of their own, by which they are multiplied: a step of the
     optimizer is then as large for a weight in volts as for one in microvolts.
 
+    Standard deviations start at a twentieth, those of a network's weights at a twentieth of 1 / sqrt(fan_in). The noise
+    of all weights of a unit together is then a twentieth of what it is fed, whatever its size: networks whose weights
+    start noisier do not learn, since the likelihood's gradient is lost in the noise before the prior is (weights began
+    at sds of 0.075 in Graves 2011, and of 0.7 to 2 hundredths in implementations of Blundell et al. 2015).
+
     Args:
         parameters: prior and starting value of every site, by name.
+        spreads: by which the starting standard deviations of sites are multiplied; one where there is none.
+
+    References:
+        Graves. Practical variational inference for neural networks. 2011.
+        Blundell, Cornebise, Kavukcuoglu, Wierstra. Weight uncertainty in neural networks. 2015.
     """
 
     added_later: tuple[str, ...] = ()  # as of a `Component`
 
-    def __init__(self, parameters: Mapping[str, tuple[dist.Distribution, Tensor]]) -> None:
+    def __init__(self, parameters: Parameters, spreads: Mapping[str, float] | None = None) -> None:
         super().__init__()
+        self.start_scales = {name: START_SCALE * (spreads or {}).get(name, 1.0) for name in parameters}
         self.transforms = {name: biject_to(prior.support) for name, (prior, _) in parameters.items()}
         # of the unconstrained numbers, of which probabilities have one less, and axes of the values themselves
         self.shapes = {
@@ -54,6 +68,10 @@ class ParameterFamily(nn.Module):
     def forward(self) -> dict[str, Tensor]:
         """Sample every site."""
 
+    @abstractmethod
+    def centre(self) -> dict[str, Tensor]:
+        """Return the value of every site at the location of the unconstrained numbers."""
+
     def _on_the_line(self, name: str) -> bool:
         transform = self.transforms[name]
         return getattr(transform, "base_transform", transform) == identity_transform
@@ -72,8 +90,8 @@ class ParameterFamily(nn.Module):
 class _Separate(ParameterFamily):
     """What families share that draw every site by itself: a location for each."""
 
-    def __init__(self, parameters: Mapping[str, tuple[dist.Distribution, Tensor]]) -> None:
-        super().__init__(parameters)
+    def __init__(self, parameters: Parameters, spreads: Mapping[str, float] | None = None) -> None:
+        super().__init__(parameters, spreads)
         self._keys = {name: name.replace(".", "_") for name in self.shapes}
         self.loc = nn.ParameterDict({self._keys[name]: torch.zeros(shape) for name, shape in self.shapes.items()})
         for name, shape in self.shapes.items():
@@ -89,6 +107,9 @@ class _Separate(ParameterFamily):
                 self.get_buffer(self._unit(name)).copy_(unit)
                 self.loc[self._keys[name]].copy_(self._unconstrained(name, starts[name]) / unit.to(starts[name]))
 
+    def centre(self) -> dict[str, Tensor]:
+        return {name: self.transforms[name](self._location(name)).detach() for name in self.shapes}
+
     def _location(self, name: str) -> Tensor:
         """Return the location of a site's unconstrained numbers."""
         return self.loc[self._keys[name]] * self.get_buffer(self._unit(name))
@@ -101,8 +122,8 @@ class PointParameters(_Separate):
     known: it leaves the prior's mass out, and is no estimate of the density of the data under the prior.
     """
 
-    def __init__(self, parameters: Mapping[str, tuple[dist.Distribution, Tensor]]) -> None:
-        super().__init__(parameters)
+    def __init__(self, parameters: Parameters, spreads: Mapping[str, float] | None = None) -> None:
+        super().__init__(parameters, spreads)
         self.start_at({name: start for name, (_, start) in parameters.items()})
 
     def forward(self) -> dict[str, Tensor]:
@@ -115,8 +136,8 @@ class PointParameters(_Separate):
 class NormalParameters(_Separate):
     """q(theta) = prod Normal(m, s^2) over every entry of every site, in unconstrained space."""
 
-    def __init__(self, parameters: Mapping[str, tuple[dist.Distribution, Tensor]]) -> None:
-        super().__init__(parameters)
+    def __init__(self, parameters: Parameters, spreads: Mapping[str, float] | None = None) -> None:
+        super().__init__(parameters, spreads)
         keys = self._keys
         self.log_scale = nn.ParameterDict({keys[name]: torch.zeros(shape) for name, shape in self.shapes.items()})
         self.start_at({name: start for name, (_, start) in parameters.items()})
@@ -125,7 +146,7 @@ class NormalParameters(_Separate):
         super().start_at(starts, units)
         with torch.no_grad():
             for name in starts:
-                self.log_scale[self._keys[name]].fill_(math.log(START_SCALE))
+                self.log_scale[self._keys[name]].fill_(math.log(self.start_scales[name]))
 
     def forward(self) -> dict[str, Tensor]:
         values = {}
@@ -150,9 +171,10 @@ class JointParameters(ParameterFamily):
     added_later = ("unit",)
     unit: Tensor
 
-    def __init__(self, parameters: Mapping[str, tuple[dist.Distribution, Tensor]]) -> None:
-        super().__init__(parameters)
+    def __init__(self, parameters: Parameters, spreads: Mapping[str, float] | None = None) -> None:
+        super().__init__(parameters, spreads)
         self.size = sum(shape.numel() for shape in self.shapes.values())
+        self._check_size()
         self.loc = nn.Parameter(torch.zeros(self.size))
         self.log_scale = nn.Parameter(torch.zeros(self.size))
         self.register_buffer("unit", torch.ones(self.size))
@@ -162,11 +184,30 @@ class JointParameters(ParameterFamily):
     def _build(self) -> None:
         """Create the further parameters of the family."""
 
+    @classmethod
+    def numbers(cls, size: int) -> int:
+        """Return about how many further parameters the family has for parameters of this size."""
+        return 0
+
+    def _check_size(self) -> None:
+        if (numbers := self.numbers(self.size)) > LARGEST_FAMILY:
+            name = next(name for name, kind in FAMILIES.items() if kind is type(self))
+            raise ValueError(
+                f"Guide: global_family={name!r} over {self.size:,} parameters would have {numbers:,} numbers of its "
+                f"own, more than {LARGEST_FAMILY:,}; use 'low_rank' or 'normal', or put priors on fewer weights, those "
+                "of the readouts for instance"
+            )
+
     def start_at(self, starts: Mapping[str, Tensor], units: Mapping[str, Tensor] | None = None) -> None:
         with torch.no_grad():
             self.unit.copy_(torch.cat([unit.flatten() for unit in self._units(units).values()]))
             self.loc.copy_(self.pack(starts) / self.unit)
-            self.log_scale.fill_(math.log(START_SCALE))
+            self.log_scale.copy_(self._start_log_scales())
+
+    def _start_log_scales(self) -> Tensor:
+        """Return the logarithm of the standard deviation at which every entry starts, (size,)."""
+        sizes = {name: shape.numel() for name, shape in self.shapes.items()}
+        return torch.cat([torch.full((size,), math.log(self.start_scales[name])) for name, size in sizes.items()])
 
     @abstractmethod
     def joint(self) -> dist.Distribution:
@@ -179,6 +220,9 @@ class JointParameters(ParameterFamily):
             delta = dist.Delta(value, log_density=-log_jacobian, event_dim=self.event_dims[name])
             values[name] = pyro.sample(name, delta)
         return values
+
+    def centre(self) -> dict[str, Tensor]:
+        return {name: value.detach() for name, (value, _) in self.unpack(self.loc * self.unit).items()}
 
     def unpack(self, flat: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Return by site the value that unconstrained numbers (..., size) stand for, and log |d value / d numbers|."""
@@ -198,6 +242,10 @@ class JointParameters(ParameterFamily):
 
 class MultivariateParameters(JointParameters):
     """q(theta) = Normal(m, L L^T) over all sites jointly, in unconstrained space."""
+
+    @classmethod
+    def numbers(cls, size: int) -> int:
+        return size * size
 
     def _build(self) -> None:
         self.mixing = nn.Parameter(torch.zeros(self.size, self.size))
@@ -221,20 +269,37 @@ class MultivariateParameters(JointParameters):
 
 
 class LowRankParameters(JointParameters):
-    """q(theta) = Normal(m, F F^T + diag(s^2)) over all sites jointly, F of sqrt(size) columns, in unconstrained space.
+    """q(theta) = Normal(m, F F^T + diag(s^2)) over all sites jointly, in unconstrained space.
+
+    Args:
+        parameters, spreads: see `ParameterFamily`.
+        rank: columns of F; the square root of the number of parameters by default.
+
+    Raises:
+        ValueError: more columns than parameters.
 
     References:
         Ong, Nott, Smith. Gaussian variational approximation with a factor covariance structure. 2018.
     """
 
+    def __init__(
+        self, parameters: Parameters, spreads: Mapping[str, float] | None = None, rank: int | None = None
+    ) -> None:
+        self.rank = rank
+        super().__init__(parameters, spreads)
+
     def _build(self) -> None:
-        self.factor = nn.Parameter(torch.zeros(self.size, max(1, math.isqrt(self.size))))
+        rank = max(1, math.isqrt(self.size)) if self.rank is None else self.rank
+        if rank > self.size:
+            raise ValueError(f"Guide: global_rank must be at most the {self.size} numbers there are; found {rank}")
+        self.factor = nn.Parameter(torch.zeros(self.size, rank))
 
     def start_at(self, starts: Mapping[str, Tensor], units: Mapping[str, Tensor] | None = None) -> None:
         super().start_at(starts, units)
         with torch.no_grad():
             # columns that differ, or their gradients would never
-            self.factor.normal_(0.0, 0.1 * START_SCALE / self.factor.shape[1] ** 0.5)
+            scale = self.log_scale.exp().unsqueeze(-1)
+            self.factor.normal_(0.0, 0.1 / self.factor.shape[1] ** 0.5).mul_(scale)
 
     def joint(self) -> dist.Distribution:
         # in units of its own, for the squares of very small ones would underflow
@@ -250,6 +315,10 @@ class FlowParameters(JointParameters):
         Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling. Improved variational inference with inverse
         autoregressive flow. 2016.
     """
+
+    @classmethod
+    def numbers(cls, size: int) -> int:
+        return 12 * size * size
 
     def _build(self) -> None:
         self.flow = AutoregressiveFlow(self.size, layers=2, hidden_size=2 * self.size)

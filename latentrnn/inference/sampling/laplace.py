@@ -15,6 +15,7 @@ from latentrnn.support.arguments import check_seed, check_size
 from latentrnn.support.devices import resolve_device
 from latentrnn.support.isolation import isolated, random_state
 
+LARGEST = 2048  # parameters; each Newton step takes as many gradients of the gradient
 CONVERGED = 1e-15  # half the squared Newton step, in posterior standard deviations: a nat's fraction still to be gained
 
 
@@ -33,15 +34,18 @@ def laplace(
 
         q(theta) = Normal(m, H^{-1}),   m = argmax log p(y, theta),   H = -d^2 log p(y, theta) / d theta^2
 
-    in unconstrained space (with the Jacobian), where the network's weights are taken as they are. Exact for a Gaussian
-    regression; good where there are many data for each parameter; no substitute for `sample` where the posterior is
-    skewed. Local latents are integrated out by importance sampling from the guide of `given`, with draws made once
-    (see `Marginal`), so that the mode is one of the marginal density, not of a joint one with many latents.
+    in unconstrained space (with the Jacobian), where weights without a prior are taken as they are. Exact for a
+    Gaussian regression; good where there are many data for each parameter; no substitute for `sample` where the
+    posterior is skewed. Of a network it takes the last layer, or a small one as a whole from near its mode: `given` a
+    fit of the same model, under a `NetworkPrior(learned=False)`, with `global_family="point"`. Local latents are
+    integrated out by importance sampling from the guide of `given`, with draws made once (see `Marginal`), so that the
+    mode is one of the marginal density, not of a joint one with many latents.
 
     Args:
         model: the model.
         data: all of the sequences.
-        given: a fit of this model, whose weights and guide are taken; the model's own weights without it.
+        given: a fit of this model, whose weights and guide are taken, and the centre of its guide as the start; the
+            model's own weights and starting values without it.
         num_particles: importance samples of the local latents.
         steps: Newton steps at most.
         device: "auto" takes CUDA where there is one.
@@ -52,17 +56,20 @@ def laplace(
         `posterior`, `save` and comparisons work as after a fit.
 
     Raises:
-        ValueError: nothing to infer, local latents without `given`, no mode found, or a Hessian that is not positive
-            definite there.
+        ValueError: nothing to infer, too many parameters for a Hessian, scales of a network that are inferred with its
+            weights, local latents without `given`, no mode found, or a Hessian that is not positive definite there.
         TypeError: an argument of the wrong kind.
 
     References:
         Tierney, Kadane. Accurate approximations for posterior moments and marginal densities. 1986.
         MacKay. A practical Bayesian framework for backpropagation networks. 1992.
+        Daxberger, Kristiadi, Immer, Eschenhagen, Bauer, Hennig. Laplace redux - effortless Bayesian deep learning.
+        2021.
     """
     check_size("laplace", "steps", steps), check_size("laplace", "num_particles", num_particles)
     seed = check_seed("laplace", seed)
     model, guide = fixed_model("laplace", model, data, given, integrate=True)
+    _refuse_networks(model)
     device = resolve_device(device)
     # curvature in single precision loses the weak directions
     exact, exact_data = model.double().to(device), data.to(device, torch.float64)
@@ -71,6 +78,8 @@ def laplace(
             guide = guide.double().to(device)
         marginal = Marginal(exact, guide, exact_data, num_particles)
         family = MultivariateParameters(exact.parameter_sites()).double().to(device)
+        if guide is not None and guide.parameter_sites is not None:
+            family.start_at(guide.parameter_sites.centre())
         mode, precision, taken = _newton(marginal, family, steps)
     covariance = torch.linalg.inv(precision)
     family.place(mode, torch.linalg.cholesky((covariance + covariance.mT) / 2))
@@ -83,6 +92,22 @@ def laplace(
     return FitResult(
         exact.to("cpu", data.dtype), guide.to("cpu", data.dtype), {}, reason, taken, seed, settings, used
     )  # fmt: skip
+
+
+def _refuse_networks(model: LatentRNN) -> None:
+    if scales := model.given.learned_scales():
+        raise ValueError(
+            f"laplace: {scales} are inferred with the weights that they scale, whose joint density has no mode: it "
+            "grows without bound as both go to zero; give NetworkPrior(scale=..., learned=False), for instance the "
+            "scales that lr.fit infers, or use lr.fit alone"
+        )
+    size = sum(start.numel() for _, start in model.parameter_sites().values())
+    if size > LARGEST:
+        raise ValueError(
+            f"laplace: {size:,} parameters have priors, whose Hessian would be dense; expected at most {LARGEST:,}: "
+            "put the prior on the weights of the last layer (the readouts') alone, or use lr.fit with "
+            "Guide(global_family='low_rank') or 'normal', which take any number"
+        )
 
 
 def _newton(marginal: Marginal, family: MultivariateParameters, steps: int) -> tuple[Tensor, Tensor, int]:

@@ -19,6 +19,7 @@ from latentrnn.models.features.feature import find
 from latentrnn.models.features.units import like_the_others, units_of_all
 from latentrnn.models.feedback import History
 from latentrnn.models.gain import StimulusGain
+from latentrnn.models.network_prior import WEIGHTS
 from latentrnn.models.observations.encoder_input import EncoderInput
 from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.head_units import HeadUnits
@@ -27,6 +28,8 @@ from latentrnn.models.pooling import POOLINGS, Pooling
 from latentrnn.models.priors import Prior
 from latentrnn.models.readouts import FactorReadout, LinearReadout, Readout, linear
 from latentrnn.support.shown import first_entry
+
+_OF_READOUT = (*LinearReadout.declared, WEIGHTS)  # what a head hands on to its default readout
 
 
 class Observation(HeadUnits):
@@ -40,10 +43,10 @@ class Observation(HeadUnits):
         feedback: a `History` of the head's own past, or None.
         covariates: covariates (names or features) that act on the head directly, eta += D x_t.
         readout: a `Readout`; by default `LinearReadout(priors)`.
-        priors, fixed: of the family's own parameters, and of the linear readout's `weight` and `baseline`: what has a
-            prior becomes a Pyro site with a posterior, what is fixed is known; everything else is a point estimate.
-            Another readout takes those of its own. A family's parameter may be known entry by entry, under the name of
-            a covariate: `fixed={"scale": "standard_error"}`.
+        priors, fixed: of the family's own parameters, and of the linear readout's `weight` and `baseline` (both are its
+            "weights", see `NetworkPrior`): what has a prior becomes a Pyro site with a posterior, what is fixed is
+            known; everything else is a point estimate. Another readout takes those of its own. A family's parameter may
+            be known entry by entry, under the name of a covariate: `fixed={"scale": "standard_error"}`.
         pooling: for a per-sequence head, which state it reads: "last" (the sequence's last step), "mean",
             "attention" (learned), or a `Pooling`.
     """
@@ -421,11 +424,11 @@ def rows_in_units(raw: str, dims: tuple[str, ...]) -> ParameterSpec:
 
 def _of_readout(given: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what a head passes on to its default readout, of what it was given by name of parameter."""
-    return {name: value for name, value in (given or {}).items() if name in LinearReadout.declared}
+    return {name: value for name, value in (given or {}).items() if name in _OF_READOUT}
 
 
 def _without_readout(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name not in LinearReadout.declared}
+    return {name: value for name, value in given.items() if name not in _OF_READOUT}
 
 
 def refuse_outside(name: str, family: str, expected: str, bad: Tensor, values: Tensor) -> None:

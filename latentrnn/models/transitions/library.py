@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from latentrnn.models.parameter_spec import ParameterSpec
 from latentrnn.models.scans import layer_of, over_members, run
 from latentrnn.models.transitions.transition import Transition, broadcast_batch
 from latentrnn.support.arguments import check_flag, check_rate, check_size
@@ -37,6 +38,7 @@ class LibraryTransition(Transition):
         Zaremba, Sutskever, Vinyals. Recurrent neural network regularization. 2014.
     """
 
+    declared: ClassVar = {"norm_gain": ParameterSpec("norm_gain", dims=("layer", "gate", "unit"), around=1.0)}
     input_units = "standard"
 
     blocks = 1  # hidden-sized tensors per layer in the state: 1, or 2 where there is a cell state

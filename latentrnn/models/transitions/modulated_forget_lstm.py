@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 from torch.nn import functional as F
 
+from latentrnn.models.parameter_spec import ParameterSpec
 from latentrnn.models.transitions.projected_input import ProjectedInputTransition
 from latentrnn.support.arguments import check_size
 
@@ -30,6 +32,15 @@ class ModulatedForgetLSTM(ProjectedInputTransition):
         Gers, Schmidhuber, Cummins. Learning to forget: continual prediction with LSTM. 2000 (the forget gate).
     """
 
+    declared: ClassVar = {
+        "beta": ParameterSpec(
+            "raw_beta",
+            value=lambda _, kept: F.softplus(kept),
+            tensor=lambda _, value: value + torch.log(-torch.expm1(-value)),  # the inverse of softplus
+            support=constraints.positive,
+            dims=("unit", "input"),
+        )
+    }
     input_units = "scaled"  # |a_t| counts from zero
 
     def __init__(self, hidden_size: int, **shared: Any) -> None:

@@ -74,7 +74,8 @@ class Streams(Transition):
         self.given_weights = _switch_size(streams, self.common)
 
     def arguments(self) -> dict[str, Any]:
-        return {"streams": dict(self.cells.items()), "inputs": self.inputs, "common": self.common}
+        given = {name: value for name, value in (("priors", self.priors), ("fixed", self.fixed)) if value}
+        return {"streams": dict(self.cells.items()), "inputs": self.inputs, "common": self.common, **given}
 
     @property
     def parts(self) -> dict[str, slice]:
