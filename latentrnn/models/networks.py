@@ -58,7 +58,8 @@ def starting_scales(
     for each in sampled:
         if isinstance(each.prior, WeightPrior):
             standard.setdefault(each.prior.group, {})[each.parameter.name] = each.standard()
-    scales, sites = {}, {}
+    scales: dict[str, dict[str, Tensor]] = {}
+    sites: dict[str, tuple[dist.Distribution, Tensor]] = {}
     for name, group in networks.items():
         scales[name] = group.start(standard[name])
         priors = group.priors(next(iter(standard[name].values())))

@@ -43,7 +43,7 @@ class Validation:
         return (step + 1) % self.settings.stopping.every == 0 or step + 1 == self.settings.steps
 
     def bound(self, model: nn.Module, guide: nn.Module) -> float:
-        """Return the bound, nats per sequence."""
+        """Return the bound, nats per sequence: given the parameters with priors, whose KL the training data paid."""
         objective = self.settings.objective
         several = objective.fewest_particles > 1  # a bound that depends on how many there are
         particles = objective.num_particles if several else self.settings.stopping.num_particles
@@ -88,7 +88,10 @@ def validation_bound(
     windows: WindowPlan | None = None,
     processes: SingleProcess | None = None,
 ) -> float:
-    """Return the objective's bound of all sequences, nats per sequence; the caller sets the random state."""
+    """Return the objective's bound of all sequences, nats per sequence, the KL of parameters with priors left out.
+
+    The caller sets the random state.
+    """
     processes = processes or SingleProcess()
     total = torch.zeros((), device=data.device)
     if isinstance(data, StoredSequences) and windows is not None:
@@ -101,7 +104,8 @@ def validation_bound(
         # each window's
         parts = [batch] if windows is None else windows.through(batch, enlarged=True)
         with processes.draws(batch, num_particles):
-            bounds = [objective.step(Evaluation(model, guide, part, num_particles)).bound for part in parts]
+            steps = [objective.step(Evaluation(model, guide, part, num_particles)) for part in parts]
+        bounds = [step.given_parameters for step in steps]
         bound = bounds[0] if len(bounds) == 1 else torch.stack(bounds).mean()
         total = total + (bound * share.weight * share.whole if share.weight else 0.0)
     return float(processes.add(total)) / len(data) / len(data)

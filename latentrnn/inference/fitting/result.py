@@ -22,7 +22,8 @@ class FitResult:
     Attributes:
         model, guide: fitted copies, on the CPU.
         history: per report `step`, `elbo` and its terms (nats per sequence, training batch, true weights),
-            `kl_weight`, `learning_rate`; per evaluation `validation_step`, `validation_elbo` (nats per sequence).
+            `kl_weight`, `learning_rate`; per evaluation `validation_step`, `validation_elbo` (nats per sequence,
+            without the KL of parameters with priors, which is that of the training data).
             Another objective's bound stands under its own name: `iwae` and `validation_iwae`.
         stop_reason: why the fit ended, and what to try next.
         best_step: the step whose weights are kept.

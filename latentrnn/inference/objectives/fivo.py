@@ -10,7 +10,7 @@ from pyro.poutine.trace_struct import Trace
 
 from latentrnn.inference.filters.particle_filter import ParticleFilter
 from latentrnn.inference.objectives.objective import Evaluation, Objective, Step
-from latentrnn.inference.objectives.terms import elbo_terms
+from latentrnn.inference.objectives.terms import PARAMETERS, elbo_terms
 from latentrnn.inference.objectives.weighted_draws import parameter_kl
 from latentrnn.support.arguments import check_number, settle
 
@@ -61,6 +61,9 @@ class FIVO(Objective):
             head_weights=at.weights,
         ).run()
         scale = at.data.total / at.data.num_sequences
-        bound = scale * run.log_evidence.sum() - at.kl_weight * parameter_kl(fixed, recorder.trace, at.data)
+        kl = parameter_kl(fixed, recorder.trace, at.data)
+        bound = scale * run.log_evidence.sum() - at.kl_weight * kl
         terms = elbo_terms(at.model, at.guide, at.data, guide_data=at.guide_data)
+        if guide.parameter_sites is not None:
+            terms = terms._replace(kl=terms.kl | {PARAMETERS: kl.detach()})
         return Step(bound, bound.detach(), terms.reweighted(at.weights) if at.weights else terms)

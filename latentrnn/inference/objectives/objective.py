@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
-from latentrnn.inference.objectives.terms import Terms
+from latentrnn.inference.objectives.terms import PARAMETERS, Terms
 from latentrnn.support.arguments import check_kind_of, check_number, check_size, is_number, settle
 
 Program = Callable[[SequenceData], Any]
@@ -21,12 +21,22 @@ class Step(NamedTuple):
     Attributes:
         surrogate: its gradient is the estimate; as a number it may mean nothing. Nats, for the whole plate.
         bound: the value of the bound, detached; nats, for the whole plate.
-        terms: the terms of the ELBO for the same draws, with true weights.
+        terms: the terms of the ELBO for the same draws, with true weights; the KL of parameters is the bound's own.
     """
 
     surrogate: Tensor
     bound: Tensor
     terms: Terms
+
+    @property
+    def given_parameters(self) -> Tensor:
+        """The bound without the KL of parameters with priors: of sequences that these were not learned from, nats.
+
+        E_q(theta)[log p(y | theta)] and bounds on it. The KL is paid once, by the training data: with few other
+        sequences it would outweigh what their density says of the parameters.
+        """
+        kl = self.terms.kl.get(PARAMETERS)
+        return self.bound if kl is None else self.bound + kl.detach()
 
 
 @dataclass(frozen=True)

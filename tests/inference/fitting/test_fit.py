@@ -616,6 +616,31 @@ def test_validation_does_not_depend_on_its_batches() -> None:
     assert found == pytest.approx([found[0]] * 3, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "objective",
+    [lr.ELBO(), lr.ELBO(sticking_the_landing=True), lr.IWAE(), lr.Renyi(0.5), lr.FIVO()],
+    ids=lambda objective: f"{objective.name} {getattr(objective, 'sticking_the_landing', '')}",
+)
+@pytest.mark.parametrize("family", ["point", "multivariate"])
+def test_validation_is_the_density_given_the_parameters(objective: lr.ELBO, family: str) -> None:
+    """New sequences are given the parameters that training inferred; their KL, paid there, counts for nothing here."""
+    data = make_data(8, ragged=False)
+    model = lr.LatentRNN(
+        data.spec,
+        transition=lr.GRU(3),
+        latent=lr.Deterministic(),
+        observations={"y": lr.Poisson(priors={"weight": torch.distributions.Normal(0.0, 0.1)})},
+    )
+    guide = lr.Guide(model, global_family=family)
+    with torch.no_grad():
+        guide.parameter_sites.log_scale.fill_(-20.0) if family == "multivariate" else None
+        bound = evaluation.validation_bound(objective, model, guide, data, 4)
+    posterior = lr.Posterior(model, guide, data, device="cpu")
+    assert bound == pytest.approx(float(posterior.log_likelihood(num_draws=1).mean()), rel=1e-5)
+    kl = float(lr.elbo_terms(model, guide, data, analytic_kl=False).kl["parameters"].detach()) / len(data)
+    assert abs(kl) > 0.1  # what it would be off by
+
+
 def test_validation_must_not_overlap_training() -> None:
     data = make_data()
     model, guide = make_parts(data)
