@@ -36,8 +36,8 @@ def posterior_groups(
     num_particles: int,
     prior_predictive: bool,
     latents: bool,
-    weights: bool,
     seed: int | None,
+    weights: bool = True,
 ) -> dict[str, xr.Dataset]:
     """Return {group: Dataset}; `to_arviz` documents the groups, the arguments and the dims."""
     posterior = posterior if seed is None else posterior.reseeded(seed)
@@ -93,9 +93,9 @@ def small_groups(
     num_samples: int | None,
     num_particles: int,
     latents: bool,
-    weights: bool,
     drawn: Sequence[str],
     whole: set[str] | None = None,
+    weights: bool = True,
 ) -> SmallGroups:
     """Return all groups without the draws of latents and replicates.
 

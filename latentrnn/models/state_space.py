@@ -34,6 +34,7 @@ from latentrnn.models.parameter_sites import GivenParameters, Populations
 from latentrnn.models.priors import refuse_ignored_priors
 from latentrnn.models.readouts import Readout
 from latentrnn.models.rollout import Rollout
+from latentrnn.models.starting_weights import draw_weights
 from latentrnn.models.transitions import Transition
 from latentrnn.support.arguments import check_size
 from latentrnn.support.clock import step_length
@@ -335,9 +336,7 @@ class LatentRNN(nn.Module):
 
     def draw_weights(self) -> None:
         """Draw the weights of all parts anew from torch's generators, children before parents."""
-        for part in reversed(list(self.modules())):
-            if callable(reset := getattr(part, "reset_parameters", None)):
-                reset()
+        draw_weights(self)
         self.given.set_known()
 
     def prepare(self, data: SequenceData) -> SequenceData:

@@ -304,6 +304,22 @@ def test_gradients_of_many_draws_are_those_of_a_loop() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_fit_starts_from_weights_of_its_seed(cell: str) -> None:
+    """Tensors with priors are drawn anew as those without are, so that seeds differ and are what they say."""
+    data = make_data()
+    found = []
+    for seed in (0, 0, 1):
+        model = network(CELLS[cell](), lr.NetworkPrior(), data)
+        torch.manual_seed(seed)
+        model.draw_weights()
+        found.append({name: start for name, (_, start) in model.parameter_sites().items()})
+    for name, first in found[0].items():
+        assert torch.equal(first, found[1][name])
+        if name.startswith("transition.") and "bias" not in name:
+            assert not torch.equal(first, found[2][name])
+
+
 # -- Bayesian linear regression --------------------------------------------------------------------------------------
 
 NOISE, HIDDEN = 0.4, 3

@@ -13,6 +13,7 @@ from latentrnn.inference.guides.families import Family, MeanField
 from latentrnn.inference.guides.parameters import FAMILIES, ParameterFamily
 from latentrnn.models.component import from_config
 from latentrnn.models.priors import refuse_ignored_priors
+from latentrnn.models.starting_weights import draw_weights
 from latentrnn.models.state_space import LatentRNN, refuse_param_store, sequence_plate
 from latentrnn.support.arguments import check_choice, check_size
 from latentrnn.support.deprecations import former_methods
@@ -130,9 +131,7 @@ class Guide(nn.Module):
 
     def draw_weights(self) -> None:
         """Draw the weights of all parts anew from torch's generators, children before parents."""
-        for part in reversed(list(self.modules())):
-            if callable(reset := getattr(part, "reset_parameters", None)):
-                reset()
+        draw_weights(self)
 
     def initialise(self, model: LatentRNN, data: SequenceData) -> None:
         """Start from the model's starting values and the training data's scales."""

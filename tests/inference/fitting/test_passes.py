@@ -128,6 +128,17 @@ def with_latents(data: Any, head: Any = None, **settings: Any) -> Any:
     return model, lr.Guide(model, encoder=lr.RNNEncoder(3), **settings)
 
 
+def with_network_prior(data: Any, **settings: Any) -> Any:
+    priors = {"weights": lr.NetworkPrior()}
+    model = lr.LatentRNN(
+        data.spec,
+        transition=lr.GRU(3, priors=priors),
+        latent=lr.Innovations(2, initial=2),
+        observations={"y": lr.Poisson(priors=priors)},
+    )
+    return model, lr.Guide(model, encoder=lr.RNNEncoder(3), **settings)
+
+
 def cases() -> Iterator[Any]:
     for number, (name, lengths) in enumerate(LENGTHS.items()):
         sizes = [1, 2, 3, 5, 8, len(lengths) - 1]
@@ -147,6 +158,8 @@ KINDS: dict[str, Callable[[Any], tuple[Any, dict[str, Any]]]] = {
         with_latents(data, lr.Poisson(priors={"baseline": dist.Normal(0.0, 1.0)})),
         {},
     ),
+    "a posterior of a network's weights": lambda data: (with_network_prior(data), {}),
+    "one that correlates": lambda data: (with_network_prior(data, global_family="low_rank", global_rank=2), {}),
     "particles": lambda data: (with_latents(data), {"objective": lr.ELBO(num_particles=3)}),
     "IWAE": lambda data: (with_latents(data), {"objective": lr.IWAE(num_particles=3)}),
     "Renyi": lambda data: (with_latents(data), {"objective": lr.Renyi(0.3, num_particles=3)}),

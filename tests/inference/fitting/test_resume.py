@@ -111,6 +111,10 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "flow": lambda: {"guide": {"family": lr.Flow(lr.MeanField(), layers=1, hidden_size=4)}},
     "per sequence": lambda: {"guide": {"encoder": None, "family": lr.PerSequence(lr.MeanField())}, "validation": None},
     "priors": lambda: {"head": lr.Poisson(priors={"baseline": dist.Normal(0.0, 1.0)})},
+    "network prior": lambda: {
+        "transition": lr.LSTM(4, priors={"weights": lr.NetworkPrior()}),
+        "guide": {"global_family": "low_rank", "global_rank": 3},
+    },
     "feedback": lambda: {"head": lr.Poisson(feedback=lr.History(2))},
     "start": lambda: {"start_from": fit(steps=2)},
 }

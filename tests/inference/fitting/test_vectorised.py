@@ -43,6 +43,10 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "one batch": lambda: {"optimizer": lr.AdamW(averaging=0.9), "batch_size": 64},
     "missing": lambda: {"data": make_data(missing=True), "objective": lr.ELBO(coordinated_dropout=0.3)},
     "priors": lambda: {"head": lr.Poisson(priors={"weight": dist.Normal(0.0, 1.0)})},
+    "network prior": lambda: {
+        "transition": lr.GRU(4, priors={"weights": lr.NetworkPrior()}),
+        "head": lr.Poisson(priors={"weights": lr.NetworkPrior()}),
+    },
     "chain": lambda: {"guide": {"family": lr.GaussianChain()}},
     "markov": lambda: {
         "transition": lr.VanillaRNN(4),
