@@ -34,6 +34,7 @@ TRANSITIONS: dict[str, Callable[[], lr.Transition]] = {
     "linear": lambda: lr.Linear(3),
     "gru stacked, layer norm": lambda: lr.GRU(3, layers=2, layer_norm=True),
     "leaky": lambda: lr.LeakyIntegrator(3),
+    "leaky average": lambda: lr.LeakyIntegrator(3, average=True),
     "coupled gate lstm": lambda: lr.CoupledGateLSTM(3),
     "modulated forget lstm": lambda: lr.ModulatedForgetLSTM(3),
     "gated": lambda: lr.GatedTransition(3, width=4),

@@ -54,6 +54,7 @@ FLAGS: dict[str, Callable[[], Any]] = {
     "GRU.layer_norm": lambda: lr.GRU(2, layer_norm="no"),
     "StimulusGain.gated": lambda: lr.StimulusGain("x", gated="no"),
     "LeakyIntegrator.learned": lambda: lr.LeakyIntegrator(2, learned="no"),
+    "LeakyIntegrator.average": lambda: lr.LeakyIntegrator(2, average="no"),
     "Decay.learned": lambda: lr.Decay(lr.GRU(2), learned="no"),
     "Convolution.causal": lambda: lr.Convolution("x", causal="no"),
     "Calcium.learn_kernel": lambda: lr.Calcium(0.5, learn_kernel="no"),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.linalg
 import scipy.signal
@@ -29,6 +30,11 @@ sigmoid, softplus = scipy.special.expit, lambda x: np.logaddexp(0, x)
 
 def leaky(w: Weights, x: Array, s: Array) -> Array:
     return np.exp(-x[0] / np.exp(w["log_time_constant"])) * s + w["input_weight"] @ x[1:]
+
+
+def leaky_average(w: Weights, x: Array, s: Array) -> Array:
+    retention = np.exp(-x[0] / np.exp(w["log_time_constant"]))
+    return retention * s + (1 - retention) * (w["input_weight"] @ x[1:])
 
 
 def coupled(w: Weights, x: Array, s: Array) -> Array:
@@ -100,6 +106,7 @@ def layer_norm_gru(w: Weights, x: Array, s: Array) -> Array:
 
 CELLS: dict[str, tuple[Transition, Callable[[Weights, Array, Array], Array]]] = {
     "leaky": (lr.LeakyIntegrator(HIDDEN), leaky),
+    "leaky average": (lr.LeakyIntegrator(HIDDEN, average=True), leaky_average),
     "coupled gate lstm": (lr.CoupledGateLSTM(HIDDEN), coupled),
     "modulated forget lstm": (lr.ModulatedForgetLSTM(HIDDEN), modulated),
     "gated": (lr.GatedTransition(HIDDEN, width=5), gated),
@@ -113,6 +120,7 @@ CELLS: dict[str, tuple[Transition, Callable[[Weights, Array, Array], Array]]] = 
 every_cell = pytest.mark.parametrize("name", CELLS)
 GATES = {
     "leaky": {"retention"},
+    "leaky average": {"retention"},
     "coupled gate lstm": {"forget", "candidate", "output"},
     "modulated forget lstm": {"input", "forget", "candidate", "output"},
     "gated": {"gate"},
@@ -260,6 +268,25 @@ def test_a_leak_is_the_exponential_of_time_over_its_constant() -> None:
     # one gap of eight steps leaks as much as eight steps
     inputs[0, 0] = 0.2
     torch.testing.assert_close(cell.step(torch.ones(2), inputs[0]).detach(), kept)
+
+
+def test_a_leaky_average_is_the_exponential_moving_average_and_keeps_its_range() -> None:
+    cell = lr.LeakyIntegrator(1, tau=12.0, average=True)
+    cell.build(2)
+    cell.double()
+    with torch.no_grad():
+        cell.input_weight.fill_(1.0)
+    values = np.random.default_rng(0).uniform(size=200)
+    inputs = torch.tensor(np.stack([np.ones(200), values], -1))
+    found = cell.scan(inputs, torch.tensor([values[0]]))[0][:, 0].detach().numpy()
+    expected = pd.Series(np.append(values[0], values)).ewm(alpha=-np.expm1(-1 / 12), adjust=False).mean()[1:]
+    np.testing.assert_allclose(found, expected, atol=1e-7)  # the time constant was kept in single precision
+    assert found.min() > values.min()
+    assert found.max() < values.max()
+    plain = lr.LeakyIntegrator(1, tau=12.0)  # negative control: sums leave the range
+    plain.build(2)
+    plain.load_state_dict(cell.state_dict())
+    assert plain.double().scan(inputs, torch.tensor([values[0]]))[0].max().item() > 2
 
 
 def test_starting_time_constants_are_spread_in_units_of_the_clock_and_may_be_fixed() -> None:
