@@ -4,7 +4,7 @@
 # make lint types  ruff and mypy; make format rewrites the files in place
 # make fuzz        random cases, many of them: make fuzz FACTOR=20 SEED=0; `make test` runs a few
 # make bench       speed and quality against rivals
-# make examples    every example in its smoke mode
+# make examples    every example in its smoke mode; make gallery: the gallery's in full, into examples/results
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 # files are kept, since every process compiles all else
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo test test-slow test-versions fuzz lint format types examples bench clean
+.PHONY: install demo test test-slow test-versions fuzz lint format types examples gallery bench clean
 .DEFAULT_GOAL := test
 
 # The stamp is newer than what it was made from, or the environment is brought up to date (never built twice).
@@ -62,6 +62,10 @@ examples: $(INSTALLED)
 		echo "$$script --smoke"; \
 		$(PY) "$$script" --smoke --out "build/smoke/$$(basename "$$(dirname "$$script")")"; \
 	done
+
+# Goes on where an earlier run stopped, and runs again what has changed since.
+gallery: $(INSTALLED)
+	$(PY) examples/gallery.py
 
 bench: $(INSTALLED)
 	set -e; for script in benchmarks/*.py; do echo "$$script"; $(PY) "$$script"; done

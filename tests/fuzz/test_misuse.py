@@ -36,7 +36,7 @@ COMPONENTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "LSTM": (lr.LSTM, {"hidden_size": 2, "layers": 2, "dropout": 0.1, "zoneout": 0.1, "layer_norm": False}),
     "VanillaRNN": (lr.VanillaRNN, {"hidden_size": 2, "layers": 1, "nonlinearity": "tanh"}),
     "Linear": (lr.Linear, {"hidden_size": 2}),
-    "LeakyIntegrator": (lr.LeakyIntegrator, {"hidden_size": 2, "tau": 1.0, "learned": True}),
+    "LeakyIntegrator": (lr.LeakyIntegrator, {"hidden_size": 2, "tau": 1.0, "learned": True, "average": True}),
     "GatedTransition": (lr.GatedTransition, {"hidden_size": 2, "width": 3}),
     "SwitchingLinear": (lr.SwitchingLinear, {"hidden_size": 2, "regimes": 2, "weights": "softmax", "switch": "both"}),
     "ThermodynamicCell": (lr.ThermodynamicCell, {"hidden_size": 2, "width": 3, "time_scale": 1.0}),

@@ -1,0 +1,121 @@
+# %% [markdown]
+# # How fast is it forgotten, and what is a rehearsal worth?
+#
+# Sixty items are rehearsed now and then, and asked for in every fourth of 120 trials. What was rehearsed fades, and
+# what is left of earlier rehearsals adds up, so that a curve through the time since the last one is not enough. The
+# log-odds of recall follow a memory that decays with a time constant of 30 trials and gains 3 by a rehearsal:
+#
+#     m_t = exp(-1 / decay) m_{t-1} + gain x_t,   y_t ~ Bernoulli(sigmoid(guess + m_t)) where asked
+#     decay ~ LogNormal(log 10, 1) trials,   gain ~ Normal(0, 5),   guess ~ Normal(0, 3)
+#
+# Both with 95% intervals, and how often these hold: `python examples/forgetting_curve/demo.py --out build/forgetting`.
+
+# %%
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where `examples` is
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from scipy.special import expit
+
+import latentrnn as lr
+from examples.forgetting_curve.baselines import by_curve
+from examples.forgetting_curve.figure import draw
+from examples.gallery import Result, enough, held, options, quantiles, shown
+from examples.simulate import Array, Forgetting, forgetting, leaky
+
+PLANTED = {"decay": 30.0, "gain": 3.0}
+SITES = {"decay": "transition.time_constant", "gain": "transition.input_weight"}
+ITEMS, LEVEL = 60, 0.95
+
+
+# %%
+def as_sequences(found: Forgetting) -> lr.SequenceData:
+    heads, covariates = {"recalled": found.recalled}, {"rehearsed": found.rehearsed}
+    return lr.SequenceData.from_arrays(heads, covariates, dtype=torch.float64)
+
+
+def memory(data: lr.SequenceData) -> lr.LatentRNN:
+    """The equation above: the readout is the memory itself, so that its input's weight is the gain."""
+    priors = {"time_constant": dist.LogNormal(np.log(10.0), 1.0), "input_weight": dist.Normal(0.0, 5.0)}
+    recalled = lr.Bernoulli(priors={"baseline": dist.Normal(0.0, 3.0)}, fixed={"weight": 1.0})
+    return lr.LatentRNN(
+        data.spec,
+        transition=lr.LeakyIntegrator(1, priors=priors),
+        latent=lr.Deterministic(fixed={"initial_state": 0.0}),
+        observations={"recalled": recalled},
+        inputs=["rehearsed"],
+    )
+
+
+def intervals(posterior: lr.Posterior, draws: int = 4000) -> dict[str, Array]:
+    """95% intervals of decay, in trials, and gain, with their medians in between."""
+    found = posterior.parameters(draws)
+    return {name: quantiles(found[site], LEVEL) for name, site in SITES.items()}
+
+
+def by_laplace(found: Forgetting) -> dict[str, Array]:
+    """The same intervals in a fraction of a second."""
+    data = as_sequences(found)
+    return intervals(lr.laplace(memory(data), data).posterior(data))
+
+
+# %%
+def main() -> None:
+    """Infer, compare, check the claim, and draw."""
+    given = options(__file__)
+    simulations, items, draws = (3, 30, 100) if given.smoke else (100, ITEMS, 400)
+    data = as_sequences(found := forgetting(0, items))
+    posterior = lr.sample(memory(data), data, num_samples=draws, warmup=draws, progress=False)
+    ways: dict[str, Callable[[Forgetting], dict[str, Array]]] = {
+        "Laplace": by_laplace,
+        "same equation": partial(by_curve, last_only=False),
+        "last rehearsal": partial(by_curve, last_only=True),
+    }
+    rows = {how: [way(forgetting(seed, items)) for seed in range(simulations)] for how, way in ways.items()}
+    of = {how: {name: [each[name] for each in row] for name in PLANTED} for how, row in rows.items()}
+    ends = intervals(posterior, 4 * draws)
+    told = {"NUTS": in_words(ends)}
+    for how, row in of.items():
+        counts = " and ".join(held(each, PLANTED[name]) for name, each in row.items())
+        told[how] = f"{in_words(rows[how][0])}, which hold in {counts}"
+    print("95% intervals", *(f"{how}: {what}" for how, what in told.items()), sep="\n")
+
+    for name, (low, _, high) in ends.items():
+        assert low < PLANTED[name] < high < 2.0 * low, f"{name} should be recovered"
+        assert enough(of["Laplace"][name], PLANTED[name], LEVEL), "intervals should hold as often as they say"
+    if not given.smoke:
+        assert not enough(of["last rehearsal"]["gain"], PLANTED["gain"], LEVEL), "the last rehearsal should not do"
+
+    item = int(np.argmin(np.abs(found.rehearsed.sum((1, 2)) - 5)))
+    probability = expit(-2.0 + leaky(PLANTED["gain"] * found.rehearsed[..., 0], np.exp(-1 / PLANTED["decay"])))
+    answers = found.rehearsed[item, :, 0], found.recalled[item, :, 0], probability[item]
+    rates = posterior.rates("recalled", 400)[:, item, :, 0].numpy()
+    each = {name: posterior.parameters(1600)[site].flatten().numpy() for name, site in SITES.items()}
+    others = {how: row[0] for how, row in rows.items() if how != "Laplace"}
+    draw(given.out / "forgetting_curve.png", answers, rates, each, others, PLANTED)
+    Result(
+        claim="decay (30 trials) and gain (3) of a memory in which rehearsals add up, with 95% intervals that hold",
+        found=f"NUTS: {told['NUTS']}; Laplace: {told['Laplace']}",
+        baseline=f"least squares of the same equation: {told['same equation']}; of the time since the last rehearsal: "
+        f"{told['last rehearsal']}",
+    ).write(given.out)
+
+
+def in_words(ends: dict[str, Array]) -> str:
+    return f"decay {shown(ends['decay'])}, gain {shown(ends['gain'])}"
+
+
+if __name__ == "__main__":
+    main()
+
+# %% [markdown]
+# What to try next: a decay for each learner with a `lr.Population` as prior; a second, slower memory beside it
+# (`LeakyIntegrator(2)`), which is how forgetting comes to look like a power law; times in hours in the place of trials.

@@ -1,0 +1,193 @@
+"""Systems with planted numbers, in NumPy alone: the truth that the gallery's examples have to find.
+
+Each function takes the numbers that it plants, and returns what an experimenter would have, as arrays (sequence, time,
+channel) with NaN where nothing was measured. The same seed gives the same data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def leaky(inputs: Array, retention: float, start: float = 0.0) -> Array:
+    """Return h_t = retention * h_{t-1} + inputs_t along the second axis, h_0 = start."""
+    states, state = np.zeros_like(inputs), np.full_like(inputs[:, 0], start)
+    for t in range(inputs.shape[1]):
+        state = retention * state + inputs[:, t]
+        states[:, t] = state
+    return states
+
+
+class Depression(NamedTuple):
+    """A depressing synapse and what was recorded of it."""
+
+    pulses: Array  # (trial, time, 1), presynaptic spikes per bin
+    spikes: Array  # (trial, time, 1), postsynaptic spikes in the bins that have a pulse, NaN in the others
+    probe: NDArray[np.int_]  # (trial,), bin of the last pulse
+    delay: Array  # (trial,), from the pulse before to the last one, seconds
+    dt: float  # seconds per bin
+
+
+def trains(trials: int, delays: Sequence[int] = (10, 15, 20, 30, 40, 60, 80)) -> Array:
+    """Return pulses, (trial, time): a train of 8, two bins apart, and a probe after delays that take turns, in bins."""
+    pulses, last = np.zeros((trials, 15 + max(delays))), 14
+    pulses[:, : last + 1 : 2] = 1.0
+    pulses[np.arange(trials), last + np.resize(delays, trials)] = 1.0
+    return pulses
+
+
+def depression(
+    seed: int,
+    pulses: Array,
+    *,
+    tau: float = 0.195,
+    strength: float = 0.5,
+    rest: float = 1.0,
+    dt: float = 0.01,
+) -> Depression:
+    """Simulate short-term depression: every pulse weakens the synapse, which recovers with a time constant.
+
+        d_t = exp(-dt / tau) d_{t-1} + x_t,   y_t ~ Poisson(rest * exp(-strength (d_t - 1))) where x_t = 1
+
+    Args:
+        seed: of the spikes.
+        pulses: x, (trial, time), zeros and ones, at least two pulses in a trial; as from `trains`.
+        tau: time constant of recovery, seconds; 0.195 is a forget gate of 0.95 in bins of 10 ms.
+        strength: how much a pulse takes from the logarithm of the response to the next one.
+        rest: expected postsynaptic spikes of a rested synapse, per pulse.
+        dt: seconds per bin.
+
+    References:
+        Varela, Sen, Gibson, Fost, Abbott, Nelson. A quantitative description of short-term plasticity at excitatory
+        synapses in layer 2/3 of rat primary visual cortex. 1997.
+        Markram, Tsodyks. Redistribution of synaptic efficacy between neocortical pyramidal neurons. 1996 (trains and
+        probes).
+    """
+    rate = rest * np.exp(-strength * (leaky(pulses, np.exp(-dt / tau)) - 1.0))
+    spikes = np.where(pulses > 0, np.random.default_rng(seed).poisson(rate), np.nan)
+    ends = np.array([np.flatnonzero(trial)[-2:] for trial in pulses])
+    return Depression(pulses[..., None], spikes[..., None], ends[:, 1], dt * (ends[:, 1] - ends[:, 0]), dt)
+
+
+class Forgetting(NamedTuple):
+    """Items that were rehearsed now and then, and whether they were recalled when asked for."""
+
+    rehearsed: Array  # (item, trial, 1), 1 where the item was rehearsed
+    recalled: Array  # (item, trial, 1), 0 or 1 where it was asked for, NaN elsewhere
+
+
+def forgetting(
+    seed: int, items: int, *, trials: int = 120, decay: float = 30.0, gain: float = 3.0, guess: float = -2.0
+) -> Forgetting:
+    """Simulate a forgetting curve with rehearsal: the log-odds of recall rise with rehearsals and fall in between.
+
+        m_t = exp(-1 / decay) m_{t-1} + gain * x_t,   y_t ~ Bernoulli(sigmoid(guess + m_t)) where asked
+
+    Every item is rehearsed with probability 1/25 in a trial, and asked for in every fourth trial.
+
+    Args:
+        seed: of rehearsals and answers.
+        items: number of items, each a sequence of `trials`.
+        trials: number of trials.
+        decay: time constant of forgetting, in trials.
+        gain: what a rehearsal adds to the log-odds.
+        guess: log-odds of recall of an item never rehearsed.
+
+    References:
+        Ebbinghaus. Memory: a contribution to experimental psychology. 1885.
+        Rubin, Wenzel. One hundred years of forgetting: a quantitative description of retention. 1996.
+    """
+    rng = np.random.default_rng(seed)
+    rehearsed = (rng.random((items, trials)) < 1 / 25).astype(float)
+    strength = leaky(gain * rehearsed, np.exp(-1.0 / decay))
+    recalled = (rng.random((items, trials)) < 1 / (1 + np.exp(-guess - strength))).astype(float)
+    recalled[:, np.arange(trials) % 4 != 3] = np.nan
+    return Forgetting(rehearsed[..., None], recalled[..., None])
+
+
+class Methylation(NamedTuple):
+    """A methylated fraction that follows its surroundings, and reads of it."""
+
+    exposure: Array  # (culture, day, 1), in [0, 1]
+    reads: Array  # (culture, day, 1), methylated ones of `depth`, NaN on days without a sample
+    level: Array  # (culture, day, 1), the fraction itself
+
+
+def methylation(
+    seed: int, cultures: int, *, days: int = 90, rate: float = 0.08, start: float = 0.2, depth: int = 20
+) -> Methylation:
+    """Simulate methylation as a memory of exposure: gains and losses share one rate, so that the level stays in [0, 1].
+
+        m_t = (1 - rate) m_{t-1} + rate * x_t,   y_t ~ Binomial(depth, m_t) every third day
+
+    The exposure is a share of each day; it changes on one day in fifteen, to a share uniform in [0, 1].
+
+    Args:
+        seed: of exposures and reads.
+        cultures: number of cell cultures, each a sequence.
+        days: length of each.
+        rate: share of the difference to the exposure that is made up for in a day.
+        start: level before the first day.
+        depth: reads per sample.
+
+    References:
+        Sontag, Lorincz, Luebeck. Dynamics, stability and inheritance of somatic DNA methylation imprints. 2006.
+    """
+    rng = np.random.default_rng(seed)
+    changes = np.cumsum(rng.random((cultures, days)) < 1 / 15, 1)
+    exposure = np.take_along_axis(rng.random((cultures, days + 1)), changes, 1)
+    level = leaky(rate * exposure, 1.0 - rate, start)
+    reads = rng.binomial(depth, level).astype(float)
+    reads[:, np.arange(days) % 3 != 2] = np.nan
+    return Methylation(exposure[..., None], reads[..., None], level[..., None])
+
+
+class Enhancers(NamedTuple):
+    """Stretches of DNA with enhancers and promoters, and which promoters were active."""
+
+    enhancer: Array  # (locus, position, 1), 1 where there is one
+    active: Array  # (locus, position, 1), 0 or 1 at promoters, NaN elsewhere
+    signal: Array  # (locus, position, 1), what has arrived of the enhancers upstream
+    window: float  # how far downstream of a single enhancer a promoter is rather active than silent, positions
+
+
+def enhancers(
+    seed: int,
+    loci: int,
+    *,
+    positions: int = 200,
+    r: float = 0.95,
+    threshold: float = 0.35,
+    slope: float = 15.0,
+) -> Enhancers:
+    """Simulate enhancers whose signal decays along DNA, and promoters that switch on above a threshold of it.
+
+        h_t = r h_{t-1} + x_t,   y_t ~ Bernoulli(sigmoid(slope (h_t - threshold))) at promoters
+
+    One position in forty has an enhancer, one in fifteen a promoter.
+
+    Args:
+        seed: of places and activity.
+        loci: number of stretches, each a sequence.
+        positions: length of each, in kilobases.
+        r: what is left of the signal a position further on.
+        threshold: signal at which a promoter is active as often as not.
+        slope: how sharply it switches.
+
+    References:
+        Zuin, Roth, Zhan, Cramard, Redolfi, Piskadlo, Mach, Kryzhanovska, Tihanyi, Kohler, Eder, Leemans, van
+        Steensel, Meister, Smallwood, Giorgetti. Nonlinear control of transcription through enhancer-promoter
+        interactions. 2022.
+    """
+    rng = np.random.default_rng(seed)
+    enhancer = (rng.random((loci, positions)) < 1 / 40).astype(float)
+    signal = leaky(enhancer, r)
+    active = (rng.random((loci, positions)) < 1 / (1 + np.exp(-slope * (signal - threshold)))).astype(float)
+    active[rng.random((loci, positions)) > 1 / 15] = np.nan
+    return Enhancers(enhancer[..., None], active[..., None], signal[..., None], float(np.log(threshold) / np.log(r)))

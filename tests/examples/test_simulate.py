@@ -1,0 +1,94 @@
+"""The simulators of the gallery do what their equations say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.signal import lfilter
+from scipy.special import expit
+
+from examples.simulate import depression, enhancers, forgetting, leaky, methylation, trains
+
+
+def recursion(inputs: np.ndarray, retention: float, start: float = 0.0) -> np.ndarray:
+    """h_t = retention h_{t-1} + inputs_t by SciPy's filter."""
+    begin = np.full((len(inputs), 1), retention * start)
+    return lfilter([1.0], [1.0, -retention], inputs, zi=begin)[0]
+
+
+def test_a_leak_is_a_filter_of_first_order() -> None:
+    inputs = np.random.default_rng(0).normal(size=(3, 40))
+    np.testing.assert_allclose(leaky(inputs, 0.7, 2.0), recursion(inputs, 0.7, 2.0), atol=1e-12)
+
+
+def test_trains_have_eight_pulses_and_a_probe_after_delays_that_take_turns() -> None:
+    found = depression(0, trains(5, delays=(10, 20)))
+    assert found.pulses.shape == (5, 35, 1)
+    assert found.pulses.sum((1, 2)).tolist() == [9.0] * 5
+    np.testing.assert_allclose(found.delay, [0.1, 0.2, 0.1, 0.2, 0.1])
+    assert found.probe.tolist() == [24, 34, 24, 34, 24]
+    np.testing.assert_array_equal(np.isnan(found.spikes), found.pulses == 0)
+
+
+def test_spikes_of_a_synapse_have_the_mean_that_the_equation_gives() -> None:
+    found = depression(1, trains(20_000, delays=(10, 40)), tau=0.195, strength=0.5, rest=1.5)
+    expected = 1.5 * np.exp(-0.5 * (recursion(found.pulses[:2, :, 0], np.exp(-0.01 / 0.195)) - 1.0))
+    for kind in range(2):
+        there = found.pulses[kind, :, 0] > 0
+        error = np.sqrt(expected[kind, there] / 10_000)
+        assert (np.abs(found.spikes[kind::2, there, 0].mean(0) - expected[kind, there]) < 5 * error).all()
+
+
+def test_recall_follows_rehearsals() -> None:
+    found = forgetting(0, 4000, decay=30.0, gain=3.0, guess=-2.0)
+    asked = np.isfinite(found.recalled[..., 0])
+    assert np.flatnonzero(asked.any(0)).tolist() == list(range(3, 120, 4))
+    probability = expit(-2.0 + 3.0 * recursion(found.rehearsed[..., 0], np.exp(-1 / 30)))
+    for low, high in ((0.0, 0.2), (0.2, 0.5), (0.5, 0.9), (0.9, 1.0)):
+        chosen = asked & (probability >= low) & (probability < high)
+        expected = probability[chosen]
+        error = np.sqrt((expected * (1 - expected)).sum()) / chosen.sum()
+        assert abs(found.recalled[..., 0][chosen].mean() - expected.mean()) < 5 * error
+
+
+def test_a_methylated_share_averages_its_exposure() -> None:
+    found = methylation(0, 400, rate=0.08, start=0.2, depth=20)
+    level = recursion(0.08 * found.exposure[..., 0], 0.92, 0.2)
+    np.testing.assert_allclose(found.level[..., 0], level, atol=1e-12)
+    assert 0 <= found.exposure.min() <= found.exposure.max() <= 1
+    there = np.isfinite(found.reads[..., 0])
+    assert np.flatnonzero(there.any(0)).tolist() == list(range(2, 90, 3))
+    error = np.sqrt((level * (1 - level) / 20)[there].mean() / there.sum())
+    assert abs((found.reads[..., 0] / 20 - level)[there].mean()) < 5 * error
+
+
+def test_a_promoter_below_one_enhancer_is_active_within_the_window() -> None:
+    found = enhancers(0, 400)
+    np.testing.assert_allclose(found.signal[..., 0], recursion(found.enhancer[..., 0], 0.95), atol=1e-12)
+    assert 0.95 ** np.floor(found.window) > 0.35 > 0.95 ** np.ceil(found.window)
+    active, signal = found.active[..., 0], found.signal[..., 0]
+    for low, high in ((0.0, 0.1), (0.1, 0.35), (0.35, 0.7), (0.7, 9.0)):
+        chosen = np.isfinite(active) & (signal >= low) & (signal < high)
+        expected = expit(15.0 * (signal[chosen] - 0.35))
+        error = np.sqrt((expected * (1 - expected)).sum()) / chosen.sum()
+        assert abs(active[chosen].mean() - expected.mean()) < 5 * error
+
+
+@pytest.mark.parametrize(
+    "simulator",
+    [
+        lambda seed: depression(seed, trains(9)),
+        lambda s: forgetting(s, 9),
+        lambda s: methylation(s, 9),
+        lambda s: enhancers(s, 9),
+    ],
+    ids=["depression", "forgetting", "methylation", "enhancers"],
+)
+def test_a_seed_says_what_is_simulated(simulator: Callable[[int], Any]) -> None:
+    first, again, other = simulator(0), simulator(0), simulator(1)
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert any(not np.array_equal(one, two, equal_nan=True) for one, two in zip(first, other, strict=True))
