@@ -88,7 +88,8 @@ class Evidence:
             particle filters), "ais" (log mean weight of annealed draws) or "exact". On average the others are below the
             log evidence, and all but the first come as close as one likes with more particles.
         values: nats, (sequence,).
-        standard_error: Monte Carlo error of each value, nats, (sequence,): for "smc" from the spread of the filters.
+        standard_error: Monte Carlo error of each value, nats, (sequence,): for "smc" from the spread of the filters. In
+            single precision it has what rounding of the states may change, too.
         num_particles: draws behind each value; for "smc" particles of each filter.
         effective_sample_size: how many draws from the posterior the weights are worth, (sequence,); for "smc" the
             smallest on the way, averaged over filters. None for "elbo" and where the evidence is exact.

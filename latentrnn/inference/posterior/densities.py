@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 
@@ -30,6 +31,7 @@ from latentrnn.inference.evidence.rungs import best
 from latentrnn.inference.filters.particle_filter import ParticleFilter, counts_in_steps
 from latentrnn.inference.objectives.terms import log_weights as log_weights_of
 from latentrnn.inference.posterior.draws.sampler import PosteriorSampler, samples_of
+from latentrnn.inference.posterior.rounding import computed_in_double, doubled_trace, rounding, spacing
 from latentrnn.support.arguments import check_size
 
 
@@ -45,19 +47,20 @@ def evidence(sampler: PosteriorSampler, kind: str | SMC | AIS, num_particles: in
         along_time = any(site.along_time for site in sites)
         estimate = partial(evidence, sampler)
         return best(estimate, num_particles, num_steps=sampler.data.num_steps, along_time=along_time)
+    if not sites and sampler.guide.parameter_sites is None:
+        return dataclasses.replace(_exact(sampler), kind=name, num_particles=1)
     if sites and name == "smc":
-        return _filtered(sampler, num_particles, kind if isinstance(kind, SMC) else SMC())
-    if sites and name == "ais":
-        return summarise(name, _annealed(sampler, num_particles, kind if isinstance(kind, AIS) else AIS()))
-    weighed = summarise(name, log_weights(sampler, num_particles))
-    if sites or sampler.guide.parameter_sites is not None:
-        return weighed
-    exact = torch.zeros_like(weighed.values)
-    return dataclasses.replace(weighed, standard_error=exact, effective_sample_size=None, pareto_k=None)
+        found = _filtered(sampler, num_particles, kind if isinstance(kind, SMC) else SMC())
+    elif sites and name == "ais":
+        return _annealed(sampler, num_particles, kind if isinstance(kind, AIS) else AIS())
+    else:
+        found = summarise(name, log_weights(sampler, num_particles))
+    error = torch.hypot(found.standard_error, rounding(sampler, found.values))
+    return dataclasses.replace(found, standard_error=error)
 
 
 def _exact(sampler: PosteriorSampler) -> Evidence:
-    """Return the evidence of a model in which nothing is left to integrate.
+    """Return the evidence of a model in which nothing is left to integrate, computed in double precision.
 
     Raises:
         ValueError: something is: local latents, or parameters with priors.
@@ -71,7 +74,16 @@ def _exact(sampler: PosteriorSampler) -> Evidence:
     if sampler.guide.parameter_sites is not None:
         names = list(sampler.model.parameter_sites())
         raise ValueError(f"evidence: 'exact' needs parameters that are points, but {names} have priors; use 'auto'")
-    return exactly(log_weights(sampler, 1)[0].double())
+    return _in_double(sampler, lambda used: exactly(log_weights(used, 1)[0].double()))
+
+
+def _in_double(sampler: PosteriorSampler, estimate: Callable[[PosteriorSampler], Evidence]) -> Evidence:
+    """Return an estimate in double precision, or one that says that it is not."""
+    found, doubled = computed_in_double(sampler, estimate)
+    if doubled:
+        return found
+    error = torch.hypot(found.standard_error, spacing(sampler, found.values))
+    return dataclasses.replace(found, standard_error=error)
 
 
 def log_likelihood(sampler: PosteriorSampler, num_particles: int, num_draws: int) -> Tensor:
@@ -79,15 +91,18 @@ def log_likelihood(sampler: PosteriorSampler, num_particles: int, num_draws: int
     num_particles = check_size("log_likelihood", "num_particles", num_particles)
     num_draws = check_size("log_likelihood", "num_draws", num_draws)
     with sampler.drawing():
-        if sampler.guide.parameter_sites is None:
-            return summarise("iwae", log_weights(sampler, num_particles)).values[None]
         # drawn first and together, so that they are the draws of `parameters(num_draws)`
-        parameters = sampler.parameter_trace(num_draws)
-        rows = []
-        for draw in range(num_draws):
-            weights = log_weights(sampler, num_particles, samples_of(parameters, slice(draw, draw + 1)))
-            rows.append(summarise("iwae", weights).values)
-        return torch.stack(rows)
+        drawn = None if sampler.guide.parameter_sites is None else sampler.parameter_trace(num_draws)
+
+        def rows(used: PosteriorSampler) -> Tensor:
+            if drawn is None:
+                return summarise("iwae", log_weights(used, num_particles)).values[None]
+            given = drawn if used is sampler else doubled_trace(drawn, used.device)
+            draws = (samples_of(given, slice(draw, draw + 1)) for draw in range(num_draws))
+            found = [summarise("iwae", log_weights(used, num_particles, parameters)).values for parameters in draws]
+            return torch.stack(found)
+
+        return rows(sampler) if sampler.model.latent_sites() else computed_in_double(sampler, rows)[0]
 
 
 def log_weights(sampler: PosteriorSampler, num_particles: int, parameters: Trace | None = None) -> Tensor:
@@ -118,14 +133,17 @@ def _path_weights(sampler: PosteriorSampler, data: SequenceData, count: int, par
     return weights[0] if len(weights) == 1 else torch.stack(weights).sum(0)
 
 
-def _annealed(sampler: PosteriorSampler, num_particles: int, settings: AIS) -> Tensor:
-    """Return log-weights of annealed draws, (particle, sequence)."""
-    with sampler.seeded():
-        chunks = [
-            anneal(sampler.model, sampler.guide, data, num_particles, settings)
-            for data in sampler.chunks(num_particles)
-        ]
-    return torch.cat(chunks, 1).cpu()
+def _annealed(sampler: PosteriorSampler, num_particles: int, settings: AIS) -> Evidence:
+    """Return the evidence by annealed draws in double precision: differences between densities move them."""
+
+    def estimate(used: PosteriorSampler) -> Evidence:
+        with used.seeded():
+            chunks = [
+                anneal(used.model, used.guide, data, num_particles, settings) for data in used.chunks(num_particles)
+            ]
+        return summarise("ais", torch.cat(chunks, 1).cpu())
+
+    return _in_double(sampler, estimate)
 
 
 def _filtered(sampler: PosteriorSampler, num_particles: int, settings: SMC) -> Evidence:

@@ -10,6 +10,7 @@ from torch import Tensor
 from latentrnn.data import SequenceData, SequenceKey
 from latentrnn.inference.filters.one_step_ahead import OneStepAhead, averaged
 from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
+from latentrnn.inference.posterior.rounding import computed_in_double
 from latentrnn.support.arguments import check_integer, check_size
 
 
@@ -43,9 +44,16 @@ def one_step_ahead(
     num_filters = check_integer("one_step_ahead", "num_filters", num_filters, least=2)  # for the error
     num_draws = check_integer("one_step_ahead", "num_draws", num_draws, least=2)
     draws = 1 if sampler.guide.parameter_sites is None else num_draws
-    with sampler.drawing():
-        rollouts = (sampler.prior_rollout(sampler.parameter_trace(1)) for _ in range(draws))
-        both, mean, error = averaged(rollouts, head, num_particles, num_filters)
+
+    def estimate(used: PosteriorSampler) -> tuple[Tensor, Tensor, Tensor | None]:
+        with used.drawing():
+            rollouts = (used.prior_rollout(used.parameter_trace(1)) for _ in range(draws))
+            return averaged(rollouts, head, num_particles, num_filters)
+
+    if draws > 1 or sampler.model.latent_sites():
+        both, mean, error = estimate(sampler)
+    else:  # what is called exact is computed in double precision, as its sum, the evidence, is
+        both, mean, error = computed_in_double(sampler, estimate)[0]
     scored = data.scored(head)
     counts = observation.counts_events
     value, zero = both.cpu().chunk(2, -1) if counts else (both.cpu(), None)
@@ -54,7 +62,7 @@ def one_step_ahead(
     return OneStepAhead(
         head,
         torch.where(scored, value, 0.0),
-        mean.cpu(),
+        mean.to("cpu", sampler.data.dtype),
         data.observations[head],
         scored,
         value_error,

@@ -399,8 +399,8 @@ class Posterior:
         what that diagnosis is (k-hat, effective sample size, how far filters are apart).
 
         Parameters with priors are integrated over the guide's q(theta), so that on held-out sequences this is the
-        log predictive density. Without local latents and priors it is exact; without local latents all kinds but
-        "elbo" are the same. "exact" says that nothing else will do.
+        log predictive density. Without local latents and priors it is exact, and computed in double precision; without
+        local latents all kinds but "elbo" are the same. "exact" says that nothing else will do.
 
         Args:
             kind: "elbo", "iwae", "smc", "ais", "exact" or "auto".
