@@ -165,9 +165,8 @@ def test_errors_say_what_is_wrong(case):
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
 
 
-def families(rng):
+def families(rng, shape=(4, 2500, 1)):
     """Counts, exact log-probabilities of them and of zero, and means, (sequence, time, channel), by NumPy alone."""
-    shape = (4, 2500, 1)
     drive = np.exp(np.sin(np.arange(shape[1]) / 15))[None, :, None] * np.ones(shape)
     stats = scipy.stats
     rates = 0.5 * drive * np.exp(rng.normal(size=shape) - 0.5)  # random rates, of log standard deviation one
@@ -181,7 +180,7 @@ def families(rng):
         return np.where(y == 0, np.log(0.5 + 0.5 * np.exp(-drive)), poisson)
 
     size, chance = 1.0, 1 / (1 + 0.4 * drive)
-    p = 0.2 * drive / drive.max()
+    p = 0.5 * drive / drive.max()
     laws = {
         "random rates": (rng.poisson(rates), mixture, 0.5 * drive),
         "negative binomial": (
@@ -190,8 +189,8 @@ def families(rng):
         "zero-inflated": (rng.poisson(drive) * (rng.random(shape) < 0.5), inflated, 0.5 * drive),
         "binomial": (rng.binomial(3, p), lambda y: stats.binom.logpmf(y, 3, p), 3 * p),
         "beta-binomial": (
-            rng.binomial(3, rng.beta(4 * p, 4 * (1 - p))),
-            lambda y: stats.betabinom.logpmf(y, 3, 4 * p, 4 * (1 - p)),
+            rng.binomial(3, rng.beta(p, 1 - p)),
+            lambda y: stats.betabinom.logpmf(y, 3, p, 1 - p),
             3 * p,
         ),
         "poisson": (rng.poisson(0.5 * drive), lambda y: stats.poisson.logpmf(y, 0.5 * drive), 0.5 * drive),
@@ -215,8 +214,29 @@ def test_every_family_of_counts_is_calibrated(family):
     found = time_rescaling(ahead_of(y, log_prob, mean))
     assert int(found.num_intervals) > 1000
     assert found.p_value > 1e-6
-    if family not in ("poisson", "binomial", "beta-binomial"):
+    if family != "poisson":
+        assert time_rescaling(as_poisson(y, mean)).p_value < 1e-6
+    if family not in ("poisson", "binomial"):
         assert time_rescaling(ahead_of(y, log_prob, mean), family="poisson").p_value < 1e-6
+
+
+def as_poisson(y, mean):
+    """The control: what a Poisson head of the same mean would say."""
+    return ahead_of(y, lambda v: scipy.stats.poisson.logpmf(v, mean), mean)
+
+
+@pytest.mark.parametrize("repetitions", [120, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", list(families(np.random.default_rng(0))))
+def test_right_models_are_rejected_as_often_as_the_level_says(family, repetitions, monkeypatch):
+    """Every channel is a repetition; outside of the bound by chance in two of a million."""
+    monkeypatch.setattr(scipy.stats.kstwo, "ppf", lambda level, number: np.nan)  # critical values, which take long
+    y, log_prob, mean = families(np.random.default_rng(5), (1, 300, repetitions))[family]
+    found = time_rescaling(ahead_of(y, log_prob, mean))
+    assert (found.num_intervals > 50).all()
+    least, most = scipy.stats.binom.ppf([1e-6, 1 - 1e-6], repetitions, 0.05)
+    assert least <= int((found.p_value < 0.05).sum()) <= most
+    if family != "poisson":
+        assert int((time_rescaling(as_poisson(y, mean)).p_value < 0.05).sum()) > most
 
 
 def test_a_refractory_train_is_rejected_whatever_the_family():

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any
 
+import arviz_plots
 import arviz_stats
 import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
+import xarray as xr
 from scipy import stats
 
 import latentrnn as lr
@@ -54,6 +57,23 @@ MIXTURES = {
 }
 
 
+def leaving_out(exported: Any) -> dict[str, Callable[[], Any]]:
+    """Every function of the installed ArviZ (of either generation) that leaves sequences out, applied to an export."""
+    asked: dict[str, dict[str, Any]] = {"loo": {}, "waic": {}}
+    if isinstance(exported, xr.DataTree):
+        libraries, headed = [arviz_stats, arviz_plots], {"loo_expectations", "loo_metrics", "loo_score"}
+        asked |= {"loo_pit": {}, "plot_loo_pit": {"backend": "none"}} | {name: {"var_name": "y"} for name in headed}
+    else:
+        libraries = [library()]
+        asked |= {"loo_pit": {"y": "y"}, "plot_loo_pit": {"y": "y"}}
+    return {
+        name: functools.partial(getattr(library, name), exported, **options)
+        for name, options in asked.items()
+        for library in libraries
+        if hasattr(library, name)
+    }
+
+
 @pytest.mark.parametrize("sequences", ["fitted", "held out", "both"])
 @pytest.mark.parametrize("case", MIXTURES)
 def test_no_mixture_with_point_estimates_has_what_loo_reads(case: str, sequences: str) -> None:
@@ -66,11 +86,14 @@ def test_no_mixture_with_point_estimates_has_what_loo_reads(case: str, sequences
     not_for = exported["log_evidence"].attrs["not_for"]
     expected = message if family == "point" or priors == "none" or sequences == "fitted" else "never in the posterior"
     assert re.search(expected, not_for)
-    with pytest.raises(TypeError, match="log likelihood not found"):
-        arviz_stats.loo(exported)
+    exports = [exported]
     if arviz_generations.generation() == 0:
-        with pytest.raises(TypeError, match="log likelihood not found"):
-            library().loo(posterior.to_arviz(container="inferencedata", **EXPORT))
+        exports.append(posterior.to_arviz(container="inferencedata", **EXPORT))
+    for export in exports:
+        assert {"loo", "plot_loo_pit"} <= leaving_out(export).keys()
+        for name, function in leaving_out(export).items():
+            with pytest.raises(TypeError, match="log likelihood not found"):
+                pytest.fail(f"{name} gave {function()}")
     if sequences == "fitted":
         assert not_for == f"PSIS-LOO and WAIC: {posterior.reason_against_loo()}"
         with pytest.raises(ValueError, match=f"predictive_pit: leave_one_out .* means nothing.*{message}"):
@@ -121,6 +144,10 @@ def test_where_everything_learned_has_a_posterior_loo_is_that_of_refitting(gener
     left_in = np.log(np.exp(by_draw).mean(0))
     assert left_in.sum() - expected.sum() > 1.5, "which leaving nothing out would miss"
     assert list(ranked["rank"]) == [0, 1]
+    if "waic" in (functions := leaving_out(exported)):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="For one or more samples the posterior variance", category=UserWarning)
+            assert abs(functions["waic"]().elpd_waic - expected.sum()) < 1.0, "close to it, and no more than that"
 
 
 @functools.cache

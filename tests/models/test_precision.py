@@ -97,6 +97,11 @@ def test_evidence_is_that_of_double_precision(family: str, size: int) -> None:
         posterior.log_likelihood(1, 1)[0],
     ):
         np.testing.assert_allclose(found, exact, rtol=0, atol=1e-3)
+    none = posterior.one_step_ahead("y").log_prob_zero
+    assert (none is None) == (family in ("Multinomial", "DirichletMultinomial", "Gaussian"))
+    if none is not None:
+        of_zero = by_hand(head, states @ weight.T + baseline, np.zeros_like(y))
+        np.testing.assert_allclose(none, of_zero, rtol=1e-7, atol=1e-9)
     tracked = lr.OnlineFilter(posterior, num_particles=2)
     online = sum(float(tracked.update(row).log_prob or 0.0) for row in y[0, :20])
     assert online == pytest.approx(in_single[0, :20].sum(), abs=1e-3)  # its states are those that the model gives
@@ -150,7 +155,7 @@ DTYPES = (torch.float32, torch.float64)
 
 
 def without_influence(model: Any, guide: Any, data: Any) -> None:
-    """Let the initial state be the same whatever the latent, and the guide be the prior: all weights are then log p(y)."""
+    """Let the initial state be the same whatever the latent, and the guide be the prior: weights are then log p(y)."""
     with torch.no_grad():
         loc, scale = loc_and_scale(guide.variational_parameters(data)["initial"][0])
         model.latent.start.map.weight.zero_()

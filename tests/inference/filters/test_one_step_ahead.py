@@ -325,3 +325,15 @@ def test_heads_that_count_events_tell_how_probable_none_is() -> None:
     problem = random_problem(0, [4])
     gaussian = as_data(problem)
     assert posterior_of(as_model(problem, gaussian), gaussian).one_step_ahead("y", 10, 2).log_prob_zero is None
+
+
+def test_a_binary_head_tells_how_probable_none_is() -> None:
+    y = np.random.default_rng(0).integers(0, 2, (2, 5, 3)).astype(float)
+    data = lr.SequenceData.from_arrays({"y": y}, dtype=torch.float64)
+    torch.manual_seed(0)
+    model = lr.LatentRNN(
+        data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations={"y": lr.Bernoulli()}
+    ).double()
+    found = lr.Posterior(model, lr.Guide(model), data, device="cpu").one_step_ahead("y")
+    np.testing.assert_allclose(found.log_prob_zero, stats.bernoulli.logpmf(0, found.mean.numpy()), rtol=1e-12)
+    np.testing.assert_allclose(found.log_prob, stats.bernoulli.logpmf(y, found.mean.numpy()), rtol=1e-12)
