@@ -208,6 +208,18 @@ def test_sessions() -> None:
     assert_weighs_alike(model, lr.Guide(model, encoder=lr.RNNEncoder(3, read_in=2)), data, 4, batch_size=5)
 
 
+@pytest.mark.parametrize("stored", [False, True])
+def test_parts_of_a_stratified_split(stored: bool) -> None:
+    """Strata decide which part a sequence goes to, and nothing after that: a part is a whole of its own."""
+    lengths = LENGTHS["two kinds"]
+    kind = lr.StoredSequences if stored else lr.SequenceData
+    data: Any = kind.from_arrays(*arrays(lengths), dt=0.01, dtype=torch.float64)
+    train = data.split(0.6, 0.2, 0.2, seed=0, stratify=[n > 10 for n in lengths])[0]
+    assert sorted(set(train.host_lengths)) == [3, 30]
+    whole = train.load() if stored else train
+    assert_weighs_alike(*deterministic(train), train, 3, whole=whole, batch_size=len(train) // 3 + 1)
+
+
 @pytest.mark.parametrize("size", [1, 3, 6])
 def test_stored_data(size: int) -> None:
     lengths = LENGTHS["prime"]
@@ -320,6 +332,15 @@ def test_shares_of_processes_add_up(size: int) -> None:
                 batch = batches.next()
                 total += float(loss(batch)) * group.share_of(batch).weight / -(-7 // size)
     assert total == pytest.approx(expected, rel=1e-12)
+
+
+def test_windows_are_refused_in_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a window hands on belongs to the process that had it: rather an error than weights that do not add up."""
+    monkeypatch.setattr("latentrnn.inference.fitting.fit.launched_processes", lambda device, processes: member(0))
+    monkeypatch.setattr(ProcessGroup, "place", lambda self, device: device)
+    data = make_data(LENGTHS["prime"])
+    with pytest.raises(ValueError, match=r'a window is for a fit by one process; give Compute\(processes="alone"\)'):
+        looked_at(*deterministic(data), data, 2, compute=windows_of(4))
 
 
 def member(rank: int) -> ProcessGroup:
