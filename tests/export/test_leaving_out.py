@@ -146,7 +146,9 @@ def test_where_everything_learned_has_a_posterior_loo_is_that_of_refitting(gener
     assert list(ranked["rank"]) == [0, 1]
     if "waic" in (functions := leaving_out(exported)):
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="For one or more samples the posterior variance", category=UserWarning)
+            warnings.filterwarnings(
+                "ignore", message="For one or more samples the posterior variance", category=UserWarning
+            )
             assert abs(functions["waic"]().elpd_waic - expected.sum()) < 1.0, "close to it, and no more than that"
 
 

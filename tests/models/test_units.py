@@ -153,12 +153,33 @@ def test_covariates_into_a_head_may_have_any_units(name: str) -> None:
         torch.testing.assert_close(elbos(fitted(HEADS[name](), counts, {"x": x * scale})), first, rtol=0, atol=0.02)
 
 
+SLOPES = ("y.gain.beta", "y.covariate_weight")
+
+
+@pytest.mark.parametrize("lags", [1, 2])
+@pytest.mark.parametrize("family", [lr.Gaussian, lr.Poisson])
+def test_known_slopes_are_those_of_the_data(family: type[lr.Observation], lags: int) -> None:
+    rng = np.random.default_rng(0)
+    x = 1e3 * rng.normal(size=(3, 40, 1)) + 500
+    slopes, level = np.array([2e-3, 1e-3])[:lags], 3.0
+    past = np.concatenate([x, np.pad(x, ((0, 0), (1, 0), (0, 0)))[:, :-1]], -1)
+    eta = (level + past[..., :lags] @ slopes)[..., None]
+    y = 10 + 20 * rng.normal(size=x.shape) if family is lr.Gaussian else rng.poisson(np.exp(eta))
+    known = {"covariate_weight": torch.as_tensor(slopes), "weight": 0.0, "baseline": level}
+    result = fitted(family(covariates=[lr.Lags("x", lags)], fixed=known), y, {"x": x}, inputs=[])
+    head: Any = result.model.observations["y"]
+    np.testing.assert_allclose(head.coefficients()["covariate_weight"][0], slopes, rtol=1e-5)
+    means = result.posterior(lr.SequenceData.from_arrays({"y": y}, {"x": x}), device="cpu").mean("y", 1)
+    np.testing.assert_allclose(means, eta if family is lr.Gaussian else np.exp(eta), rtol=1e-4)
+
+
 @pytest.mark.parametrize("family", ["normal", "multivariate", "low_rank", "flow", "point"])
 def test_priors_stay_in_the_data_s_units_and_fits_scale_with_both(family: str) -> None:
     x = np.random.default_rng(1).normal(size=(SEQUENCES, STEPS, 1)) + 1.0
 
     def run(unit: float, of_x: float) -> lr.FitResult:
         priors = {"weight": dist.Normal(0.0, unit), "baseline": dist.Normal(-unit, 3 * unit)}
+        priors |= {"covariate_weight": dist.Normal(0.0, unit / of_x)}
         gain = lr.StimulusGain("x", priors={"beta": dist.Normal(0.0, unit / of_x)})
         head = lr.Gaussian(priors=priors, gain=gain, covariates=["x"])
         return fitted(head, real() * unit, {"x": x * of_x}, inputs=[], global_family=family)
@@ -172,10 +193,10 @@ def test_priors_stay_in_the_data_s_units_and_fits_scale_with_both(family: str) -
         if family == "point":  # the density of the parameters has units too
             numbers = {name: value.numel() for name, (_, value) in found.model.parameter_sites().items()}
             moved = moved + sum(numbers.values()) * math.log(unit) / SEQUENCES
-            moved = moved - numbers["y.gain.beta"] * math.log(of_x) / SEQUENCES
+            moved = moved - sum(numbers[name] for name in SLOPES) * math.log(of_x) / SEQUENCES
         torch.testing.assert_close(moved, elbos(first), rtol=0, atol=0.05)
         for name, value in found.model.parameter_sites().items():
-            factor = unit / of_x if name == "y.gain.beta" else unit
+            factor = unit / of_x if name in SLOPES else unit
             torch.testing.assert_close(value[1] / factor, first.model.parameter_sites()[name][1], rtol=1e-3, atol=1e-4)
 
 

@@ -135,6 +135,14 @@ class CovariateReader(nn.Module):
             if isinstance(part, Feature):
                 part.take_units(data, units)
 
+    def take_units_of_slopes(self, data: SequenceData) -> None:
+        """Take units for covariates whose slopes are known or sites, which are converted; others stay as they are."""
+        for part in self._parts():
+            units = "data" if part.channel_units() is None else "scaled"
+            for each in part.modules():
+                if isinstance(each, Feature):
+                    each.take_units(data, units)
+
     def channel_units(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return what was subtracted from each channel and then divided by, (size,), in the type of `like`."""
         return self._joined([part.channel_units() for part in self._parts()], like)

@@ -313,8 +313,10 @@ class Observation(HeadUnits):
         if self.gain is not None:
             self.gain.reader.take_units(data, "scaled")
         if self.covariates:
-            units = "scaled" if "baseline" in self.readout.settled() else "standard"
-            self.reader.take_units(data, "data" if "covariate_weight" in self.settled() else units)
+            if "covariate_weight" in self.settled():
+                self.reader.take_units_of_slopes(data)
+            else:
+                self.reader.take_units(data, "scaled" if "baseline" in self.readout.settled() else "standard")
         for part in self.readout.modules():
             if isinstance(part, CovariateReader):
                 part.take_units(data, "standard")
