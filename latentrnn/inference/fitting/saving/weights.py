@@ -19,6 +19,7 @@ from latentrnn.models.component import floating_type
 
 # of parameters, by the names that entries and files of safetensors have for them
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
+LOOKED_AT = 2**16  # numbers at once
 _STORED = {
     **{"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "BOOL": torch.bool},
     **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8},
@@ -131,7 +132,7 @@ def read_weights(module: nn.Module, weights: Weights) -> None:
     later = {name: buffer for name, buffer in _added_later(module).items() if name not in weights.shapes}
     _check_match(weights, {name: value for name, value in module.state_dict().items() if name not in later})
     with _opened(weights.path) as file:
-        tensors = later | {name: file.get_tensor(name) for name in weights.shapes}  # mapped, not read
+        tensors = later | {name: file.get_tensor(name) for name in weights.shapes}
         for name, _ in module.named_parameters(remove_duplicate=False):
             _check_finite(f"{weights.path}: tensor {name!r}", tensors[name])
         module.load_state_dict(tensors)
@@ -186,7 +187,8 @@ def _check_match(weights: Weights, expected: dict[str, Tensor]) -> None:
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:
-    bad = int((~torch.isfinite(tensor)).sum())
+    # some at a time: what the comparison makes on its way is several times as large as what it looks at
+    bad = sum(int((~torch.isfinite(part)).sum()) for part in tensor.detach().flatten().split(LOOKED_AT))
     if bad:
         raise ValueError(f"{name}: expected finite numbers; {bad} of {tensor.numel()} are NaN or infinite")
 

@@ -32,6 +32,14 @@ def edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
     return damage
 
 
+def spec(**entries: Any) -> Callable[[Path], None]:
+    return edit(lambda manifest: manifest["spec"].update(entries))
+
+
+def head(**entries: Any) -> Callable[[Path], None]:
+    return edit(lambda manifest: manifest["spec"]["heads"][0].update(entries))
+
+
 def sign(manifest: dict[str, Any]) -> None:
     manifest.pop("checksum", None)
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
@@ -179,6 +187,34 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"latentrnn.json: cannot rebuild the model it describes: ",
     ),
     "spec without heads": (edit(lambda m: m["spec"].pop("heads")), r"cannot rebuild the spec it describes: .*heads"),
+    "step of another type": (spec(dt=[1]), r"spec it describes: data spec: dt: expected seconds, or None; found \[1\]"),
+    "step that is a truth value": (spec(dt=False), r"data spec: dt: expected seconds, or None; found False"),
+    "step of zero": (spec(dt=0), r"data spec: dt: expected seconds, or None; found 0"),
+    "irregular in words": (spec(irregular="no"), r"data spec: irregular: expected true or false; found 'no'"),
+    "irregular as a number": (spec(irregular=0), r"data spec: irregular: expected true or false; found 0"),
+    "clock of zero": (head(clock=0), r"heads\['spikes'\]: clock: expected a positive integer; found 0"),
+    "clock that is a truth value": (
+        head(clock=True),
+        r"heads\['spikes'\]: clock: expected a positive integer; found True",
+    ),
+    "clock of half a step": (head(clock=0.5), r"heads\['spikes'\]: clock: expected a positive integer; found 0.5"),
+    "per step in words": (head(per_step="no"), r"heads\['spikes'\]: per_step: expected true or false; found 'no'"),
+    "scale of zero": (
+        head(location=[0, 0], scale=[0, 0]),
+        r"heads\['spikes'\]: scale: expected positive numbers; found \(0, 0\)",
+    ),
+    "scale of a covariate": (
+        edit(lambda m: m["spec"]["covariates"][0].update(scale=[0])),
+        r"covariates\['stimulus'\]: scale: expected positive numbers; found \(0,\)",
+    ),
+    "scale without location": (
+        head(scale=[1, 1]),
+        r"heads\['spikes'\]: location: expected one number per channel or feature; found None",
+    ),
+    "scale that is no number": (
+        head(location=[0, 0], scale=[1, {"$float": "nan"}]),
+        r"heads\['spikes'\]: scale: expected one number per channel or feature; found \(1, nan\)",
+    ),
     "model without transition": (
         edit(lambda m: m["model"].pop("transition")),
         r"cannot rebuild the model it describes: KeyError: 'transition'",

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
 import random
 import tracemalloc
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyro.distributions as dist
 import pytest
+import safetensors.torch
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import latentrnn as lr
+from latentrnn.inference.fitting.saving.bounded import SPARE_NUMBERS
 from latentrnn.inference.fitting.saving.load import load
 from latentrnn.inference.fitting.saving.manifest import MANIFEST
 from latentrnn.inference.fitting.saving.save import save
@@ -188,11 +193,36 @@ def weights_forged(path: Path, content: bytes) -> None:
 
 
 def test_weights_that_were_changed_and_signed_again(good: Path, tmp_path: Path) -> None:
-    original = next(good.glob("model-*")).read_bytes()
-    for seed in range(40):
-        path = copied(good, tmp_path / "fit")
-        weights_forged(path, flip(original[:400], random.Random(seed)) + original[400:])
-        loads_or_is_refused(path)
+    """A header that was changed is refused, unless it says the same; numbers that were changed are those that load."""
+    original, expected = next(good.glob("model-*")).read_bytes(), load(good)
+    start = 8 + int.from_bytes(original[:8], "little")  # of the numbers
+    path, came = copied(good, tmp_path / "fit"), Counter[str]()
+    for seed in range(60):
+        rng, numbers = random.Random(seed), seed % 2
+        place = rng.randrange(start, len(original)) if numbers else 0
+        changed = original[:place] + flip_one(original[place:], rng) if numbers else (
+            flip(original[:start], rng) + original[start:]
+        )  # fmt: skip
+        weights_forged(path, changed)
+        result = loads_or_is_refused(path)
+        came["numbers" if numbers else "header", result is not None] += 1
+        if result is None:
+            continue
+        usable(result)
+        assert not numbers or changed != original
+        found = states(result)
+        assert found.keys() == states(expected).keys()
+        differ = [name for name, value in states(expected).items() if not torch.equal(value, found[name])]
+        assert len(differ) == numbers, differ
+        assert all(torch.isfinite(found[name]).all() for name in differ)
+        assert result.model.config() == expected.model.config()
+    assert came["header", False] > 25
+    assert came["numbers", True] > 25
+
+
+def flip_one(content: bytes, rng: random.Random) -> bytes:
+    """One bit of the first byte."""
+    return bytes([content[0] ^ (1 << rng.randrange(8))]) + content[1:]
 
 
 # -- sizes ---------------------------------------------------------------------------------------------------------
@@ -277,6 +307,58 @@ def test_nothing_larger_than_the_weights_is_built(case: str, good: Path, tmp_pat
     finally:
         tracemalloc.stop()
     assert peak < 2**25
+
+
+# -- a file of some megabytes --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("large")
+    save(make_result(600), path)
+    return path
+
+
+def peak_of(call: Callable[[], Any]) -> int:
+    """The bytes that torch and Python hold at most while something runs, beyond what they held before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        tracemalloc.start()
+        try:
+            call()
+            python = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    events = seen.profiler.kineto_results.events()  # type: ignore[union-attr]
+    made = sorted(((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"), key=lambda event: event[0])
+    return python + max(itertools.accumulate((number for _, number in made), initial=0))
+
+
+LARGE: dict[str, Callable[[Path], None] | None] = {
+    "as it is": None,
+    "more hidden units": transition("GRU", hidden_size=700),
+    "twice the layers": transition("GRU", hidden_size=600, layers=2),
+    "many layers": transition("GRU", hidden_size=600, layers=9),
+    "many more hidden units": transition("GRU", hidden_size=6000),
+    "more inputs": sized(lambda m: m["model"]["latent"]["arguments"].update(dim=900)),
+    "weights of zeros": lambda path: weights_forged(path, safetensors.torch.save({"x": torch.zeros(10**6)})),
+}
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_loading_takes_no_more_than_twice_the_memory_of_the_file(case: str, large: Path, tmp_path: Path) -> None:
+    path, forge = copied(large, tmp_path / "fit"), LARGE[case]
+    size = sum(file.stat().st_size for file in path.iterdir())
+    assert size > 4e6
+    if forge is None:
+        load(path)  # what the first call alone keeps
+    else:
+        forge(path)
+    peak = peak_of(lambda: load(path) if forge is None else _refused(path))
+    spare = (
+        0 if forge is None else 4 * SPARE_NUMBERS
+    )  # what a description may ask for beyond the weights, whatever they are
+    assert peak < 2 * size + spare + 2**20
+    assert forge is not None or peak > size  # it sees the weights
 
 
 def _refused(path: Path) -> None:
