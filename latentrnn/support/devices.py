@@ -6,6 +6,9 @@ from typing import Any
 
 import torch
 
+# what torch raises where it was built without a device, the machine lacks it, or a module that brings it is not there
+MISSING = (RuntimeError, AssertionError, NotImplementedError, ImportError)
+
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """Return the torch device; "auto" is CUDA where there is one.
@@ -19,11 +22,23 @@ def resolve_device(device: str | torch.device) -> torch.device:
         device = torch.device(device)
     except (RuntimeError, TypeError, ValueError):
         raise ValueError(f"device: expected 'auto' or the name of a torch device; found {device!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError('device: "cuda" was asked for, but torch finds no CUDA device; use "auto" or "cpu"')
-    if device.type == "meta" or (device.type == "mps" and not torch.backends.mps.is_available()):
-        raise ValueError(f'device: {device.type!r} cannot compute here; use "auto" or "cpu"')
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError('device: "cuda" was asked for, but torch finds no CUDA device; use "auto" or "cpu"')
+        if (device.index or 0) >= (count := torch.cuda.device_count()):
+            raise ValueError(f'device: "{device}" was asked for, but torch finds {count} CUDA devices, from "cuda:0"')
+        return device  # untouched: every process of a fit has one of its own
+    if device.type == "meta" or not _is_there(device):
+        raise ValueError(f'device: "{device}" cannot compute here; use "auto" or "cpu"')
     return device
+
+
+def _is_there(device: torch.device) -> bool:
+    try:
+        torch.empty(0, device=device)
+    except MISSING:
+        return False
+    return True
 
 
 def read_device(owner: str, device: Any) -> torch.device:
@@ -39,7 +54,7 @@ def read_device(owner: str, device: Any) -> torch.device:
         found = torch.device(device)
         if found.type != "cpu":
             torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+    except (*MISSING, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{owner}: expected a device of this machine, found {str(device)!r} ({reason})") from None
     return found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import pickle
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
+import torch.utils.data
 
 import latentrnn as lr
 from latentrnn.inference.sampling.ensemble import stacking_weights
@@ -72,6 +75,75 @@ def test_after_a_trip_the_numbers_are_the_same(name: str, trip: str) -> None:
     if not name.startswith("filter"):  # whose every answer moves it on
         assert ask(thing) == expected
     assert ask(TRIPS[trip](thing)) == expected
+
+
+# -- to other processes ----------------------------------------------------------------------------------------------
+
+
+def total(of: lr.Posterior) -> float:
+    return of.evidence("iwae", 4).total
+
+
+def drawn(of: lr.Posterior) -> torch.Tensor:
+    return of.mean("s", 3)
+
+
+def next_step(of: lr.OnlineFilter) -> float:
+    return float(of.update({"s": [0, 2]}).log_prob or 0.0)
+
+
+def itself(of: Any) -> Any:
+    return of
+
+
+# what starts workers by forking warns in newer versions of Python, where other threads run
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_a_worker_of_a_pool_gives_the_same_answers(start: str) -> None:
+    here = posterior()
+    here.forecast(2, num_samples=3)  # it has been used
+    context = multiprocessing.get_context(start)
+    with ProcessPoolExecutor(1, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+
+        def there(function: Callable[[Any], Any], of: Any) -> Any:
+            return pool.submit(function, of).result(timeout=100)
+
+        assert there(total, here) == total(here)
+        assert torch.equal(there(drawn, here), drawn(here))
+        assert there(total, mixture()) == total(mixture())
+        assert there(next_step, filtered()) == next_step(filtered())
+        back = there(itself, here)  # there and back
+        assert total(back) == total(here)
+        assert total(there(itself, result()).posterior(recording(), device="cpu")) == total(here)
+        assert back.data.keys == here.data.keys
+    assert total(here) == total(posterior())
+
+
+class Answers(torch.utils.data.Dataset):
+    """What a posterior says of one sequence after another, and the sequence."""
+
+    def __init__(self, of: lr.Posterior) -> None:
+        self.of = of
+
+    def __len__(self) -> int:
+        return len(self.of.data)
+
+    def __getitem__(self, index: int) -> tuple[lr.SequenceData, torch.Tensor]:
+        part = self.of.data[index]
+        return part, result().posterior(part, device="cpu").mean("s", 3)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_worker_of_a_data_loader_gives_the_same_answers() -> None:
+    here = posterior()
+    loader = torch.utils.data.DataLoader(Answers(here), batch_size=None, num_workers=1)
+    found = list(loader)
+    assert len(found) == len(here.data)
+    for index, (part, mean) in enumerate(found):
+        expected = result().posterior(here.data[index], device="cpu").mean("s", 3)
+        assert torch.equal(mean, expected)
+        assert torch.equal(result().posterior(part, device="cpu").mean("s", 3), expected)
+        assert part.keys == here.data[index].keys
 
 
 @contextmanager
@@ -249,9 +321,36 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "restricted": (lambda: posterior().restricted(-1), ValueError, "restricted: count must be a positive integer"),
     "horizon": (lambda: posterior().forecast("a"), ValueError, "horizon must be a positive integer"),
     "device": (lambda: result().posterior(recording(), device=None), ValueError, "device: expected 'auto'"),
-    "meta": (lambda: result().posterior(recording(), device="meta"), ValueError, "device: 'meta' cannot compute"),
+    "meta": (lambda: result().posterior(recording(), device="meta"), ValueError, 'device: "meta" cannot compute'),
     "data": (lambda: result().posterior(None), TypeError, "data must be a SequenceData; found NoneType"),
 }
+
+
+DEVICES: dict[str, Callable[[str], Any]] = {
+    "posterior": lambda device: result().posterior(recording(), device=device),
+    "fit": lambda device: lr.fit(result().model, result().guide, recording(), steps=1, compute=lr.Compute(device)),
+    "laplace": lambda device: lr.laplace(result().model, recording(), given=result(), device=device),
+    "sample": lambda device: lr.sample(result().model, recording(), given=result(), device=device, progress=False),
+    "ensemble": lambda device: lr.fit_ensemble(
+        result().model, result().guide, recording(), steps=1, compute=lr.Compute(device)
+    ),
+    "data": lambda device: recording().to(device),
+    "stored data": lambda device: lr.StoredSequences.from_arrays({"s": COUNTS}).to(device),
+}
+# of Apple, of Intel, of makers whose modules nobody installs, and one too many of NVIDIA's
+FOREIGN = ["mps", "mps:0", "xpu", "hpu", "xla", "vulkan", "mtia", "cuda:99"]
+
+
+@pytest.mark.parametrize("device", FOREIGN)
+@pytest.mark.parametrize("call", DEVICES)
+def test_a_device_that_is_not_there_is_named(call: str, device: str) -> None:
+    if device.startswith("mps") and torch.backends.mps.is_available():
+        pytest.skip("it is there")
+    if device.startswith("xpu") and torch.xpu.is_available():
+        pytest.skip("it is there")
+    word = "cuda" if device == "cuda:99" and not torch.cuda.is_available() and call[-4:] != "data" else device
+    with pytest.raises(ValueError, match=rf"(device|to): .*['\"]{word}['\"]"):
+        DEVICES[call](device)
 
 
 @pytest.mark.parametrize("case", WRONG)
