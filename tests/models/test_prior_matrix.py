@@ -210,6 +210,35 @@ def test_what_a_posterior_reports(latent: str, prior: str, kind: str, unseen: bo
         np.testing.assert_allclose(array(rates)[inside], np.broadcast_to(expected, rates.shape)[inside], rtol=1e-8)
 
 
+EXPORTED = [case for case in REPORTED if case.values[2] == "per sequence" and case.values[1] != "none"]
+
+
+@pytest.mark.parametrize(("latent", "prior", "kind", "unseen"), EXPORTED)
+def test_what_a_posterior_exports(latent: str, prior: str, kind: str, unseen: bool) -> None:
+    posterior, draws = fitted(latent, prior, kind, unseen), 5
+    data, site = posterior.data, f"y.readout.{prior}"
+    exported = posterior.to_arviz(num_samples=draws, num_particles=2, container="datatree")
+    given = array(posterior.parameters(draws)[site]).reshape(draws, *given_shape(posterior, prior))
+    np.testing.assert_array_equal(exported["posterior"][site][0], given)
+    assert exported["posterior"][site].dims[:3] == ("chain", "draw", "y_channel")
+    found = exported["posterior_predictive"]["y"]
+    assert found.dims == ("chain", "draw", "sequence", "y_channel")
+    mask = array(data.masks["y"])
+    np.testing.assert_array_equal(found[0], np.where(mask, array(posterior.predictive(draws)["y"]), np.nan))
+    assert exported["prior_predictive"]["y"].shape == found.shape
+    assert exported["observed_data"]["y"].dims == ("sequence", "y_channel")
+    evidence = exported["log_evidence"]
+    likelihood = array(posterior.log_likelihood(2, num_draws=draws))
+    np.testing.assert_array_equal(evidence["log_evidence_by_draw"][0], likelihood)
+    expected = special.logsumexp(likelihood, axis=0) - np.log(draws)
+    np.testing.assert_allclose(evidence["log_evidence"], expected, rtol=1e-10)
+    assert evidence["log_evidence"].dims == ("sequence",)
+
+
+def given_shape(posterior: lr.Posterior, prior: str) -> tuple[int, ...]:
+    return tuple(getattr(posterior.model.observations["y"].readout, prior).shape)
+
+
 @pytest.mark.parametrize("prior", ["weight", "baseline"])
 def test_a_prior_on_one_of_two_heads_keeps_the_shape_of_a_switch_s_predictions(prior: str) -> None:
     posterior = fitted("Discrete", prior, "per step", unseen=False)
