@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import latentrnn as lr
+from latentrnn.inference.guides.windows import window_plan
 
 SEQUENCES, STEPS = 6, 12
 GAPS = np.random.default_rng(0).uniform(0.2, 2.0, (SEQUENCES, STEPS))
@@ -116,11 +117,26 @@ def test_a_clock_that_jitters_is_not_blown_up() -> None:
     assert model.transition_inputs(data).abs().max() < 0.01
 
 
-def test_windows_know_the_gap_before_their_first_step() -> None:
-    data = recorded()
+@pytest.mark.parametrize("lengths", [None, [12, 5, 4, 12, 9, 8]])
+def test_windows_know_the_gap_before_their_first_step(lengths: list[int] | None) -> None:
+    data = recorded(lengths=lengths)
     model = put_together(data, lr.GRU(3), inputs=GAP)
     model.initialise(data)
     guide = lr.Guide(model, encoder=lr.RNNEncoder(3, direction="causal"))
+    starts, ends = [], lengths or [STEPS] * SEQUENCES
+    known = np.concatenate([np.log(GAPS[n, 1:end]) for n, end in enumerate(ends)])
+    for number, window in enumerate(window_plan("test", lr.Window(4), model, guide).through(data)):
+        start = 4 * number
+        drive = model.transition_inputs(window)[..., 0].numpy()
+        assert drive.shape == (SEQUENCES, 4)
+        for n, end in enumerate(ends):
+            steps = np.arange(start, min(start + 4, end))
+            expected = (np.log(GAPS[n, steps]) - known.mean()) / known.std()
+            expected[steps == 0] = 0.0  # before the first of all there is none
+            np.testing.assert_allclose(drive[n, : len(steps)], expected, rtol=1e-3, atol=1e-4)
+        starts.append(drive[:, 0])
+    assert len(starts) == 3
+    assert abs(starts[1]).max() > 1e-3  # the first of a later window is told
     result = lr.fit(
         model,
         guide,
