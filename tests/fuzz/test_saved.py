@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 import latentrnn as lr
 from tests.fuzz.conftest import number
-from tests.fuzz.rule import TALLY, Refused, attempt, expect_same
+from tests.fuzz.rule import TALLY, Refused, attempt, expect_same, repeat
+from tests.inference.fitting.saving.test_damaged_checkpoints import sign
 
 JUNK: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2.5, 1e308, 10**12, 10**30, "", "a", "../../a", "GRU", "enable_validation", [],
@@ -94,6 +98,12 @@ def damaged(random: st.DataObject, name: str, content: bytes) -> bytes:
     if way == "empty":
         return b""
     described = json.loads(content)
+    edit(random, described, way)
+    return json.dumps(described).encode()
+
+
+def edit(random: st.DataObject, described: Any, way: str) -> None:
+    """Drop one entry of a JSON value, or give it another value."""
     path = random.draw(st.sampled_from(paths_of(described)))
     part = described
     for key in path[:-1]:
@@ -102,9 +112,8 @@ def damaged(random: st.DataObject, name: str, content: bytes) -> bytes:
         del part[path[-1]]
         note(("drop", path))
     else:
-        part[path[-1]] = JUNK[random.draw(st.integers(0, len(JUNK) - 1))]
+        part[path[-1]] = copy.deepcopy(random.draw(st.sampled_from(JUNK)))
         note((path, part[path[-1]]))
-    return json.dumps(described).encode()
 
 
 def loaded_as_it_was(random: st.DataObject, files: Any, load: Callable[[str], Any], saved: Any, data: Any) -> Any:
@@ -120,6 +129,70 @@ def loaded_as_it_was(random: st.DataObject, files: Any, load: Callable[[str], An
     expect_same("what was damaged", asked, saved.posterior(data).mean("y", 2))
     assert loaded.used == saved.used, "the guard of held-out data was changed"
     return loaded
+
+
+def forged(random: st.DataObject, files: dict[str, bytes]) -> dict[str, bytes]:
+    """Return files of which one manifest was edited and signed again, and so were those that vouch for it."""
+    name = random.draw(st.sampled_from(sorted(name for name in files if name.endswith(".json"))))
+    described = json.loads(files[name])
+    for _ in range(random.draw(st.sampled_from([1, 1, 1, 2, 3]))):
+        edit(random, described, random.draw(st.sampled_from(["value", "value", "drop"])))
+    sign(described)
+    found = files | {name: json.dumps(described).encode()}
+    if name != "ensemble.json" and "ensemble.json" in files:
+        whole = json.loads(files["ensemble.json"])
+        whole["checksums"][whole["members"].index(Path(name).parent.name)] = described["checksum"]
+        sign(whole)
+        found["ensemble.json"] = json.dumps(whole).encode()
+    return found
+
+
+def usable(loaded: Any, data: lr.SequenceData) -> None:
+    """Ask what was loaded, which may be another model by now: it answers as any would, or refuses."""
+    assert isinstance(loaded, lr.FitResult | lr.Ensemble)
+    assert repr(loaded)
+    assert all(isinstance(key, lr.data.SequenceKey) and 0 <= key.start <= key.stop for key in loaded.used)
+    for fit in loaded.members if isinstance(loaded, lr.Ensemble) else (loaded,):
+        assert all(type(value) is int for value in (fit.best_step, fit.seed))
+        assert all(isinstance(values, list) for values in fit.history.values())
+        assert all(isinstance(event, str) for event in (*fit.events, fit.stop_reason))
+        assert repr(fit.model)
+        assert repr(fit.guide)
+    mean = repeat("mean", lambda: loaded.posterior(data).mean("y", 2))
+    if not isinstance(mean, Refused):
+        assert mean.shape == data.observations["y"].shape
+    evidence = repeat("evidence", lambda: loaded.posterior(data).evidence("elbo", 2).values)
+    assert isinstance(evidence, Refused) or evidence.shape == (len(data),)
+    with tempfile.TemporaryDirectory() as folder:
+        attempt("save", lambda: loaded.save(folder))
+
+
+@pytest.mark.parametrize(("kind", "cases"), [("fit", 60), ("ensemble", 20)])
+def test_what_was_edited_and_signed_again_is_usable_or_refused(kind: str, cases: int) -> None:
+    files, _, data = saved() if kind == "fit" else saved_ensemble()
+    load = lr.load if kind == "fit" else lr.Ensemble.load
+    came: Counter[str] = Counter()
+
+    @settings(settings.get_profile("fuzz"), max_examples=number(cases))
+    @given(st.data())
+    def forge(random: st.DataObject) -> None:
+        TALLY["cases"] += 1
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in forged(random, files).items():
+                (Path(folder) / name).parent.mkdir(exist_ok=True)
+                (Path(folder) / name).write_bytes(content)
+            loaded = attempt("load", lambda: load(folder))
+        came["refused" if isinstance(loaded, Refused) else "loaded"] += 1
+        if isinstance(loaded, Refused):
+            # not for the checksum: what the entries say was read
+            assert "edited after it was saved" not in str(loaded.error)
+            assert folder in str(loaded.error)
+        else:
+            usable(loaded, data)
+
+    forge()
+    assert came["refused"] > cases / 4
+    assert came["loaded"] > cases / 20
 
 
 @settings(settings.get_profile("fuzz"), max_examples=number(100))
