@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
@@ -31,13 +32,20 @@ class Asked:
 
     def _expect(self, what: str, head: str, value: Tensor, *leading: int) -> None:
         """Look at (*leading, sequence, frame, channel), NaN in padding; the mean of a symbol is its probabilities."""
-        spec, inside = self.data.spec.heads[head], frames(self.data, head)
-        steps = () if inside is None else inside.shape[1:2]
-        shape = (*leading, len(self.data), *steps, spec.channels)
-        if value.dim() == len(shape) + 1 and what != "predictive":
-            assert isinstance(self.posterior.model.observations[head], lr.Categorical | lr.OrderedLogistic)
-            shape, inside = (*shape, value.shape[-1]), None if inside is None else inside[..., None]
+        inside, classes = frames(self.data, head), self._classes(head)
+        shape = (*leading, *self._shape(head))
+        if classes is not None and what in ("mean", "rates", "counterfactual"):
+            shape, inside = (*shape, classes), None if inside is None else inside[..., None]
         expect(f"{what}[{head!r}]", value, shape, inside)
+
+    def _shape(self, head: str) -> tuple[int, ...]:
+        """(sequence, frame, channel), or (sequence, channel)."""
+        spec = self.data.spec.heads[head]
+        return (len(self.data), *([self.data.num_steps // spec.clock] if spec.per_step else []), spec.channels)
+
+    def _classes(self, head: str) -> int | None:
+        observation = self.posterior.model.observations[head]
+        return observation.classes if isinstance(observation, lr.Categorical) else None
 
     def mean(self) -> None:
         for head in self.heads:
@@ -49,12 +57,20 @@ class Asked:
             self._expect("rates", head, found, DRAWS)
 
     def latents(self) -> None:
-        inside = self.data.valid[..., None]
-        for name, value in repeat("latents", lambda: self.posterior.latents(DRAWS)).items():
-            along_time = value.dim() == 4
-            expect(
-                f"latents[{name!r}]", value, (DRAWS, len(self.data), *value.shape[2:]), inside if along_time else None
-            )
+        model, along = self.posterior.model, (self.data.num_steps,)
+        shapes = {site.name: (*(along if site.along_time else ()), site.dim) for site in model.latent_sites()}
+        shapes["states"] = (*along, model.transition.hidden_size)
+        if isinstance(model.latent, lr.Discrete | lr.RelaxedDiscrete):
+            shapes["switch"] = (*along, 2)
+        if isinstance(model.latent, lr.Discrete):  # readouts see the switch, too
+            shapes["states"] = (*along, model.transition.hidden_size + 2)
+        if isinstance(model.latent, lr.RecurrentNormal):
+            shapes["states"] = (*along, 2)
+        found = repeat("latents", lambda: self.posterior.latents(DRAWS))
+        assert found.keys() == shapes.keys()
+        for name, value in found.items():
+            inside = self.data.valid[..., None] if len(shapes[name]) == 2 else None
+            expect(f"latents[{name!r}]", value, (DRAWS, len(self.data), *shapes[name]), inside)
 
     def predictive(self) -> None:
         for head, value in repeat("predictive", lambda: self.posterior.predictive(DRAWS)).items():
@@ -63,6 +79,10 @@ class Asked:
     def prior_predictive(self) -> None:
         found = repeat("prior_predictive", lambda: self.posterior.prior_predictive(DRAWS))
         assert set(found) == set(self.heads)
+        for head, value in found.items():  # which may be anything, as wide as priors are
+            assert value.shape == (DRAWS, *self._shape(head)), (head, value.shape)
+            inside = frames(self.data, head)
+            assert inside is None or not bool(value.isfinite()[~inside.expand(value.shape)].any()), head
 
     def impute(self) -> None:
         for head in self.heads:
@@ -81,24 +101,28 @@ class Asked:
 
     def log_likelihood(self) -> None:
         found = repeat("log_likelihood", lambda: self.posterior.log_likelihood(3, 2))
-        expect("log_likelihood", found, (found.shape[0], len(self.data)))
+        expect("log_likelihood", found, (2 if self.posterior.model.parameter_sites() else 1, len(self.data)))
 
     def parameters(self) -> None:
-        for name, value in repeat("parameters", lambda: self.posterior.parameters(DRAWS)).items():
-            expect(f"parameters[{name!r}]", value, (DRAWS, *value.shape[1:]))
+        sites = self.posterior.model.parameter_sites()
+        found = repeat("parameters", lambda: self.posterior.parameters(DRAWS))
+        assert found.keys() == sites.keys()
+        for name, value in found.items():
+            expect(f"parameters[{name!r}]", value, (DRAWS, *sites[name][1].shape))
 
     def one_step_ahead(self) -> None:
         for head in self.heads:
             found = repeat("one_step_ahead", lambda head=head: self.posterior.one_step_ahead(head, 3, 2, 2))
             if isinstance(found, Refused):
                 continue
-            spec, inside = self.data.spec.heads[head], frames(self.data, head)
-            assert inside is not None
-            shape = (len(self.data), inside.shape[1], spec.channels)
-            assert found.log_prob.shape[:2] == shape[:2]
-            assert found.log_prob.shape[2] in (1, spec.channels), found.log_prob.shape
-            assert found.mean.shape[:3] == shape, found.mean.shape  # a symbol's mean has an axis of its probabilities
-            assert bool(found.log_prob.isfinite().all()), "one step ahead: log p is not finite"
+            shape, classes = self._shape(head), self._classes(head)
+            expect("log_prob", found.log_prob, (*shape[:2], 1) if self._joint(head) else shape)
+            assert found.scored.shape == found.log_prob.shape
+            assert found.observed.shape == shape
+            # a symbol's mean has an axis of its probabilities
+            assert found.mean.shape == (shape if classes is None else (*shape, classes)), found.mean.shape
+            for of_zero in (found.log_prob_zero, found.standard_error):
+                assert of_zero is None or of_zero.shape == found.log_prob.shape
             assert repr(found)
 
     def forecast(self) -> None:
@@ -123,18 +147,32 @@ class Asked:
         )
         if isinstance(found, Refused):
             return
+        assert set(found) == {head for head in self.heads if self.data.spec.heads[head].per_step}
         for head, value in found.items():
-            assert value.shape[:2] == (DRAWS, count), (head, value.shape)
-            assert bool(value.isfinite().any(-1).any()), f"forecast[{head!r}] holds nothing"
+            spec = self.data.spec.heads[head]
+            ahead = (self.data.lengths + steps) // spec.clock - self.data.lengths // spec.clock
+            there = torch.arange(int(ahead.max())) < ahead[:, None]
+            expect(f"forecast[{head!r}]", value, (DRAWS, *there.shape, spec.channels), there[..., None])
+
+    def _joint(self, head: str) -> bool:
+        """Whether a head's channels have one density together."""
+        observation = self.posterior.model.observations[head]
+        together = lr.Multinomial | lr.DirichletMultinomial | lr.AutoregressiveBernoulli
+        correlated = isinstance(observation, lr.Gaussian) and observation.covariance != "diagonal"
+        return isinstance(observation, together) or correlated
 
     def _counts_total(self, head: str) -> bool:
         return isinstance(self.posterior.model.observations[head], lr.Multinomial | lr.DirichletMultinomial)
 
     def gain(self) -> None:
         for head in self.heads:
-            found = attempt("gain", lambda head=head: self.posterior.gain(head, DRAWS))
-            if not isinstance(found, Refused):
-                expect("gain", found.beta, tuple(found.beta.shape))
+            found, head_of = attempt("gain", lambda head=head: self.posterior.gain(head, DRAWS)), self.posterior.model
+            gain = head_of.observations[head].gain
+            assert isinstance(found, Refused) == (gain is None)
+            if gain is not None:
+                features = gain.lags * self.data.spec.covariates["x"].features
+                expect("gain", found.beta, (DRAWS, head_of.observations[head].outputs, features))
+                assert found.gate.shape == (DRAWS, *self._shape(head)[:2], features), found.gate.shape
 
     def counterfactual(self) -> None:
         if self.data.spec.covariates:
@@ -162,8 +200,13 @@ class Asked:
 
     def export(self) -> None:
         found = attempt("to_arviz", lambda: self.posterior.to_arviz(num_samples=DRAWS, num_particles=2))
-        if not isinstance(found, Refused):
-            assert found is not None
+        if isinstance(found, Refused):
+            return
+        for head in self.heads:
+            drawn, observed = found["posterior_predictive"][head], found["observed_data"][head]
+            assert drawn.shape == (1, DRAWS, *self._shape(head)), drawn.shape
+            assert observed.shape == self._shape(head), observed.shape
+            assert np.array_equal(np.isnan(observed.values), ~self.data.masks[head].numpy())
 
     def check(self) -> None:
         found = attempt("check", lambda: lr.posterior_predictive_check(self.posterior, num_samples=20))
