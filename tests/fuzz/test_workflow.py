@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyro.distributions as dist
+import pytest
 import torch
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 import latentrnn as lr
+from tests.fuzz import rule
 from tests.fuzz.cases import Case, cases, fits, frames, models
 from tests.fuzz.conftest import number
 from tests.fuzz.rule import TALLY, Refused, attempt, expect, expect_same, repeat
@@ -310,3 +314,50 @@ def test_every_answer_is_sane_or_refused(random: st.DataObject) -> None:
     asked = Asked(posterior, result, seed=1)
     for ask in random.draw(st.lists(st.sampled_from(ASK), min_size=2, max_size=5)):
         ask(asked)
+
+
+# -- the questions themselves, of what is sure to have an answer -----------------------------------------------------
+
+
+def counted(lengths: list[int]) -> tuple[dict[str, Any], dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    y = [rng.poisson(1.0, (n, 2)).astype(float) for n in lengths]
+    y[0][1, 0] = np.nan
+    return {"y": y, "z": [rng.integers(0, 3, (n // 2, 1)) for n in lengths]}, {
+        "x": [rng.normal(size=(n, 2)) for n in lengths]
+    }
+
+
+WITH_ANSWERS: dict[str, Callable[[], tuple[lr.LatentRNN, lr.Guide, lr.SequenceData]]] = {
+    "innovations": lambda: asked_of(lr.Innovations(2, initial=3), gain=lr.StimulusGain("x", lags=2)),
+    "a switch": lambda: asked_of(lr.Discrete(2), covariates=["x"]),
+}
+
+
+def asked_of(latent: lr.Latent, **settings: Any) -> tuple[lr.LatentRNN, lr.Guide, lr.SequenceData]:
+    data = lr.SequenceData.from_arrays(*counted([4, 6, 6, 3]), dt=0.1, clocks={"z": 2})
+    heads = {"y": lr.Poisson(priors={"baseline": dist.Normal(0.0, 1.0)}, **settings), "z": lr.Categorical(3)}
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(3), latent=latent, observations=heads)
+    return model, lr.Guide(model, encoder=lr.RNNEncoder(3)), data
+
+
+@pytest.mark.parametrize("name", WITH_ANSWERS)
+def test_every_question_has_an_answer_of_the_documented_shape(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, guide, data = WITH_ANSWERS[name]()
+    compute, reporting = lr.Compute(device="cpu"), lr.Reporting(progress=False)
+    result = lr.fit(model, guide, data[:2], steps=2, compute=compute, reporting=reporting)
+    refused: list[str] = []
+    looked = rule.attempt
+
+    def attempting(what: str, call: Callable[[], Any]) -> Any:
+        found = looked(what, call)
+        refused.extend([what] * isinstance(found, Refused))
+        return found
+
+    for module in (rule, sys.modules[__name__]):
+        monkeypatch.setattr(module, "attempt", attempting)
+    asked = Asked(result.posterior(data[2:], device="cpu"), result, seed=1)
+    for ask in ASK:
+        ask(asked)
+    summed_out = {"refined", "counterfactual", "OnlineFilter"} if name == "a switch" else set()
+    assert set(refused) == summed_out | {"gain"}  # of heads without one
