@@ -128,7 +128,31 @@ def convert(data: lr.SequenceData, random: st.DataObject) -> None:
 
 
 def xarray(data: lr.SequenceData, random: st.DataObject) -> None:
-    attempt("to_xarray", data.to_xarray)
+    """What is labelled is what there is, and NaN elsewhere."""
+    found = attempt("to_xarray", data.to_xarray)
+    assert not isinstance(found, Refused), found
+    labelled = {name: torch.where(data.masks[name], value, torch.nan) for name, value in data.observations.items()} | {
+        name: torch.where(data.valid[..., None], value, torch.nan) for name, value in data.covariates.items()
+    }
+    for name, head in data.spec.heads.items():
+        if name in data.totals:
+            frames = torch.arange(data.totals[name].shape[1]) < (data.lengths // head.clock)[:, None]
+            labelled[f"{name}_total"] = torch.where(frames, data.totals[name], torch.nan)
+    if data.times is not None:
+        np.testing.assert_array_equal(found["seconds"], torch.where(data.valid, data.times, torch.nan))
+    assert set(found.data_vars) == set(labelled)
+    for name, value in labelled.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    for name, head in data.spec.heads.items():
+        assert found[name].dims[0] == "sequence"
+        assert found[name].dims[-1] == f"{name}_channel"
+        assert found[f"{name}_channel"].values.tolist() == list(head.channel_names)
+        if head.per_step:
+            steps = found[found[name].dims[1]].values
+            np.testing.assert_allclose(steps, np.arange(len(steps)) * head.clock * (data.spec.dt or 1.0), rtol=1e-12)
+    assert found["sequence"].values.tolist() == list(data.names)
+    assert found["num_steps"].values.tolist() == data.lengths.tolist()
+    assert found["context_steps"].values.tolist() == data.context.tolist()
 
 
 def again(data: lr.SequenceData, random: st.DataObject) -> None:
@@ -175,12 +199,41 @@ def test_stored_data_are_those_in_memory(random: st.DataObject) -> None:
     there = attempt("stored", lambda: lr.StoredSequences.from_arrays(**options))
     if isinstance(here, Refused) or isinstance(there, Refused):
         return
-    there = attempt("load", there.load)
-    check(there)
-    for name in here.spec.heads:
-        assert torch.equal(here.masks[name], there.masks[name]), name
-        assert torch.equal(here.observations[name], there.observations[name]), name
-    assert here.keys == there.keys
+    assert repr(there)
+    same(here, attempt("load", there.load))
+    chosen = random.draw(st.lists(st.integers(-1, len(here) - 1), min_size=1, max_size=4))
+    start, stop = random.draw(st.integers(0, 5)), random.draw(st.integers(0, 9))
+    seed = random.draw(st.integers(0, 9))
+    asked: dict[str, Callable[[Any], list[Any]]] = {
+        f"index {chosen}": lambda data: [data[chosen]],
+        f"time_slice({start}, {stop})": lambda data: [data.time_slice(start, stop)],
+        f"batch {chosen}": lambda data: [data.batch(torch.tensor(chosen) % len(data))],
+        f"split by {seed}": lambda data: list(data.split(0.6, 0.2, 0.2, seed=seed)),
+        "select": lambda data: [data.select(heads=["y"])],
+    }
+    for what, ask in asked.items():
+        of_memory, of_files = (attempt(what, lambda ask=ask, data=data: ask(data)) for data in (here, there))
+        assert isinstance(of_memory, Refused) == isinstance(of_files, Refused), (what, of_memory, of_files)
+        for one, other in () if isinstance(of_memory, Refused) else zip(of_memory, of_files, strict=True):
+            same(one, other.load() if isinstance(other, lr.StoredSequences) else other)
+    there.close()
+
+
+def same(one: lr.SequenceData, other: lr.SequenceData) -> None:
+    """Look at data that were read, which must be those in memory to the bit."""
+    check(other, shortest=0)
+    assert one.spec == other.spec
+    assert (one.keys, one.names, one.total, one.num_steps) == (other.keys, other.names, other.total, other.num_steps)
+    for part in ("observations", "masks", "covariates", "totals"):
+        found, expected = getattr(other, part), getattr(one, part)
+        assert found.keys() == expected.keys(), part
+        for name, value in expected.items():
+            assert found[name].dtype == value.dtype, (part, name)
+            assert torch.equal(found[name], value), (part, name)
+    for part in ("lengths", "context", "times", "indices"):
+        found, expected = getattr(other, part), getattr(one, part)
+        assert (found is None) == (expected is None), part
+        assert expected is None or torch.equal(found, expected), part
 
 
 @settings(settings.get_profile("fuzz"), max_examples=number(80))
@@ -274,5 +327,7 @@ def test_strange_arrays_are_taken_or_refused(random: st.DataObject) -> None:
         options["observations"]["z"] = _noise(rng, second)
     for make in (lr.SequenceData.from_arrays, lr.StoredSequences.from_arrays):
         found = attempt(make.__qualname__, lambda make=make: make(**options))
-        if not isinstance(found, Refused) and isinstance(found, lr.SequenceData):
-            check(found)
+        if isinstance(found, lr.StoredSequences):
+            found = attempt("load", found.load)
+            assert not isinstance(found, Refused), found
+        check(found)
