@@ -218,7 +218,8 @@ def gaussian_process(given: dict[str, Any]) -> Problem:
     counts = np.asarray(given["k"], dtype=np.float64)[None, :, None]
     data = lr.SequenceData.from_arrays({"y": counts}, dt=float(x[1] - x[0]), dtype=torch.float64)
     priors = {"time_constant": dist.Gamma(25.0, 4.0), "scale": dist.HalfNormal(2.0)}
-    latent = lr.Innovations(1, prior="squared_exponential", priors=priors, fixed={"initial_state": 0.0})
+    known = {"initial_state": 0.0}
+    latent = lr.Innovations(1, prior="squared_exponential", nugget=1e-8, priors=priors, fixed=known)
     head = lr.Poisson(fixed={"weight": 1.0, "baseline": 0.0})
     model = model_of(data, lr.Linear(1, fixed=HANDED_ON), latent, head)
     places = {"rho": entry("latent.time_constant", 0), "alpha": entry("latent.scale", 0)}

@@ -355,3 +355,23 @@ def test_degrees_of_freedom_are_recovered() -> None:
     assert found.scale.item() == pytest.approx(0.5, rel=0.1)
     white = fit_prior("white", u)
     assert found.path_prior(data).log_prob(u).mean() > white.path_prior(data).log_prob(u).mean() + 1
+
+
+def test_the_nugget_of_a_process_can_be_said() -> None:
+    """K = scale^2 [(1 - n) exp(-lag^2 / 2 l^2) + n 1(t = s)], by NumPy and SciPy, and refusals."""
+    times = torch.arange(5, dtype=torch.float64)
+    scale, length = torch.tensor([1.5], dtype=torch.float64), torch.tensor([3.0], dtype=torch.float64)
+    u = torch.randn(1, 5, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for nugget in (1e-8, 0.3):
+        process = GaussianProcess("squared_exponential", scale, length, times, None, 1, nugget)
+        lags = np.subtract.outer(np.arange(5.0), np.arange(5.0))
+        covariance = 1.5**2 * ((1 - nugget) * np.exp(-(lags**2) / 18) + nugget * np.eye(5))
+        expected = stats.multivariate_normal.logpdf(u[0, :, 0], np.zeros(5), covariance, allow_singular=False)
+        assert float(process.log_prob(u)) == pytest.approx(float(expected), rel=1e-6)
+    with pytest.raises(ValueError, match=r"nugget=1e-12 cannot be factorised in torch.float32"):
+        GaussianProcess("squared_exponential", scale.float(), 50 * length.float(), times.float(), None, 1, 1e-12)
+    with pytest.raises(ValueError, match="a nugget is one of a Gaussian process; found prior='ar1'"):
+        lr.Innovations(1, prior="ar1", nugget=0.1)
+    with pytest.raises(ValueError, match="nugget"):
+        lr.Innovations(1, prior="matern32", nugget=1.0)
+    assert "nugget" not in repr(lr.Innovations(1, prior="matern32"))

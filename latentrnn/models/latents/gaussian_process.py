@@ -33,7 +33,7 @@ KERNELS = {"squared_exponential": squared_exponential, "matern32": matern32}
 class GaussianProcess(TorchDistribution):
     """u^d_{1:T} ~ Normal(0, K^d) for every dimension d, standard normal in padding.
 
-        K_{ts} = scale^2 [(1 - nugget) kernel(|time_t - time_s|; length_scale) + nugget 1(t = s)],  nugget = 0.001
+        K_{ts} = scale^2 [(1 - nugget) kernel(|time_t - time_s|; length_scale) + nugget 1(t = s)]
 
     Exact, by one Cholesky factor: cubic in the number of steps once per dimension (with irregular times, once per
     sequence and dimension), quadratic for each draw. Padding costs nothing extra: the factor of a shorter sequence
@@ -45,9 +45,11 @@ class GaussianProcess(TorchDistribution):
         times: (time,) where all sequences share them, or (sequence, time).
         valid: (sequence, time), True where the process runs; None where there is no padding.
         sequences: number of sequences.
+        nugget: share of the variance that is white.
 
     Raises:
-        ValueError: more steps than the factorisation should be asked for.
+        ValueError: more steps than the factorisation should be asked for, or so small a nugget that the precision does
+            not suffice for it.
 
     References:
         Yu, Cunningham, Santhanam, Ryu, Shenoy, Sahani. Gaussian-process factor analysis for low-dimensional
@@ -60,7 +62,14 @@ class GaussianProcess(TorchDistribution):
     has_rsample = True
 
     def __init__(
-        self, kernel: str, scale: Tensor, length_scale: Tensor, times: Tensor, valid: Tensor | None, sequences: int
+        self,
+        kernel: str,
+        scale: Tensor,
+        length_scale: Tensor,
+        times: Tensor,
+        valid: Tensor | None,
+        sequences: int,
+        nugget: float = NUGGET,
     ) -> None:
         steps = times.shape[-1]
         if steps > LARGEST:
@@ -69,10 +78,16 @@ class GaussianProcess(TorchDistribution):
                 " steps; cut the data (data.windows) or use prior='ar1', whose cost is linear in them"
             )
         lag = (times.unsqueeze(-1) - times.unsqueeze(-2)).abs().to(scale).unsqueeze(-3)  # ([sequence,] 1, time, time)
-        covariance = (1 - NUGGET) * KERNELS[kernel](lag, length_scale[..., None, None])
-        covariance = covariance + NUGGET * torch.eye(steps, dtype=scale.dtype, device=scale.device)
-        # ([sequence,] dim, time, time), or (*sample, sequence, dim, time, time)
-        self.tril = torch.linalg.cholesky(covariance) * scale[..., None, None]
+        covariance = (1 - nugget) * KERNELS[kernel](lag, length_scale[..., None, None])
+        covariance = covariance + nugget * torch.eye(steps, dtype=scale.dtype, device=scale.device)
+        try:
+            # ([sequence,] dim, time, time), or (*sample, sequence, dim, time, time)
+            self.tril = torch.linalg.cholesky(covariance) * scale[..., None, None]
+        except torch.linalg.LinAlgError as error:
+            raise ValueError(
+                f"Innovations: the covariance of prior {kernel!r} with nugget={nugget:g} cannot be factorised in "
+                f"{scale.dtype}; expected a larger nugget, or double precision (model.double(), data in float64)"
+            ) from error
         self.valid = valid
         batch = torch.broadcast_shapes((sequences,), self.tril.shape[:-3])
         super().__init__(batch, torch.Size((steps, scale.shape[-1])), validate_args=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import pyro
@@ -24,7 +25,7 @@ from latentrnn.models.latents.student_t import StudentTTrajectory
 from latentrnn.models.parameter_spec import TIME, ParameterSpec
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import concatenate_channels
-from latentrnn.support.arguments import check_choice, check_size
+from latentrnn.support.arguments import check_choice, check_number, check_size
 from latentrnn.support.clock import step_length
 
 
@@ -43,7 +44,7 @@ class Innovations(Latent):
         ar1:        u_t ~ Normal(phi u_{t-1}, shock^2),  shock^2 = (1 - phi^2) scale^2,  phi = exp(-dt / tau),
                     u_1 ~ Normal(0, scale^2)
         matern32, squared_exponential:  a Gaussian process of standard deviation scale and length scale tau, smooth
-                    once and infinitely often; one thousandth of its variance is white
+                    once and infinitely often; a small share of its variance, the nugget, is white
 
     These are LFADS's inferred inputs, not the residuals of a Kalman filter. Scale, degrees of freedom (above 2) and
     tau (seconds with `dt` or times, otherwise steps) are learned for each dimension. The cost of a Gaussian process
@@ -54,9 +55,11 @@ class Innovations(Latent):
         dim: dimension of u_t.
         initial: dimension of a Normal latent mapped to s_0; None for a learned constant s_0.
         prior: "white", "student_t", "ar1", "matern32" or "squared_exponential".
+        nugget: share of a Gaussian process's variance that is white, one thousandth by default; much less takes double
+            precision, in which matrices of smooth processes can still be factorised.
 
     Raises:
-        ValueError: a dimension below one or an unknown prior.
+        ValueError: a dimension below one, an unknown prior, or a nugget that is no share or has no process.
 
     References:
         Pandarinath et al. Inferring single-trial neural population dynamics using sequential auto-encoders. 2018.
@@ -89,11 +92,18 @@ class Innovations(Latent):
         "initial_state": ParameterSpec("initial_state", dims=("state",)),
     }
 
-    def __init__(self, dim: int, initial: int | None = None, prior: str = "white", **shared: Any) -> None:
+    arguments_added_later: ClassVar = MappingProxyType({"nugget": None})
+
+    def __init__(
+        self, dim: int, initial: int | None = None, prior: str = "white", nugget: float | None = None, **shared: Any
+    ) -> None:
         super().__init__(**shared)
         self.dim = self.input_size = check_size("Innovations", "dim", dim)
         self.initial = None if initial is None else check_size("Innovations", "initial", initial)
         self.prior = check_choice("Innovations", "prior", prior, PRIORS)
+        if nugget is not None and self.prior not in KERNELS:
+            raise ValueError(f"Innovations: a nugget is one of a Gaussian process; found prior={prior!r}")
+        self.nugget = None if nugget is None else check_number("Innovations", "nugget", nugget, above=0.0, below=1.0)
 
     def build(self, transition: Transition, dt: float | None) -> None:
         self.dt = step_length(dt)
@@ -153,6 +163,10 @@ class Innovations(Latent):
         """Tau of the AR(1) prior, or the length scale of a Gaussian process, (dim,), in seconds or steps."""
         return self.log_time_constant.exp().detach()
 
+    @property
+    def _white_share(self) -> float:
+        return NUGGET if self.nugget is None else self.nugget
+
     def sites(self) -> list[LatentSite]:
         initial = [] if self.initial is None else [LatentSite(sites.INITIAL, self.initial, along_time=False)]
         return [*initial, LatentSite(sites.INNOVATIONS, self.dim, along_time=True)]
@@ -182,7 +196,7 @@ class Innovations(Latent):
         if times is None:
             times = self.dt * torch.arange(data.num_steps, dtype=data.dtype, device=data.device)
         scale, length = self.log_scale.exp(), self.log_time_constant.exp()
-        return GaussianProcess(self.prior, scale, length, times, valid, data.num_sequences)
+        return GaussianProcess(self.prior, scale, length, times, valid, data.num_sequences, self._white_share)
 
     def fresh_share(self) -> Tensor:
         """Return sqrt(1 - phi^2), (..., dim): how large what comes new in a step is beside the process of `scale`."""
@@ -254,16 +268,17 @@ class Innovations(Latent):
                 ff * sf * v_ff + (ff * ss + fs * sf) * v_fs + fs * ss * v_ss + 2 * e2 * x**2,
                 sf**2 * v_ff + 2 * sf * ss * v_fs + ss**2 * v_ss + 1 - e2 * (1 - 2 * x + 2 * x**2),
             )
-        share, scale = (1 - NUGGET) ** 0.5, self.log_scale.exp().double()
-        variance = (1 - NUGGET) * v_ff + NUGGET
+        nugget = self._white_share
+        share, scale = (1 - nugget) ** 0.5, self.log_scale.exp().double()
+        variance = (1 - nugget) * v_ff + nugget
         loc, spread = (scale * share * f).to(a_t), (scale * variance.sqrt()).to(a_t)
 
         def move(u_t: Tensor | None) -> Carry:
             assert u_t is not None
             surprise = (u_t.double() / scale - share * f) / variance
             known = [f + share * v_ff * surprise, slope + share * v_fs * surprise]
-            left = NUGGET / variance  # 1 - (1 - nugget) v_ff / variance, without the difference
-            known += [left * v_ff, left * v_fs, v_ss - (1 - NUGGET) * v_fs**2 / variance]
+            left = nugget / variance  # 1 - (1 - nugget) v_ff / variance, without the difference
+            known += [left * v_ff, left * v_fs, v_ss - (1 - nugget) * v_fs**2 / variance]
             memory = torch.cat([u_t.double(), *(part.expand(shape) for part in known)], -1)
             return Carry(transition.step(carry.state, concatenate_channels(a_t, u_t)), memory)
 
