@@ -225,7 +225,7 @@ def as_poisson(y, mean):
     return ahead_of(y, lambda v: scipy.stats.poisson.logpmf(v, mean), mean)
 
 
-@pytest.mark.parametrize("repetitions", [120, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("repetitions", [80, pytest.param(500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", list(families(np.random.default_rng(0))))
 def test_right_models_are_rejected_as_often_as_the_level_says(family, repetitions, monkeypatch):
     """Every channel is a repetition; outside of the bound by chance in two of a million."""

@@ -167,7 +167,7 @@ def usable(loaded: Any, data: lr.SequenceData) -> None:
         attempt("save", lambda: loaded.save(folder))
 
 
-@pytest.mark.parametrize(("kind", "cases"), [("fit", 60), ("ensemble", 20)])
+@pytest.mark.parametrize(("kind", "cases"), [("fit", 40), ("ensemble", 8)])
 def test_what_was_edited_and_signed_again_is_usable_or_refused(kind: str, cases: int) -> None:
     files, _, data = saved() if kind == "fit" else saved_ensemble()
     load = lr.load if kind == "fit" else lr.Ensemble.load

@@ -46,8 +46,10 @@ def built(place: str, feature: str) -> tuple[lr.LatentRNN, lr.SequenceData]:
     return model, data
 
 
-@pytest.mark.parametrize("feature", FEATURES)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("place", "feature"), [
+    (place, feature) for place in PLACES for feature in FEATURES
+    if place == "head" or feature in ("convolution", "embedding")
+])  # fmt: skip
 def test_every_prior_counts_and_draws_agree(place: str, feature: str) -> None:
     model, data = built(place, feature)
     many = draws(model)
@@ -98,7 +100,7 @@ def test_the_posterior_is_that_of_the_regression_and_not_the_prior(feature: str,
             model,
             lr.Guide(model),
             data,
-            steps=200,
+            steps=120,
             optimizer=lr.Adam(0.1),
             objective=lr.ELBO(num_particles=8),
             reporting=lr.Reporting(progress=False),

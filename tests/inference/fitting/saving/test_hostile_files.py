@@ -197,7 +197,7 @@ def test_weights_that_were_changed_and_signed_again(good: Path, tmp_path: Path) 
     original, expected = next(good.glob("model-*")).read_bytes(), load(good)
     start = 8 + int.from_bytes(original[:8], "little")  # of the numbers
     path, came = copied(good, tmp_path / "fit"), Counter[str]()
-    for seed in range(60):
+    for seed in range(40):
         rng, numbers = random.Random(seed), seed % 2
         place = rng.randrange(start, len(original)) if numbers else 0
         changed = original[:place] + flip_one(original[place:], rng) if numbers else (
@@ -216,8 +216,8 @@ def test_weights_that_were_changed_and_signed_again(good: Path, tmp_path: Path) 
         assert len(differ) == numbers, differ
         assert all(torch.isfinite(found[name]).all() for name in differ)
         assert result.model.config() == expected.model.config()
-    assert came["header", False] > 25
-    assert came["numbers", True] > 25
+    assert came["header", False] > 15
+    assert came["numbers", True] > 15
 
 
 def flip_one(content: bytes, rng: random.Random) -> bytes:
