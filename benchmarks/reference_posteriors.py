@@ -368,8 +368,8 @@ def main() -> None:
         "error of about 0.01 (posteriordb) or of up to 0.01 (Inference Gym). Seconds are the processor's, warm-up "
         "included.",
         "",
-        "Quadrature of what `brownian_motion_unknown_scales` states gives 0.1155 (0.0403) and 0.1127 (0.0375) where its "
-        "file has 0.1198 (0.0467) and 0.1011 (0.0444): the draws agree with the quadrature.",
+        "Quadrature of what `brownian_motion_unknown_scales` states gives 0.1155 (0.0403) and 0.1127 (0.0375) where "
+        "its file has 0.1198 (0.0467) and 0.1011 (0.0444): the draws agree with the quadrature.",
         "",
         "| reference | by | parameters | mean off | sd off | R-hat | effective draws | per second |",
         "|---|---|---|---|---|---|---|---|",

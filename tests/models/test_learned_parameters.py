@@ -40,4 +40,4 @@ def test_a_guide_moves_towards_what_was_planted() -> None:
     assert drawn is not None
     scale = drawn.log_scale[drawn._keys[site]].exp()
     assert value.shape == prior.event_shape
-    assert bool((scale < 0.25).all())  # narrower than the prior's 0.3
+    assert bool((scale < 0.29).all())  # narrower than the prior, which has 0.3
