@@ -73,6 +73,7 @@ from latentrnn.inference import OnlineFilter as OnlineFilter
 from latentrnn.inference import PerSequence as PerSequence
 from latentrnn.inference import Plateau as Plateau
 from latentrnn.inference import Posterior as Posterior
+from latentrnn.inference import PriorCheck as PriorCheck
 from latentrnn.inference import PriorPredictive as PriorPredictive
 from latentrnn.inference import ProcessLost as ProcessLost
 from latentrnn.inference import Progress as Progress
@@ -82,6 +83,7 @@ from latentrnn.inference import RNNEncoder as RNNEncoder
 from latentrnn.inference import Rollback as Rollback
 from latentrnn.inference import StepEncoder as StepEncoder
 from latentrnn.inference import Window as Window
+from latentrnn.inference import check_priors as check_priors
 from latentrnn.inference import coverage as coverage
 from latentrnn.inference import crps as crps
 from latentrnn.inference import elbo_terms as elbo_terms

@@ -22,6 +22,7 @@ from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.windows import window_plan
 from latentrnn.inference.objectives.elbo import ELBO
 from latentrnn.inference.objectives.objective import Objective
+from latentrnn.inference.posterior.prior_check import warn_of_priors
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_kind_of, check_seed
 from latentrnn.support.deprecations import former_arguments
@@ -71,7 +72,7 @@ def fit(
         start_from: go on from the weights of this result instead of drawing new ones.
         checkpointing: `Checkpointing`, for a fit that goes on where it was killed; None writes no checkpoints.
         compute: `Compute`: device, processes, digits of matrix products, windows over long sequences.
-        reporting: `Reporting`: progress bar, steps between reports, callbacks.
+        reporting: `Reporting`: progress bar, steps between reports, callbacks, a look at the priors.
 
     Returns:
         The result, on the CPU.
@@ -82,6 +83,9 @@ def fit(
             checkpoint that is damaged, belongs to another fit, or is there without `resume`.
         TypeError: an argument of the wrong kind.
         ProcessLost: another process is gone; with `checkpointing` the state that all had reached is written first.
+
+    Warns:
+        UserWarning: the priors cannot have made the scale of the training data; see `check_priors`.
 
     References:
         Hoffman, Blei, Wang, Paisley. Stochastic variational inference. 2013.
@@ -123,6 +127,8 @@ def fit(
     with random_state(number, device), matrix_products(compute.matmul_precision):
         first = train.for_start() if isinstance(train, StoredSequences) and start_from is None else train
         model, guide = starting_point(model, guide, first, start_from)
+        if reporting.check_priors and processes.first:
+            warn_of_priors("fit", model, first, stacklevel=5)
         del first
         model.to(device), guide.to(device)
         processes.broadcast(model, guide)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import os
 import warnings
@@ -19,6 +20,7 @@ from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.fitting.settings.checkpointing import Checkpointing
 from latentrnn.inference.fitting.settings.compute import Compute
 from latentrnn.inference.fitting.settings.optimizers import AdamW
+from latentrnn.inference.fitting.settings.reporting import Reporting
 from latentrnn.inference.fitting.vectorised.vectorised import fit_vectorised
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
@@ -160,8 +162,8 @@ def fit_ensemble(
         found = list(fit_vectorised(model, guide, train, validation, seeds, optimizers, settings))
     else:
         found = [
-            _fit_or_failure(model, guide, train, validation, seed=seed, optimizer=optimizer, **settings)
-            for seed, optimizer in zip(seeds, optimizers, strict=True)
+            _fit_or_failure(model, guide, train, validation, seed=seed, optimizer=optimizer, **_of_member(k, settings))
+            for k, (seed, optimizer) in enumerate(zip(seeds, optimizers, strict=True))
         ]
     members, failures = _apart(seeds, found)
     used = frozenset().union(*(member.used for member in members))
@@ -174,6 +176,13 @@ def fit_ensemble(
         evidence.warn("fit_ensemble", f"the member of seed {member.seed}")
     values = torch.stack([evidence.values for evidence in judged]).double()
     return Ensemble(members, stacking_weights(values), values, used | frozenset(stacking.keys), failures)
+
+
+def _of_member(number: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a member's fit: the priors of all are those of the first, and are looked at once."""
+    if number == 0:
+        return settings
+    return settings | {"reporting": dataclasses.replace(settings.get("reporting", Reporting()), check_priors=False)}
 
 
 def _fit_or_failure(*parts: Any, **settings: Any) -> FitResult | Exception:

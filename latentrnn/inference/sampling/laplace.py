@@ -10,8 +10,9 @@ from latentrnn.inference.evidence.marginal import Marginal, fixed_model
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.parameters import MultivariateParameters
+from latentrnn.inference.posterior.prior_check import warn_of_priors
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.support.arguments import check_seed, check_size
+from latentrnn.support.arguments import check_flag, check_seed, check_size
 from latentrnn.support.devices import resolve_device
 from latentrnn.support.isolation import isolated, random_state
 
@@ -29,6 +30,7 @@ def laplace(
     steps: int = 100,
     device: str | torch.device = "auto",
     seed: int | None = 0,
+    check_priors: bool = True,
 ) -> FitResult:
     """Put a multivariate Normal at the mode of the parameters with priors, with the curvature's covariance.
 
@@ -50,6 +52,8 @@ def laplace(
         steps: Newton steps at most.
         device: "auto" takes CUDA where there is one.
         seed: of the draws of local latents, None for a fresh one, which the result tells.
+        check_priors: whether to warn first of priors that cannot have made the scale of the data; see
+            `latentrnn.check_priors`.
 
     Returns:
         A result whose guide has the family "multivariate" over the parameters, and that of `given` over local latents:
@@ -60,6 +64,9 @@ def laplace(
             weights, local latents without `given`, no mode found, or a Hessian that is not positive definite there.
         TypeError: an argument of the wrong kind.
 
+    Warns:
+        UserWarning: the priors cannot have made the scale of the data.
+
     References:
         Tierney, Kadane. Accurate approximations for posterior moments and marginal densities. 1986.
         MacKay. A practical Bayesian framework for backpropagation networks. 1992.
@@ -67,9 +74,11 @@ def laplace(
         2021.
     """
     check_size("laplace", "steps", steps), check_size("laplace", "num_particles", num_particles)
-    seed = check_seed("laplace", seed)
+    seed, check_priors = check_seed("laplace", seed), check_flag("laplace", "check_priors", check_priors)
     model, guide = fixed_model("laplace", model, data, given, integrate=True)
     _refuse_networks(model)
+    if check_priors:
+        warn_of_priors("laplace", model, data, stacklevel=4)
     device = resolve_device(device)
     # curvature in single precision loses the weak directions
     exact, exact_data = model.double().to(device), data.to(device, torch.float64)

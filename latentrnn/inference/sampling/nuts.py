@@ -20,6 +20,7 @@ from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.terms import sampled_sites
 from latentrnn.inference.posterior.draws.stored_draws import Chains, StoredDraws
 from latentrnn.inference.posterior.posterior import Posterior
+from latentrnn.inference.posterior.prior_check import warn_of_priors
 from latentrnn.inference.sampling.hamiltonian.density import FlatDensity
 from latentrnn.inference.sampling.hamiltonian.sampler import NotFinite, run
 from latentrnn.models.sites import LATENTS
@@ -53,6 +54,7 @@ def sample(
     device: str | torch.device = "auto",
     seed: int | None = 0,
     progress: bool = True,
+    check_priors: bool = True,
 ) -> Posterior:
     """Draw from the exact posterior by the no-U-turn sampler, the network's weights taken as they are.
 
@@ -76,6 +78,8 @@ def sample(
         device: "auto" takes CUDA where there is one.
         seed: of starts and chains, None for a fresh one, which the result tells.
         progress: whether to show a progress bar.
+        check_priors: whether to warn first of priors that cannot have made the scale of the data; see
+            `latentrnn.check_priors`.
 
     Returns:
         A posterior whose methods draw from the chains; `posterior.chains` has their diagnostics, and `to_arviz` exports
@@ -88,7 +92,8 @@ def sample(
         TypeError: an argument of the wrong kind.
 
     Warns:
-        UserWarning: draws diverged, or the chains disagree (R-hat above 1.05).
+        UserWarning: draws diverged, the chains disagree (R-hat above 1.05), or the priors cannot have made the scale of
+            the data.
 
     References:
         Hoffman, Gelman. The No-U-turn sampler: adaptively setting path lengths in Hamiltonian Monte Carlo. 2014.
@@ -103,12 +108,15 @@ def sample(
     check_size("sample", "max_tree_depth", max_tree_depth, most=DEEPEST_TREE)
     target_acceptance = check_number("sample", "target_acceptance", target_acceptance, above=0, below=1)
     progress, seed = check_flag("sample", "progress", progress), check_seed("sample", seed)
+    check_priors = check_flag("sample", "check_priors", check_priors)
     if seed > LARGEST_COUNT - chains:
         raise ValueError(f"sample: seed must leave room for those of the chains, which follow it; found {seed}")
     integrate = sites == "parameters"
     model, guide = fixed_model("sample", model, data, given, integrate=integrate)
     if not model.parameter_sites() and not model.latent_sites():
         raise ValueError("sample: the model has neither random latents nor parameters with priors to sample")
+    if check_priors:
+        warn_of_priors("sample", model, data, stacklevel=4)
     device = resolve_device(device)
     # rejections decide by small differences of large energies
     exact, exact_data = model.double().to(device), data.to(device, torch.float64)

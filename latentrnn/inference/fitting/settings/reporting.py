@@ -46,6 +46,8 @@ class Reporting:
         every: steps between reports (on CUDA, the only times when the host waits for the device).
         callbacks: functions of a `Progress`, called at every report and evaluation, of several processes in the first.
             One that returns True ends the fit. One that raises ends it too, with a warning: what was fitted is kept.
+        check_priors: whether to warn, before the first step, of priors that cannot have made the scale of the training
+            data; see `latentrnn.check_priors`. Without priors nothing is looked at.
 
     Raises:
         ValueError: a number of steps out of range.
@@ -61,6 +63,7 @@ class Reporting:
     progress: bool = True
     every: int = 10
     callbacks: Sequence[Callback] = ()
+    check_priors: bool = True
 
     def __post_init__(self) -> None:
         callbacks = tuple(check_list("Reporting", "callbacks", self.callbacks, "functions of the progress"))
@@ -72,4 +75,5 @@ class Reporting:
             progress=check_flag("Reporting", "progress", self.progress),
             every=check_size("Reporting", "every", self.every, most=LARGEST_COUNT),
             callbacks=callbacks,
+            check_priors=check_flag("Reporting", "check_priors", self.check_priors),
         )

@@ -24,6 +24,7 @@ from latentrnn.inference.fitting.trainer import Trainer
 from latentrnn.inference.fitting.vectorised.random_numbers import Call, recording, replaying
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.iwae import IWAE
+from latentrnn.inference.posterior.prior_check import warn_of_priors
 from latentrnn.models.scans import vmap_over_members
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.devices import resolve_device
@@ -60,6 +61,8 @@ def fit_vectorised(
     named = {field.name: given[field.name] for field in dataclasses.fields(Settings)}
     plans = [Settings(**named | {"optimizer": optimizer}) for optimizer in optimizers]
     members = [_Member(model, guide, train, validation, *of, device) for of in zip(plans, seeds, strict=True)]
+    if plans[0].reporting.check_priors:
+        warn_of_priors("fit_ensemble", members[0].trainer.model, train, stacklevel=6)
     bar = tqdm(total=plans[0].steps, disable=not plans[0].reporting.progress, desc="fit", unit="step")
     with random_state(0, device), bar, pyro.validation_enabled(False), matrix_products(compute.matmul_precision):
         active, stack = members, _Stack(members)
