@@ -6,6 +6,7 @@ from latentrnn import plotting as plotting  # matplotlib is imported when someth
 from latentrnn.criticism import PIT as PIT
 from latentrnn.criticism import Calibration as Calibration
 from latentrnn.criticism import Coverage as Coverage
+from latentrnn.criticism import PowerScaling as PowerScaling
 from latentrnn.criticism import PredictiveCheck as PredictiveCheck
 from latentrnn.criticism import Score as Score
 from latentrnn.criticism import Statistic as Statistic
@@ -21,6 +22,7 @@ from latentrnn.criticism import one_step_ahead_log_likelihood as one_step_ahead_
 from latentrnn.criticism import paired_difference as paired_difference
 from latentrnn.criticism import persistence as persistence
 from latentrnn.criticism import posterior_predictive_check as posterior_predictive_check
+from latentrnn.criticism import power_scaling as power_scaling
 from latentrnn.criticism import predictive_pit as predictive_pit
 from latentrnn.criticism import prior_predictive_check as prior_predictive_check
 from latentrnn.criticism import r2 as r2
@@ -32,6 +34,7 @@ from latentrnn.criticism import time_rescaling as time_rescaling
 from latentrnn.data import DataSpec as DataSpec
 from latentrnn.data import SequenceData as SequenceData
 from latentrnn.data import StoredSequences as StoredSequences
+from latentrnn.export import summary as summary
 from latentrnn.export import to_arviz as to_arviz
 from latentrnn.inference import AIS as AIS
 from latentrnn.inference import ELBO as ELBO

@@ -14,6 +14,8 @@ from latentrnn.criticism.elpd import elpd_data as elpd_data
 from latentrnn.criticism.held_out import held_out_log_likelihood as held_out_log_likelihood
 from latentrnn.criticism.pit import PIT as PIT
 from latentrnn.criticism.pit import predictive_pit as predictive_pit
+from latentrnn.criticism.power_scaling import PowerScaling as PowerScaling
+from latentrnn.criticism.power_scaling import power_scaling as power_scaling
 from latentrnn.criticism.ranks import Calibration as Calibration
 from latentrnn.criticism.ranks import Coverage as Coverage
 from latentrnn.criticism.ranks import rank_calibration as rank_calibration

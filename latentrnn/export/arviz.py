@@ -33,6 +33,8 @@ def to_arviz(
       network with a `NetworkPrior` have dims of their own, `{site}_output`, `{site}_input`), and
       where the model has them the latents `states`, `innovations`, `switch` (sequence, time, `{name}_dim`) and
       `initial` (sequence, `initial_dim`); without either there is no such group.
+    - log_prior: log p(theta) of every draw by site, nats, all entries together, in the units in which the priors are
+      stated; without the members of a `Population`, whose prior is learned, and without any of an ensemble.
     - posterior_predictive, prior_predictive: free-running replicates per head (sequence, time, `{head}_channel`), in
       user units.
     - log_likelihood, where `az.loo` means something, else log_evidence: all heads jointly, local latents integrated
@@ -60,7 +62,9 @@ def to_arviz(
     or beside parameters with priors; held-out sequences) ArviZ would compute numbers that mean nothing, and the group
     is called `log_evidence`, which ArviZ does not look for: `log_evidence` (sequence), averaged over the draws of the
     parameters, with its `standard_error`, and `log_evidence_by_draw`. Its attribute `not_for` says why. Compare such
-    models with `latentrnn.compare` on held-out sequences, or `az.compare` of `latentrnn.elpd_data`.
+    models with `latentrnn.compare` on held-out sequences, or `az.compare` of `latentrnn.elpd_data`. With `log_prior`
+    and `log_likelihood` `az.psens` (0.x) and `az.psense` (1.x) say how sensitive parameters are to either;
+    `latentrnn.power_scaling` says it of every posterior of parameters, and has a container for ArviZ's plots.
 
     Args:
         posterior: what `FitResult.posterior(data)` returned.

@@ -108,30 +108,86 @@ def small_groups(
     num_samples, chains = _number(posterior, num_samples), posterior.chains
     data = posterior.data.to("cpu")
     labelled, heads = data.to_xarray(), list(posterior.model.observations)
-    parameters = posterior.parameters(num_samples)
-    left_out = set() if weights else set(posterior.model.network_weights())
-    sites = {name: value for name, value in parameters.items() if name not in left_out}
     if whole is None:
         whole = {head for head in heads if posterior.model.observations[head].discrete and is_whole(data, head)}
     latents = latents and not isinstance(posterior, EnsemblePosterior)  # whose members have coordinates of their own
     groups = {}
-    if sites or latents:
-        named = drawn_dataset(of_sites(posterior.model, sites), labelled, chains)
-        named = named.assign_coords(stimuli(posterior.model, named) | tensors(posterior.model, named))
-        groups["posterior"] = named.assign_attrs(_given(posterior))
+    parameters = _parameters(posterior, num_samples, labelled, weights=weights)
+    sampled = bool(posterior.parameters(1))
+    if parameters.data_vars or latents:
+        groups["posterior"] = parameters
         if latents:
             shared = {dim: labelled[dim].variable for dim in ("sequence", "time")}
             groups["posterior"] = groups["posterior"].assign_coords(shared)
+    if sampled and not isinstance(posterior, EnsemblePosterior):
+        groups["log_prior"] = _log_prior(posterior, num_samples, labelled)
     if stats := _stats(posterior, num_samples):
         groups["sample_stats"] = drawn_dataset(stats, labelled, chains)
     for group in drawn:
         dims = {dim for head in heads for dim in labelled[head].dims}
         groups[group] = xr.Dataset(coords={dim: labelled[dim].variable for dim in sorted(map(str, dims))})
-    groups |= _integrated(posterior, labelled, num_particles, num_samples, bool(parameters))
+    groups |= _integrated(posterior, labelled, num_particles, num_samples, sampled)
     groups["observed_data"] = observed(labelled, heads, whole)
     groups["constant_data"] = constants(data, heads, labelled)
     found = {name: group.assign_attrs(source()) for name, group in groups.items()}
     return SmallGroups(found, labelled, num_samples, 1 if chains is None else chains.num_chains, whole, source())
+
+
+def drawn_variables(
+    posterior: Posterior | EnsemblePosterior, num_samples: int | None, *, latents: bool, weights: bool
+) -> xr.Dataset:
+    """Return draws of the parameters, and of the latents where they are wanted and the posterior has them."""
+    num_samples, labelled = _number(posterior, num_samples), posterior.data.to("cpu").to_xarray()
+    found = _parameters(posterior, num_samples, labelled, weights=weights)
+    if latents and not isinstance(posterior, EnsemblePosterior):
+        drawn = drawn_dataset(of_latents(posterior.latents(num_samples)), labelled, posterior.chains)
+        found = found.assign(drawn.data_vars)
+    return found
+
+
+def scaled_groups(
+    posterior: Posterior, num_samples: int, num_particles: int, *, weights: bool
+) -> dict[str, xr.Dataset]:
+    """Return the groups that power-scaling needs: parameters, their priors' densities, and the data's likelihood.
+
+    Where the local latents were drawn too, the likelihood is that given them.
+    """
+    labelled = posterior.data.to("cpu").to_xarray()
+    if _has_drawn_latents(posterior):
+        likelihood, how = posterior.log_likelihood_of_draws(num_samples), "given the draws of the local latents"
+    else:
+        likelihood = posterior.log_likelihood(num_particles, num_samples)
+        how = "local latents integrated out" if posterior.model.latent_sites() else "no local latent is drawn"
+    values = drawn_dataset({"log_likelihood": (("sequence",), likelihood.numpy())}, labelled, posterior.chains)
+    about = {"unit": "nats", "likelihood": how, "not_for": "PSIS-LOO and WAIC, unless `to_arviz` has this group, too"}
+    found = {
+        "posterior": _parameters(posterior, num_samples, labelled, weights=weights),
+        "log_prior": _log_prior(posterior, num_samples, labelled),
+        "log_likelihood": values.assign_attrs(about),
+    }
+    return {name: group.assign_attrs(source()) for name, group in found.items()}
+
+
+def _parameters(
+    posterior: Posterior | EnsemblePosterior, num_samples: int, labelled: xr.Dataset, *, weights: bool
+) -> xr.Dataset:
+    """Return draws of the parameters, with or without the tensors of networks that have a `NetworkPrior`."""
+    left_out = set() if weights else set(posterior.model.network_weights())
+    sites = {name: value for name, value in posterior.parameters(num_samples).items() if name not in left_out}
+    named = drawn_dataset(of_sites(posterior.model, sites), labelled, posterior.chains)
+    named = named.assign_coords(stimuli(posterior.model, named) | tensors(posterior.model, named))
+    return named.assign_attrs(_given(posterior))
+
+
+def _log_prior(posterior: Posterior, num_samples: int, labelled: xr.Dataset) -> xr.Dataset:
+    """Return log p(theta) of every draw, by site, of those whose priors were stated and are not learned."""
+    learned = posterior.model.with_learned_priors()
+    found = {name: ((), value.numpy()) for name, value in posterior.log_prior(num_samples).items()}
+    stated = drawn_dataset({k: v for k, v in found.items() if k not in learned}, labelled, posterior.chains)
+    about = {"unit": "nats, of all entries together, in the units of the parameter"}
+    if learned:
+        about["left_out"] = f"{', '.join(learned)}: their priors are learned"
+    return stated.assign_attrs(about)
 
 
 def _number(posterior: Posterior | EnsemblePosterior, num_samples: int | None) -> int:

@@ -110,6 +110,12 @@ class GivenParameters:
         priors = {each.parameter.site: each.prior for each in self.sampled}
         return {site: prior for site, prior in priors.items() if isinstance(prior, WeightPrior)}
 
+    def with_learned_priors(self) -> list[str]:
+        """Return the sites of parameters whose priors have numbers that are inferred with them."""
+        members = {parameter.site for _, of in self.populations.values() for parameter in of}
+        learned = {site for site, prior in self.weights().items() if prior.network.of_scale(prior.part) is not None}
+        return [each.parameter.site for each in self.sampled if each.parameter.site in members | learned]
+
     def learned_scales(self) -> list[str]:
         """Return the sites of scales of networks that are inferred together with the weights."""
         return [group.site_of(part) for group in self.networks.values() for part in group.learned()]

@@ -238,6 +238,10 @@ class LatentRNN(nn.Module):
         """Return the priors of the tensors that have a `NetworkPrior`, by site, with their fan-in and axes."""
         return self.given.weights()
 
+    def with_learned_priors(self) -> list[str]:
+        """Return the sites of parameters whose priors are learned: members of a `Population`, weights of networks."""
+        return self.given.with_learned_priors()
+
     def parameters_table(self) -> pandas.DataFrame:
         """Return every parameter of the model, a row each, by the name of its site: what it is, and what is said of it.
 

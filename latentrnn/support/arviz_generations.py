@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pandas
+    import xarray
 
 Array = NDArray[np.float64]
 
+DIAGNOSTICS = ["mcse_mean", "mcse_sd", "ess_bulk", "ess_tail", "r_hat"]
 CONTAINERS = ("auto", "inferencedata", "datatree")
 
 
@@ -89,6 +91,40 @@ def compare(elpds: Mapping[str, Any], method: str) -> pandas.DataFrame:
     of_stats = import_module("arviz_stats").compare
     exactly = {"round_to": "none"} if "round_to" in signature(of_stats).parameters else {}
     return of_stats(dict(elpds), method=method, **exactly)
+
+
+def power_scaling(groups: Mapping[str, xarray.Dataset], component: str) -> xarray.Dataset:
+    """Return by how much each posterior variable moves as a component is raised to powers near one.
+
+    Args:
+        groups: "posterior", and "log_prior" or "log_likelihood".
+        component: "prior" or "likelihood".
+    """
+    found: xarray.Dataset
+    if generation() == 0:
+        found = library().psens(container("inferencedata")(dict(groups)), component=component)
+    else:
+        found = import_module("arviz_stats").psense(container("datatree")(dict(groups)), group=component)
+    return found
+
+
+def summary(draws: xarray.Dataset, prob: float, *, diagnostics: bool) -> pandas.DataFrame:
+    """Return mean, standard deviation and central interval of all variables, a row for each entry.
+
+    Args:
+        draws: (chain, draw, ...).
+        prob: of the interval.
+        diagnostics: whether to add effective sample sizes, R-hat and the standard errors of mean and deviation.
+    """
+    module = library() if generation() == 0 else import_module("arviz_stats")
+    if generation() == 0:
+        stats = module.summary(draws, kind="stats", round_to="none")[["mean", "sd"]]
+        ends = module.summary(draws, kind="stats", stat_focus="median", hdi_prob=prob, round_to="none").iloc[:, -2:]
+    else:
+        stats = module.summary(draws, kind="stats", ci_kind="eti", ci_prob=prob, round_to="none")
+        stats, ends = stats[["mean", "sd"]], stats.iloc[:, -2:]
+    found = stats.join(ends.set_axis([f"{50 * (1 - prob):g}%", f"{50 * (1 + prob):g}%"], axis=1))
+    return found.join(module.summary(draws, kind="diagnostics", round_to="none")[DIAGNOSTICS]) if diagnostics else found
 
 
 def smoothed(log_ratios: Array) -> tuple[Array, Array]:

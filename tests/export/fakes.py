@@ -51,7 +51,8 @@ class FakePosterior:
             name: SimpleNamespace(outputs_per_channel=1, gain=gain if name == "spikes" else None)
             for name in self._modelled()
         }
-        return SimpleNamespace(observations=heads, spec=self.data.spec, networks={}, network_weights=dict)
+        named = {"networks": {}, "network_weights": dict, "with_learned_priors": list}
+        return SimpleNamespace(observations=heads, spec=self.data.spec, **named)
 
     def reseeded(self, seed: int) -> FakePosterior:
         return replace(self, seed=seed)
@@ -77,6 +78,9 @@ class FakePosterior:
     def log_likelihood(self, num_particles: int = 64, num_draws: int = 50) -> Tensor:
         self.asked["num_particles"] = num_particles
         return self._normal(num_draws if self.sites else 1, self.data.num_sequences) - 30
+
+    def log_prior(self, num_draws: int = 50) -> dict[str, Tensor]:
+        return {"spikes.gain.beta": self._normal(num_draws).double() - 2} if self.sites else {}
 
     def reason_against_loo(self) -> str | None:
         return self.against_loo if self.sites else "all are point estimates"

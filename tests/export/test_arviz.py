@@ -24,6 +24,7 @@ GROUPS = {
     "posterior",
     "posterior_predictive",
     "prior_predictive",
+    "log_prior",
     "log_likelihood",
     "observed_data",
     "constant_data",
@@ -67,6 +68,7 @@ def test_dims_of_every_variable(container: str) -> None:
         },
         "posterior_predictive": heads,
         "prior_predictive": heads,
+        "log_prior": {"spikes.gain.beta": ("chain", "draw")},
         "log_likelihood": {"log_likelihood": sampled},
         "observed_data": {name: dims[2:] for name, dims in heads.items()},
         "constant_data": {
@@ -110,6 +112,9 @@ def test_values_are_the_posteriors_and_nan_where_there_is_nothing() -> None:
     beta = posterior.parameters(DRAWS)["spikes.gain.beta"]
     np.testing.assert_array_equal(groups["posterior"]["spikes.gain.beta"][0], beta)
     np.testing.assert_array_equal(groups["log_likelihood"]["log_likelihood"][0], posterior.log_likelihood(64, DRAWS))
+    np.testing.assert_array_equal(
+        groups["log_prior"]["spikes.gain.beta"][0], posterior.log_prior(DRAWS)["spikes.gain.beta"]
+    )
 
 
 def test_whole_numbers_are_integers_only_where_nothing_is_missing() -> None:
@@ -148,6 +153,7 @@ def test_parts_that_can_be_left_out() -> None:
     # with nothing drawn there is no posterior to show, and ArviZ is told so by its absence
     assert set(groups_of(FakePosterior(data, sites=False), latents=False)) == GROUPS - {
         "posterior",
+        "log_prior",
         "log_likelihood",
     } | {"log_evidence"}
 

@@ -329,6 +329,7 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "steps": 100,
                 "device": "cpu",
                 "seed": 0,
+                "check_priors": True,
             },
         ),
         "sample": (
@@ -347,7 +348,16 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "device": "cpu",
                 "seed": 0,
                 "progress": False,
+                "check_priors": True,
             },
+        ),
+        "check_priors": (
+            lr.check_priors,
+            {"model": of["model"], "data": data, "initialise": True, "num_samples": 10, "seed": 0},
+        ),
+        "prior_predictive of a model": (
+            of["model"].prior_predictive,
+            {"data": data, "num_samples": 2, "seed": 0, "latents": True, "device": "cpu", "max_elements": 100},
         ),
         "Posterior": (
             lr.Posterior,
@@ -405,6 +415,8 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         ),
         "evidence": (posterior.evidence, {"kind": "iwae", "num_particles": 2}),
         "log_likelihood": (posterior.log_likelihood, {"num_particles": 2, "num_draws": 2}),
+        "log_likelihood_of_draws": (posterior.log_likelihood_of_draws, {"num_draws": 2}),
+        "log_prior": (posterior.log_prior, {"num_draws": 2}),
         "one_step_ahead": (
             posterior.one_step_ahead,
             {"head": "y", "num_particles": 2, "num_filters": 2, "num_draws": 2},
@@ -450,6 +462,33 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "latents": "posterior",
                 "level": 0.01,
             },
+        ),
+        "prior_predictive_check": (
+            lr.prior_predictive_check,
+            {
+                "prior": of["model"].prior_predictive(data, 20, device="cpu"),
+                "heads": ["y"],
+                "kinds": {"y": "count"},
+                "level": 0.01,
+            },
+        ),
+        "power_scaling": (
+            lr.power_scaling,
+            {
+                "posterior": result.posterior(data[:4]),
+                "num_samples": 100,
+                "num_particles": 2,
+                "threshold": 0.05,
+                "seed": 0,
+            },
+        ),
+        "summary": (
+            lr.summary,
+            {"posterior": posterior, "prob": 0.9, "num_samples": 20, "latents": False, "seed": 0},
+        ),
+        "prior's predictive": (
+            of["model"].prior_predictive(data, 3, device="cpu").predictive,
+            {"num_samples": 2, "heads": ["y"]},
         ),
         "teacher_forced": (
             lr.teacher_forced_check,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
@@ -30,6 +31,7 @@ from latentrnn.inference.evidence.pareto import tail_shape
 from latentrnn.inference.evidence.rungs import best
 from latentrnn.inference.filters.particle_filter import ParticleFilter, counts_in_steps
 from latentrnn.inference.objectives.terms import log_weights as log_weights_of
+from latentrnn.inference.objectives.terms import paired_traces, sampled_sites
 from latentrnn.inference.posterior.draws.sampler import PosteriorSampler, samples_of
 from latentrnn.inference.posterior.rounding import computed_in_double, doubled_trace, rounding, spacing
 from latentrnn.support.arguments import check_size
@@ -98,11 +100,48 @@ def log_likelihood(sampler: PosteriorSampler, num_particles: int, num_draws: int
             if drawn is None:
                 return summarise("iwae", log_weights(used, num_particles)).values[None]
             given = drawn if used is sampler else doubled_trace(drawn, used.device)
+            if not used.model.latent_sites():
+                return _exact_log_likelihood(used, given, num_draws)
             draws = (samples_of(given, slice(draw, draw + 1)) for draw in range(num_draws))
             found = [summarise("iwae", log_weights(used, num_particles, parameters)).values for parameters in draws]
             return torch.stack(found)
 
         return rows(sampler) if sampler.model.latent_sites() else computed_in_double(sampler, rows)[0]
+
+
+def _exact_log_likelihood(sampler: PosteriorSampler, parameters: Trace, num_draws: int) -> Tensor:
+    """Return log p(y_n | theta), (draw, sequence), of a model in which nothing else is random, many draws at a time."""
+    per_part, per_chunk = sampler.chunk_sizes(num_draws)
+    parts = [slice(first, min(first + per_part, num_draws)) for first in range(0, num_draws, per_part)]
+    columns = []
+    for _, data in sampler.rows(per_chunk):
+        weights = [_path_weights(sampler, data, part.stop - part.start, samples_of(parameters, part)) for part in parts]
+        columns.append(torch.cat(weights))
+    return torch.cat(columns, 1).double().cpu()
+
+
+def log_likelihood_of_draws(sampler: PosteriorSampler, num_draws: int) -> Tensor:
+    """Return log p(y_n | z_n, theta) of draws of parameters and local latents together, (draw, sequence)."""
+    _, per_chunk = sampler.chunk_sizes(num_draws)
+    with sampler.drawing():
+        guide = poutine.replay(sampler.guide, trace=sampler.parameter_trace(num_draws))
+        columns = []
+        for _, data in sampler.rows(per_chunk):
+            _, trace = paired_traces(sampler.model, guide, data, num_draws)
+            heads = [trace.nodes[name] for name in sampler.model.observations]
+            columns.append(sum(head["fn"].log_prob(head["value"]).double() for head in heads))
+    return torch.cat(columns, 1).cpu()
+
+
+def log_prior(sampler: PosteriorSampler, num_draws: int) -> dict[str, Tensor]:
+    """Return log p(theta) of every site at draws of the parameters, (draw,); see `Posterior.log_prior`."""
+    num_draws = check_size("log_prior", "num_draws", num_draws)
+    with sampler.drawing():
+        given = sampler.parameter_trace(num_draws)
+        with pyro.plate("draws", num_draws, dim=-2), poutine.replay(trace=given), poutine.trace() as recorder:
+            sampler.model.draw_parts()
+    sites = sampled_sites(recorder.trace)
+    return {name: site["fn"].log_prob(site["value"]).double().reshape(num_draws).cpu() for name, site in sites}
 
 
 def log_weights(sampler: PosteriorSampler, num_particles: int, parameters: Trace | None = None) -> Tensor:

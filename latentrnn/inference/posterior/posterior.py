@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_choice, check_kind_of, check_seed, check_size
 from latentrnn.support.isolation import isolated
 from latentrnn.support.shortcuts import shortcut
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class Posterior:
@@ -462,6 +465,30 @@ class Posterior:
         """
         return densities.log_likelihood(self._sampler, num_particles, num_draws)
 
+    @isolated
+    def log_prior(self, num_draws: int = 50) -> dict[str, Tensor]:
+        """Return log p(theta) of the parameters that have priors: site name to (draw,), nats.
+
+        Of the draws of `parameters(num_draws)`, in the units in which the priors are stated. The density of a member of
+        a `Population` is that given the population's own draws.
+
+        Args:
+            num_draws: number of draws.
+        """
+        return densities.log_prior(self._sampler, num_draws)
+
+    @isolated
+    def log_likelihood_of_draws(self, num_draws: int = 50) -> Tensor:
+        """Return log p(y_n | z_n, theta) of draws of parameters and local latents together, (draw, sequence), nats.
+
+        The likelihood given the latents, of the draws of `parameters(num_draws)` and `latents(num_draws)`;
+        `log_likelihood` integrates them out.
+
+        Args:
+            num_draws: number of draws.
+        """
+        return densities.log_likelihood_of_draws(self._sampler, check_size("log_likelihood", "num_draws", num_draws))
+
     def reason_against_loo(self, *, fully_known: bool = False) -> str | None:
         """Return why PSIS-LOO of these draws would mean nothing; None where it is sound.
 
@@ -497,6 +524,16 @@ class Posterior:
         self._head(head)
         used = None if self.result is None else self.result.used
         return one_step_ahead(self._sampler, self.data, head, num_particles, num_filters, num_draws, used)
+
+    @isolated
+    def summary(self, **settings: Any) -> pandas.DataFrame:
+        """Return mean, spread and interval of every parameter, for chains with R-hat; see `latentrnn.summary`."""
+        return shortcut("summary")(self, **settings)
+
+    @isolated
+    def power_scaling(self, **settings: Any) -> Any:
+        """Return how sensitive the parameters are to prior and likelihood; see `latentrnn.power_scaling`."""
+        return shortcut("power_scaling")(self, **settings)
 
     @isolated
     def to_arviz(self, **settings: Any) -> Any:

@@ -21,6 +21,7 @@ from latentrnn.inference.posterior.draws.sampler import PosteriorSampler, sample
 from latentrnn.inference.posterior.prior_predictive import prior_sampler
 from latentrnn.inference.posterior.prior_statistics import Reach, reaches
 from latentrnn.models.distributions import described
+from latentrnn.models.network_prior import WeightPrior
 from latentrnn.models.priors import Population
 from latentrnn.models.sites import parameter_site
 from latentrnn.models.state_space import LatentRNN
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 DRAWS = 40  # of data from the priors
 STARTS = 8  # of data from the parameters' starting values
 SEQUENCES, STEPS, FEWEST = 16, 100, 10  # at most of the data, and steps at least
-NUMBERS = 2**20  # and what draws of a state or of heads may hold
+NUMBERS, WEIGHTS = 2**20, 2**22  # and what draws of a state or of heads, and of parameters, may hold
+LEAST_DRAWS = 10  # for their extremes to say something
 SHOWN = 6  # priors that a message names
 LOOKED_AT = 16  # and that are looked at one by one
 CLOSER = 0.5  # what is at most this much of a distance is closer
@@ -139,8 +141,8 @@ def check_priors(
     """
     check_kind_of("check_priors", "model", model, LatentRNN)
     check_kind_of("check_priors", "data", data, SequenceData, StoredSequences)
-    if check_size("check_priors", "num_samples", num_samples) < 10:
-        raise ValueError(f"check_priors: num_samples must be at least 10; found {num_samples}")
+    if check_size("check_priors", "num_samples", num_samples) < LEAST_DRAWS:
+        raise ValueError(f"check_priors: num_samples must be at least {LEAST_DRAWS}; found {num_samples}")
     initialise, seed = check_flag("check_priors", "initialise", initialise), check_seed("check_priors", seed)
     if not model.parameter_sites():
         raise ValueError("check_priors: no parameter has a prior, so that there is none to check")
@@ -158,12 +160,14 @@ def check_priors(
 def warn_of_priors(owner: str, model: LatentRNN, data: SequenceData | StoredSequences, *, stacklevel: int) -> None:
     """Warn where the priors of a model, as it is, cannot have made the data; `stacklevel` counts from here.
 
-    Models without priors cost nothing, others one look at a few dozen draws.
+    Models without priors cost nothing, others one look at a few dozen draws, at fewer where networks with priors are
+    large; at more than 200,000 weights there is none.
     """
-    if not model.parameter_sites():
+    count = _affordable(model)
+    if not count:
         return
     try:
-        check = compared(model, some_of(model, data, DRAWS), DRAWS, 0)
+        check = compared(model, some_of(model, data, count), count, 0)
     except NotImplementedError:  # a family of the user's that has a density and cannot be drawn
         return
     except (ValueError, RuntimeError) as error:
@@ -173,6 +177,13 @@ def warn_of_priors(owner: str, model: LatentRNN, data: SequenceData | StoredSequ
         return
     for message in check.messages():
         warnings.warn(f"{owner}: {message}; {OFF}", UserWarning, stacklevel=stacklevel)
+
+
+def _affordable(model: LatentRNN) -> int:
+    """Return how many draws of the parameters with priors take a moment; 0 where none are enough, or none has one."""
+    numbers = sum(start.numel() for _, start in model.parameter_sites().values())
+    count = min(DRAWS, WEIGHTS // max(numbers, 1) - STARTS) if numbers else 0
+    return count if count >= LEAST_DRAWS else 0
 
 
 def some_of(model: LatentRNN, data: SequenceData | StoredSequences, num_samples: int) -> SequenceData:
@@ -280,7 +291,7 @@ def _distances(sampler: PosteriorSampler, given: Trace, head: str) -> dict[str, 
 
 
 def _priors_of(model: LatentRNN, head: str) -> dict[str, set[str]]:
-    """Return the priors that can matter to a head, as written, with their sites; a population with all its members."""
+    """Return the priors that can matter to a head, as written, with their sites; learned ones with all members."""
     fed = {name for name, each in model.observations.items() if each.feedback is not None}
     apart = set(model.observations) - fed - {head, model.observations[head].reads}
     groups: dict[str, set[str]] = {}
@@ -288,8 +299,11 @@ def _priors_of(model: LatentRNN, head: str) -> dict[str, set[str]]:
         if parameter.owner in apart:
             continue
         if isinstance(prior, Population):
-            own = {parameter_site(prior.name, part) for part in ("location", "scale")}
-            groups.setdefault(repr(prior), own).add(parameter.site)
+            label, own = repr(prior), {parameter_site(prior.name, part) for part in ("location", "scale")}
+        elif isinstance(prior, WeightPrior):
+            network = model.given.networks[prior.group]
+            label, own = f"{prior.group} ~ {network.prior!r}", {network.site_of(part) for part in network.learned()}
         else:
-            groups[f"{parameter.site} ~ {described(prior)}"] = {parameter.site}
+            label, own = f"{parameter.site} ~ {described(prior)}", set()
+        groups.setdefault(label, own).add(parameter.site)
     return groups

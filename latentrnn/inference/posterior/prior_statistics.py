@@ -60,16 +60,17 @@ def reaches(observed: Tensor, drawn: Tensor, mask: Tensor, *, whole: bool) -> li
         whole: whether values are whole numbers, of which a finite sample may show none.
     """
     both = torch.cat([observed.unsqueeze(0).to(drawn), drawn]).double()
-    # a draw that is not a number has left the range of numbers: it reaches as far as any
     both = both.nan_to_num(nan=EXPLODED, posinf=EXPLODED, neginf=-EXPLODED).clamp(-EXPLODED, EXPLODED)
     both, weight = both.flatten(1, -2), mask.flatten(0, -2).double()
     both = both * weight
+    exploded = both.abs().amax((1, 2)) >= EXPLODED  # draws that left the range of numbers, and vary as widely
     count = float(weight.sum())
     total = both.sum((1, 2))
     mean = total / count
     spread = (((both - mean[:, None, None]) ** 2 * weight).sum((1, 2)) / count).sqrt()
     level = (both.sum(1) / weight.sum(0).clamp_min(1.0)).unsqueeze(1)
     within = ((both - level) ** 2 * weight).sum((1, 2)) / count
+    within = torch.where(exploded, EXPLODED**2, within)
     largest = both.abs().amax((1, 2))
     zeros = ((both == 0) & (weight > 0)).double().sum((1, 2))
     unseen = 0.5 if whole else 0.0
@@ -78,7 +79,7 @@ def reaches(observed: Tensor, drawn: Tensor, mask: Tensor, *, whole: bool) -> li
         found.append(_on_logs("mean", mean, (total + unseen) / count))
     else:
         apart = (mean[1:] - mean[0]).abs() / torch.maximum(spread[1:], spread[0]).clamp_min(1e-300)
-        found.append(Reach("mean", float(mean[0]), mean[1:], mean, 0.0, 0.0, WIDTHS, apart <= SPREADS))
+        found.append(Reach("mean", float(mean[0]), mean[1:], mean, 0.0, 0.0, WIDTHS, (apart <= SPREADS) | exploded[1:]))
     if whole or float(within[0]) > 0:
         found.append(_on_logs("standard deviation", within.sqrt(), (within + unseen / count).sqrt()))
         found.append(_on_logs("largest absolute value", largest, largest + unseen)._replace(below=math.inf))
