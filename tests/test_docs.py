@@ -1,4 +1,4 @@
-"""What docs/extending.md shows works: its blocks run in order, in an empty directory."""
+"""What pages of docs show works: their blocks run in order, in an empty directory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ import pytest
 
 from tests.test_readme import python_blocks, run
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGE = DOCS / "extending.md"
+CHOOSING = DOCS / "choosing.md"
 
 
 def test_the_page_on_extending_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace = run(python_blocks(PAGE.read_text()), str(PAGE))
     assert {"HighwayCell", "Geometric"} <= namespace.keys()
+
+
+@pytest.mark.usefixtures("short_fits")
+def test_the_page_on_choosing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace = run(python_blocks(CHOOSING.read_text()), str(CHOOSING))
+    assert not namespace["check"].flagged  # type: ignore[attr-defined]
+    assert namespace["scaling"].num_samples == 1000  # type: ignore[attr-defined]
