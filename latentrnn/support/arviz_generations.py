@@ -116,15 +116,22 @@ def summary(draws: xarray.Dataset, prob: float, *, diagnostics: bool) -> pandas.
         prob: of the interval.
         diagnostics: whether to add effective sample sizes, R-hat and the standard errors of mean and deviation.
     """
-    module = library() if generation() == 0 else import_module("arviz_stats")
+    exactly: dict[str, Any] = {"round_to": "none"}
     if generation() == 0:
-        stats = module.summary(draws, kind="stats", round_to="none")[["mean", "sd"]]
-        ends = module.summary(draws, kind="stats", stat_focus="median", hdi_prob=prob, round_to="none").iloc[:, -2:]
+        of = library().summary
+        stats = of(draws, kind="stats", **exactly)
+        ends = of(draws, kind="stats", stat_focus="median", hdi_prob=prob, **exactly).iloc[:, -2:]
     else:
-        stats = module.summary(draws, kind="stats", ci_kind="eti", ci_prob=prob, round_to="none")
-        stats, ends = stats[["mean", "sd"]], stats.iloc[:, -2:]
-    found = stats.join(ends.set_axis([f"{50 * (1 - prob):g}%", f"{50 * (1 + prob):g}%"], axis=1))
-    return found.join(module.summary(draws, kind="diagnostics", round_to="none")[DIAGNOSTICS]) if diagnostics else found
+        of = import_module("arviz_stats").summary
+        stats = of(draws, kind="stats", ci_kind="eti", ci_prob=prob, **exactly)
+        ends = stats.drop(columns=["mean", "sd"])
+    found = stats[["mean", "sd"]].join(ends.set_axis([f"{50 * (1 - prob):g}%", f"{50 * (1 + prob):g}%"], axis=1))
+    if diagnostics:
+        known = of(draws, kind="diagnostics", **exactly).rename(
+            columns={"R\u0302": "r_hat"}
+        )  # as some versions write it
+        found = found.join(known[DIAGNOSTICS])
+    return found
 
 
 def smoothed(log_ratios: Array) -> tuple[Array, Array]:

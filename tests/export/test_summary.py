@@ -132,4 +132,6 @@ def test_a_mixture_is_summarised_without_diagnostics() -> None:
         "steps": 2, "reporting": lr.Reporting(progress=False), "compute": lr.Compute(device="cpu"),
     }  # fmt: skip
     mixture = lr.fit_ensemble(model, lr.Guide(model), data, seeds=(0, 1), **settings).posterior(data, device="cpu")
-    assert lr.summary(mixture, num_samples=50).columns.tolist() == ["mean", "sd", "5%", "95%"]
+    found = mixture.summary(num_samples=50)
+    assert found.columns.tolist() == ["mean", "sd", "5%", "95%"]
+    np.testing.assert_array_equal(found, lr.summary(mixture, num_samples=50))

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_kind_of, check_list, check_size
 from latentrnn.support.isolation import isolated
 from latentrnn.support.shortcuts import shortcut
+
+if TYPE_CHECKING:
+    import pandas
 
 TOLD_BY = 0.01  # a member with less of a sequence's density does not decide how far to trust it
 
@@ -259,6 +262,11 @@ class EnsemblePosterior:
         return torch.softmax(prior, 0).unsqueeze(-1), _until(noise)[..., steps].unsqueeze(-1), bool(noise.any())
 
     # -- out -------------------------------------------------------------------------------------------------------
+
+    def summary(self, **settings: Any) -> pandas.DataFrame:
+        """Return mean, spread and interval of every parameter of the mixture; see `latentrnn.summary`."""
+        found: pandas.DataFrame = shortcut("summary")(self, **settings)
+        return found
 
     def to_arviz(self, **settings: Any) -> Any:
         """Return pooled draws as ArviZ groups, without latents; see `latentrnn.export.to_arviz`."""
