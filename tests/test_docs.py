@@ -19,7 +19,6 @@ def test_the_page_on_extending_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert {"HighwayCell", "Geometric"} <= namespace.keys()
 
 
-@pytest.mark.usefixtures("short_fits")
 def test_the_page_on_choosing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace = run(python_blocks(CHOOSING.read_text()), str(CHOOSING))
