@@ -243,6 +243,32 @@ def test_members_of_a_population_have_no_prior_to_scale() -> None:
     np.testing.assert_allclose(found["y.readout.baseline"], given.logpdf(drawn["y.readout.baseline"][:, 0]), rtol=1e-5)
 
 
+def test_weights_of_networks_are_left_out_and_not_scaled() -> None:
+    data = level_data(6, 1.0, 1.0)
+    head = lr.Gaussian(priors={"weights": lr.NetworkPrior(), "scale": dist.HalfNormal(1.0)})
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations={"y": head})
+    posterior = lr.fit(model, lr.Guide(model), data, steps=3, **QUIET).posterior(data, device="cpu")
+    scaling = posterior.power_scaling(num_samples=100)
+    names = {row["parameter"].partition("[")[0] for row in scaling.rows}
+    scales = {"y.readout.weights.scale", "y.readout.weights.bias_scale"}
+    assert names == {"y.scale"} | scales
+    assert set(scaling.groups["log_prior"]) == names, "the prior of each weight is learned"
+    whole = posterior.power_scaling(num_samples=100, weights=True)
+    assert {row["parameter"].partition("[")[0] for row in whole.rows} == names | {
+        "y.readout.weight", "y.readout.baseline",
+    }  # fmt: skip
+    assert posterior.summary(num_samples=20).shape[0] == len(scaling.rows)
+    known = lr.Gaussian(priors={"weights": lr.NetworkPrior(learned=False)})
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations={"y": known})
+    posterior = lr.fit(model, lr.Guide(model), data, steps=3, **QUIET).posterior(data, device="cpu")
+    with pytest.raises(ValueError, match="nothing but weights of networks has a posterior; see weights=True"):
+        posterior.power_scaling(num_samples=100)
+    with pytest.raises(ValueError, match="see weights=True"):
+        posterior.summary(num_samples=20)
+    scaling = posterior.power_scaling(num_samples=100, weights=True)
+    assert set(scaling.groups["log_prior"]) == {"y.readout.weight", "y.readout.baseline"}
+
+
 # -- the table -----------------------------------------------------------------------------------------------------
 
 

@@ -194,6 +194,11 @@ PLANTED: dict[str, tuple[Callable[[], lr.SequenceData], Callable[[lr.SequenceDat
             "levels", location=dist.Normal(0.0, 0.1), scale=dist.HalfNormal(0.1))})),
         "mean", r"Population\(name='levels'",
     ),
+    "a network of next to no weights": (
+        lambda: counts(400.0),
+        of(lambda: lr.Poisson(priors={"weights": lr.NetworkPrior(scale=1e-3, bias_scale=1e-3)})),
+        "mean", r"y.readout.weights ~ NetworkPrior\(scale=0.001",
+    ),
     "steps of a walk": (lambda: walk(5.0), walking(dist.HalfNormal(1e-4)), "standard deviation", "latent.scale"),
 }  # fmt: skip
 
@@ -382,6 +387,21 @@ def test_no_more_is_drawn_than_takes_a_moment(shape: tuple[int, ...]) -> None:
     drawn = (40 + STARTS) * some.observations["y"].numel()
     assert drawn <= 2 * NUMBERS
     assert 10 <= some.num_steps <= 100
+
+
+def test_networks_with_many_weights_are_looked_at_by_fewer_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = counts(1.0)
+    seen = []
+    monkeypatch.setattr(prior_check, "compared", lambda *given: seen.append(given[2]) or lr.PriorCheck((), {}, 1))
+    for size in (8, 200, 400):
+        transition = lr.GRU(size, priors={"weights": lr.NetworkPrior()})
+        model = lr.LatentRNN(
+            data.spec, transition=transition, latent=lr.Deterministic(), observations={"y": lr.Poisson()}
+        )
+        prior_check.warn_of_priors("fit", model, data, stacklevel=1)
+    assert seen[0] == 40
+    assert 10 <= seen[1] < 40
+    assert len(seen) == 2, "480,000 weights are too many"
 
 
 def test_steps_that_are_looked_at_are_scored_and_whole_frames() -> None:
