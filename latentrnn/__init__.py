@@ -85,6 +85,7 @@ from latentrnn.inference import Reporting as Reporting
 from latentrnn.inference import RNNEncoder as RNNEncoder
 from latentrnn.inference import Rollback as Rollback
 from latentrnn.inference import StepEncoder as StepEncoder
+from latentrnn.inference import Uncertainty as Uncertainty
 from latentrnn.inference import Window as Window
 from latentrnn.inference import check_priors as check_priors
 from latentrnn.inference import coverage as coverage
@@ -96,6 +97,7 @@ from latentrnn.inference import laplace as laplace
 from latentrnn.inference import laplace_smoother as laplace_smoother
 from latentrnn.inference import load as load
 from latentrnn.inference import sample as sample
+from latentrnn.inference import uncertainty as uncertainty
 from latentrnn.models import GRU as GRU
 from latentrnn.models import LSTM as LSTM
 from latentrnn.models import AttentionPooling as AttentionPooling

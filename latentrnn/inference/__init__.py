@@ -62,3 +62,5 @@ from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior as
 from latentrnn.inference.sampling.laplace import laplace as laplace
 from latentrnn.inference.sampling.laplace_smoother import laplace_smoother as laplace_smoother
 from latentrnn.inference.sampling.nuts import sample as sample
+from latentrnn.inference.sampling.uncertainty.result import Uncertainty as Uncertainty
+from latentrnn.inference.sampling.uncertainty.uncertainty import uncertainty as uncertainty

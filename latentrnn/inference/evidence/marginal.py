@@ -52,15 +52,36 @@ class Marginal:
             self.log_q = local_log_prob(trace, self.log_q, observed=False)
 
     def __call__(self) -> None:
+        total = self._log_weights()
+        if self.latents:
+            total = torch.logsumexp(total, 0) - math.log(self.num_particles)
+        pyro.factor("log_evidence", total.sum())
+
+    def _log_weights(self) -> Tensor:
+        """Run the model, of which only the parameters are seen from outside, and return log p(y, z) - log q(z)."""
+
         def hidden(site: dict[str, Any]) -> bool:
             return site["name"] not in self.names
 
         with poutine.block(hide_fn=hidden), poutine.trace() as recorder, poutine.condition(data=self.latents):
             self.model(self.data)
-        total = local_log_prob(recorder.trace, -self.log_q, observed=True)
-        if self.latents:
-            total = torch.logsumexp(total, 0) - math.log(self.num_particles)
-        pyro.factor("log_evidence", total.sum())
+        return local_log_prob(recorder.trace, -self.log_q, observed=True)
+
+    def parts(self, count: int) -> list[Marginal]:
+        """Return the densities by equal parts of the draws, which differ by what the draws leave to chance."""
+        found = []
+        for rows in torch.arange(self.num_particles).split(self.num_particles // count)[:count]:
+            part = copy.copy(self)
+            part.num_particles = len(rows)
+            part.latents = {name: value[rows] for name, value in self.latents.items()}
+            part.log_q = self.log_q[rows]
+            found.append(part)
+        return found
+
+    def log_weights(self, values: dict[str, Tensor]) -> Tensor:
+        """Return log p(y, z | theta) - log q(z | y), nats, (particle, sequence); (sequence,) without random latents."""
+        with poutine.condition(data=values):
+            return self._log_weights()
 
     def log_density(self, values: dict[str, Tensor]) -> Tensor:
         """Return log p(theta, y) at given parameters, nats."""

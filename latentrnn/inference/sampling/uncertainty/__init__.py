@@ -1,0 +1,1 @@
+"""Uncertainty of functions of what was learned, without a prior."""
