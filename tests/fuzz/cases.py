@@ -221,7 +221,8 @@ def heads(draw: Any, options: dict[str, Any], kinds: dict[str, str], said: dict[
         settings: dict[str, Any] = {}
         per_step = name not in options["per_sequence"]
         if draw(st.integers(0, 3)) == 0:
-            settings["priors"] = {draw(st.sampled_from(["baseline", "weight"])): _normal()}
+            given = draw(st.sampled_from(["baseline", "weight", "weights"]))
+            settings["priors"] = {given: lr.NetworkPrior() if given == "weights" else _normal()}
         if per_step and "covariates" in options:
             extra = draw(st.sampled_from(["none", "none", "gain", "covariates", "both"]))
             if extra in ("gain", "both"):

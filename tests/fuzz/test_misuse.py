@@ -99,6 +99,10 @@ COMPONENTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "CrossAttention": (lr.CrossAttention, {"asking": "a", "asked": "b", "size": 4, "heads": 2}),
     "AttentionPooling": (lr.AttentionPooling, {"size": 4}),
     "Population": (lr.Population, {"name": "p", "location": dist.Normal(0.0, 1.0), "scale": dist.HalfNormal(1.0)}),
+    "NetworkPrior": (
+        lr.NetworkPrior,
+        {"scale": 1.0, "bias_scale": dist.HalfNormal(1.0), "learned": True, "shared": False},
+    ),
     "Lags": (lr.Lags, {"covariate": "x", "steps": 2, "future": 1}),
     "OneHot": (lr.OneHot, {"covariate": "x", "symbols": 3}),
     "Embedding": (lr.Embedding, {"covariate": "x", "symbols": 3, "dim": 2}),

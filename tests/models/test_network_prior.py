@@ -418,6 +418,19 @@ def legendre(count: int) -> tuple[Array, Array]:
     return 2.5 * (nodes + 1), 2.5 * weights
 
 
+def test_a_model_alone_draws_whole_networks() -> None:
+    """Draws of the weights have the spread of their scale by fan-in, and data follow from them."""
+    data = make_data()
+    model = network(lr.GRU(5), lr.NetworkPrior(), data, lr.Deterministic())
+    drawn = model.prior_predictive(data, 400, seed=0, device="cpu")
+    for name, place, fan_in in (("weight_ih_l0", 0, 2), ("weight_hh_l0", 1, 5)):
+        scale = drawn.parameters["transition.weights.scale"][:, place]
+        weight = drawn.parameters[f"transition.kernel.{name}"]
+        standard = weight * fan_in**0.5 / scale.reshape(-1, 1, 1)
+        assert abs(float(standard.std()) - 1) < 6 * (2 * standard.numel()) ** -0.5
+    assert torch.isfinite(drawn["n"][:, data.valid]).all()
+
+
 # -- round trips -----------------------------------------------------------------------------------------------------
 
 
