@@ -5,8 +5,8 @@
 pulses, with the prior of that example (log-normal, median 100 ms). Every row is of 100 simulations, new spikes with
 the same planted numbers, and of two models of each: one infers the strength of the depression and the rested rate
 besides, the other knows both ("all else known"). 90% intervals, between quantiles of 4,000 draws of Laplace's
-approximation, or of the chains of NUTS. Right ones hold what was planted in 80 to 98 of 100 simulations, in 99.8% of
-rows.
+approximation, or of 400 of the chains of NUTS (and the other model's by Laplace's approximation still). Right ones
+hold what was planted in 80 to 98 of 100 simulations, in 99.8% of rows.
 
 Protocols: "trains" are 8 pulses at 50 Hz and a probe after 0.1 to 0.8 s; "at random" are pulses at 10 Hz for as long.
 Beside them the usual analysis of trains, an exponential through the means that the probes evoked (least squares).
@@ -26,6 +26,7 @@ import numpy as np
 import pyro
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import OptimizeWarning
 from scipy.stats import binom
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +38,7 @@ from examples.synaptic_depression.baselines import by_curve  # noqa: E402
 from examples.synaptic_depression.demo import PLANTED, as_sequences, interval, synapse  # noqa: E402
 
 SIMULATIONS = 100
-CHAINS = {"num_samples": 150, "warmup": 150, "chains": 4, "progress": False}
+CHAINS = {"num_samples": 100, "warmup": 100, "chains": 4, "progress": False}
 ROWS = (
     ("trains", 30, "Laplace"),
     ("trains", 60, "Laplace"),
@@ -73,15 +74,13 @@ def experiment(protocol: str, trials: int, by: str, seed: int) -> Experiment:
     """Simulate and infer."""
     found = simulated(protocol, trials, seed)
     data = as_sequences(found)
-    ends = []
-    for known in (False, True):
-        model = synapse(data, known=known)
-        if by == "Laplace":
-            ends.append(interval(lr.laplace(model, data, seed=seed).posterior(data)))
-        else:
-            draws = CHAINS["num_samples"] * CHAINS["chains"]
-            ends.append(interval(lr.sample(model, data, seed=seed, **CHAINS), draws))
-    return Experiment(ends[0], ends[1], by_curve(found) if protocol == "trains" else None)
+    inferred, known = (
+        interval(lr.laplace(synapse(data, known=known), data, seed=seed).posterior(data)) for known in (False, True)
+    )
+    if by == "NUTS":
+        draws = CHAINS["num_samples"] * CHAINS["chains"]
+        inferred = interval(lr.sample(synapse(data), data, seed=seed, **CHAINS), draws)
+    return Experiment(inferred, known, by_curve(found) if protocol == "trains" else None)
 
 
 def held(ends: Ends) -> int:
@@ -121,6 +120,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message="sample: ")  # short chains, of which a hundred are looked at together
+    warnings.simplefilter("ignore", OptimizeWarning)  # of few trials the means may not rise, and the curve has no end
+    warnings.simplefilter("ignore", RuntimeWarning)
     least, most = binom.ppf([1e-3, 1 - 1e-3], options.simulations, 0.9)
     lines = [
         "# Intervals of a memory's time constant, 195 ms",
