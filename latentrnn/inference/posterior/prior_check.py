@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 DRAWS = 40  # of data from the priors
 STARTS = 8  # of data from the parameters' starting values
 SEQUENCES, STEPS, FEWEST = 16, 100, 10  # at most of the data, and steps at least
-NUMBERS, WEIGHTS = 2**20, 2**22  # and what draws of a state or of heads, and of parameters, may hold
+NUMBERS, WEIGHTS = 2**20, 3 * 2**20  # and what draws of a state or of heads, and of parameters, may hold
 LEAST_DRAWS = 10  # for their extremes to say something
 SHOWN = 6  # priors that a message names
 LOOKED_AT = 16  # and that are looked at one by one
@@ -161,7 +161,7 @@ def warn_of_priors(owner: str, model: LatentRNN, data: SequenceData | StoredSequ
     """Warn where the priors of a model, as it is, cannot have made the data; `stacklevel` counts from here.
 
     Models without priors cost nothing, others one look at a few dozen draws, at fewer where networks with priors are
-    large; at more than 200,000 weights there is none.
+    large; at more than 170,000 weights there is none.
     """
     count = _affordable(model)
     if not count:
