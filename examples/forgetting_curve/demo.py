@@ -3,12 +3,13 @@
 #
 # Sixty items are rehearsed now and then, and asked for in every fourth of 120 trials. What was rehearsed fades, and
 # what is left of earlier rehearsals adds up, so that a curve through the time since the last one is not enough. The
-# log-odds of recall follow a memory that decays with a time constant of 30 trials and gains 3 by a rehearsal:
+# log-odds of recall follow a memory that decays with a time constant of 30 trials, and of which a rehearsal is worth 3:
 #
-#     m_t = exp(-1 / decay) m_{t-1} + gain x_t,   y_t ~ Bernoulli(sigmoid(guess + m_t)) where asked
+#     m_t = exp(-1 / decay) m_{t-1} + x_t,   y_t ~ Bernoulli(sigmoid(guess + gain m_t)) where asked
 #     decay ~ LogNormal(log 10, 1) trials,   gain ~ Normal(0, 5),   guess ~ Normal(0, 3)
 #
-# Both with 95% intervals, and how often these hold: `python examples/forgetting_curve/demo.py --out build/forgetting`.
+# Decay and gain with 95% intervals, by priors, and from a plain fit without any (`lr.uncertainty`); and how often these
+# hold: `python examples/forgetting_curve/demo.py --out build/forgetting`.
 
 # %%
 from __future__ import annotations
@@ -32,7 +33,7 @@ from examples.gallery import Result, enough, held, options, quantiles, shown
 from examples.simulate import Array, Forgetting, forgetting, leaky
 
 PLANTED = {"decay": 30.0, "gain": 3.0}
-SITES = {"decay": "transition.time_constant", "gain": "transition.input_weight"}
+SITES = {"decay": "transition.time_constant", "gain": "recalled.readout.weight"}
 ITEMS, LEVEL = 60, 0.95
 
 
@@ -42,16 +43,15 @@ def as_sequences(found: Forgetting) -> lr.SequenceData:
     return lr.SequenceData.from_arrays(heads, covariates, dtype=torch.float64)
 
 
-def memory(data: lr.SequenceData) -> lr.LatentRNN:
-    """The equation above: the readout is the memory itself, so that its input's weight is the gain."""
-    priors = {"time_constant": dist.LogNormal(np.log(10.0), 1.0), "input_weight": dist.Normal(0.0, 5.0)}
-    recalled = lr.Bernoulli(priors={"baseline": dist.Normal(0.0, 3.0)}, fixed={"weight": 1.0})
+def memory(data: lr.SequenceData, *, priors: bool = True) -> lr.LatentRNN:
+    """The equation above, whose gain is the readout's weight; without priors its numbers are learned as points."""
+    decay = {"time_constant": dist.LogNormal(np.log(10.0), 1.0)} if priors else None
+    recall = {"weight": dist.Normal(0.0, 5.0), "baseline": dist.Normal(0.0, 3.0)} if priors else None
     return lr.LatentRNN(
         data.spec,
-        transition=lr.LeakyIntegrator(1, priors=priors),
+        transition=lr.LeakyIntegrator(1, priors=decay, fixed={"input_weight": 1.0}),
         latent=lr.Deterministic(fixed={"initial_state": 0.0}),
-        observations={"recalled": recalled},
-        inputs=["rehearsed"],
+        observations={"recalled": lr.Bernoulli(priors=recall)},
     )
 
 
@@ -67,6 +67,16 @@ def by_laplace(found: Forgetting) -> dict[str, Array]:
     return intervals(lr.laplace(memory(data), data).posterior(data))
 
 
+def by_fit(found: Forgetting) -> dict[str, Array]:
+    """Intervals from a fit of points, by the curvature of the likelihood at its mode."""
+    data = as_sequences(found)
+    model = memory(data, priors=False)
+    settings = {"optimizer": lr.AdamW(0.05, weight_decay=0.0), "reporting": lr.Reporting(progress=False)}
+    known = lr.uncertainty(lr.fit(model, lr.Guide(model), data, steps=100, **settings), data, list(SITES.values()))
+    (low, high), middle = known.interval(LEVEL), known.mean
+    return {name: np.array([float(each[site]) for each in (low, middle, high)]) for name, site in SITES.items()}
+
+
 # %%
 def main() -> None:
     """Infer, compare, check the claim, and draw."""
@@ -76,6 +86,7 @@ def main() -> None:
     posterior = lr.sample(memory(data), data, num_samples=draws, warmup=draws, progress=False)
     ways: dict[str, Callable[[Forgetting], dict[str, Array]]] = {
         "Laplace": by_laplace,
+        "uncertainty": by_fit,
         "same equation": partial(by_curve, last_only=False),
         "last rehearsal": partial(by_curve, last_only=True),
     }
@@ -90,7 +101,8 @@ def main() -> None:
 
     for name, (low, _, high) in ends.items():
         assert low < PLANTED[name] < high < 2.0 * low, f"{name} should be recovered"
-        assert enough(of["Laplace"][name], PLANTED[name], LEVEL), "intervals should hold as often as they say"
+        for how in ("Laplace", "uncertainty"):
+            assert enough(of[how][name], PLANTED[name], LEVEL), "intervals should hold as often as they say"
     if not given.smoke:
         assert not enough(of["last rehearsal"]["gain"], PLANTED["gain"], LEVEL), "the last rehearsal should not do"
 
@@ -99,11 +111,11 @@ def main() -> None:
     answers = found.rehearsed[item, :, 0], found.recalled[item, :, 0], probability[item]
     rates = posterior.rates("recalled", 400)[:, item, :, 0].numpy()
     each = {name: posterior.parameters(1600)[site].flatten().numpy() for name, site in SITES.items()}
-    others = {how: row[0] for how, row in rows.items() if how != "Laplace"}
+    others = {how: rows[how][0] for how in ("same equation", "last rehearsal")}
     draw(given.out / "forgetting_curve.png", answers, rates, each, others, PLANTED)
     Result(
         claim="decay (30 trials) and gain (3) of a memory in which rehearsals add up, with 95% intervals that hold",
-        found=f"NUTS: {told['NUTS']}; Laplace: {told['Laplace']}",
+        found=f"NUTS: {told['NUTS']}; Laplace: {told['Laplace']}; without priors (uncertainty): {told['uncertainty']}",
         baseline=f"least squares of the same equation: {told['same equation']}; of the time since the last rehearsal: "
         f"{told['last rehearsal']}",
     ).write(given.out)

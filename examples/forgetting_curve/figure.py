@@ -52,5 +52,5 @@ def draw(
         right.errorbar(x, y, *sides, fmt=marker, color=color, label=f"least squares, {how}")
     right.plot(planted["decay"], planted["gain"], "k+", markersize=14, label="planted")
     right.set(xlabel="decay (trials)", ylabel="gain (log-odds)")
-    right.legend(fontsize=8, loc="center right")
+    right.legend(fontsize=8, loc="lower right")
     figure.savefig(path, dpi=110)
