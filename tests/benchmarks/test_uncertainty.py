@@ -70,3 +70,12 @@ def test_intervals_over_all_weights_hold_decay_and_gain_as_often_as_they_say() -
         assert counts[2] < least
         assert counts[3] > most
     assert max(narrower) < 0.9
+
+
+@pytest.mark.slow
+def test_gains_of_a_network_have_intervals_though_its_mode_is_not_reached() -> None:
+    held, asked, said = study.network_gains(0)
+    assert asked == 12
+    assert held >= binom.ppf(1e-6, asked, 0.95)
+    assert any("the point is no mode: a further step would gain" in text for text in said)
+    assert not any("do not determine" in text for text in said)

@@ -72,11 +72,12 @@ def uncertainty(
     draws made once (see `Marginal`). A fit stops before the mode, so that Newton steps come first. H^+ inverts what
     exceeds 1e-10 of the largest curvature, each weight in the unit in which its own is one; directions below are flat
     (of two factors whose product alone matters, one may grow as the other shrinks), and are named. A quantity that
-    moves along one is not determined by the data: its sd is infinite. Above `max_dense` weights H is known by its
-    products with vectors alone: the cost is some hundred gradients for each entry of the quantity, and flat directions
-    are found where the quantity moves along them. Importance samples blur the curvature: parts of them tell how much,
-    and what is not three times as large counts as open, too. That is soon the case where latents have a unit or a zero
-    of their own, which the data do not tell: fix them.
+    moves along one is not determined by the data: its sd is infinite. Where the point is no mode, weak and negative
+    curvature is measured at the distance at which the quantity has moved by two standard deviations. Above `max_dense`
+    weights H is known by its products with vectors alone: the cost is some hundred gradients for each entry of the
+    quantity, and flat directions are found where the quantity moves along them. Importance samples blur the curvature:
+    parts of them tell how much, and what is not three times as large counts as open, too. That is soon the case where
+    latents have a unit or a zero of their own, which the data do not tell: fix them.
 
     "bootstrap" holds where the likelihood is not the truth but sequences are independent. Refits begin at one point,
     from which nothing moves them along a flat direction; so the curvature tells which entries move along one, but for
