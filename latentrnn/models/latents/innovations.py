@@ -105,6 +105,12 @@ class Innovations(Latent):
             raise ValueError(f"Innovations: a nugget is one of a Gaussian process; found prior={prior!r}")
         self.nugget = None if nugget is None else check_number("Innovations", "nugget", nugget, above=0.0, below=1.0)
 
+    def arguments(self) -> dict[str, Any]:
+        found = super().arguments()
+        if self.nugget is None:
+            del found["nugget"]  # described as before there was one, so that what was begun then goes on
+        return found
+
     def build(self, transition: Transition, dt: float | None) -> None:
         self.dt = step_length(dt)
         self.log_scale = nn.Parameter(torch.zeros(self.dim))
