@@ -360,6 +360,7 @@ def known_scale(latent: type[lr.Latent], data: lr.SequenceData) -> lr.LatentRNN:
     return lr.LatentRNN(data.spec, transition=moves, latent=latent(fixed=known), observations=heads).double()
 
 
+@pytest.mark.filterwarnings("ignore:uncertainty. the point is no mode:UserWarning")  # of what 40 samples make of it
 def test_latents_that_are_drawn_are_integrated_out_by_importance() -> None:
     """With the exact posterior as guide, the standard deviations that the filter gives, which sums the latents out."""
     ys = chains(2, 20, 12)
