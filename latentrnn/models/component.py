@@ -213,7 +213,8 @@ class Component(nn.Module):
 
     def _parameter_paths(self, own: Mapping[str, Tensor]) -> set[str]:
         """Return which of the own tensors are parameters: learned, sampled, or known."""
-        learned = {path for path, tensor in own.items() if isinstance(tensor, nn.Parameter)}
+        # by where they are kept: a plain tensor may stand in for a learned one, as in `torch.func.functional_call`
+        learned = {path for path, _ in self.named_parameters(remove_duplicate=False)} & own.keys()
         return learned | set(self._sampled) | set(self._settled)
 
     def settle(self, path: str) -> None:

@@ -174,6 +174,20 @@ def test_a_quantity_by_its_name_has_unit_and_support(product: tuple[lr.FitResult
     assert (low, high) == pytest.approx((mean / factor, mean * factor), rel=1e-9)
 
 
+def test_every_learned_number_of_the_table_can_be_asked_for_by_name(
+    product: tuple[lr.FitResult, lr.SequenceData],
+) -> None:
+    """Those of which no part says anything, too: they go by the names of their tensors."""
+    result, data = product
+    table = result.model.parameters_table()
+    names = list(table.index[table["given"] == "point estimate"])
+    assert "transition.input_weight" in names
+    with pytest.warns(UserWarning, match="do not determine"):  # the product of two of them alone matters
+        found = ask(result, data, names)
+    assert list(found.mean) == names
+    assert [name for name in names if found.sd[name].isinf().any()] == ["transition.input_weight", "y.readout.weight"]
+
+
 def test_the_scale_of_an_interval_can_be_chosen(product: tuple[lr.FitResult, lr.SequenceData]) -> None:
     result, data = product
 
