@@ -116,6 +116,7 @@ def main() -> None:
     """Take all rows, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--simulations", type=int, default=SIMULATIONS)
+    parser.add_argument("--rows", type=int, nargs="*", default=range(len(ROWS)), help="the others stay as they are")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "memory_coverage.md")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -137,10 +138,13 @@ def main() -> None:
         "| held, curve | width | seconds |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for each in ROWS:
-        lines.append(row(*each, options.simulations))
-        print(lines[-1], flush=True)
-        options.out.write_text("\n".join(lines) + "\n")
+    begins = [f"| {protocol} | {trials} | {by} | " for protocol, trials, by in ROWS]
+    before = options.out.read_text().splitlines() if options.out.exists() else []
+    table = {begin: line for begin in begins for line in before if line.startswith(begin)}
+    for index in options.rows:
+        table[begins[index]] = row(*ROWS[index], options.simulations)
+        print(table[begins[index]], flush=True)
+        options.out.write_text("\n".join([*lines, *(table[begin] for begin in begins if begin in table)]) + "\n")
 
 
 if __name__ == "__main__":
