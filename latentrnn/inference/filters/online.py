@@ -130,7 +130,8 @@ class OnlineFilter:
         self.guide = copy.deepcopy(source.guide).cpu().eval()
         fix_parameters(self.model, self.guide, seed)
         self.site = next((site.name for site in self.model.latent_sites() if site.along_time), None)
-        random = bool(self.model.latent_sites())
+        # a state that is summed out elsewhere has no site, and is random all the same
+        random = bool(self.model.latent_sites()) or self.model.latent.marginalises
         count = 1 if num_particles is None or not random else check_size("OnlineFilter", "num_particles", num_particles)
         self.shape = (1, count, 1)
         # where the guide has nothing to say it is not asked: the prior it is
