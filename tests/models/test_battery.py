@@ -88,17 +88,10 @@ TRIED: dict[str, list[Combination]] = {
 SETS = {name: frozenset(combinations) for name, combinations in TRIED.items()}
 
 
-# Faults that were found and are not mended: their other properties are checked, and once this one holds the test fails.
-OPEN = {("decay, timed", "relaxed discrete", "calcium and spikes"): "padding, order and batches"}
-
-
 @each_of(COMBINATIONS)
 def test_a_combination_has_its_properties(parts: Combination, tmp_path: Path) -> None:
     properties = [name for name in TRIED if parts in SETS[name]]
-    check_combination(parts, [name for name in properties if name != OPEN.get(parts)], tmp_path)
-    if OPEN.get(parts) in properties:
-        with pytest.raises(ExceptionGroup, match="properties that do not hold"):
-            check_combination(parts, [OPEN[parts]], tmp_path / "open")
+    check_combination(parts, properties, tmp_path)
 
 
 def check_combination(parts: Combination, properties: Collection[str], folder: Path) -> None:

@@ -71,6 +71,23 @@ def test_the_mean_is_the_recursion_at_each_frames_last_step(kernel: str, clock: 
     np.testing.assert_allclose(n(head.entry_log_prob(fn, data.observations["f"])), expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("events", [None, "spikes"])
+def test_rates_after_a_sequences_end_do_not_round_away_those_before(events: str | None) -> None:
+    """All steps share the rounding of the transforms, and a state left to itself may give rates of any size."""
+    lengths = (9, 24)
+    values, spikes = ([RNG.poisson(2.0, (steps, 2)).astype(float) for steps in lengths] for _ in range(2))
+    _, head, data = built(lr.Calcium(DECAY, events=events), values, spikes if events else None)
+    states = torch.randn(2, 24, 3, dtype=torch.float64)
+    with torch.no_grad():
+        if events is None:
+            head.readout.weight.fill_(1.0)
+    rates = states[..., :2].exp() if events else states
+    expected = head.forward(rates[:1, :9], head.inputs(data[0]))
+    rates[0, 9:] = 1e25
+    found = head.forward(rates, head.inputs(data))
+    np.testing.assert_allclose(n(head.mean(found))[0, :9], n(head.mean(expected))[0], rtol=1e-12)
+
+
 def test_one_event_peaks_at_the_amplitude() -> None:
     _, head, _ = built(lr.Calcium(DECAY, RISE, kernel="double_exponential"), np.zeros((1, 4, 1)), dt=0.001)
     rates = torch.zeros(1, 1000, 1, dtype=torch.float64)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from latentrnn.data import DataSpec, HeadSpec
+from latentrnn.data import DataSpec, HeadSpec, SequenceData
 from latentrnn.models.features.units import like_the_others
 from latentrnn.models.observations.drifting_normal import DriftingNormal
 from latentrnn.models.observations.head_inputs import HeadInputs
@@ -246,8 +246,15 @@ class Calcium(Observation):
         tail = power(rate, extra + 1) / -torch.expm1(-rate) - power(fast, extra + 1) / -torch.expm1(-fast)
         return kernel / norm, tail / norm
 
+    def inputs(self, data: SequenceData) -> HeadInputs:
+        running = data.valid.unsqueeze(-1) if data.padded else None
+        return super().inputs(data)._replace(running=running)
+
     def calcium(self, rates: Tensor) -> Tensor:
-        """Return kernel * rate, (..., time, channel), of rates (..., time, channel), events per base step."""
+        """Return kernel * rate, (..., time, channel), of rates (..., time, channel), events per base step.
+
+        All steps share the rounding of the transforms, which is relative to the largest rate.
+        """
         steps = rates.shape[-2]
         kernel, tail = self._response(steps)
         size = 2 * steps
@@ -262,6 +269,8 @@ class Calcium(Observation):
 
     def fluorescence(self, rates: Tensor, inputs: HeadInputs) -> dist.Distribution:
         """Return the distribution of the fluorescence given rates, (..., base step, channel)."""
+        if inputs.running is not None:  # a state left to itself in padding may give rates of any size
+            rates = torch.where(inputs.running[:, : rates.shape[-2]], rates, 0.0)
         calcium = super().at_clock(self.calcium(rates), rates.shape[-2] // self.head.clock)
         amplitude = 1.0 if self.events is None else self.log_amplitude.exp()
         level = as_link(self.response)(self.fluorescence_baseline + amplitude * calcium)

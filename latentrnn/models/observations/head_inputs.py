@@ -24,6 +24,7 @@ class HeadInputs(NamedTuple):
     constant: tuple[Tensor, Tensor] | None = None  # of some values, (sequence,): what no state changes in their density
     counted: Any = None  # the channels that a step's total is of, (sequence, time, channel); None for all
     known: Any = None  # tensors of the family's parameters that covariates tell, (sequence, time, parameter, channel)
+    running: Tensor | None = None  # steps before a sequence has ended, of heads that join them; None for all
     log_exposure: Any = None  # log of what a count's mean is multiplied by, (sequence, time, channel or one)
 
     def _along_time(self) -> dict[str, Any]:
