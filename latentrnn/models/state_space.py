@@ -36,6 +36,7 @@ from latentrnn.models.readouts import Readout
 from latentrnn.models.rollout import Rollout
 from latentrnn.models.starting_weights import draw_weights
 from latentrnn.models.transitions import Transition
+from latentrnn.models.transitions.transition import concatenate_channels
 from latentrnn.support.arguments import check_size
 from latentrnn.support.clock import step_length
 from latentrnn.support.deprecations import former_methods
@@ -203,7 +204,7 @@ class LatentRNN(nn.Module):
         features = reader(data)
         if self._constant:
             features = features.new_ones(*features.shape[:-1], 1)
-        return torch.cat([elapsed(data).unsqueeze(-1), features], -1) if self.transition.timed else features
+        return concatenate_channels(elapsed(data).unsqueeze(-1), features) if self.transition.timed else features
 
     @property
     def lookahead(self) -> float:

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 
 import latentrnn as lr
 from tests.models.priors_everywhere import names, sites_that_do_nothing, with_priors
 from tests.models.test_every_parameter import DRAWS, assert_one_of, draws, log_densities
-from tests.registry import OBSERVATIONS, fixed_latents, make_data, shake
+from tests.registry import OBSERVATIONS, Fixed, fixed_latents, make_data, shake
 
 FEATURES: dict[str, Callable[[], Any]] = {
     "convolution": lambda: lr.Convolution(["drive"], 2, widths=2, activation="tanh"),
@@ -28,6 +30,13 @@ PLACES: dict[str, Callable[[Any], dict[str, Any]]] = {
         "observations": {"y": lr.Gaussian(readout=lr.SourceAttention([feature], 2, hidden_size=2))}
     },
     "transition": lambda feature: {"inputs": [feature]},
+    "beside the time": lambda feature: {"transition": lr.NeuralODE(3, width=4, method="rk4"), "inputs": [feature]},
+    "summed-out states": lambda feature: {
+        "transition": lr.Linear(2),
+        "latent": lr.LinearGaussian(),
+        "observations": {"y": lr.Gaussian(covariates=[feature])},
+        "inputs": ["drive"],
+    },
     "stream": lambda feature: {"transition": lr.Streams({"a": lr.GRU(2), "b": lr.GRU(2)}, {"a": [feature]})},
 }
 
@@ -60,6 +69,27 @@ def test_every_prior_counts_and_draws_agree(place: str, feature: str) -> None:
     for number in range(DRAWS):
         one = {name: value[number, 0] for name, value in many.items()}
         assert_one_of(together, number, log_densities(model, data, values | one))
+
+
+def test_heads_that_feed_back_run_free_under_many_draws_as_under_each() -> None:
+    """With hardly any noise, so that replicates are their means. Features are read step by step here."""
+    data = make_data(OBSERVATIONS["features"])[:2]
+    feature = lr.Convolution(["drive"], 2, widths=2, priors={"banks.0.weight": dist.Normal(0.0, 1.0)})
+    head = lr.Gaussian(covariates=[feature], feedback=lr.History(2), fixed={"scale": 1e-9})
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(3), latent=lr.Deterministic(), observations={"y": head})
+    shake(model.double())
+    many = draws(model)
+
+    def replicates(values: dict[str, torch.Tensor]) -> torch.Tensor:
+        with Fixed(values), torch.no_grad():
+            return poutine.uncondition(model)(data)["y"]
+
+    with pyro.plate("draws", DRAWS, dim=-2):
+        together = replicates(many)
+    alone = torch.stack([replicates({name: value[number, 0] for name, value in many.items()}) for number in (0, 1, 2)])
+    inside = data.masks["y"].expand_as(alone)
+    torch.testing.assert_close(together[inside], alone[inside], rtol=0, atol=1e-6)
+    assert (alone[0] - alone[1])[data.masks["y"]].abs().max() > 0.1
 
 
 # -- a posterior in closed form --------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +11,10 @@ from torch import Tensor
 
 from latentrnn.models.readouts import Surroundings
 
-ALONG_TIME = ("mask", "stimulus", "covariates", "totals", "counted", "log_exposure", "known")
+# what has an axis for time, and where it is: counted from the last, since draws of parameters lead with further axes
+ALONG_TIME: Mapping[str, int] = MappingProxyType(
+    {"mask": -2, "stimulus": -2, "covariates": -2, "totals": -1, "counted": -2, "log_exposure": -2, "known": -3}
+)
 
 
 class HeadInputs(NamedTuple):
@@ -38,13 +43,13 @@ class HeadInputs(NamedTuple):
             past: earlier states that the readout remembers, (*sample, sequence, earlier, hidden_size).
         """
         surroundings = self.surroundings.at(t)._replace(past=past)
-        frame = {name: value[:, t : t + 1] for name, value in self._along_time().items()}
+        frame = {name: value.narrow(ALONG_TIME[name], t, 1) for name, value in self._along_time().items()}
         return self._replace(surroundings=surroundings, constant=None, **frame)
 
     def split(self, frames: int, values: Tensor) -> list[HeadInputs]:
         """Return the inputs of consecutive stretches of this many frames; `values` are the head's, split too."""
         pieces = values.split(frames, -2)
-        parts = {name: value.split(frames, 1) for name, value in self._along_time().items()}
+        parts = {name: value.split(frames, ALONG_TIME[name]) for name, value in self._along_time().items()}
         surroundings = self.surroundings.split(frames, len(pieces))
         constants = self._constants(values, pieces)
         return [

@@ -33,13 +33,13 @@ class Surroundings(NamedTuple):
 
     def at(self, t: int) -> Surroundings:
         """Return the surroundings of one frame, with a time axis of length one."""
-        return self if self.context is None else self._replace(context=self.context[:, t : t + 1])
+        return self if self.context is None else self._replace(context=self.context[..., t : t + 1, :])
 
     def split(self, frames: int, count: int) -> list[Surroundings]:
         """Return the surroundings of consecutive stretches of this many frames, as many as `count`."""
         if self.context is None:
             return [self] * count
-        return [self._replace(context=context) for context in self.context.split(frames, 1)]
+        return [self._replace(context=context) for context in self.context.split(frames, -2)]
 
 
 class Readout(Component):

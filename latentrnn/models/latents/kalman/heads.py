@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
@@ -146,11 +146,11 @@ class GaussianHeads:
 def _first_frame(inputs: HeadInputs, frames: int) -> HeadInputs:
     """Return the inputs of the first sequence's first frame, that many times."""
     first = inputs._replace(mask=None).at(0)
-    along: Mapping[str, Any] = {
-        name: value[:1].expand(1, frames, *value.shape[2:])
-        for name in ALONG_TIME
-        if (value := getattr(first, name)) is not None
-    }
+    along: dict[str, Any] = {}
+    for name, axis in ALONG_TIME.items():
+        if (value := getattr(first, name)) is not None:
+            value = value.flatten(0, axis - 1)[:1]  # of the first draw, too: what it adds to the mean has no slope
+            along[name] = value.expand(1, frames, *value.shape[2:])
     return first._replace(**along)
 
 
