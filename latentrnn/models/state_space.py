@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 
@@ -40,7 +42,7 @@ from latentrnn.models.transitions.transition import concatenate_channels
 from latentrnn.support.arguments import check_size
 from latentrnn.support.clock import step_length
 from latentrnn.support.deprecations import former_methods
-from latentrnn.support.private_symbols import handlers
+from latentrnn.support.private_symbols import handlers, replace_child
 from latentrnn.support.shortcuts import shortcut
 
 if TYPE_CHECKING:
@@ -187,6 +189,21 @@ class LatentRNN(nn.Module):
     def draw_parts(self) -> dict[str, Any]:
         """Sample the parameters with priors (Pyro statements), and return the parts with the draws in their place."""
         return self.given.sample(self._parts())
+
+    def with_parameters(self, values: Mapping[str, Tensor]) -> LatentRNN:
+        """Return this model with values in the place of its parameters with priors, all else being shared.
+
+        Args:
+            values: of every such parameter, by site: (*shape), or draws, (*sample, 1, *shape).
+        """
+        with poutine.block(), poutine.condition(data=values):
+            parts = self.draw_parts()
+        found = copy.copy(self)
+        own = {"transition": parts["transition"], "latent": parts["latent"], "features": parts["inputs"]}
+        heads = NamedModules({name: parts[name] for name in self.observations})
+        for name, part in {**own, "observations": heads}.items():
+            replace_child(found, name, part)
+        return found
 
     def _parts(self) -> dict[str, Any]:
         """Return the parts by the names under which their parameters go."""

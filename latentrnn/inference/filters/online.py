@@ -16,6 +16,7 @@ from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.filters.filtered_state import FilteredState
+from latentrnn.inference.filters.parameter_draws import check_draws, draw_parameters, normalised, weighed, with_draws
 from latentrnn.inference.filters.particles import Moved, ParticleDynamics, Particles
 from latentrnn.inference.filters.resampling import effective_sample_size
 from latentrnn.inference.filters.stream import Read, Stream
@@ -38,6 +39,8 @@ from latentrnn.models.transitions.transition import concatenate_channels
 from latentrnn.support.arguments import check_choice, check_flag, check_seed, check_size
 from latentrnn.support.isolation import isolated, random_state
 
+DRAWS = "draws."  # what names of draws of the parameters begin with in a state
+
 
 class Memory(NamedTuple):
     """What an online filter remembers of earlier steps, besides the stream's buffers.
@@ -45,12 +48,13 @@ class Memory(NamedTuple):
     Attributes:
         carry: what the latent needs of the last step; None before the first.
         value: what was drawn at it.
-        log_weights: of the particles, (1, particle, 1).
+        log_weights: of the particles, (draw, particle, 1), with a mass of one under each draw.
         readout_memory: by head earlier states that its readout remembers.
         histories: by head that feeds back its last observations, encoded.
         encoded: what the encoder needs of the last step.
         chain: what the family's moments need of it.
         generator: state of the random numbers.
+        log_draw_weights: of the draws of the parameters, (draw, 1, 1); None where none are carried along.
     """
 
     carry: Carry | None
@@ -61,6 +65,7 @@ class Memory(NamedTuple):
     encoded: Tensor | None
     chain: Tensor | None
     generator: Tensor
+    log_draw_weights: Tensor | None
 
 
 class Now(NamedTuple):
@@ -69,7 +74,7 @@ class Now(NamedTuple):
     Attributes:
         step: counted from zero.
         data: of the stream.
-        inputs: of the transition, (1, particle, 1, channel).
+        inputs: of the transition, (draw, particle, 1, channel), with one draw where none are carried along.
         gap: seconds since the step before, where steps are irregular.
         fed_back: by head what it feeds back.
         observed: heads of which something is observed.
@@ -89,23 +94,39 @@ class OnlineFilter:
     With particles this is the particle filter of `Posterior.one_step_ahead` (and its random numbers), from the prior or
     from a guide that a causal encoder informs; without particles the causal guide alone, at the cost of one step of its
     encoder. A guide's word is only as good as its fit; particles are weighed by the model. Memory and time per step do
-    not grow. Parameters with priors stay at their means under the guide.
+    not grow.
+
+    Parameters with priors stay at their means under the guide, or are carried along as draws, each with particles of
+    its own, and weighed by what it expected of the sequence:
+
+        p(y_t | y_{<t}) = sum_k w_{k,t} p(y_t | y_{<t}, theta_k),   theta_k ~ q(theta),
+        w_{k,t} = prod_{s<t} p(y_s | y_{<s}, theta_k) / const
+
+    What the source knows of the parameters is what is believed of them before the first step, so that a sequence that
+    it was fitted to would count twice. Draws are not renewed: see `FilteredState.effective_draws`. The guide alone does
+    not weigh them, as it has no densities.
 
     Args:
         source: a fit, or a posterior (its data are not used).
-        num_particles: particles; None for the guide alone.
+        num_particles: particles, of each draw of the parameters; None for the guide alone.
         proposal: "prior", or "guide".
+        num_draws: draws of the parameters with priors, those of chains where the source has any; None for their means.
+            Where no parameter has a prior, they are not needed.
         seed: of every random number.
         check: whether observations are checked against their family's support.
         session: that the sequence belongs to, where an encoder reads in the heads of several.
 
     Raises:
+        TypeError: a source that is neither.
         ValueError: a model that looks ahead or remembers without bound (`BidirectionalRNN`, `CausalAttention`), a head
             that depends on the states of earlier steps, an encoder that is not causal, a family without steps, or an
             unknown session.
 
     References:
         Gordon, Salmond, Smith. Novel approach to nonlinear/non-Gaussian Bayesian state estimation. 1993.
+        Chopin. A sequential particle filter method for static models. 2002.
+        Chopin, Jacob, Papaspiliopoulos. SMC2: an efficient algorithm for sequential analysis of state space models.
+        2013.
     """
 
     @isolated
@@ -118,28 +139,44 @@ class OnlineFilter:
         seed: int = 0,
         check: bool = True,
         session: str | None = None,
+        num_draws: int | None = None,
     ) -> None:
         if not isinstance(source, Fitted):
-            raise TypeError(f"OnlineFilter: source must be a FitResult or a Posterior; found {type(source).__name__}")
+            raise TypeError(
+                f"OnlineFilter: source must be a FitResult or a Posterior; found {type(source).__name__}; of an ensemble, "
+                "give one member"
+            )
         check_choice("OnlineFilter", "proposal", proposal, ("prior", "guide"))
         check, seed = check_flag("OnlineFilter", "check", check), check_seed("OnlineFilter", seed)
         if num_particles is None and proposal == "prior":
             raise ValueError("OnlineFilter: without particles there is the guide alone; use proposal='guide'")
         self.num_particles, self.proposal, self.check = num_particles, proposal, check
+        if num_draws is not None:
+            num_draws = check_size("OnlineFilter", "num_draws", num_draws)
         self.model = copy.deepcopy(source.model).cpu().eval()
         self.guide = copy.deepcopy(source.guide).cpu().eval()
-        fix_parameters(self.model, self.guide, seed)
+        if num_draws is None:
+            fix_parameters(self.model, self.guide, seed)
+        with random_state(seed):
+            # by site, (draw, *shape); particles take the random numbers that come after
+            self.draws = {} if num_draws is None else draw_parameters(self.model, self.guide, num_draws)
+            generator = torch.get_rng_state()
         self.site = next((site.name for site in self.model.latent_sites() if site.along_time), None)
         # a state that is summed out elsewhere has no site, and is random all the same
         random = bool(self.model.latent_sites()) or self.model.latent.marginalises
         count = 1 if num_particles is None or not random else check_size("OnlineFilter", "num_particles", num_particles)
-        self.shape = (1, count, 1)
+        self.shape = (num_draws if num_draws is not None and self.draws else 1, count, 1)
         # where the guide has nothing to say it is not asked: the prior it is
         self.guided = proposal == "guide" and self.site is not None
         if self.guided:
             check_guide(self.guide, particles=num_particles is not None)
         self.clocks = {name: head.head.clock for name, head in self.model.observations.items()}
         self.heads = heads_of_steps(self.model)
+        self.checked_parts = parts_with_checks(self.model)
+        memory = steps_to_remember(self.model, self.guide if self.guided else None)
+        if self.draws:
+            self.model = with_draws(self.model, self.draws)
+            self.heads = {name: self.model.observations[name] for name in self.heads}
         # densities are sums over channels, of counts that may be large: single precision would be off by nats
         self.double_heads = {name: copy.deepcopy(head).double() for name, head in self.heads.items()}
         dtype = floating_type(self.model, torch.get_default_dtype())
@@ -148,12 +185,8 @@ class OnlineFilter:
             missing |= self.guide.encoder.start_streaming()
         check_session(self.model, session)
         counted = [name for name, head in self.heads.items() if isinstance(head, SharedTotal)]
-        memory = steps_to_remember(self.model, self.guide if self.guided else None)
         self.stream = Stream(self.model.spec, missing, memory, dtype, session, counted)
-        self.checked_parts = parts_with_checks(self.model)
         self.feedback_heads = [name for name, head in self.heads.items() if head.feedback is not None]
-        with random_state(seed):
-            generator = torch.get_rng_state()
         self.memory = Memory(
             carry=None,
             value=None,
@@ -167,8 +200,15 @@ class OnlineFilter:
             encoded=None,
             chain=None,
             generator=generator,
+            log_draw_weights=self._equal_draw_weights(),
         )
         self._names_before, self._shapes_after = self._rehearse()
+
+    def _equal_draw_weights(self) -> Tensor | None:
+        if not self.draws:
+            return None
+        number = self.shape[0]
+        return torch.full((number, 1, 1), -math.log(number), dtype=torch.float64)
 
     def _rehearse(self) -> tuple[set[str], dict[str, torch.Size]]:
         """Go through a step with nothing observed and back, so that what cannot be done is refused at once.
@@ -260,7 +300,7 @@ class OnlineFilter:
         histories = self.memory.histories
         fed_back = {n: self.heads[n].feedback.at(window) for n, window in histories.items()}
         into = [fed_back[n] for n in self.feedback_heads if "transition" in self.heads[n].feedback.into]
-        inputs = self.model.transition_inputs(data)[:, -1]
+        inputs = self.model.transition_inputs(data)[..., -1, :]
         inputs = (concatenate_channels(inputs, *into) if into else inputs).expand(*self.shape, -1)
         now = Now(step, data, inputs, since, fed_back, observed)
         if self.num_particles is None:
@@ -313,13 +353,16 @@ class OnlineFilter:
         rates = {}
         for name in self._heads_due(now.step):
             distribution = self.distribution(name, now, hidden, None)
-            rates[name] = self.double_heads[name].mean(distribution)[0, 0, 0, 0].to(hidden.dtype)
+            mean = self.double_heads[name].mean(distribution)[:, 0, 0, 0]
+            rates[name] = (mean.mean(0) if self.draws else mean[0]).to(hidden.dtype)
         self.memory = memory._replace(carry=carry, encoded=encoded, chain=chain)
-        one = hidden.new_ones(1)
+        weights = hidden.new_full((self.shape[0],), 1 / self.shape[0])
+        drawn = weights if self.draws else None
+        states = hidden.flatten(0, 2)
         if filtered is None:
-            return FilteredState(now.step, None, hidden[0, :, 0], one, rates, {}, None, None)
-        spread = filtered.covariance[0]
-        return FilteredState(now.step, filtered.mean, hidden[0, :, 0], one, rates, {}, None, None, spread)
+            return FilteredState(now.step, None, states, weights, rates, {}, None, None, None, drawn)
+        values, spread = filtered.mean.expand(self.shape[0], -1), filtered.covariance[0]
+        return FilteredState(now.step, values, states, weights, rates, {}, None, None, spread, drawn)
 
     def _by_particles(self, now: Now) -> FilteredState:
         latent, transition = self.model.latent, self.model.transition
@@ -338,25 +381,67 @@ class OnlineFilter:
         for name in self._heads_due(now.step):
             distribution = self.distribution(name, now, hidden, memory[name])
             head = self.double_heads[name]
-            means[name] = head.mean(distribution)[0, :, 0, 0].to(hidden.dtype)  # (particle, channel)
+            means[name] = head.mean(distribution)[:, :, 0, 0].flatten(0, 1).to(hidden.dtype)  # (particle, channel)
             if name in now.observed:
                 entries = head.entry_log_prob(distribution, to_double(now.data.observations[name][:, -1:]))
                 increment = increment + entries.squeeze(-2).sum(-1)
             memory[name] = self.heads[name].readout.remember(memory[name], hidden)
-        log_prob, weighed = _normalised(log_weights + increment)
+        ahead = log_weights.softmax(1)
+        log_prob, log_weights = normalised(log_weights + increment, 1)
         self.memory = self.memory._replace(
-            carry=moved.carry, value=moved.value, log_weights=weighed, readout_memory=memory, encoded=encoded
+            carry=moved.carry, value=moved.value, log_weights=log_weights, readout_memory=memory, encoded=encoded
         )
-        ahead, weights = (part[0, :, 0].to(hidden.dtype) for part in (log_weights.softmax(1), weighed.exp()))
+        values = None if moved.value is None else moved.value.flatten(0, 2)
+        states = hidden.flatten(0, 2)
+        if self.draws:
+            return self._mixed(now.step, values, states, means, ahead, log_prob)
+        before, weights = (part.flatten().to(hidden.dtype) for part in (ahead, log_weights.exp()))
         return FilteredState(
             now.step,
-            None if moved.value is None else moved.value[0, :, 0],
-            hidden[0, :, 0],
+            values,
+            states,
             weights,
             {name: torch.tensordot(weights, mean, 1) for name, mean in means.items()},
-            {name: torch.tensordot(ahead, mean, 1) for name, mean in means.items()},
-            log_prob,
-            float(effective_sample_size(weighed)),
+            {name: torch.tensordot(before, mean, 1) for name, mean in means.items()},
+            float(log_prob),
+            float(effective_sample_size(log_weights)),
+        )
+
+    def _mixed(
+        self,
+        step: int,
+        values: Tensor | None,
+        states: Tensor,
+        means: Mapping[str, Tensor],
+        ahead: Tensor,
+        log_prob: Tensor,
+    ) -> FilteredState:
+        """Weigh the draws of the parameters by what they expected of a step, and return what they say together.
+
+        Args:
+            step: the step.
+            values, states, means: of the particles of all draws, (particle, ...).
+            ahead: weights of the particles before the step was seen, (draw, particle, 1), adding up to one under each.
+            log_prob: log p(y_t | y_{<t}) under each draw, nats, (draw, 1, 1).
+        """
+        before = self.memory.log_draw_weights
+        assert before is not None
+        together, after = weighed(before, log_prob)
+        self.memory = self.memory._replace(log_draw_weights=after)
+        log_weights = (self.memory.log_weights + after).reshape(1, -1, 1)
+        weights_before = (ahead * before.exp()).flatten().to(states.dtype)
+        weights = log_weights.exp().flatten().to(states.dtype)
+        return FilteredState(
+            step,
+            values,
+            states,
+            weights,
+            {name: _average(weights, mean) for name, mean in means.items()},
+            {name: _average(weights_before, mean) for name, mean in means.items()},
+            together,
+            float(effective_sample_size(log_weights)),
+            None,
+            after.exp().flatten().to(states.dtype),
         )
 
     def _particles_before(self, dynamics: ParticleDynamics) -> Particles:
@@ -376,7 +461,7 @@ class OnlineFilter:
     def distribution(self, name: str, now: Now, hidden: Tensor, memory: Tensor | None) -> dist.Distribution:
         """Return a head's distribution at the present frame, in double precision."""
         inputs: HeadInputs = self.heads[name].inputs(now.data).at(now.data.num_steps - 1, memory)
-        history = now.fed_back[name].unsqueeze(1) if name in now.fed_back else None
+        history = now.fed_back[name].unsqueeze(-2) if name in now.fed_back else None
         found: dist.Distribution = self.double_heads[name](
             to_double(hidden.unsqueeze(-2)), inputs_to_double(inputs), to_double(history)
         )
@@ -385,7 +470,10 @@ class OnlineFilter:
     # -- on and off ----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return everything that the next update needs besides the weights of model and guide, as tensors by name."""
+        """Return everything that the next update needs besides the weights of model and guide, as tensors by name.
+
+        Draws of the parameters are among it, so that a filter with others can refuse it.
+        """
         memory = self.memory
         found = {f"stream.{name}": value for name, value in self.stream.state_dict().items()}
         found |= {f"histories.{name}": value for name, value in memory.histories.items()}
@@ -395,6 +483,9 @@ class OnlineFilter:
             loose |= {"carry.state": memory.carry.state, "carry.innovation": memory.carry.innovation}
         found |= {name: value for name, value in loose.items() if value is not None}
         found |= {"log_weights": memory.log_weights, "random": memory.generator}
+        if memory.log_draw_weights is not None:
+            found["log_draw_weights"] = memory.log_draw_weights
+            found |= {f"{DRAWS}{name}": value for name, value in self.draws.items()}
         return {name: value.clone().contiguous() for name, value in found.items()}
 
     @isolated
@@ -402,7 +493,7 @@ class OnlineFilter:
         """Go on from what `state_dict` returned, of a filter made with the same arguments.
 
         Raises:
-            ValueError: a state of another filter.
+            ValueError: a state of another filter, or one that was reached with other draws of the parameters.
         """
         self._refuse_another(state)
         state = {name: value.clone() for name, value in state.items()}
@@ -416,12 +507,14 @@ class OnlineFilter:
             encoded=state.get("encoded"),
             chain=state.get("chain"),
             generator=state["random"],
+            log_draw_weights=state["log_draw_weights"].double() if self.draws else None,
         )
 
     def _refuse_another(self, state: Mapping[str, Tensor]) -> None:
         """Raise unless a state has the tensors of this filter's, before a first step or after one."""
         if "log_weights" not in state or state["log_weights"].shape != self.shape:
-            raise ValueError(f"OnlineFilter: expected the state of a filter with {self.shape[1]} particles")
+            draws = f", and {self.shape[0]} draws of the parameters" if self.draws else ""
+            raise ValueError(f"OnlineFilter: expected the state of a filter with {self.shape[1]} particles{draws}")
         # what readouts remember comes with their head's first frame, and grows to its full length
         names = {name for name in state if not name.startswith("pasts.")}
         steps = state.get("stream.steps")
@@ -438,6 +531,7 @@ class OnlineFilter:
                     f"OnlineFilter: the state is of another model: {name!r} has shape {found}; "
                     f"expected {'nothing of this name' if expected is None else tuple(expected)}"
                 )
+        check_draws({name: state[f"{DRAWS}{name}"] for name in self.draws}, self.draws)
 
     def save(self, path: str | Path) -> None:
         """Write `state_dict` to a safetensors file."""
@@ -456,9 +550,7 @@ def _reweighted(log_weights: Tensor, moved: Moved) -> Tensor:
     return log_weights + log_prior - log_proposal
 
 
-def _normalised(log_weights: Tensor) -> tuple[float, Tensor]:
-    """Return the mass of the weights, nats, and them with a mass of one; equal ones where none has any."""
-    mass = torch.logsumexp(log_weights, 1, keepdim=True)
-    if bool(mass.isfinite()):
-        return float(mass), log_weights - mass
-    return float(mass), torch.full_like(log_weights, -math.log(log_weights.shape[1]))
+def _average(weights: Tensor, mean: Tensor) -> Tensor:
+    """Return the weighted average of means (particle, ...), those without weight left out whatever they are."""
+    some = (weights > 0).reshape(-1, *[1] * (mean.dim() - 1))
+    return torch.tensordot(weights, torch.where(some, mean, 0.0), 1)
