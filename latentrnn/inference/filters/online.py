@@ -143,8 +143,8 @@ class OnlineFilter:
     ) -> None:
         if not isinstance(source, Fitted):
             raise TypeError(
-                f"OnlineFilter: source must be a FitResult or a Posterior; found {type(source).__name__}; of an ensemble, "
-                "give one member"
+                f"OnlineFilter: source must be a FitResult or a Posterior; found {type(source).__name__}; of an "
+                "ensemble, give one member"
             )
         check_choice("OnlineFilter", "proposal", proposal, ("prior", "guide"))
         check, seed = check_flag("OnlineFilter", "check", check), check_seed("OnlineFilter", seed)
