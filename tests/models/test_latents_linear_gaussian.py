@@ -23,6 +23,8 @@ from latentrnn.models.latents.kalman.filter import Dynamics, Information, kalman
 from tests import oracles, registry
 from tests.linear_gaussian import FILES, Problem, as_data, as_model, file_problem, random_problem
 from tests.models import test_battery as battery
+from tests.models.priors_everywhere import names, with_priors
+from tests.models.test_every_parameter import assert_one_of, draws, log_densities
 from tests.oracles import Array
 from tests.registry import OBSERVATIONS, make_data, shake
 
@@ -447,6 +449,43 @@ def test_draws_of_parameters_lead_with_axes_of_their_own() -> None:
         assert found.shape == (3, 3)
         torch.testing.assert_close(found, torch.stack([each[name] for each in expected]), rtol=0, atol=1e-10)
         assert float((found[0] - found[1]).abs().max()) > 0.01
+
+
+def with_priors_on_all(hide: float = 0.25) -> tuple[lr.LatentRNN, lr.SequenceData]:
+    """The same heads, and features, with a prior on every parameter."""
+    data = make(hide)[1]
+    described = {
+        "transition": lr.Linear(2),
+        "latent": lr.LinearGaussian(),
+        "observations": {
+            "full": lr.Gaussian("full"),
+            "slow": lr.Gaussian(covariates=[lr.Convolution("x", 1, widths=2, activation="tanh")]),
+            "wide": lr.Gaussian(
+                "low_rank", 1, readout=lr.FactorReadout(2), gain=lr.StimulusGain("s", gated=False, lags=2)
+            ),
+        },
+        "inputs": [lr.Convolution("u", 1, widths=2, activation="tanh")],
+    }
+    priors = names(lr.LatentRNN(data.spec, **described))
+    model = lr.LatentRNN(data.spec, **{name: with_priors(part, priors) for name, part in described.items()}).double()
+    shake(model)
+    return model, data
+
+
+@pytest.mark.parametrize("hide", [0.0, 0.25])
+def test_draws_of_every_parameter_have_the_densities_of_each(hide: float) -> None:
+    """Of all at once, and of one with single values of the others."""
+    model, data = with_priors_on_all(hide)
+    assert list(model.parameters()) == []
+    many = draws(model)
+    values = registry.fixed_latents(model, data)
+    together = log_densities(model, data, values | many)
+    for number in range(3):
+        one = {name: value[number, 0] for name, value in many.items()}
+        assert_one_of(together, number, log_densities(model, data, values | one))
+    for name, drawn in many.items():
+        together = log_densities(model, data, values | {name: drawn})
+        assert_one_of(together, -1, log_densities(model, data, values | {name: drawn[-1, 0]}))
 
 
 # -- gradients and precision ----------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ class HeadInputs(NamedTuple):
             past: earlier states that the readout remembers, (*sample, sequence, earlier, hidden_size).
         """
         surroundings = self.surroundings.at(t)._replace(past=past)
-        frame = {name: value.narrow(ALONG_TIME[name], t, 1) for name, value in self._along_time().items()}
+        frame = {name: _frame(value, ALONG_TIME[name], t) for name, value in self._along_time().items()}
         return self._replace(surroundings=surroundings, constant=None, **frame)
 
     def split(self, frames: int, values: Tensor) -> list[HeadInputs]:
@@ -63,3 +63,9 @@ class HeadInputs(NamedTuple):
             return [None] * len(pieces)
         whole, none = self.constant[1], torch.zeros_like(self.constant[1])
         return [(piece, none if k else whole) for k, piece in enumerate(pieces)]
+
+
+def _frame(value: Tensor, axis: int, t: int) -> Any:
+    """Return one frame with its axis, which is empty where there is no such frame."""
+    place: Any = (..., slice(t, t + 1), *[slice(None)] * (-axis - 1))
+    return value[place]

@@ -18,6 +18,7 @@ from latentrnn.models.observations.gaussian import StepwiseMultivariateNormal
 from latentrnn.models.observations.head_inputs import ALONG_TIME, HeadInputs
 from latentrnn.models.observations.low_rank_normal import StepwiseLowRankNormal
 from latentrnn.models.readouts import FactorReadout, LinearReadout
+from latentrnn.models.transitions.transition import concatenate_channels
 
 FAR = (
     2.0**30
@@ -150,6 +151,8 @@ def _first_frame(inputs: HeadInputs, frames: int) -> HeadInputs:
     for name, axis in ALONG_TIME.items():
         if (value := getattr(first, name)) is not None:
             value = value.flatten(0, axis - 1)[:1]  # of the first draw, too: what it adds to the mean has no slope
+            if value.shape[1] == 0:  # a slow head may have no frame yet
+                value = value.new_zeros(1, 1, *value.shape[2:])
             along[name] = value.expand(1, frames, *value.shape[2:])
     return first._replace(**along)
 
@@ -184,8 +187,10 @@ def _of_low_rank(
 ) -> Information:
     # the shared noise is a further state without a past, which is summed out of both
     shared, size = distribution.factor, loading.shape[-1]
-    both = torch.cat([loading, shared.expand(*loading.shape[:-1], -1)], -1)
-    own = distribution.scale.expand(*residual.shape[-2:])
+    if shared.dim() > 2:
+        shared = shared.squeeze(-3)  # draws leave room for time
+    both = concatenate_channels(loading, shared)
+    own = distribution.scale.expand(torch.broadcast_shapes(distribution.scale.shape, residual.shape[-2:]))
     precision, vector = _weighed(own, both, residual, mask)
     across = precision[..., size:, :size]
     tril = torch.linalg.cholesky(precision[..., size:, size:] + identity_like(shared))
@@ -197,17 +202,17 @@ def _of_low_rank(
 def _of_full(
     distribution: StepwiseMultivariateNormal, loading: Tensor, residual: Tensor, mask: Tensor | None
 ) -> Information:
-    tril = distribution.scale_tril
-    if mask is not None and distribution.partial:
+    tril, loading = distribution.scale_tril, loading.unsqueeze(-3)  # draws of the former leave room for time, too
+    together = mask is None or not distribution.partial
+    if mask is not None and not together:
         both = mask.unsqueeze(-1) & mask.unsqueeze(-2)
         tril = torch.linalg.cholesky(torch.where(both, tril @ tril.mT, identity_like(tril)))
-        loading = loading.unsqueeze(-3) * mask.unsqueeze(-1)
+        loading = loading * mask.unsqueeze(-1)
     standard = torch.linalg.solve_triangular(tril, residual.unsqueeze(-1), upper=False)
     whitened = torch.linalg.solve_triangular(tril, loading, upper=False)
     precision = whitened.mT @ whitened
-    if mask is None or not distribution.partial:
-        precision, whitened = precision.unsqueeze(-3), whitened.unsqueeze(-3)
-        precision = precision if mask is None else precision * mask[..., :1, None]
+    if mask is not None and together:
+        precision = precision * mask[..., :1, None]
     return Information(precision, (whitened.mT @ standard).squeeze(-1))
 
 
