@@ -660,22 +660,6 @@ def test_a_fit_finds_the_dynamics() -> None:
     assert result.model.transition.recurrent_weight.item() == pytest.approx(0.9, abs=0.06)
 
 
-def test_particles_from_the_prior_come_to_the_filtered_states() -> None:
-    model, data = local_level(np.array([0.5, -0.3, 1.2, 0.1]), 0.4, 0.5, (0.0, 1.0))
-    online = lr.OnlineFilter(posterior_of(model, data), num_particles=20_000)
-    total = 0.0
-    for value in data.observations["y"][0, :, 0].tolist():
-        state = online.update({"y": [value]})
-        total += state.log_prob
-    assert len(state.weights) == 20_000  # one alone came close by chance
-    assert total == pytest.approx(posterior_of(model, data).evidence("exact").total, abs=0.05)
-    smoothed = posterior_of(model, data).latents(1)  # at the last step, filtered
-    error = float(smoothed["smoothed_sd"][0, 0, -1, 0]) / 20_000**0.5
-    assert float(state.mean.reshape(-1)[0]) == pytest.approx(
-        float(smoothed["smoothed_mean"][0, 0, -1, 0]), abs=10 * error
-    )
-
-
 # -- what is refused -------------------------------------------------------------------------------------------------
 
 

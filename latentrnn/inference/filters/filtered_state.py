@@ -13,20 +13,22 @@ class FilteredState:
     """What is known after a step, in the data's units and nats.
 
     Where a filter carries draws of the parameters along, each has particles of its own, which follow those of the
-    draw before it on the axis of particles; without particles there is one row for each draw.
+    draw before it on the axis of particles; without particles there is one row for each draw. The states of
+    `LinearGaussian` are followed exactly, without particles.
 
     Attributes:
         step: the step, counted from zero.
-        values: what was drawn at it (u_t or z_t), (particle, dim), or the guide's mean; None where nothing is.
-        states: what readouts see, (particle, dim); without particles the rollout of the guide's means.
+        values: what was drawn at it (u_t or z_t), (particle, dim), or the mean of the guide, or of a state that is
+            followed exactly; None where nothing is.
+        states: what readouts see, (particle, dim); of the guide alone the rollout of its means.
         weights: of the particles given everything up to and with this step, (particle,), those of their draws included.
         rates: head to E[y_t | y_{<=t}], (channel,).
-        predicted: head to E[y_t | y_{<t}]; {} without particles.
-        log_prob: log p(y_t | y_{<t}), all heads jointly; None without particles.
+        predicted: head to E[y_t | y_{<t}]; {} of the guide alone.
+        log_prob: log p(y_t | y_{<t}), all heads jointly; None of the guide alone.
         effective_sample_size: None without particles.
-        spread: covariance of `values` as the guide says, (dim, dim); None with particles.
+        spread: covariance of what `values` are the mean of, (dim, dim); None with particles.
         draw_weights: p(theta_k | y_{<=t}) of the draws of the parameters, (draw,), which add up to one; as they were
-            drawn, equal, without particles; None where none are carried along.
+            drawn, equal, of the guide alone; None where none are carried along.
     """
 
     step: int
@@ -42,9 +44,10 @@ class FilteredState:
 
     def __repr__(self) -> str:
         particles = "no particles"
-        if self.log_prob is not None and self.effective_sample_size is not None:
-            size = f"effective sample size {self.effective_sample_size:.1f} of {len(self.weights)}"
-            particles = f"log p(y_t | y_<t) {self.log_prob:.3g} nats, {size}"
+        if self.log_prob is not None:
+            particles = f"log p(y_t | y_<t) {self.log_prob:.3g} nats"
+        if self.effective_sample_size is not None:
+            particles += f", effective sample size {self.effective_sample_size:.1f} of {len(self.weights)}"
         if self.draw_weights is not None and self.effective_draws is not None:
             particles += f", {self.effective_draws:.1f} of {len(self.draw_weights)} draws of the parameters"
         return f"FilteredState(step {self.step}, {particles}, rates of {list(self.rates)})"

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latentrnn.data import SequenceData
+from latentrnn.inference.filters.exact_step import exact_step, is_summed_out, joined_covariance
 from latentrnn.inference.filters.filtered_state import FilteredState
 from latentrnn.inference.filters.parameter_draws import check_draws, draw_parameters, normalised, weighed, with_draws
 from latentrnn.inference.filters.particles import Moved, ParticleDynamics, Particles
@@ -32,6 +33,7 @@ from latentrnn.inference.guides.fitted import Fitted
 from latentrnn.models.component import floating_type
 from latentrnn.models.features.gap import gaps
 from latentrnn.models.latents import Carry
+from latentrnn.models.latents.kalman.filter import Moments
 from latentrnn.models.observations import HeadInputs
 from latentrnn.models.observations.multinomial import SharedTotal
 from latentrnn.models.rollout.double_precision import inputs_to_double, to_double
@@ -55,6 +57,7 @@ class Memory(NamedTuple):
         chain: what the family's moments need of it.
         generator: state of the random numbers.
         log_draw_weights: of the draws of the parameters, (draw, 1, 1); None where none are carried along.
+        moments: of a state that is followed exactly, (draw, 1, 1, state[, state]); None before the first step.
     """
 
     carry: Carry | None
@@ -66,6 +69,7 @@ class Memory(NamedTuple):
     chain: Tensor | None
     generator: Tensor
     log_draw_weights: Tensor | None
+    moments: Moments | None
 
 
 class Now(NamedTuple):
@@ -93,8 +97,8 @@ class OnlineFilter:
 
     With particles this is the particle filter of `Posterior.one_step_ahead` (and its random numbers), from the prior or
     from a guide that a causal encoder informs; without particles the causal guide alone, at the cost of one step of its
-    encoder. A guide's word is only as good as its fit; particles are weighed by the model. Memory and time per step do
-    not grow.
+    encoder. A guide's word is only as good as its fit; particles are weighed by the model. The states of
+    `LinearGaussian` take neither: the Kalman filter follows them exactly. Memory and time per step do not grow.
 
     Parameters with priors stay at their means under the guide, or are carried along as draws, each with particles of
     its own, and weighed by what it expected of the sequence:
@@ -108,7 +112,8 @@ class OnlineFilter:
 
     Args:
         source: a fit, or a posterior (its data are not used).
-        num_particles: particles, of each draw of the parameters; None for the guide alone.
+        num_particles: particles, of each draw of the parameters; None for the guide alone. Not used where a state is
+            followed exactly.
         proposal: "prior", or "guide".
         num_draws: draws of the parameters with priors, those of chains where the source has any; None for their means.
             Where no parameter has a prior, they are not needed.
@@ -148,7 +153,8 @@ class OnlineFilter:
             )
         check_choice("OnlineFilter", "proposal", proposal, ("prior", "guide"))
         check, seed = check_flag("OnlineFilter", "check", check), check_seed("OnlineFilter", seed)
-        if num_particles is None and proposal == "prior":
+        self.exact = is_summed_out(source.model)
+        if num_particles is None and proposal == "prior" and not self.exact:
             raise ValueError("OnlineFilter: without particles there is the guide alone; use proposal='guide'")
         self.num_particles, self.proposal, self.check = num_particles, proposal, check
         if num_draws is not None:
@@ -162,8 +168,7 @@ class OnlineFilter:
             self.draws = {} if num_draws is None else draw_parameters(self.model, self.guide, num_draws)
             generator = torch.get_rng_state()
         self.site = next((site.name for site in self.model.latent_sites() if site.along_time), None)
-        # a state that is summed out elsewhere has no site, and is random all the same
-        random = bool(self.model.latent_sites()) or self.model.latent.marginalises
+        random = bool(self.model.latent_sites())
         count = 1 if num_particles is None or not random else check_size("OnlineFilter", "num_particles", num_particles)
         self.shape = (num_draws if num_draws is not None and self.draws else 1, count, 1)
         # where the guide has nothing to say it is not asked: the prior it is
@@ -201,6 +206,7 @@ class OnlineFilter:
             chain=None,
             generator=generator,
             log_draw_weights=self._equal_draw_weights(),
+            moments=None,
         )
         self._names_before, self._shapes_after = self._rehearse()
 
@@ -303,7 +309,9 @@ class OnlineFilter:
         inputs = self.model.transition_inputs(data)[..., -1, :]
         inputs = (concatenate_channels(inputs, *into) if into else inputs).expand(*self.shape, -1)
         now = Now(step, data, inputs, since, fed_back, observed)
-        if self.num_particles is None:
+        if self.exact:
+            found = self._exactly(now)
+        elif self.num_particles is None:
             found = self._by_guide(now)
         else:
             with self._own_random_numbers():
@@ -363,6 +371,31 @@ class OnlineFilter:
             return FilteredState(now.step, None, states, weights, rates, {}, None, None, None, drawn)
         values, spread = filtered.mean.expand(self.shape[0], -1), filtered.covariance[0]
         return FilteredState(now.step, values, states, weights, rates, {}, None, None, spread, drawn)
+
+    def _exactly(self, now: Now) -> FilteredState:
+        due, dtype = self._heads_due(now.step), now.inputs.dtype
+        step = exact_step(self.model, self.double_heads, now.data, self.memory.moments, due, self.shape)
+        self.memory = self.memory._replace(moments=step.moments)
+        if (before := self.memory.log_draw_weights) is None:
+            before = after = torch.zeros_like(step.log_prob)
+            log_prob = float(step.log_prob)
+        else:
+            log_prob, after = weighed(before, step.log_prob)
+            self.memory = self.memory._replace(log_draw_weights=after)
+        ahead, weights = (part.exp().flatten() for part in (before, after))
+        loc = step.moments.loc[:, 0, 0].to(dtype)
+        return FilteredState(
+            now.step,
+            loc,
+            loc,
+            weights.to(dtype),
+            {name: _average(weights, mean).to(dtype) for name, mean in step.rates.items()},
+            {name: _average(ahead, mean).to(dtype) for name, mean in step.predicted.items()},
+            log_prob,
+            None,
+            joined_covariance(step.moments, weights).to(dtype),
+            weights.to(dtype) if self.draws else None,
+        )
 
     def _by_particles(self, now: Now) -> FilteredState:
         latent, transition = self.model.latent, self.model.transition
@@ -483,6 +516,8 @@ class OnlineFilter:
             loose |= {"carry.state": memory.carry.state, "carry.innovation": memory.carry.innovation}
         found |= {name: value for name, value in loose.items() if value is not None}
         found |= {"log_weights": memory.log_weights, "random": memory.generator}
+        if memory.moments is not None:
+            found |= {"moments.loc": memory.moments.loc, "moments.root": memory.moments.root}
         if memory.log_draw_weights is not None:
             found["log_draw_weights"] = memory.log_draw_weights
             found |= {f"{DRAWS}{name}": value for name, value in self.draws.items()}
@@ -508,6 +543,7 @@ class OnlineFilter:
             chain=state.get("chain"),
             generator=state["random"],
             log_draw_weights=state["log_draw_weights"].double() if self.draws else None,
+            moments=Moments(state["moments.loc"], state["moments.root"]) if "moments.loc" in state else None,
         )
 
     def _refuse_another(self, state: Mapping[str, Tensor]) -> None:

@@ -139,7 +139,10 @@ class Discrete(Latent):
         return Carry(self.initial_state.expand(*shape, -1))
 
     def step(self, transition: Transition, carry: Carry, a_t: Tensor, gap: Tensor | None) -> Step:
-        raise ValueError("Discrete sums its switch out exactly: there is nothing to draw step by step")
+        raise ValueError(
+            "Discrete sums its switch out exactly: there is nothing to draw step by step; ask for one_step_ahead or "
+            "latents of the posterior of the sequence so far, or use RelaxedDiscrete"
+        )
 
     # -- densities -------------------------------------------------------------------------------------------------
 

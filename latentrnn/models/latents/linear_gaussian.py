@@ -13,7 +13,16 @@ from torch.distributions import constraints
 
 from latentrnn.data import SequenceData
 from latentrnn.models.latents.kalman.evidence import log_normaliser
-from latentrnn.models.latents.kalman.filter import Dynamics, Filtered, Information, draw, kalman_filter, smooth
+from latentrnn.models.latents.kalman.filter import (
+    Dynamics,
+    Filtered,
+    Information,
+    Moments,
+    draw,
+    filter_step,
+    kalman_filter,
+    smooth,
+)
 from latentrnn.models.latents.kalman.heads import GaussianHeads, Known, reason_against
 from latentrnn.models.latents.markov_normal import MarkovNormal
 from latentrnn.models.latents.path import LatentSite, Path
@@ -186,6 +195,20 @@ class ExactStates:
     def filtered(self, known: Sequence[Known]) -> Filtered:
         """Return the filter's moments."""
         return kalman_filter(self.dynamics, self.information(known))
+
+    def last_step(self, known: Sequence[Known], before: Moments | None) -> tuple[Filtered, Tensor]:
+        """Return the last step's moments, given those of the step before it, and log p(y_t | y_{<t}), nats, (...).
+
+        Args:
+            known: what informs at the last step; nothing may at earlier ones.
+            before: mean and root of the step before the last; None where the last is the first of all.
+        """
+        steps, said = self.dynamics.offset.shape[-2], self.information(known)
+        here = Information(said.precision[..., -1:, :, :], said.vector[..., -1:, :])
+        dynamics = self.dynamics._replace(offset=self.dynamics.offset[..., -1:, :])
+        filtered = filter_step(dynamics, here, before)
+        states = filtered.loc.expand(*filtered.loc.shape[:-2], steps, -1)
+        return filtered, filtered.log_normaliser + self.heads.log_prob(known, states)
 
     def log_evidence(self, known: Sequence[Known], given: Sequence[Known]) -> Tensor:
         """Return the log-density of what is known less that of some of it, the states summed out, (..., sequence)."""

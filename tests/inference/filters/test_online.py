@@ -584,5 +584,9 @@ def test_what_cannot_be_followed_is_refused_at_construction(direction: str) -> N
     markov = lr.Guide(model, encoder=lr.RNNEncoder(2, direction="causal"), family=lr.Markov(2))
     with pytest.raises(ValueError, match="OnlineFilter: Markov has no moments of a step in closed form"):
         lr.OnlineFilter(lr.Posterior(model, markov, data, device="cpu"), num_particles=None, proposal="guide")
+    switched = {"latent": lr.Discrete(2), "observations": {"y": lr.Poisson()}}
+    switch = lr.LatentRNN(data.spec, transition=lr.GRU(2), **switched)
+    with pytest.raises(ValueError, match=r"ask for one_step_ahead or latents .* so far, or use RelaxedDiscrete"):
+        lr.OnlineFilter(lr.Posterior(switch, lr.Guide(switch), data, device="cpu"))
     with pytest.raises(TypeError, match="source must be a FitResult or a Posterior; found LatentRNN"):
         lr.OnlineFilter(model)

@@ -135,6 +135,13 @@ class Filtered(NamedTuple):
         return -(0.5 * moved.square().sum(-1) + self.log_det).sum(-1)
 
 
+class Moments(NamedTuple):
+    """Mean (..., state) of a state given all up to its step, and a square root N of its covariance, P = N N'."""
+
+    loc: Tensor
+    root: Tensor
+
+
 class Smoothed(NamedTuple):
     """Mean (..., time, state) and covariance (..., time, state, state) of every state given all steps."""
 
@@ -159,6 +166,25 @@ def kalman_filter(dynamics: Dynamics, information: Information) -> Filtered:
     )
     start = dynamics.initial_loc.unsqueeze(-2).expand(*loc.shape[:-2], 1, -1)
     predicted = times(dynamics.weights, torch.cat([start, loc[..., :-1, :]], -2)) + dynamics.offsets
+    return Filtered(dynamics, predicted, tril, loc, root, log_det)
+
+
+def filter_step(dynamics: Dynamics, information: Information, before: Moments | None) -> Filtered:
+    """Filter a chain of one step that goes on from the moments of the step before; None where it begins."""
+    if before is None:
+        before = Moments(dynamics.initial_loc, torch.diag_embed(dynamics.initial_scale))
+    given = dynamics.weights, dynamics.covariances, information.precision
+    batch = torch.broadcast_shapes(*(part.shape[:-3] for part in given), before.root.shape[:-2])
+    identity = identity_like(information.precision)
+    weight, noise, seen = (_of_steps(part, batch, 1)[0] for part in given)
+    root = before.root.expand(*batch, *identity.shape).reshape(-1, *identity.shape)
+    tril, root, diagonal, failure = _next_roots(root, weight, noise, seen, identity)
+    broken = (failure != 0)[:, None, None]
+    tril, root = (part.masked_fill(broken, torch.nan).reshape(*batch, 1, *identity.shape) for part in (tril, root))
+    log_det = diagonal.log().sum(-1, keepdim=True).masked_fill(broken[..., 0], torch.nan).reshape(*batch, 1)
+    predicted = times(dynamics.weights, before.loc.unsqueeze(-2)) + dynamics.offsets
+    covariance = root @ root.mT
+    loc = predicted + times(covariance, information.vector - times(information.precision, predicted))
     return Filtered(dynamics, predicted, tril, loc, root, log_det)
 
 
@@ -201,12 +227,8 @@ def _filtered_roots(dynamics: Dynamics, precision: Tensor) -> tuple[Tensor, Tens
     root = torch.diag_embed(dynamics.initial_scale).expand(*batch, *identity.shape).reshape(-1, *identity.shape)
     found: list[tuple[Tensor, ...]] = []
     for weight, noise, seen in zip(*(_of_steps(part, batch, steps) for part in given), strict=True):
-        moved = weight @ root
-        # no check at every step: waiting for the device would cost more than the step
-        tril, failure = torch.linalg.cholesky_ex(torch.baddbmm(noise, moved, moved.mT))
-        factor = torch.linalg.cholesky_ex(torch.baddbmm(identity, tril.mT @ seen, tril)).L
-        root = torch.linalg.solve_triangular(factor, tril.mT, upper=False).mT
-        found.append((tril, root, factor.diagonal(dim1=-2, dim2=-1), failure))
+        tril, root, diagonal, failure = _next_roots(root, weight, noise, seen, identity)
+        found.append((tril, root, diagonal, failure))
         if settles and len(found) % BETWEEN_LOOKS == 0 and _settled(tril, found[-BETWEEN_LOOKS // 2][0]):
             found += found[-1:] * (steps - len(found))
             break
@@ -219,6 +241,22 @@ def _filtered_roots(dynamics: Dynamics, precision: Tensor) -> tuple[Tensor, Tens
         part.masked_fill(broken, torch.nan).reshape(*batch, steps, *identity.shape) for part in (trils, roots)
     )
     return trils, roots, log_det
+
+
+def _next_roots(root: Tensor, weight: Tensor, noise: Tensor, seen: Tensor, identity: Tensor) -> tuple[Tensor, ...]:
+    """Return the roots of the next predicted and filtered covariance, the diagonal of W's factor, and what failed.
+
+    Args:
+        root: of the filtered covariance of the step before, (row, state, state).
+        weight, noise, seen: A, Q and J of the step, (row, state, state).
+        identity: one of them, (state, state).
+    """
+    moved = weight @ root
+    # no check at every step: waiting for the device would cost more than the step
+    tril, failure = torch.linalg.cholesky_ex(torch.baddbmm(noise, moved, moved.mT))
+    factor = torch.linalg.cholesky_ex(torch.baddbmm(identity, tril.mT @ seen, tril)).L
+    root = torch.linalg.solve_triangular(factor, tril.mT, upper=False).mT
+    return tril, root, factor.diagonal(dim1=-2, dim2=-1), failure
 
 
 def _settled(tril: Tensor, before: Tensor) -> bool:
