@@ -46,6 +46,23 @@ def transforms_active() -> bool:
     return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
+def modes_active() -> bool:
+    """Whether modes look at every operation or function of torch's. Nothing public tells."""
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._len_torch_function_stack() > 0
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether anything is to be called besides the modules within one. There are methods to add hooks, none to ask."""
+    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    within = any(getattr(part, kind) for part in module.modules() for kind in kinds)
+    return within or torch.nn.modules.module._has_any_global_hook()
+
+
+def gradient_hooked(tensor: Tensor) -> bool:
+    """Whether something is called with a tensor's gradient. There is a method to add hooks, none to ask."""
+    return bool(tensor._backward_hooks)
+
+
 def handlers() -> list[Any]:
     """Pyro's handlers that are on, innermost last. `pyro.poutine` tells whether there are any, not which."""
     return list(_PYRO_STACK)

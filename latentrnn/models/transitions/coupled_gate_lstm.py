@@ -57,5 +57,5 @@ class CoupledGateLSTM(ProjectedInputTransition):
     def advance(self, state: Tensor, projected: Tensor) -> Tensor:
         f, g, o = torch.sigmoid(projected + self.recurrent_map(self.output(state))).chunk(3, -1)
         forget, candidate = self.gate("forget", f), self.gate("candidate", g)
-        cell = forget * self.cell(state) + (1 - forget) * candidate
+        cell = torch.lerp(candidate, self.cell(state), forget)
         return torch.cat([self.gate("output", o) * cell, torch.logit(cell, torch.finfo(cell.dtype).eps)], -1)

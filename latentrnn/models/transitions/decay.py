@@ -77,6 +77,10 @@ class Decay(Fading):
         return super().by_rows and self.transition.by_rows
 
     @property
+    def unrolls(self) -> bool:
+        return super().unrolls and self.transition.unrolls
+
+    @property
     def parts(self) -> dict[str, slice]:
         return self.transition.parts
 

@@ -57,4 +57,4 @@ class GatedTransition(ProjectedInputTransition):
         sizes = [self.width, self.width, self.hidden_size]
         gate_units, units, linear = (projected + self.state_map(state)).split(sizes, -1)
         gate = self.gate("gate", torch.sigmoid(self.gate_map(F.relu(gate_units))))
-        return (1 - gate) * linear + gate * self.nonlinear_map(F.relu(units))
+        return torch.lerp(linear, self.nonlinear_map(F.relu(units)), gate)

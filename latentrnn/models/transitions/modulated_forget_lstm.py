@@ -78,5 +78,5 @@ class ModulatedForgetLSTM(ProjectedInputTransition):
         i, g, o = (projected[..., : -self.hidden_size] + self.recurrent_map(hidden)).chunk(3, -1)
         forget = self.gate("forget", torch.sigmoid(projected[..., -self.hidden_size :]))
         admit, candidate = self.gate("input", torch.sigmoid(i)), self.gate("candidate", torch.tanh(g))
-        cell = forget * cell + admit * candidate
+        cell = torch.addcmul(forget * cell, admit, candidate)
         return torch.cat([self.gate("output", torch.sigmoid(o)) * torch.tanh(cell), cell], -1)

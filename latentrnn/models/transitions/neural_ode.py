@@ -13,7 +13,7 @@ from latentrnn.support.arguments import check_choice, check_number, check_size
 from latentrnn.support.private_symbols import within_transform
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
-FIXED = ("euler", "midpoint", "rk4")
+FIXED = {"euler": 1, "midpoint": 2, "rk4": 4}  # evaluations of the field in a step
 TRANSFORMED_SUBSTEPS = 32  # of "rk4" in the place of an adaptive method, within `torch.func`
 
 
@@ -67,7 +67,7 @@ class NeuralODE(TimeScaled):
         self.hidden_size = self.state_size = check_size("NeuralODE", "hidden_size", hidden_size)
         self.width = None if width is None else check_size("NeuralODE", "width", width)
         self.time_scale = check_time_scale("NeuralODE", time_scale)
-        self.method = check_choice("NeuralODE", "method", method, ADAPTIVE + FIXED)
+        self.method = check_choice("NeuralODE", "method", method, (*ADAPTIVE, *FIXED))
         self.rtol = check_number("NeuralODE", "rtol", rtol, above=0)
         self.atol = check_number("NeuralODE", "atol", atol, above=0)
         self.substeps = check_size("NeuralODE", "substeps", substeps)
@@ -99,6 +99,17 @@ class NeuralODE(TimeScaled):
         self.evaluations += 1
         units = self.state_map(state) + projected
         return units if self.width is None else self.out_map(torch.tanh(units))
+
+    @property
+    def unrolls(self) -> bool:
+        return super().unrolls and self.method in FIXED  # others look at the state to choose their steps
+
+    def scan(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        before = self.evaluations
+        found = super().scan(inputs, state)
+        if self.method in FIXED:  # operations that are repeated are not counted on the way
+            self.evaluations = before + inputs.shape[-2] * self.substeps * FIXED[self.method]
+        return found
 
     def step(self, state: Tensor, inputs: Tensor) -> Tensor:
         gap, projected = inputs[..., :1] / self.time_unit(), self.input_map(inputs[..., 1:])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-import torch
 from torch import Tensor
 
-from latentrnn.models.transitions.transition import Transition, broadcast_batch
+from latentrnn.models.transitions.transition import Transition
 
 
 class ProjectedInputTransition(Transition):
@@ -25,9 +24,4 @@ class ProjectedInputTransition(Transition):
         return self.advance(state, self.project_inputs(inputs))
 
     def scan(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        projected, state = broadcast_batch(self.project_inputs(inputs), state)
-        outputs = []
-        for part in projected.unbind(-2):
-            state = self.advance(state, part)
-            outputs.append(self.output(state))
-        return torch.stack(outputs, -2), state
+        return self.along_time(self.advance, self.project_inputs(inputs), state)

@@ -14,6 +14,7 @@ from torch import Tensor
 from latentrnn.data import SequenceData
 from latentrnn.models.component import Component
 from latentrnn.models.features.feature import Feature
+from latentrnn.models.scans import unrolled_scan
 from latentrnn.support.arguments import check_size as check_size  # where it was, and where users' own parts find it
 
 GateHandler = Callable[[str, Tensor], Tensor]
@@ -97,6 +98,11 @@ class Transition(Component):
         return self._handler is None
 
     @property
+    def unrolls(self) -> bool:
+        """Whether every step is the same operations, so that `scan` may record one and repeat it (see `along_time`)."""
+        return self.by_rows
+
+    @property
     def parts(self) -> dict[str, slice]:
         """The channels of h_t that have a name of their own: where each stream lies."""
         return {}
@@ -116,11 +122,28 @@ class Transition(Component):
         Returns:
             h_{1:T}, (..., time, hidden_size), and the last state, (..., state_size).
         """
+        return self.along_time(self.step, inputs, state)
+
+    def along_time(
+        self, step: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Apply a step along time, by operations that are recorded once where that will do (see `unrolled_scan`).
+
+        Args:
+            step: of a state (..., state_size) and of a tensor (..., size) to the next state.
+            inputs: what it is given at each step, (..., time, size).
+            state: s_0, (..., state_size); its leading axes broadcast against those of `inputs`.
+
+        Returns:
+            As of `scan`.
+        """
         inputs, state = broadcast_batch(inputs, state)
+        if self.unrolls and (states := unrolled_scan(self, step, inputs, state)) is not None:
+            return self.output(states), states[..., -1, :]
         outputs = []
         # unbind once: the backward of inputs[..., t, :] would write a whole zero tensor at every step
         for a_t in inputs.unbind(-2):
-            state = self.step(state, a_t)
+            state = step(state, a_t)
             outputs.append(self.output(state))
         return torch.stack(outputs, -2), state
 
