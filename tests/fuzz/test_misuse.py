@@ -438,7 +438,15 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         ),
         "OnlineFilter": (
             lr.OnlineFilter,
-            {"source": result, "num_particles": 3, "proposal": "prior", "seed": 0, "check": True, "session": None},
+            {
+                "source": result,
+                "num_particles": 3,
+                "proposal": "prior",
+                "seed": 0,
+                "check": True,
+                "session": None,
+                "num_draws": 2,
+            },
         ),
         "update": (
             lambda **k: lr.OnlineFilter(result, num_particles=3).update(**k),

@@ -132,6 +132,17 @@ class OnlineFilter:
         Chopin. A sequential particle filter method for static models. 2002.
         Chopin, Jacob, Papaspiliopoulos. SMC2: an efficient algorithm for sequential analysis of state space models.
         2013.
+
+    Example:
+        >>> import latentrnn as lr, numpy as np, pyro.distributions as dist
+        >>> data = lr.SequenceData.from_arrays({"spikes": np.ones((2, 5, 3))})
+        >>> heads = {"spikes": lr.Poisson(priors={"baseline": dist.Normal(0.0, 1.0)})}
+        >>> model = lr.LatentRNN(data.spec, transition=lr.GRU(4), latent=lr.Innovations(2), observations=heads)
+        >>> guide = lr.Guide(model, encoder=lr.RNNEncoder(4))
+        >>> online = lr.OnlineFilter(lr.Posterior(model, guide, data), num_particles=50, num_draws=8)
+        >>> found = online.update([0, 2, 1])
+        >>> found.rates["spikes"].shape, found.states.shape, found.draw_weights.shape
+        (torch.Size([3]), torch.Size([400, 4]), torch.Size([8]))
     """
 
     @isolated
@@ -361,15 +372,17 @@ class OnlineFilter:
         rates = {}
         for name in self._heads_due(now.step):
             distribution = self.distribution(name, now, hidden, None)
-            mean = self.double_heads[name].mean(distribution)[:, 0, 0, 0]
-            rates[name] = (mean.mean(0) if self.draws else mean[0]).to(hidden.dtype)
+            mean = self.double_heads[name].mean(distribution)
+            rates[name] = (mean[:, 0, 0, 0].mean(0) if self.draws else mean[0, 0, 0, 0]).to(hidden.dtype)
         self.memory = memory._replace(carry=carry, encoded=encoded, chain=chain)
         weights = hidden.new_full((self.shape[0],), 1 / self.shape[0])
         drawn = weights if self.draws else None
-        states = hidden.flatten(0, 2)
+        states = hidden[:, 0, 0]
         if filtered is None:
             return FilteredState(now.step, None, states, weights, rates, {}, None, None, None, drawn)
-        values, spread = filtered.mean.expand(self.shape[0], -1), filtered.covariance[0]
+        values, spread = filtered.mean, filtered.covariance[0]
+        if self.draws:
+            values = values.expand(self.shape[0], -1)
         return FilteredState(now.step, values, states, weights, rates, {}, None, None, spread, drawn)
 
     def _exactly(self, now: Now) -> FilteredState:
