@@ -64,6 +64,9 @@ def expanded(prior: torch.distributions.Distribution, like: Tensor) -> dist.Dist
     """Return a distribution over tensors like `like`, in its type and on its device, all entries in the event."""
     prior = without_event(prior)
     arguments = {k: v.to(like) if isinstance(v, Tensor) else v for k, v in distribution_arguments(prior).items()}
+    if not prior.event_shape:  # at once, not by a distribution of one entry
+        alike = {k: v.expand(like.shape) for k, v in arguments.items()}
+        return pyro_class(prior)(**alike, validate_args=False).to_event(like.dim())
     entries = pyro_class(prior)(**arguments)
     batch = like.shape[: like.dim() - len(entries.event_shape)]
     return entries.expand(batch).to_event(len(batch))

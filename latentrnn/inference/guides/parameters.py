@@ -11,12 +11,13 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import biject_to
+from torch.distributions import Transform, biject_to, constraints
 from torch.distributions.transforms import AffineTransform, identity_transform
 
 from latentrnn.inference.guides.flows import AutoregressiveFlow, Bent
 
 JOINT = "parameters"  # the auxiliary site of families that draw all parameters at once
+POSITIVE = biject_to(constraints.positive)
 START_SCALE = 0.05
 LARGEST_FAMILY = 2**22  # numbers of its own, so that a step stays within tens of milliseconds
 
@@ -73,8 +74,14 @@ class ParameterFamily(nn.Module):
         """Return the value of every site at the location of the unconstrained numbers."""
 
     def _on_the_line(self, name: str) -> bool:
+        return self._of_each_entry(name) == identity_transform
+
+    def _is_positive(self, name: str) -> bool:
+        return self._of_each_entry(name) == POSITIVE
+
+    def _of_each_entry(self, name: str) -> Transform:
         transform = self.transforms[name]
-        return getattr(transform, "base_transform", transform) == identity_transform
+        return getattr(transform, "base_transform", transform)
 
     def _units(self, units: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """Return the units of the unconstrained numbers of every site; others than those on the line have none."""
@@ -153,16 +160,17 @@ class NormalParameters(_Separate):
         for name, shape in self.shapes.items():
             loc = self._location(name)
             scale = self.log_scale[self._keys[name]].exp() * self.get_buffer(self._unit(name))
-            base = dist.Normal(loc, scale, validate_args=False).to_event(len(shape))
-            transform = self.transforms[name]
-            # a plain Normal where the support is the real line, so that its divergence has a closed form
-            values[name] = pyro.sample(
-                name,
-                base
-                if self._on_the_line(name)
-                else dist.TransformedDistribution(base, [transform], validate_args=False),
-            )
+            values[name] = pyro.sample(name, self._distribution(name, loc, scale, len(shape)))
         return values
+
+    def _distribution(self, name: str, loc: Tensor, scale: Tensor, event_dim: int) -> dist.Distribution:
+        """Return a Normal or LogNormal where it is one, whose divergence from another has a closed form."""
+        if self._is_positive(name):
+            return dist.LogNormal(loc, scale, validate_args=False).to_event(event_dim)
+        base = dist.Normal(loc, scale, validate_args=False).to_event(event_dim)
+        if self._on_the_line(name):
+            return base
+        return dist.TransformedDistribution(base, [self.transforms[name]], validate_args=False)
 
 
 class JointParameters(ParameterFamily):

@@ -12,7 +12,7 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal, kl_divergence
+from torch.distributions import Independent, LogNormal, Normal, kl_divergence
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.guides.parameters import JOINT
@@ -60,7 +60,7 @@ def elbo_terms(
     """Return the terms of the ELBO of a batch, without waiting for the device.
 
     With `analytic_kl=False` their sum is what `pyro.infer.Trace_ELBO` returns for the same random numbers. With it,
-    KL(q || p) is exact where both are Gaussian and p does not depend on another latent's draw.
+    KL(q || p) is exact where both are Normal or LogNormal and p does not depend on another latent's draw.
 
     Args:
         model, guide: Pyro programs over a batch.
@@ -95,13 +95,13 @@ def elbo_terms(
 
 def has_closed_form(q: Any, p: Any) -> bool:
     """Return whether KL(q || p) is computed exactly."""
-    if not (isinstance(q, Independent) and isinstance(q.base_dist, Normal)):
+    if not (isinstance(q, Independent) and isinstance(q.base_dist, Normal | LogNormal)):
         return False
     if isinstance(p, AutoregressiveNormal | GaussianProcess):
-        return True
+        return isinstance(q.base_dist, Normal)
     return (
         isinstance(p, Independent)
-        and isinstance(p.base_dist, Normal)
+        and isinstance(p.base_dist, LogNormal if isinstance(q.base_dist, LogNormal) else Normal)
         and p.reinterpreted_batch_ndims == q.reinterpreted_batch_ndims
     )
 

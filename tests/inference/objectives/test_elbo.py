@@ -132,6 +132,30 @@ def test_a_weight_on_the_divergence_is_the_only_thing_that_tempers(latent: str) 
     assert halved.elbo().item() == pytest.approx(expected.item(), abs=1e-12)
 
 
+def test_the_divergence_of_a_positive_number_from_a_log_normal_prior_is_exact() -> None:
+    """A standard deviation per channel: against the mean of sampled terms, and the formula for the logarithms."""
+    _, _, data = make("ar1", None)
+    prior = dist.LogNormal(0.3, 0.5)
+    observations = {"spikes": lr.NegativeBinomial(priors={"dispersion": prior})}
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(3), latent=lr.Deterministic(), observations=observations)
+    guide = lr.Guide(model, global_family="normal")
+    with torch.no_grad():
+        for parameter in guide.parameters():
+            parameter.add_(0.2)
+        exact = elbo_terms(model, guide, data).kl["parameters"]
+        sampled = torch.stack(
+            [elbo_terms(model, guide, data, num_particles=20, analytic_kl=False).kl["parameters"] for _ in range(60)]
+        )
+        assert elbo_terms(model, guide, data).kl["parameters"] == exact
+    family = guide.parameter_sites
+    loc, log_scale = next(iter(family.loc.values())), next(iter(family.log_scale.values()))
+    expected = kl_divergence(Normal(loc, log_scale.exp()), Normal(0.3, 0.5)).sum()
+    torch.testing.assert_close(exact, expected.to(exact))
+    error = sampled.std() / len(sampled) ** 0.5
+    assert abs(sampled.mean() - exact) < 6 * error
+    assert abs(sampled.mean() - 1.2 * exact) > 6 * error
+
+
 def autoregressive_pair(clock: str) -> tuple[Independent, torch.distributions.Distribution, lr.SequenceData, list]:
     """A mean-field q, the model's AR(1) prior, and per sequence and dimension the prior's dense covariance."""
     model, guide, data = make("ar1", None, times=clock == "times")

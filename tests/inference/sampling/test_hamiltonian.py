@@ -63,6 +63,19 @@ def test_memory_that_is_written_into_is_written_anew() -> None:
         assert repeat(torch.tensor([3.0, 4.0])).tolist() == [2.0, 6.0, 8.0, 0.0]
 
 
+def test_an_index_that_leaves_an_axis_whole_is_repeated() -> None:
+    """As where a triangular matrix is filled for many chains at once: torch's own `index_put` takes no such index."""
+    columns = torch.tensor([2, 0])
+
+    def function(x: Tensor) -> Tensor:
+        table = x.new_zeros(2, 3)
+        table[:, columns] = x.reshape(2, 2)
+        return table**2
+
+    repeat = recorded(function, torch.ones(4))
+    assert repeat(torch.tensor([1.0, 2.0, 3.0, 4.0])).tolist() == [[4.0, 0.0, 1.0], [16.0, 0.0, 9.0]]
+
+
 def test_steps_of_python_that_depend_on_values_are_refused() -> None:
     with pytest.raises(RuntimeError, match="a step of Python depends on a value"):
         recorded(lambda x: x * 2 if x.sum() > 0 else x, torch.ones(2))

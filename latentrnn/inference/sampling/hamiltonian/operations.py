@@ -108,7 +108,7 @@ def _graph(argument: Tensor, steps: list[_Step], result: Any) -> GraphModule:
             nodes[id(step.result)] = node_of(step.arguments[0])  # the same numbers by another name
             continue
         given = map_aggregate((step.arguments, step.named), node_of)
-        node = graph.call_function(_fastest(step.operation), *given)
+        node = graph.call_function(_fastest(step), *given)
         if isinstance(step.result, Tensor):
             nodes[id(step.result)] = node
         else:
@@ -118,12 +118,14 @@ def _graph(argument: Tensor, steps: list[_Step], result: Any) -> GraphModule:
     return GraphModule(constants, graph)
 
 
-def _fastest(operation: Any) -> Any:
+def _fastest(step: _Step) -> Any:
     """Return torch's own function or method for an operation, which is called in half the time, where there is one."""
-    name = operation_schema(operation).name.removeprefix("aten::")
+    if any(isinstance(value, list) and any(entry is None for entry in value) for value in step.arguments):
+        return step.operation  # an index that leaves an axis whole: torch's own functions refuse it
+    name = operation_schema(step.operation).name.removeprefix("aten::")
     if isinstance(found := getattr(torch, name, None), BuiltinFunctionType):
         return found
-    return found if isinstance(found := getattr(Tensor, name, None), MethodDescriptorType) else operation
+    return found if isinstance(found := getattr(Tensor, name, None), MethodDescriptorType) else step.operation
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

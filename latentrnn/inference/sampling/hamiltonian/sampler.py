@@ -80,7 +80,8 @@ def run(
         )
         for number, start in enumerate(_finite(evaluate, found, starts))
     ]
-    _advance(evaluate, chains, progress)
+    with np.errstate(over="ignore", invalid="ignore"):  # where a density ends energies overflow, and steps are refused
+        _advance(evaluate, chains, progress)
     positions = density.tensor(np.stack([chain.positions for chain in chains]))
     values = {name: value.cpu() for name, value in density.values(positions).items()}
     statistics = {
