@@ -84,6 +84,7 @@ from latentrnn.inference import Renyi as Renyi
 from latentrnn.inference import Reporting as Reporting
 from latentrnn.inference import RNNEncoder as RNNEncoder
 from latentrnn.inference import Rollback as Rollback
+from latentrnn.inference import Staircase as Staircase
 from latentrnn.inference import StepEncoder as StepEncoder
 from latentrnn.inference import Uncertainty as Uncertainty
 from latentrnn.inference import Window as Window

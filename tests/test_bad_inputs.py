@@ -462,7 +462,7 @@ FITS: dict[str, Case] = {
     "schedule by name": (
         lambda: fit(optimizer=lr.AdamW(schedule="cosine")),
         TypeError,
-        "AdamW: schedule must be a Constant or a Cosine or a Plateau; found 'cosine'",
+        "AdamW: schedule must be a Constant or a Cosine or a Plateau or a Staircase; found 'cosine'",
     ),
     "start from a path": (
         lambda: fit(start_from="runs/gru"),

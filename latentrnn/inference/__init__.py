@@ -18,6 +18,7 @@ from latentrnn.inference.fitting.settings.optimizers import AdamW as AdamW
 from latentrnn.inference.fitting.settings.optimizers import Constant as Constant
 from latentrnn.inference.fitting.settings.optimizers import Cosine as Cosine
 from latentrnn.inference.fitting.settings.optimizers import Plateau as Plateau
+from latentrnn.inference.fitting.settings.optimizers import Staircase as Staircase
 from latentrnn.inference.fitting.settings.reporting import Callback as Callback
 from latentrnn.inference.fitting.settings.reporting import Progress as Progress
 from latentrnn.inference.fitting.settings.reporting import Reporting as Reporting

@@ -6,7 +6,7 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import numpy as np
@@ -136,6 +136,7 @@ COMPONENTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "Cosine": (lr.Cosine, {"rise": 2, "final": 0.1}),
     "Plateau": (lr.Plateau, {"patience": 2, "factor_per_fall": 0.5}),
+    "Staircase": (lr.Staircase, {"rise": 2, "factor_per_fall": 0.5, "falls": 2}),
     "KLWarmUp": (lr.KLWarmUp, {"fraction": 0.2, "start": 0.1}),
     "EarlyStopping": (lr.EarlyStopping, {"every": 2, "patience": 2, "num_particles": 2}),
     "Rollback": (lr.Rollback, {"times": 2, "factor": 0.5, "tolerance": 20.0}),
@@ -194,6 +195,16 @@ def world() -> dict[str, Any]:
     }
 
 
+def briefly(fit: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a fit that takes one step where no number of steps is given, which is no mistake."""
+
+    @wraps(fit)
+    def limited(**named: Any) -> Any:
+        return fit(**named | ({"max_steps": 1} if named.get("steps", 1) is None else {}))
+
+    return limited
+
+
 def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
     """Good calls of the world's methods: function and arguments."""
     of = world()
@@ -206,6 +217,7 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "validation": data[4:],
         "seed": 0,
         "steps": 1,
+        "max_time": 60.0,
         "batch_size": 2,
         "objective": lr.ELBO(),
         "optimizer": lr.AdamW(),
@@ -307,9 +319,9 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
             lr.Guide,
             {"model": of["model"], "encoder": lr.RNNEncoder(2), "family": lr.MeanField(), "global_family": "normal"},
         ),
-        "fit": (lr.fit, fit),
+        "fit": (briefly(lr.fit), fit),
         "fit_ensemble": (
-            lr.fit_ensemble,
+            briefly(lr.fit_ensemble),
             {
                 "model": of["model"],
                 "guide": of["guide"],

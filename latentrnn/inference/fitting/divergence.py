@@ -91,6 +91,11 @@ class DivergenceMonitor:
         """Leave out what was not found sound, after going back."""
         self.fresh = []
 
+    def begin_again(self) -> None:
+        """Forget all that was seen, where weights have been changed otherwise than by a step."""
+        self.names, self.fresh = [], []
+        self.past.clear()
+
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs, in JSON form."""
         return {"names": self.names, "past": list(self.past), "fresh": self.fresh}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from latentrnn.data import SequenceData, StoredSequences
 from latentrnn.inference.fitting.distributed.processes import SingleProcess
@@ -11,7 +11,8 @@ from latentrnn.inference.fitting.loss import scored_steps
 from latentrnn.inference.fitting.settings.settings import Settings
 from latentrnn.inference.fitting.state import TrainingState
 from latentrnn.inference.guides.windows import WindowPlan
-from latentrnn.inference.objectives.objective import Evaluation, Objective
+from latentrnn.inference.objectives.objective import Evaluation, Objective, Step
+from latentrnn.inference.objectives.terms import PARAMETERS
 from latentrnn.support.isolation import random_state
 
 VALIDATION_SEED = 20_231  # every evaluation uses the same random numbers, so that only the weights differ
@@ -42,11 +43,17 @@ class Validation:
         """Return whether the weights that a step left are to be evaluated."""
         return (step + 1) % self.settings.stopping.every == 0 or step + 1 == self.settings.steps
 
+    def bounds(self, model: nn.Module, guide: nn.Module) -> Tensor:
+        """Return the bound of every sequence, (sequence,), nats, on the CPU; see `bound`."""
+        with torch.no_grad(), random_state(VALIDATION_SEED, self.data.device):
+            return bounds_by_sequence(
+                self.settings.objective, model, guide, self.data, self._particles,
+                batch_size=self._at_once(), windows=self.windows, processes=self.processes,
+            )  # fmt: skip
+
     def bound(self, model: nn.Module, guide: nn.Module) -> float:
         """Return the bound, nats per sequence: given the parameters with priors, whose KL the training data paid."""
-        objective = self.settings.objective
-        several = objective.fewest_particles > 1  # a bound that depends on how many there are
-        particles = objective.num_particles if several else self.settings.stopping.num_particles
+        objective, particles = self.settings.objective, self._particles
         with torch.no_grad(), random_state(VALIDATION_SEED, self.data.device):
             return validation_bound(
                 objective, model, guide, self.data, particles, self._at_once(), self.windows, self.processes
@@ -57,7 +64,7 @@ class Validation:
         state.history.setdefault("validation_step", []).append(step)
         state.history.setdefault(f"validation_{self.settings.objective.name}", []).append(bound)
         best = bound > state.best_bound
-        warming_up = self.settings.objective.kl.weight(step, self.settings.steps) < 1
+        warming_up = self.settings.kl_weight(step) < 1
         state.evaluations_without_improvement = 0 if best or warming_up else state.evaluations_without_improvement + 1
         return best
 
@@ -72,10 +79,114 @@ class Validation:
         )
         return True
 
+    @property
+    def _particles(self) -> int:
+        """Draws per evaluation."""
+        return evaluation_particles(self.settings)
+
     def _at_once(self) -> int:
         """Return how many sequences: of what is large and not in memory, no more than a step takes."""
         large = isinstance(self.data, StoredSequences) and not self.data.small(EVALUATED_AT_ONCE)
         return self.settings.batch_size if large else EVALUATED_AT_ONCE
+
+
+class TrainingBound:
+    """Evaluates weights on some of the training sequences: what a fit without validation sequences is judged by.
+
+    The draws are the same every time, and the KL of parameters is shared out evenly.
+
+    Args:
+        data: the training sequences, of which as many as are evaluated at once, evenly spread, are taken.
+        settings: of the fit.
+        windows: how long sequences are cut.
+        processes: that share the evaluation.
+    """
+
+    def __init__(
+        self,
+        data: SequenceData | StoredSequences,
+        settings: Settings,
+        windows: WindowPlan | None,
+        processes: SingleProcess,
+    ) -> None:
+        self.data, self.settings, self.windows, self.processes = data, settings, windows, processes
+        self.rows = torch.linspace(0, len(data) - 1, min(len(data), EVALUATED_AT_ONCE), dtype=torch.float64).long()
+
+    def is_due(self, step: int) -> bool:
+        """Return whether the weights that a step left are to be evaluated."""
+        return (step + 1) % self.settings.stopping.every == 0
+
+    def bounds(self, model: nn.Module, guide: nn.Module) -> Tensor:
+        """Return the bound of every sequence, (sequence,), nats, on the CPU."""
+        with torch.no_grad(), random_state(VALIDATION_SEED, self.data.device):
+            return bounds_by_sequence(
+                self.settings.objective, model, guide, self.data, evaluation_particles(self.settings), rows=self.rows,
+                batch_size=self.settings.batch_size, windows=self.windows, processes=self.processes, parameters=True,
+            )  # fmt: skip
+
+
+def evaluation_particles(settings: Settings) -> int:
+    """Return the draws of an evaluation: those of the objective where its bound depends on how many there are."""
+    several = settings.objective.fewest_particles > 1
+    return settings.objective.num_particles if several else settings.stopping.num_particles
+
+
+def bounds_by_sequence(
+    objective: Objective,
+    model: nn.Module,
+    guide: nn.Module,
+    data: SequenceData | StoredSequences,
+    num_particles: int,
+    *,
+    rows: Tensor | None = None,
+    batch_size: int = EVALUATED_AT_ONCE,
+    windows: WindowPlan | None = None,
+    processes: SingleProcess | None = None,
+    parameters: bool = False,
+) -> Tensor:
+    """Return the objective's bound of each sequence, (sequence,), nats, in double precision on the CPU.
+
+    Where an objective does not tell the bounds of single sequences, those of a batch are alike. The caller sets the
+    random state.
+
+    Args:
+        objective, model, guide, data, num_particles: what is evaluated.
+        rows: of the sequences; None takes all.
+        batch_size: sequences at once.
+        windows: how long ones are cut.
+        processes: that share each batch.
+        parameters: whether the KL of parameters with priors counts, the same for every sequence.
+    """
+    processes = processes or SingleProcess()
+    if isinstance(data, StoredSequences) and windows is not None:
+        data = data.in_windows()
+    rows = torch.arange(len(data)) if rows is None else rows
+    whole = len(rows) == len(data) and len(data) <= batch_size and not isinstance(data, StoredSequences)
+    found = torch.zeros(len(rows), dtype=torch.float64)
+    begin = 0
+    for positions in [None] if whole else rows.split(batch_size):
+        batch = processes.share(data, positions)  # type: ignore[arg-type]
+        share = processes.share_of(batch)
+        parts = [batch] if windows is None else windows.through(batch)
+        with processes.draws(batch, num_particles):
+            steps = [objective.step(Evaluation(model, guide, part, num_particles, by_sequence=True)) for part in parts]
+        if share.weight:
+            bounds = torch.stack([_of_each(step, share.held, len(data)) for step in steps]).sum(0)
+            kl = steps[0].terms.kl.get(PARAMETERS) if parameters else None
+            bounds = bounds if kl is None else bounds - float(kl.detach()) / len(data)
+            found[begin + share.start : begin + share.stop] = bounds
+        begin += share.whole
+    return processes.add(found).cpu()
+
+
+def _of_each(step: Step, sequences: int, plate: int) -> Tensor:
+    """Return the bound of each sequence of a batch without the KL of parameters, (sequence,), nats."""
+    own, average = step.terms.by_sequence, (step.given_parameters / plate).detach().to("cpu", torch.float64)
+    if own is None:
+        return average.expand(sequences)
+    found = own.detach().to("cpu", torch.float64)
+    # an objective of a user's own may hand out the terms of the one it is made of
+    return found if torch.isclose(found.mean(), average, rtol=1e-3, atol=1e-3) else average.expand(sequences)
 
 
 def validation_bound(

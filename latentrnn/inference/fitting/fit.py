@@ -39,7 +39,9 @@ def fit(
     validation: SequenceData | StoredSequences | None = None,
     *,
     seed: int | None = 0,
-    steps: int = 1000,
+    steps: int | None = None,
+    max_steps: int | None = None,
+    max_time: float | None = None,
     batch_size: int = 64,
     objective: Objective = ELBO(),  # noqa: B008 - frozen
     optimizer: AdamW = AdamW(),  # noqa: B008 - frozen
@@ -62,7 +64,11 @@ def fit(
         validation: sequences that decide when to stop and which weights to keep; without them the last are kept.
         seed: of weights, batches and draws, None for a fresh one, which the result tells; torch's global generators are
             left as they were. Resumed with None, a fit goes on with the seed that it was begun with.
-        steps: optimizer steps at most.
+        steps: optimizer steps: exactly as many, unless validation ends the fit before. None goes on until the bound has
+            stopped improving: the learning rate falls whenever no further improvement can be told from its error, and
+            the fit ends when that has brought nothing (`EarlyStopping` has the rule).
+        max_steps: a limit where no number of steps is given, by default 50,000.
+        max_time: a limit in seconds of fitting, those before a resume with them; with it alone, steps have none.
         batch_size: sequences per step at most. A pass over the data takes as few steps as that allows, of batches whose
             sizes differ by one at most, and every sequence weighs the same in it.
         objective: the bound that is maximised: `ELBO`, `IWAE`, `Renyi` or `FIVO`, with its draws per step, KL warm-up
@@ -90,7 +96,7 @@ def fit(
     References:
         Hoffman, Blei, Wang, Paisley. Stochastic variational inference. 2013.
     """
-    settings = Settings(steps, batch_size, objective, optimizer, stopping, compute, reporting)
+    settings = Settings(steps, batch_size, objective, optimizer, stopping, compute, reporting, max_steps, max_time)
     check_arguments(model, guide, train, validation, objective, start_from)
     if checkpointing is not None:
         check_kind_of("fit", "checkpointing", checkpointing, Checkpointing)
@@ -145,7 +151,15 @@ def fit(
     model.to("cpu"), guide.to("cpu")
     state = trainer.state
     return FitResult(
-        model, guide, state.history, state.stop_reason, state.best_step, number, described, used, state.events
+        model,
+        guide,
+        state.history,
+        state.stop_reason,
+        state.best_step,
+        number,
+        described | settings.limits,
+        used,
+        state.events,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentrnn.inference.fitting.convergence import remaining
 from latentrnn.inference.fitting.settings.reporting import Callback, Progress
 from latentrnn.inference.fitting.state import TrainingState
 
@@ -28,14 +29,24 @@ class Report(NamedTuple):
 
 def write_report(report: Report, history: dict[str, list[float]], sequences: int) -> dict[str, float]:
     """Write a report into the history, and return what was written: nats per sequence."""
+    row = row_of(report, sequences)
+    write_row(row, history)
+    return row
+
+
+def row_of(report: Report, sequences: int) -> dict[str, float]:
+    """Return what a history has of a report: nats per sequence."""
     values = {k: float(v) / sequences for k, v in report.terms.items() if k != "gradient"}
     likelihood = sum(v for k, v in values.items() if k.startswith("log_likelihood/"))
     elbo = likelihood - sum(v for k, v in values.items() if k.startswith("kl/"))
     row = {"step": report.step, "elbo": elbo, **values}
-    row |= {"kl_weight": report.kl_weight, "learning_rate": report.learning_rate}
+    return row | {"kl_weight": report.kl_weight, "learning_rate": report.learning_rate}
+
+
+def write_row(row: Mapping[str, float], history: dict[str, list[float]]) -> None:
+    """Write what `row_of` returned into the history."""
     for name, value in row.items():
         history.setdefault(name, []).append(value)
-    return row
 
 
 def shown_in_bar(row: Mapping[str, float], sequences: int, steps: int) -> dict[str, str]:
@@ -109,6 +120,12 @@ def _generators_left_alone(device: torch.device) -> Iterator[None]:
         torch.set_rng_state(state)
         if cuda is not None:
             torch.cuda.set_rng_state(cuda, device)
+
+
+def left_in_bar(state: TrainingState, sequences: int, steps: int) -> dict[str, str]:
+    """Return what the progress bar shows of what the present learning rate will still bring: nats per scored step."""
+    left = remaining(state.improvement.trace)
+    return {} if left is None else {"to gain": f"{left.value * sequences / steps:.4f}"}
 
 
 def best_in_bar(state: TrainingState, sequences: int, steps: int) -> dict[str, str]:

@@ -15,11 +15,11 @@ class RollbackPolicy(NamedTuple):
 
     Attributes:
         settings: how often to go back.
-        steps: of the fit.
+        steps: of the fit; None where it goes on until it has converged.
     """
 
     settings: Rollback
-    steps: int
+    steps: int | None
 
     def goes_back(self, state: TrainingState, divergence: Divergence) -> bool:
         """Return whether to go back and on.

@@ -71,6 +71,12 @@ class Average:
             lerp_all_(self.values, [p.detach() for p in self.parameters], 1 - decay)
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Begin again at the present weights."""
+        for parameter, value in zip(self.parameters, self.values, strict=False):
+            value.copy_(parameter)
+
+    @torch.no_grad()
     def swap(self) -> None:
         """Exchange weights and average."""
         for parameter, value in zip(self.parameters, self.values, strict=False):

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from latentrnn.inference.fitting.convergence import Improvement
 from latentrnn.inference.fitting.snapshots import Snapshot
 
 ALL_STEPS = "steps: all steps were taken; if the ELBO was still rising, try increasing `steps`"
@@ -29,6 +30,9 @@ class TrainingState:
         learning_rate_factor: what they left of the learning rate.
         first_step_after_rollback: the first step after the last one.
         best_step, best_bound: of `best`.
+        improvement: whether the bound still improves, of a fit that goes on until it has converged.
+        seconds: that steps have taken so far.
+        unreported: of the last step before a limit, what would stand in the history had the fit ended there.
         history, events, stop_reason: as of `FitResult`.
         finished: whether no step is left to take.
     """
@@ -43,6 +47,9 @@ class TrainingState:
     first_step_after_rollback: int = 0
     best_step: int = 0
     best_bound: float = -math.inf
+    improvement: Improvement = field(default_factory=Improvement)
+    seconds: float = 0.0
+    unreported: dict[str, float] = field(default_factory=dict)
     history: dict[str, list[float]] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
     stop_reason: str = ALL_STEPS
@@ -63,6 +70,9 @@ class TrainingState:
             "restart": self.first_step_after_rollback,
             "best_step": self.best_step,
             "best_bound": self.best_bound,
+            "improvement": self.improvement.to_json(),
+            "seconds": self.seconds,
+            "unreported": self.unreported,
             "history": self.history,
             "events": self.events,
             "stop_reason": self.stop_reason,
@@ -95,6 +105,9 @@ class TrainingState:
             first_step_after_rollback=values["restart"],
             best_step=values["best_step"],
             best_bound=values["best_bound"],
+            improvement=Improvement.from_json(values["improvement"]),
+            seconds=values["seconds"],
+            unreported=values["unreported"],
             history=values["history"],
             events=values["events"],
             stop_reason=values["stop_reason"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from typing import Literal, NoReturn
 
 import torch
@@ -18,11 +19,23 @@ from latentrnn.inference.fitting.checkpoints.record import capture, check_tensor
 from latentrnn.inference.fitting.checkpoints.unfinished import Unfinished
 from latentrnn.inference.fitting.distributed.processes import ProcessLost, SingleProcess, Terminated
 from latentrnn.inference.fitting.divergence import Divergence, DivergenceMonitor
-from latentrnn.inference.fitting.evaluation import Validation
+from latentrnn.inference.fitting.ending import Level, converged, limited
+from latentrnn.inference.fitting.evaluation import TrainingBound, Validation
 from latentrnn.inference.fitting.extremes import farthest_input
 from latentrnn.inference.fitting.loss import TrainingLoss, scored_steps
-from latentrnn.inference.fitting.reports import Ending, Report, best_in_bar, call_back, shown_in_bar, write_report
+from latentrnn.inference.fitting.reports import (
+    Ending,
+    Report,
+    best_in_bar,
+    call_back,
+    left_in_bar,
+    row_of,
+    shown_in_bar,
+    write_report,
+    write_row,
+)
 from latentrnn.inference.fitting.rollback import RollbackPolicy, described
+from latentrnn.inference.fitting.settings.optimizers import Staircase
 from latentrnn.inference.fitting.settings.settings import Settings
 from latentrnn.inference.fitting.snapshots import Average, Snapshot, put_back, take_snapshot
 from latentrnn.inference.fitting.state import TrainingState
@@ -70,6 +83,10 @@ class Trainer:
         self.validation = None
         if validation is not None:
             self.validation = Validation(validation, settings, windows, self.processes)
+        # a fit that goes on until it has converged is judged by its training sequences where it has no others
+        self.watched: Validation | TrainingBound | None = self.validation
+        if settings.steps is None and self.validation is None:
+            self.watched = TrainingBound(train, settings, windows, self.processes)
         self.parameters = [p for module in (model, guide) for p in module.parameters()]
         if not self.parameters:
             raise ValueError(
@@ -78,7 +95,7 @@ class Trainer:
             )
         posteriors = [] if guide.parameter_sites is None else list(guide.parameter_sites.parameters())
         self.optimizer = settings.optimizer.build(self.parameters, exempt=posteriors)
-        self.average = Average(self.parameters, settings.optimizer.averaging)
+        self.average = Average(self.parameters, settings.optimizer.averaging or 0.0)
         self.loss = TrainingLoss(model, guide, settings.objective, scored_steps(train))
         self.rollback = RollbackPolicy(settings.optimizer.rollback, settings.steps)
         self.monitor = DivergenceMonitor(
@@ -87,6 +104,9 @@ class Trainer:
         # on a GPU the host looks at the loss only now and then
         self.check_every = 1 if self.device.type == "cpu" else settings.reporting.every
         self.ending: Ending | None = None  # how a callback ended the fit
+        self.level = Level(settings, self._learned(), len(train), validation is not None)
+        self.limit: str | None = None  # which was reached
+        self.clock = time.monotonic()  # when the last step ended
         self.pending: list[Report] = []  # since the last one that was written into the history
         self.state = TrainingState(self._weights(), [])
         self.state.sound = [self.snapshot()]
@@ -96,10 +116,16 @@ class Trainer:
     def run(self) -> None:
         """Take all steps, or fewer where the fit converges, diverges or is interrupted, and keep the best weights."""
         if not self.state.finished:
+            self.clock = time.monotonic()
             with self._progress_bar() as bar, self.processes.defer_signals():
                 try:
                     self._take_steps(bar)
-                    self.state.finished = self.ending is None or not self.ending.failed
+                    failed = self.ending is not None and self.ending.failed
+                    self.state.finished = self.limit is None and not failed
+                    if self.limit is not None:
+                        if self.processes.first:  # without what only comes of having been stopped
+                            self._write_checkpoint()
+                        self.settle()
                 except KeyboardInterrupt:
                     onwards = "start_from=result" if self.checkpoints is None else ONWARDS
                     self.state.stop_reason = f"interrupted: the best weights so far are kept; go on with fit({onwards})"
@@ -114,7 +140,7 @@ class Trainer:
         state = self.state
         self._mark()
         going = state.unevaluated_step is None or self._evaluate(state.unevaluated_step)
-        while going and state.step < self.settings.steps:
+        while going and not self.limit_reached():
             batch = self.batches.next()
             with self.processes.draws(batch, self.settings.objective.num_particles):
                 report = self.gradient(batch)
@@ -132,13 +158,14 @@ class Trainer:
     @property
     def kl_weight(self) -> float:
         """The weight of the KL term in the step that comes next."""
-        return self.settings.objective.kl.weight(self.state.step, self.settings.steps)
+        return self.settings.kl_weight(self.state.step)
 
     def prepare_step(self, terms: dict[str, Tensor], kl_weight: float) -> Report:
         """Clip the gradient that is in place, set the learning rate, and return what there is to say about the step."""
         state, settings = self.state, self.settings
         schedule = settings.optimizer.schedule
-        factor = schedule.factor(state.step, settings.steps, state.evaluations_without_improvement)
+        assert schedule is not None
+        factor = schedule.factor(state.step, settings.warm_up_of, state.evaluations_without_improvement)
         rate = state.learning_rate_factor * settings.optimizer.learning_rate * factor
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -156,7 +183,7 @@ class Trainer:
             return self.recover(divergence) and self._end_step(bar)
         self.optimizer.step()
         self.average.update(step)
-        if self.validation is not None and self.validation.is_due(step):
+        if self.watched is not None and self.watched.is_due(step):
             state.unevaluated_step = step
         self._end_step(bar)
         going = not ((step + 1) % self.settings.reporting.every == 0 or last) or self._report(report, bar)
@@ -177,6 +204,8 @@ class Trainer:
 
     def _end_step(self, bar: tqdm) -> bool:
         self.state.step += 1
+        now = time.monotonic()
+        self.state.seconds, self.clock = self.state.seconds + now - self.clock, now
         self._mark()
         bar.update()
         return True
@@ -187,6 +216,8 @@ class Trainer:
         if math.isfinite(self.state.best_bound):
             self.model.load_state_dict(self.state.best[0])
             self.guide.load_state_dict(self.state.best[1])
+        elif self.settings.steps is None:
+            self.state.best_step = max(self.state.step - 1, 0)
         else:
             taken = self.state.step - (self.ending is not None)  # callbacks are called between two steps
             self.state.best_step = min(taken, self.settings.steps - 1)
@@ -195,24 +226,65 @@ class Trainer:
         """Leave nothing behind that reads ahead."""
         self.batches.close()
 
+    # -- limits --------------------------------------------------------------------------------------------------------
+
+    def limit_reached(self) -> bool:
+        """Return whether no further step may be taken; of limits that come before the fit has ended, say which."""
+        state, settings = self.state, self.settings
+        if state.step >= settings.most_steps:
+            self.limit = "max_steps" if settings.steps is None else None
+        elif self._out_of_time():
+            self.limit = "max_time"
+        else:
+            return False
+        if self.limit is not None and self.pending:
+            state.unreported = row_of(self.pending[-1], len(self.train))
+        return True
+
+    def _out_of_time(self) -> bool:
+        most, step = self.settings.max_time, self.state.step
+        if most is None or (self.processes.size > 1 and step % self.settings.reporting.every):
+            return False  # processes agree about the time at reports alone
+        return self.processes.from_first(lambda: self.state.seconds) >= most
+
+    def settle(self) -> None:
+        """Make of the weights that a limit left what a fit gives back, and say what it stopped short of."""
+        if self.limit is None:
+            return
+        state = self.state
+        if self.check_every > 1 and self.pending and (divergence := self._divergence()) is not None:
+            state.events.append(f"step {divergence.step}: {divergence.message}")
+            self.go_to(state.sound[0])
+        if state.unreported:
+            write_row(state.unreported, state.history)
+        evaluated = state.history.get("validation_step", [])
+        if self.validation is not None and state.step and state.step - 1 not in evaluated[-1:]:
+            self._keep_best(self._bounds(), state.step - 1)
+        state.stop_reason = limited(self.limit, self.settings, state)
+
     # -- reports and evaluations ---------------------------------------------------------------------------------------
 
     def _progress_bar(self) -> tqdm:
         shown = self.settings.reporting.progress and self.processes.first
-        return tqdm(total=self.settings.steps, initial=self.state.step, disable=not shown, desc="fit", unit="step")
+        total = self.settings.steps or self.settings.max_steps
+        return tqdm(total=total, initial=self.state.step, disable=not shown, desc="fit", unit="step")
 
     def _report(self, report: Report, bar: tqdm) -> bool:
         """Write a report into the history, show it, and return whether to go on."""
+        self.state.unreported = {}
         row = write_report(report, self.state.history, len(self.train))
         self.pending.clear()
         shown = shown_in_bar(row, len(self.train), self.loss.scored_steps)
         if self.validation is not None:
             shown |= best_in_bar(self.state, len(self.validation.data), self.validation.scored_steps)
+        shown |= left_in_bar(self.state, len(self.train), self.loss.scored_steps)
         bar.set_postfix(shown, refresh=False)
         return self._call_back("report")
 
     def _evaluate(self, step: int) -> bool:
         """Evaluate the weights that a step left, keep them where they are the best, and return whether to go on."""
+        if self.settings.steps is None:
+            return self._judge(step)
         state = self.state
         assert self.validation is not None
         self.average.swap()
@@ -228,6 +300,69 @@ class Trainer:
         if not self._call_back("evaluation"):
             return False
         return not self.validation.converged(state, step)
+
+    def _judge(self, step: int) -> bool:
+        """Evaluate the weights that a step left, and return whether to go on, perhaps at a smaller learning rate."""
+        state = self.state
+        bounds = self._bounds()
+        if self.validation is not None:
+            self._keep_best(bounds, step)
+        self.level.see(state, bounds, step)
+        state.unevaluated_step = None
+        if self.validation is not None and not self._call_back("evaluation"):
+            return False
+        if not self.level.exhausted(state):
+            return True
+        if self.level.is_last(state):
+            state.stop_reason = converged(self.settings, state, self.level.validated)
+            return False
+        self._fall()
+        return True
+
+    def _bounds(self) -> Tensor:
+        """Return the bounds of the sequences that are watched, at the weights that would be kept."""
+        assert self.watched is not None
+        self.average.swap()
+        self.model.eval(), self.guide.eval()
+        try:
+            return self.watched.bounds(self.model, self.guide)
+        finally:
+            self.model.train(), self.guide.train()
+            self.average.swap()
+
+    def _keep_best(self, bounds: Tensor, step: int) -> None:
+        """Write the bound of the validation sequences into the history, and keep its weights if it is the best."""
+        assert self.validation is not None
+        bound = float(bounds.mean())
+        if self.validation.judge(self.state, bound, step):
+            self.average.swap()
+            self.state.best_bound, self.state.best_step, self.state.best = bound, step, self._weights()
+            self.average.swap()
+
+    def _fall(self) -> None:
+        """Go on at a smaller learning rate, from the weights that would be kept."""
+        state, schedule = self.state, self.settings.optimizer.schedule
+        assert isinstance(schedule, Staircase)
+        where = "the average of the last steps"
+        self.average.swap()
+        if self.validation is not None and math.isfinite(state.best_bound):
+            where = f"the weights of step {state.best_step}"
+            self.model.load_state_dict(state.best[0])
+            self.guide.load_state_dict(state.best[1])
+        self.average.restart()
+        state.learning_rate_factor *= schedule.factor_per_fall
+        self.level.fall(state)
+        self.monitor.begin_again()
+        state.sound, state.first_step_after_rollback = [self.snapshot()], state.step
+        state.log(
+            f"no further improvement; on from {where} with {state.learning_rate_factor:.3g} times the learning rate"
+        )
+
+    def _learned(self) -> int:
+        """Return how many numbers of the model are learned, those of posteriors of parameters with them."""
+        posteriors = self.guide.parameter_sites
+        parts = [self.model, *([] if posteriors is None else [posteriors])]
+        return sum(p.numel() for part in parts for p in part.parameters() if p.requires_grad)
 
     def _call_back(self, kind: Literal["report", "evaluation"]) -> bool:
         """Tell callbacks of what was written into the history last, and return whether to go on."""

@@ -71,10 +71,13 @@ class ELBO(Objective):
     def step(self, at: Evaluation) -> Step:
         if self.sticking_the_landing:
             draws = WeightedDraws(at, detached=True)
-            return Step(draws.total(draws.log_weights().mean(0)), draws.terms.elbo(), draws.terms)
+            log_weights = draws.log_weights().mean(0)
+            terms = draws.terms._replace(by_sequence=log_weights.detach())
+            return Step(draws.total(log_weights), terms.elbo(), terms)
         terms = elbo_terms(
             at.model, at.guide, at.data,
             num_particles=at.num_particles, guide_data=at.guide_data, free_bits=self.free_bits,
+            by_sequence=at.by_sequence,
         )  # fmt: skip
         terms = terms.reweighted(at.weights) if at.weights else terms
         floored = terms if terms.floored is None else Terms(terms.log_likelihood, terms.floored)

@@ -66,4 +66,5 @@ class FIVO(Objective):
         terms = elbo_terms(at.model, at.guide, at.data, guide_data=at.guide_data)
         if guide.parameter_sites is not None:
             terms = terms._replace(kl=terms.kl | {PARAMETERS: kl.detach()})
-        return Step(bound, bound.detach(), terms.reweighted(at.weights) if at.weights else terms)
+        terms = terms.reweighted(at.weights) if at.weights else terms
+        return Step(bound, bound.detach(), terms._replace(by_sequence=run.log_evidence.detach().sum(0)))

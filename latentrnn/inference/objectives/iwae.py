@@ -38,8 +38,9 @@ class IWAE(Objective):
         draws = WeightedDraws(at, detached=self.doubly_reparameterised)
         log_weights = draws.log_weights()
         bound = torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
+        terms = draws.terms._replace(by_sequence=bound.detach())
         if not self.doubly_reparameterised:
-            return Step(draws.total(bound), draws.total(bound).detach(), draws.terms)
+            return Step(draws.total(bound), draws.total(bound).detach(), terms)
         share = log_weights.detach().softmax(0)
         draws.scale_gradients(share)
-        return Step(draws.total((share * log_weights).sum(0)), draws.total(bound).detach(), draws.terms)
+        return Step(draws.total((share * log_weights).sum(0)), draws.total(bound).detach(), terms)

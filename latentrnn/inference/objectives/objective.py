@@ -50,6 +50,7 @@ class Evaluation:
         guide_data: what the guide is shown instead of `data`.
         kl_weight: of the KL terms, one for the true bound.
         weights: of the log-likelihoods of the named heads.
+        by_sequence: whether `Terms.by_sequence` is asked for.
     """
 
     model: Program
@@ -59,6 +60,7 @@ class Evaluation:
     guide_data: SequenceData | None = None
     kl_weight: float = 1.0
     weights: Mapping[str, float] = field(default_factory=dict)
+    by_sequence: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class KLWarmUp:
     """Weight of the KL term: linear from `start` to one over the first `fraction` of the steps, and one from then on.
 
     Args:
-        fraction: part of the steps, in [0, 1); 0 switches the warm-up off.
+        fraction: part of the steps, in [0, 1), and of 1,000 in a fit that goes on until it has converged; 0 switches the
+            warm-up off.
         start: weight at step 0, in [0, 1].
 
     Raises:

@@ -41,4 +41,5 @@ class Renyi(Objective):
         draws = WeightedDraws(at, detached=False)
         log_weights = (1 - self.alpha) * draws.log_weights()
         bound = (torch.logsumexp(log_weights, 0) - math.log(len(log_weights))) / (1 - self.alpha)
-        return Step(draws.total(bound), draws.total(bound).detach(), draws.terms)
+        terms = draws.terms._replace(by_sequence=bound.detach())
+        return Step(draws.total(bound), draws.total(bound).detach(), terms)

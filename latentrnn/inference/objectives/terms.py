@@ -30,11 +30,14 @@ class Terms(NamedTuple):
         log_likelihood: per head, E_q[log p(y | z)], summed over the plate.
         kl: per local latent site (and `parameters`), KL(q || p) or its sample estimate.
         floored: the same, each sequence's raised to the free bits; None where there are none.
+        by_sequence: the bound of each sequence without the KL of parameters, (sequence,), nats, unweighted; None where
+            nobody asked, or the objective does not tell.
     """
 
     log_likelihood: dict[str, Tensor]
     kl: dict[str, Tensor]
     floored: dict[str, Tensor] | None = None
+    by_sequence: Tensor | None = None
 
     def elbo(self, kl_weight: float = 1.0) -> Tensor:
         """Return log-likelihood minus KL; the weight is one for the true ELBO."""
@@ -56,6 +59,7 @@ def elbo_terms(
     analytic_kl: bool = True,
     guide_data: SequenceData | None = None,
     free_bits: float = 0.0,
+    by_sequence: bool = False,
 ) -> Terms:
     """Return the terms of the ELBO of a batch, without waiting for the device.
 
@@ -69,14 +73,18 @@ def elbo_terms(
         analytic_kl: whether to use closed forms.
         guide_data: what the guide is shown instead of `data` (coordinated dropout).
         free_bits: KL of a sequence and local site to which a lower one is raised in `Terms.floored`, nats.
+        by_sequence: whether `Terms.by_sequence` is wanted.
     """
     guide_trace, model_trace = paired_traces(model, guide, data, num_particles, guide_data)
     log_likelihood: dict[str, Tensor] = {}
     kl: dict[str, Tensor] = {}
     floored: dict[str, Tensor] = {}
+    own = torch.zeros(data.num_sequences, dtype=data.dtype, device=data.device) if by_sequence else None
     for name, site in sampled_sites(model_trace):
         if site["is_observed"]:
-            log_likelihood[name] = _weighted_log_prob(site).sum() / num_particles
+            value = _weighted_log_prob(site)
+            log_likelihood[name] = value.sum() / num_particles
+            own = None if own is None else own + _by_sequence(value, num_particles) / site["scale"]
             continue
         term = name if name in LATENTS else PARAMETERS
         other = guide_trace.nodes[name]
@@ -85,12 +93,13 @@ def elbo_terms(
         else:
             value = _weighted_log_prob(other) - _weighted_log_prob(site)
         kl[term] = kl.get(term, 0.0) + value.sum() / num_particles
+        if own is not None and name in LATENTS:
+            own = own - _by_sequence(value, num_particles) / site["scale"]
         if free_bits and name in LATENTS:
-            by_sequence = value.reshape(-1, value.shape[-1]).sum(0) / num_particles
-            floored[term] = by_sequence.clamp_min(free_bits * site["scale"]).sum()
+            floored[term] = _by_sequence(value, num_particles).clamp_min(free_bits * site["scale"]).sum()
     if JOINT in guide_trace.nodes:
         kl[PARAMETERS] = kl[PARAMETERS] + _weighted_log_prob(guide_trace.nodes[JOINT]).sum() / num_particles
-    return Terms(log_likelihood, kl, kl | floored if free_bits else None)
+    return Terms(log_likelihood, kl, kl | floored if free_bits else None, own)
 
 
 def has_closed_form(q: Any, p: Any) -> bool:
@@ -180,6 +189,11 @@ def sampled_sites(trace: Trace) -> list[tuple[str, dict[str, Any]]]:
         if site["type"] == "sample" and not poutine.util.site_is_subsample(site):
             found.append((name, site))
     return found
+
+
+def _by_sequence(value: Tensor, num_particles: int) -> Tensor:
+    """Return the average over particles, (sequence,)."""
+    return value.reshape(-1, value.shape[-1]).sum(0) / num_particles
 
 
 def _weighted_log_prob(site: dict[str, Any]) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from latentrnn.inference.fitting.batches.batches import Batches, Place
 from latentrnn.inference.fitting.batches.windowed import WindowedBatches
 from latentrnn.inference.fitting.checkpoints.unfinished import Unfinished
+from latentrnn.inference.fitting.convergence import Improvement
 from latentrnn.inference.fitting.divergence import DivergenceMonitor
 from latentrnn.inference.fitting.snapshots import Snapshot, part
 from latentrnn.inference.fitting.state import TrainingState
@@ -133,6 +134,13 @@ def _monitor(value: Any) -> bool:
     return right and _texts(value["names"]) and _rows(value["past"]) and _rows(value["fresh"])
 
 
+def _improvement(value: Any) -> bool:
+    known = Improvement().to_json()
+    if not isinstance(value, dict) or value.keys() != known.keys():
+        return False
+    return all((_numbers if isinstance(known[name], list) else _count)(found) for name, found in value.items())
+
+
 _FORM: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("step", "stale", "rollbacks", "restart", "best_step", "position", "window"), _count),
     "shrink": lambda value: is_number(value) and 0 < value <= 1,
@@ -146,8 +154,12 @@ _FORM: dict[str, Callable[[Any], bool]] = {
     "finished": lambda value: isinstance(value, bool),
     "identity": lambda value: isinstance(value, dict) and isinstance(value.get("settings"), dict),
     "surroundings": lambda value: isinstance(value, dict),
+    "improvement": _improvement,
+    "seconds": lambda value: is_number(value) and value >= 0,
+    "unreported": lambda value: isinstance(value, dict) and all(map(is_number, value.values())),
 }
-_LATER = {"unjudged": None}  # what older files do not have
+# what older files do not have
+_LATER = {"unjudged": None, "improvement": Improvement().to_json(), "seconds": 0.0, "unreported": {}}
 
 
 def check_values(where: str, values: Mapping[str, Any]) -> dict[str, Any]:

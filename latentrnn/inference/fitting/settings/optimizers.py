@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from torch import nn
 from latentrnn.inference.fitting.settings.rollback import Rollback
 from latentrnn.support.arguments import check_integer, check_kind_of, check_learning_rate, check_number, settle
 from latentrnn.support.deprecations import former_arguments
+
+AVERAGING = 0.98  # of weights, per step, in a fit that goes on until it has converged
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,45 @@ class Plateau:
 
 
 @dataclass(frozen=True)
+class Staircase:
+    """A learning rate that rises linearly, holds, and falls whenever the bound has stopped improving at it.
+
+    It needs no number of steps: a fit ends when a fall brought nothing, or after the last one (`fit(steps=None)`).
+
+    Args:
+        rise: steps of linear rise.
+        factor_per_fall: of the learning rate, in (0, 1).
+        falls: at most.
+
+    Raises:
+        ValueError: a value out of range.
+
+    References:
+        Welandawe, Andersen, Vehtari, Huggins. A framework for improving the reliability of black-box variational
+        inference. 2022 (steps that shrink when iterates are stationary, until that brings nothing).
+    """
+
+    rise: int = 20
+    factor_per_fall: float = 0.25
+    falls: int = 4
+
+    def __post_init__(self) -> None:
+        settle(
+            self,
+            rise=check_integer("Staircase", "rise", self.rise),
+            factor_per_fall=check_number("Staircase", "factor_per_fall", self.factor_per_fall, above=0, below=1),
+            falls=check_integer("Staircase", "falls", self.falls),
+        )
+
+    def factor(self, step: int, steps: int, evaluations_without_improvement: int) -> float:
+        """Return the multiple of the largest learning rate at `step`, falls apart, which the fit decides about."""
+        return min((step + 1) / self.rise, 1.0) if self.rise else 1.0
+
+
+Schedule = Constant | Cosine | Plateau | Staircase
+
+
+@dataclass(frozen=True)
 class AdamW:
     """Adam with decoupled weight decay on weight matrices (never on biases, scales or priors' parameters).
 
@@ -96,8 +137,10 @@ class AdamW:
             K times as much for the step of each, of which the average counts. Infinity never clips.
         betas: decay rates of the moments, two numbers in [0, 1).
         averaging: decay per step of an exponential moving average of the weights, which is then what is evaluated
-            and kept, e.g. 0.99; 0 keeps the weights themselves.
-        schedule: of the learning rate: `Constant`, `Cosine` or `Plateau`.
+            and kept, e.g. 0.99; 0 keeps the weights themselves. None: 0.98 in a fit that goes on until it has
+            converged, and 0 in one of a given number of steps.
+        schedule: of the learning rate: `Constant`, `Cosine`, `Plateau` or `Staircase`. None: `Staircase()` in a fit
+            that goes on until it has converged, and `Cosine()` in one of a given number of steps.
         rollback: `Rollback`, what to do about a loss that is non-finite or explodes.
 
     Raises:
@@ -113,13 +156,16 @@ class AdamW:
     weight_decay: float = 1e-2
     clip_norm: float = 1.0
     betas: tuple[float, float] = (0.9, 0.99)
-    averaging: float = 0.0
-    schedule: Constant | Cosine | Plateau = Cosine()
+    averaging: float | None = None
+    schedule: Schedule | None = None
     rollback: Rollback = Rollback()  # noqa: RUF009
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
-        check_kind_of(owner, "schedule", self.schedule, Constant, Cosine, Plateau)
+        if self.schedule is not None:
+            check_kind_of(owner, "schedule", self.schedule, Constant, Cosine, Plateau, Staircase)
+        if self.averaging is not None:
+            settle(self, averaging=check_number(owner, "averaging", self.averaging, least=0, below=1))
         check_kind_of(owner, "rollback", self.rollback, Rollback)
         settle(
             self,
@@ -127,8 +173,30 @@ class AdamW:
             weight_decay=check_number(owner, "weight_decay", self.weight_decay, least=0),
             clip_norm=check_number(owner, "clip_norm", self.clip_norm, above=0, finite=False),
             betas=_two_rates(owner, self.betas),
-            averaging=check_number(owner, "averaging", self.averaging, least=0, below=1),
         )
+
+    def resolved(self, steps: int | None) -> Self:
+        """Return the same with a schedule and averaging that suit a fit of so many steps, or of any number.
+
+        Raises:
+            ValueError: a schedule that needs a number of steps and has none, or the other way round.
+        """
+        if steps is None and isinstance(self.schedule, Cosine):
+            raise ValueError(
+                f"fit: {self.schedule!r} falls along a known number of steps; give steps=, or leave the schedule out, "
+                "which then falls when the bound has stopped improving"
+            )
+        if steps is not None and isinstance(self.schedule, Staircase):
+            raise ValueError(
+                f"fit: {self.schedule!r} is for fits that end when they have converged; give max_steps={steps} instead "
+                f"of steps={steps}, or another schedule"
+            )
+        chosen: dict[str, Any] = {}
+        if self.schedule is None:
+            chosen["schedule"] = Staircase() if steps is None else Cosine()
+        if self.averaging is None:
+            chosen["averaging"] = AVERAGING if steps is None else 0.0
+        return replace(self, **chosen) if chosen else self
 
     def build(self, weights: Sequence[nn.Parameter], exempt: Sequence[nn.Parameter] = ()) -> torch.optim.Optimizer:
         """Return the torch optimizer over `weights`, of which those in `exempt` never decay."""

@@ -63,7 +63,8 @@ def fit_vectorised(
     members = [_Member(model, guide, train, validation, *of, device) for of in zip(plans, seeds, strict=True)]
     if plans[0].reporting.check_priors:
         warn_of_priors("fit_ensemble", members[0].trainer.model, train, stacklevel=6)
-    bar = tqdm(total=plans[0].steps, disable=not plans[0].reporting.progress, desc="fit", unit="step")
+    total, shown = plans[0].steps or plans[0].max_steps, plans[0].reporting.progress
+    bar = tqdm(total=total, disable=not shown, desc="fit", unit="step")
     with random_state(0, device), bar, pyro.validation_enabled(False), matrix_products(compute.matmul_precision):
         active, stack = members, _Stack(members)
         try:
@@ -80,11 +81,11 @@ def fit_vectorised(
                 member.trainer.state.stop_reason = "interrupted: the best weights so far are kept"
                 member.trainer.state.log("interrupted")
             stack.take_apart()
-    used = frozenset(train.keys) | frozenset(() if validation is None else validation.keys)
-    return [
-        member.result(seed, used) if member.failure is None else member.failure
-        for member, seed in zip(members, seeds, strict=True)
-    ]
+        used = frozenset(train.keys) | frozenset(() if validation is None else validation.keys)
+        return [
+            member.result(seed, used) if member.failure is None else member.failure
+            for member, seed in zip(members, seeds, strict=True)
+        ]
 
 
 class _Member:
@@ -132,9 +133,10 @@ class _Member:
     def result(self, seed: int, used: Any) -> FitResult:
         """Return what came out."""
         trainer, state = self.trainer, self.trainer.state
+        trainer.settle()
         trainer.conclude()
         trainer.model.to("cpu"), trainer.guide.to("cpu")
-        settings = trainer.settings.described(continued=False)
+        settings = trainer.settings.described(continued=False) | trainer.settings.limits
         return FitResult(
             trainer.model,
             trainer.guide,
@@ -201,7 +203,7 @@ class _Stack:
                 going = trainer.advance(report, bar if number == 0 else _SILENT)
             except ValueError as error:  # of a fit that came to nothing; the others go on
                 going, member.failure = False, error
-            member.going = going and trainer.state.step < trainer.settings.steps
+            member.going = going and not trainer.limit_reached()
 
     def take_apart(self) -> None:
         """Give every member weights of its own again."""

@@ -82,6 +82,9 @@ class Resampling:
         return rows
 
 
+_OF_THE_FIRST = ("steps", "max_steps", "max_time", "batch_size")
+
+
 @dataclass(frozen=True)
 class Refits:
     """How many fits are made, and how; see `uncertainty`."""
@@ -91,9 +94,9 @@ class Refits:
     progress: bool
 
     def as_the_first(self, result: FitResult) -> dict[str, Any]:
-        """Return settings of `fit`: steps and batch size of the first fit where nothing else is said."""
+        """Return settings of `fit`: steps, limits and batch size of the first fit where nothing else is said."""
         known: dict[str, Any] = {"reporting": Reporting(progress=False)}
-        known |= {name: result.settings[name] for name in ("steps", "batch_size") if name in result.settings}
+        known |= {name: result.settings[name] for name in _OF_THE_FIRST if name in result.settings}
         return known | dict(self.fit_settings)
 
 

@@ -1,0 +1,114 @@
+"""When a fit of no given number of steps ends: levels of the learning rate, gains worth waiting for, stop reasons."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from torch import Tensor
+
+from latentrnn.inference.fitting.convergence import Gain, grouped, remaining, standard_error
+from latentrnn.inference.fitting.settings.optimizers import Staircase
+from latentrnn.inference.fitting.settings.settings import Settings
+from latentrnn.inference.fitting.state import TrainingState
+
+OF_THE_ERROR = 0.02  # of the standard error of a score over sequences: gains below it are not worth waiting for
+PER_NUMBER = 0.05  # nats of the whole data and learned number: within a third of its standard deviation of the best
+SMALLEST = 1e-6  # nats per sequence
+
+
+class Level(NamedTuple):
+    """Judges whether the present learning rate has more to give.
+
+    Attributes:
+        settings: of the fit.
+        learned: how many numbers of the model are learned.
+        sequences: of the training data.
+        validated: whether it is validation sequences that are evaluated.
+    """
+
+    settings: Settings
+    learned: int
+    sequences: int
+    validated: bool
+
+    def worth(self, state: TrainingState) -> float:
+        """Return the smallest gain worth waiting for, nats per sequence.
+
+        It is a small part of the error that a score has anyway, since sequences differ. Of training sequences it is no
+        more than what would move each learned number by a third of its posterior standard deviation.
+        """
+        found = OF_THE_ERROR * standard_error(state.improvement.reference)
+        if not self.validated:
+            own = PER_NUMBER * self.learned / self.sequences
+            found = min(found, own) if found else own
+        return max(found, SMALLEST)
+
+    def see(self, state: TrainingState, bounds: Tensor, step: int) -> None:
+        """Take in an evaluation after a step."""
+        groups = grouped(bounds.numpy())
+        if not all(map(math.isfinite, groups)):
+            state.improvement.waited += 1
+        elif self.settings.kl_weight(step) < 1:
+            state.improvement.warm_up(groups)
+        else:
+            state.improvement.see(groups, self.worth(state), paired=self.validated)
+        state.evaluations_without_improvement = state.improvement.waited
+
+    def exhausted(self, state: TrainingState) -> bool:
+        """Return whether it has nothing more to give."""
+        patience = self.settings.stopping.patience
+        return patience is not None and state.improvement.exhausted(patience, self.worth(state))
+
+    def is_last(self, state: TrainingState) -> bool:
+        """Return whether the fit ends with it: its fall brought nothing, or no fall is left."""
+        schedule = self.settings.optimizer.schedule
+        falls = schedule.falls if isinstance(schedule, Staircase) else 0
+        improvement = state.improvement
+        return improvement.falls >= falls or not improvement.level_gained(self.worth(state), paired=self.validated)
+
+    def fall(self, state: TrainingState) -> None:
+        """Begin the next one."""
+        improvement = state.improvement
+        improvement.fall(improvement.best if self.validated else improvement.latest)
+
+
+def converged(settings: Settings, state: TrainingState, validated: bool) -> str:
+    """Say that a fit has converged."""
+    improvement = state.improvement
+    kept = f"the weights of step {state.best_step} are" if validated else "the average of the last weights is"
+    fell = ""
+    if improvement.falls:
+        fell = f", nor since the learning rate fell to {state.learning_rate_factor:.2g} of its height"
+    return (
+        f"converged: the {_what(settings, validated)} has not improved beyond its error for {improvement.waited} "
+        f"evaluations{fell}; {kept} kept{_left(state)}"
+    )
+
+
+def limited(limit: str, settings: Settings, state: TrainingState) -> str:
+    """Say that a limit ended a fit before it had converged."""
+    given = settings.max_time if limit == "max_time" else settings.most_steps
+    unit = "seconds" if limit == "max_time" else "steps"
+    own = ", the default," if limit == "max_steps" and settings.max_steps is None else ""
+    assert given is not None
+    return (
+        f"{limit}: {given:,.12g} {unit}{own} were over before the fit had converged{_left(state)}; go on with "
+        f"start_from=result, or with a checkpoint, resume=True and a larger {limit}"
+    )
+
+
+def _what(settings: Settings, validated: bool) -> str:
+    return f"{'validation' if validated else 'training'} {settings.objective.name.upper()}"
+
+
+def _left(state: TrainingState) -> str:
+    left = left_to_gain(state)
+    if left is None:
+        return "; too few evaluations to tell what remains to be gained"
+    return f"; about {left} nats per sequence remain to be gained"
+
+
+def left_to_gain(state: TrainingState) -> Gain | None:
+    """Return what the present learning rate will still bring, nats per sequence; None where too little was seen."""
+    return remaining(state.improvement.trace)

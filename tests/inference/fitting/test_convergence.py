@@ -1,0 +1,507 @@
+"""When a fit of no given number of steps ends: the rule on traces that are written down, and fits that follow it."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import latentrnn as lr
+from latentrnn.inference.fitting.convergence import (
+    GROUPS,
+    LONGEST,
+    STATIONARY,
+    Gain,
+    Improvement,
+    drift,
+    effective_size,
+    grouped,
+    jitter,
+    paired_gain,
+    remaining,
+    split_r_hat,
+)
+from latentrnn.inference.fitting.evaluation import Validation, bounds_by_sequence, validation_bound
+from latentrnn.inference.guides.windows import window_plan
+from latentrnn.support.isolation import random_state
+from tests.inference.fitting.mishaps import Killed, WarmUp, before_steps, dying, interrupting, never
+
+QUIET = {"reporting": lr.Reporting(progress=False), "compute": lr.Compute("cpu")}
+
+
+# -- what is computed from a trace -----------------------------------------------------------------------------------
+
+
+def noise(count: int, seed: int = 0, correlation: float = 0.0) -> np.ndarray:
+    """A stationary first-order autoregression of variance one."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=count)
+    for t in range(1, count):
+        values[t] = correlation * values[t - 1] + (1 - correlation**2) ** 0.5 * values[t]
+    return values
+
+
+def test_what_all_evaluations_share_drops_out_of_a_paired_error() -> None:
+    sequences = 100 * noise(50)
+    shift = 0.3 + 0.1 * noise(50, 1)
+    gain = paired_gain((sequences + shift).tolist(), sequences.tolist())
+    assert gain.value == pytest.approx(shift.mean())
+    assert gain.error == pytest.approx(shift.std(ddof=1) / 50**0.5)
+    assert paired_gain([1.0], [0.5]) == Gain(0.5, 0.0)
+
+
+def test_groups_are_averages_of_neighbours() -> None:
+    assert grouped([1.0, 2.0, 4.0]) == [1.0, 2.0, 4.0]
+    groups = grouped(np.arange(2.5 * GROUPS))
+    assert len(groups) == GROUPS
+    assert groups[:2] == [1.0, 4.0]
+    assert groups[-2:] == [2.5 * GROUPS - 3.5, 2.5 * GROUPS - 1.5]
+
+
+def test_jitter_is_that_around_a_line() -> None:
+    line = 3.0 * np.arange(400.0)
+    assert jitter(line.tolist()) == pytest.approx(0.0, abs=1e-9)
+    assert jitter((line + 2 * noise(400)).tolist()) == pytest.approx(2.0, rel=0.2)
+    assert jitter([1.0, 5.0]) == 0.0
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.8])
+def test_the_effective_size_is_that_of_an_autoregression(correlation: float) -> None:
+    sizes = [effective_size(noise(400, seed, correlation).tolist()) for seed in range(20)]
+    expected = 400 * (1 - correlation) / (1 + correlation)
+    assert np.median(sizes) == pytest.approx(expected, rel=0.35)
+    assert effective_size([2.0] * 9) == 9.0
+
+
+def test_r_hat_tells_rest_from_drift() -> None:
+    assert np.mean([split_r_hat(noise(40, seed).tolist()) < STATIONARY for seed in range(50)]) > 0.9
+    rising = np.arange(40) / 8
+    assert all(split_r_hat((noise(40, seed) + rising).tolist()) > STATIONARY for seed in range(50))
+    assert split_r_hat([1.0] * 8) == 1.0
+    assert split_r_hat([0.0] * 4 + [1.0] * 4) == math.inf
+
+
+def test_a_drift_is_the_difference_of_halves_with_an_error_that_holds() -> None:
+    line = 0.5 * np.arange(40.0)
+    found = [drift((line + noise(40, seed)).tolist()) for seed in range(200)]
+    assert np.mean([gain.value for gain in found]) == pytest.approx(10.0, abs=0.1)
+    scores = [(gain.value - 10.0) / gain.error for gain in found]
+    assert 0.7 < np.std(scores) < 1.5
+
+
+def test_what_remains_of_a_geometric_rise() -> None:
+    steps = np.arange(24)
+    trace = 10.0 - 4.0 * 0.95**steps
+    left = remaining(trace.tolist())
+    assert left is not None
+    # what the average of the last third is short of the limit
+    assert left.value == pytest.approx(float((4.0 * 0.95 ** steps[-8:]).mean()), rel=1e-6)
+    falling = remaining((-trace).tolist())
+    assert falling is not None
+    assert falling.value == 0.0
+    straight = remaining(steps.astype(float).tolist())
+    assert straight is not None
+    assert straight.value == pytest.approx(9 * 8.0)  # at most nine times the last gain is promised
+    assert remaining([1.0, 2.0]) is None
+
+
+def test_a_gain_is_shown_to_the_digits_that_its_error_leaves() -> None:
+    assert str(Gain(1.23456, 0.0312)) == "1.235 +- 0.031"
+    assert str(Gain(123.456, 12.3)) == "123 +- 12"
+    assert str(Gain(0.0, 0.0)) == "0.00 +- 0.00"
+
+
+# -- the rule --------------------------------------------------------------------------------------------------------
+
+
+def run(trace: np.ndarray, patience: int = 12, worth: float = 0.05, spread: float = 0.0) -> tuple[int, Improvement]:
+    """Return how many evaluations of a trace are seen before its level is exhausted (all where it is not)."""
+    rng, found = np.random.default_rng(5), Improvement()
+    sequences = 10 * rng.normal(size=20)
+    for count, value in enumerate(trace, 1):
+        found.see((value + sequences + spread * rng.normal(size=20)).tolist(), worth)
+        if found.exhausted(patience, worth):
+            return count, found
+    return len(trace), found
+
+
+def test_a_level_ends_after_the_patience() -> None:
+    rise = np.concatenate([np.arange(10.0), np.full(100, 9.0)])
+    assert run(rise, patience=12)[0] == 10 + 12
+    assert run(rise, patience=5)[0] == 10 + 5
+
+
+def test_gains_within_their_paired_error_do_not_count() -> None:
+    """Sequences that gain and lose at random: on average 0.2, of an error of 2 / sqrt(20) times sqrt(2)."""
+    trace = np.concatenate([np.arange(10.0), np.full(60, 9.2)])
+    ended, found = run(trace, spread=2.0)
+    assert ended < 70
+    assert found.waited >= 12
+    # each gain of the same size counts where all sequences gain alike
+    steady = np.concatenate([np.arange(10.0), 9 + 0.2 * np.arange(60)])
+    assert run(steady)[0] == 70
+
+
+def test_gains_that_are_not_worth_it_do_not_count_until_they_have_added_up() -> None:
+    slow = np.concatenate([np.arange(10.0), 9 + 0.003 * np.arange(100)])
+    assert run(slow, worth=0.05)[0] < 40
+    assert run(slow, worth=0.02)[0] == 110
+
+
+def test_patience_grows_with_noise() -> None:
+    rest = np.concatenate([np.arange(10.0), np.full(200, 9.0)])
+    ends = [run(rest + scale * noise(210, 3), worth=0.05)[0] for scale in (0.0, 0.05, 1.0)]
+    assert ends[0] == 22
+    assert ends[0] < ends[1] < ends[2] <= 210
+    found = Improvement(reference=[0.0], trace=noise(30).tolist())
+    assert found.patience(12, 0.01) == math.ceil(12 * LONGEST)
+    assert Improvement(reference=[1.0], trace=[1.0] * 9).patience(12, 0.05) == 12
+
+
+def test_patience_does_not_grow_where_the_bound_falls() -> None:
+    """As where a model learns its training sequences by heart, however much evaluations scatter then."""
+    falling = np.concatenate([np.arange(10.0), 9 - 3 * np.arange(100.0) + noise(100)])
+    assert run(falling)[0] <= 25
+
+
+def test_a_steady_rise_below_the_noise_is_waited_for() -> None:
+    """One that single evaluations do not show, and halves of the window do."""
+    rise = 0.02 * np.arange(100.0)
+    flat, rising = (run(part + 0.15 * noise(100, 7), worth=0.02)[0] for part in (np.zeros(100), rise))
+    assert flat < rising
+
+
+def test_a_fall_is_judged_by_what_it_brings() -> None:
+    _, found = run(np.full(40, 3.0))
+    assert found.level_gained(0.05)  # the first level has nothing to be compared with
+    found.fall(found.best)
+    assert (found.falls, found.waited, found.trace) == (1, 0, [])
+    assert not found.level_gained(0.05)
+    found.see([value + 0.04 for value in found.best], 0.05)
+    assert not found.level_gained(0.05)
+    found.see([value + 0.2 for value in found.best], 0.05)
+    assert found.level_gained(0.05)
+
+
+def test_the_record_survives_json() -> None:
+    _, found = run(noise(30))
+    found.fall(found.best)
+    assert Improvement.from_json(found.to_json()) == found
+
+
+# -- bounds of single sequences --------------------------------------------------------------------------------------
+
+
+def make_data(sequences: int = 12, *, seed: int = 0, steps: int = 8, ragged: bool = True) -> lr.SequenceData:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(4, steps + 1, sequences) if ragged else np.full(sequences, steps)
+    drive = [rng.normal(size=(n, 1)) for n in lengths]
+    counts = [rng.poisson(np.exp(0.5 + x @ np.ones((1, 2)))) for x in drive]
+    return lr.SequenceData.from_arrays({"y": counts}, {"drive": drive}, dt=0.01, dtype=torch.float64)
+
+
+def make_parts(data: lr.SequenceData, head: Any = None) -> tuple[lr.LatentRNN, lr.Guide]:
+    observed = {"y": head or lr.Poisson()}
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(4), latent=lr.Innovations(2, initial=1), observations=observed)
+    return model, lr.Guide(model, encoder=lr.RNNEncoder(3))
+
+
+OBJECTIVES = {
+    "elbo": lr.ELBO(),
+    "sticking": lr.ELBO(sticking_the_landing=True),
+    "iwae": lr.IWAE(num_particles=4),
+    "renyi": lr.Renyi(num_particles=4),
+    "fivo": lr.FIVO(num_particles=4),
+}
+
+
+@pytest.mark.parametrize("window", [None, 3], ids=["whole", "windows"])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_bounds_of_sequences_average_to_the_bound(name: str, window: int | None) -> None:
+    if window is not None and not OBJECTIVES[name].adds_over_windows:
+        pytest.skip("the bound does not add up over windows")
+    data = make_data(7)
+    model, guide = (part.double().eval() for part in make_parts(data))
+    model.initialise(data), guide.initialise(model, data)
+    plan = None if window is None else window_plan("fit", lr.Window(window), model, guide, OBJECTIVES[name])
+    given = OBJECTIVES[name], model, guide, data, 4
+    with torch.no_grad(), random_state(1, torch.device("cpu")):
+        expected = validation_bound(*given, 3, plan)
+    with torch.no_grad(), random_state(1, torch.device("cpu")):
+        found = bounds_by_sequence(*given, batch_size=3, windows=plan)
+    assert found.shape == (7,)
+    assert float(found.mean()) == pytest.approx(expected, rel=1e-9)
+    assert len(set(found.tolist())) == 7
+
+
+def test_rows_and_parameters_of_training_bounds() -> None:
+    data = make_data(7)
+    model, guide = make_parts(data, lr.Poisson(priors={"baseline": torch.distributions.Normal(0.0, 1.0)}))
+    model.double().eval(), guide.double().eval()
+    model.initialise(data), guide.initialise(model, data)
+    bounds = []
+    for rows, parameters in ((None, False), (None, True), (torch.tensor([1, 4]), False)):
+        with torch.no_grad(), random_state(1, torch.device("cpu")):
+            bounds.append(bounds_by_sequence(lr.ELBO(), model, guide, data, 2, rows=rows, parameters=parameters))
+    given, whole, some = bounds
+    paid = (given - whole).numpy()
+    np.testing.assert_allclose(paid, paid[0], rtol=1e-9)
+    assert abs(paid[0]) > 1e-3
+    assert some.shape == (2,)
+
+
+class Written(lr.ELBO):
+    """An objective of a user's own, which hands on the terms of another: they do not add up to its bound."""
+
+    name = "elbo"
+
+    def step(self, at: Any) -> Any:
+        found = super().step(at)
+        return found._replace(bound=torch.tensor(5.0 * at.data.total, dtype=torch.float64))
+
+
+def test_terms_that_are_not_the_bounds_are_not_believed() -> None:
+    data = make_data(4)
+    model, guide = (part.double().eval() for part in make_parts(data))
+    with torch.no_grad():
+        found = bounds_by_sequence(Written(), model, guide, data, 1)
+    np.testing.assert_allclose(found.numpy(), 5.0)
+
+
+# -- fits ------------------------------------------------------------------------------------------------------------
+
+DATA, VALIDATION = make_data(), make_data(6, seed=1)
+QUICK = {
+    "stopping": lr.EarlyStopping(every=3, patience=3, num_particles=2),
+    "optimizer": lr.AdamW(0.05, schedule=lr.Staircase(falls=2)),
+}
+
+
+def fit(data: lr.SequenceData = DATA, validation: lr.SequenceData | None = VALIDATION, **settings: Any) -> lr.FitResult:
+    """A fit that reaches its end within some hundred steps."""
+    model, guide = make_parts(data)
+    return lr.fit(
+        model, guide, data, validation, **(QUIET | QUICK | {"objective": lr.ELBO(kl=WarmUp(0.02))} | settings)
+    )
+
+
+def assert_same(found: lr.FitResult, expected: lr.FitResult) -> None:
+    for a, b in ((found.model, expected.model), (found.guide, expected.guide)):
+        for name, value in b.state_dict().items():
+            assert torch.equal(a.state_dict()[name], value), name
+    assert found.history == expected.history
+    for name in ("best_step", "stop_reason", "seed", "settings", "used"):
+        assert getattr(found, name) == getattr(expected, name), name
+
+
+def steps_of(result: lr.FitResult) -> int:
+    return int(result.history["step"][-1])
+
+
+@pytest.mark.parametrize("validation", [VALIDATION, None], ids=["validated", "unvalidated"])
+def test_a_fit_ends_when_it_has_converged(validation: lr.SequenceData | None) -> None:
+    result = fit(validation=validation)
+    assert result.stop_reason.startswith("converged: the ")
+    assert "remain to be gained" in result.stop_reason
+    assert ("validation ELBO" in result.stop_reason) == (validation is not None)
+    assert result.settings["steps"] is None
+    rates = np.array(result.history["learning_rate"])
+    assert rates[0] == pytest.approx(0.05 / 2)  # reports every ten steps: the rise of twenty steps is half over
+    assert rates.max() == pytest.approx(0.05)
+    falls = [event for event in result.events if "no further improvement" in event]
+    assert 1 <= len(falls) <= lr.Staircase().falls
+    assert rates[-1] == pytest.approx(0.05 * 0.25 ** len(falls))
+    assert ("validation_elbo" in result.history) == (validation is not None)
+    if validation is not None:
+        elbos = result.history["validation_elbo"]
+        assert result.best_step == result.history["validation_step"][int(np.argmax(elbos))]
+
+
+def test_the_limits_end_a_fit_and_say_so() -> None:
+    result = fit(max_steps=31)
+    assert len(result.history["validation_step"]) == 11  # ten that were due, and one of the weights that were left
+    assert result.stop_reason.startswith("max_steps: 31 steps were over before the fit had converged; ")
+    assert "nats per sequence remain to be gained" in result.stop_reason
+    assert result.settings["max_steps"] == 31
+    timed = fit(max_time=1e-9)
+    assert timed.stop_reason.startswith("max_time: 1e-09 seconds were over")
+    assert "too few evaluations" in timed.stop_reason
+    numbered = fit(steps=400, max_time=1e-9, optimizer=lr.AdamW(0.05))
+    assert numbered.stop_reason.startswith("max_time")
+
+
+def test_a_gain_that_remains_is_told_with_its_error() -> None:
+    result = fit(max_steps=60, optimizer=lr.AdamW(0.002))
+    words = result.stop_reason.split()
+    value, error = float(words[words.index("about") + 1]), float(words[words.index("+-") + 1])
+    assert value > 0 <= error
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 3, "max_steps": 4}, "steps=3 is how many are taken, max_steps=4 the limit.*give one of them"),
+        ({"max_steps": 0}, "max_steps must be a positive integer; found 0"),
+        ({"max_time": 0.0}, "max_time must be positive; found 0"),
+        (
+            {"optimizer": lr.AdamW(schedule=lr.Cosine())},
+            r"Cosine\(.*\) falls along a known number of steps; give steps=",
+        ),
+        (
+            {"steps": 9, "optimizer": lr.AdamW(schedule=lr.Staircase())},
+            r"Staircase\(.*give max_steps=9 instead of steps=9",
+        ),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"fit: {message}"):
+        fit(**settings)
+
+
+def test_a_number_of_steps_is_as_it_always_was() -> None:
+    """The defaults of the optimizer depend on it, and are written down as they are used."""
+    plain, told = (
+        fit(steps=20, optimizer=optimizer)
+        for optimizer in (lr.AdamW(0.05), lr.AdamW(0.05, 0.01, 1.0, (0.9, 0.99), 0.0, lr.Cosine()))
+    )
+    assert_same(plain, told)
+    assert plain.settings["learning_rate_schedule"] == {"class": "Cosine", "rise": 20, "final": 0.02}
+    assert plain.settings["optimiser"]["averaging"] == 0.0
+    assert "max_steps" not in plain.settings
+    assert plain.stop_reason.startswith("steps")
+    open_end = fit(max_steps=3)
+    assert open_end.settings["learning_rate_schedule"]["class"] == "Staircase"
+    assert open_end.settings["optimiser"]["averaging"] > 0
+
+
+def test_the_warm_up_is_a_share_of_a_thousand_steps() -> None:
+    result = fit(objective=lr.ELBO(kl=lr.KLWarmUp(0.03)), max_steps=60)
+    weights = dict(zip(result.history["step"], result.history["kl_weight"], strict=True))
+    assert weights[19] == pytest.approx(0.01 + 0.99 * 19 / 30)
+    assert weights[29] < 1.0
+    assert weights[39] == 1.0
+
+
+@pytest.mark.parametrize("schedule", [lr.Constant(), lr.Plateau(2)])
+def test_a_schedule_of_its_own_course_ends_with_the_first_level(schedule: Any) -> None:
+    result = fit(optimizer=lr.AdamW(0.05, schedule=schedule))
+    assert result.stop_reason.startswith("converged")
+    assert not result.events
+
+
+def test_without_patience_the_limit_ends_a_fit() -> None:
+    result = fit(stopping=lr.EarlyStopping(every=3, patience=None), max_steps=200)
+    assert result.stop_reason.startswith("max_steps: 200 steps")
+
+
+def test_a_fit_that_overfits_goes_back_to_its_best_weights() -> None:
+    result = fit(make_data(3), optimizer=lr.AdamW(0.1, weight_decay=0.0))
+    falls = [event for event in result.events if "no further improvement" in event]
+    assert "on from the weights of step" in falls[0]
+    assert result.history["validation_elbo"][-1] <= max(result.history["validation_elbo"])
+
+
+# -- resumed ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("validation", [VALIDATION, None], ids=["validated", "unvalidated"])
+def test_a_killed_fit_goes_on_under_the_same_rule(
+    validation: lr.SequenceData | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"validation": validation, "batch_size": 5}
+    expected = fit(**settings)
+    fell = int(next(event for event in expected.events if "no further" in event).split()[1].rstrip(":"))
+    end = steps_of(expected)
+    assert 10 < fell < end
+    kept = partial(lr.Checkpointing, tmp_path, every=0, resume=True)
+    for at in (fell - 4, fell + 1, end - 1):
+        with monkeypatch.context() as patch:
+            before_steps(patch, dying(at))
+            with pytest.raises(Killed):
+                fit(checkpointing=kept(), **settings)
+    assert_same(fit(checkpointing=kept(), **settings), expected)
+    before_steps(monkeypatch, never)
+    assert_same(fit(checkpointing=kept(), **settings), expected)
+
+
+@pytest.mark.parametrize("validation", [VALIDATION, None], ids=["validated", "unvalidated"])
+def test_a_fit_that_a_limit_ended_goes_on_as_if_it_had_not(validation: lr.SequenceData | None, tmp_path: Path) -> None:
+    expected = fit(validation=validation)
+    kept = lr.Checkpointing(tmp_path, resume=True)
+    for limit in (31, 32):
+        first = fit(validation=validation, max_steps=limit, checkpointing=kept)
+        assert_same(first, fit(validation=validation, max_steps=limit))
+        assert_same(fit(validation=validation, max_steps=limit, checkpointing=kept), first)
+    timed = fit(validation=validation, max_time=1e-9, checkpointing=kept)
+    assert timed.stop_reason.startswith("max_time")
+    assert_same(fit(validation=validation, checkpointing=kept), expected)
+
+
+def test_an_interrupted_fit_goes_on_under_the_same_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = fit()
+    with monkeypatch.context() as patch:
+        before_steps(patch, interrupting(20))
+        stopped = fit(checkpointing=lr.Checkpointing(tmp_path, every=0))
+    assert stopped.stop_reason.startswith("interrupted")
+    assert_same(fit(checkpointing=lr.Checkpointing(tmp_path, resume=True)), expected)
+
+
+def test_a_saved_fit_has_no_number_of_steps(tmp_path: Path) -> None:
+    result = fit(max_steps=12)
+    result.save(tmp_path / "fit")
+    found = lr.load(tmp_path / "fit")
+    assert (found.settings["steps"], found.settings["max_steps"]) == (None, 12)
+    assert found.stop_reason == result.stop_reason
+
+
+# -- several at once -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("validation", [VALIDATION, None], ids=["validated", "unvalidated"])
+def test_members_of_a_vectorised_ensemble_end_each_by_itself(validation: lr.SequenceData | None) -> None:
+    data = make_data(ragged=False)
+    model, guide = make_parts(data)
+    settings = QUIET | QUICK | {"objective": lr.ELBO(kl=lr.KLWarmUp(0.02)), "max_steps": 600}
+    found = lr.fit_ensemble(model, guide, data, validation, seeds=(0, 1), vectorised=True, **settings).members
+    for member in found:
+        alone = lr.fit(model, guide, data, validation, seed=member.seed, **settings)
+        assert member.history["step"] == alone.history["step"]
+        assert member.stop_reason.split(";")[0] == alone.stop_reason.split(";")[0]
+        assert [event.split(";")[0] for event in member.events] == [event.split(";")[0] for event in alone.events]
+        np.testing.assert_allclose(member.history["elbo"], alone.history["elbo"], rtol=1e-4)
+
+
+def test_windows_follow_the_rule() -> None:
+    data, validation = make_data(5, steps=14), make_data(4, seed=1, steps=14)
+    for judged in (validation, None):
+        result = fit(data, judged, compute=lr.Compute("cpu", window=lr.Window(5)))
+        assert result.stop_reason.startswith("converged")
+
+
+# -- where it stops --------------------------------------------------------------------------------------------------
+
+
+def decaying(sequences: int, seed: int) -> lr.SequenceData:
+    """Gaussian steps around a mean, and around how much of a drive the state keeps."""
+    rng = np.random.default_rng(seed)
+    drive = rng.normal(size=(sequences, 12, 1))
+    state, observed = np.zeros((sequences, 1)), []
+    for t in range(12):
+        state = 0.8 * state + drive[:, t]
+        observed.append(5.0 + 2.0 * state + rng.normal(size=(sequences, 1)))
+    return lr.SequenceData.from_arrays({"y": np.stack(observed, 1)}, {"drive": drive}, dtype=torch.float64)
+
+
+def leaky(data: lr.SequenceData) -> lr.LatentRNN:
+    return lr.LatentRNN(
+        data.spec,
+        transition=lr.LeakyIntegrator(1),
+        latent=lr.Deterministic(fixed={"initial_state": 0.0}),
+        observations={"y": lr.Gaussian()},
+        inputs=["drive"],
+    )
