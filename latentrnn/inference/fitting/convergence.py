@@ -26,7 +26,7 @@ class Gain(NamedTuple):
 
     def __str__(self) -> str:
         digits = 1 - math.floor(math.log10(self.error)) if self.error > 0 and math.isfinite(self.error) else 2
-        places = min(max(digits, 0), 6)
+        places = min(max(digits, 0), 4)
         return f"{self.value:.{places}f} +- {self.error:.{places}f}"
 
 

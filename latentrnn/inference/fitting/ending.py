@@ -12,9 +12,9 @@ from latentrnn.inference.fitting.settings.optimizers import Staircase
 from latentrnn.inference.fitting.settings.settings import Settings
 from latentrnn.inference.fitting.state import TrainingState
 
-OF_THE_ERROR = 0.02  # of the standard error of a score over sequences: gains below it are not worth waiting for
-PER_NUMBER = 0.05  # nats of the whole data and learned number: within a third of its standard deviation of the best
-SMALLEST = 1e-6  # nats per sequence
+OF_THE_ERROR = 0.02  # of the standard error of a score over sequences
+PER_NUMBER = 0.05  # nats of the whole data for each learned number: a third of a standard deviation, squared, over two
+SMALLEST = 1e-3  # nats per sequence, where a single validation sequence has no such error
 
 
 class Level(NamedTuple):
@@ -35,14 +35,12 @@ class Level(NamedTuple):
     def worth(self, state: TrainingState) -> float:
         """Return the smallest gain worth waiting for, nats per sequence.
 
-        It is a small part of the error that a score has anyway, since sequences differ. Of training sequences it is no
-        more than what would move each learned number by a third of its posterior standard deviation.
+        Of validation sequences it is a small part of the error that a score has anyway, since sequences differ; of
+        training sequences what moves each learned number by a third of its posterior standard deviation.
         """
-        found = OF_THE_ERROR * standard_error(state.improvement.reference)
         if not self.validated:
-            own = PER_NUMBER * self.learned / self.sequences
-            found = min(found, own) if found else own
-        return max(found, SMALLEST)
+            return PER_NUMBER * self.learned / self.sequences
+        return max(OF_THE_ERROR * standard_error(state.improvement.reference), SMALLEST)
 
     def see(self, state: TrainingState, bounds: Tensor, step: int) -> None:
         """Take in an evaluation after a step."""

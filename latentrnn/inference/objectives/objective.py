@@ -68,8 +68,8 @@ class KLWarmUp:
     """Weight of the KL term: linear from `start` to one over the first `fraction` of the steps, and one from then on.
 
     Args:
-        fraction: part of the steps, in [0, 1), and of 1,000 in a fit that goes on until it has converged; 0 switches the
-            warm-up off.
+        fraction: part of the steps, in [0, 1), and of 1,000 in a fit that goes on until it has converged; 0 switches
+            the warm-up off.
         start: weight at step 0, in [0, 1].
 
     Raises:

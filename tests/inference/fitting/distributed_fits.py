@@ -66,6 +66,15 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
         "optimizer": lr.AdamW(1e4, rollback=lr.Rollback(factor=1e-6)),
         "objective": lr.ELBO(kl=lr.KLWarmUp(0.0)),
     },
+    "converging": lambda: {
+        "steps": None,
+        "max_steps": 60,
+        "max_time": 600.0,
+        "stopping": lr.EarlyStopping(every=3, patience=2),
+        "optimizer": lr.AdamW(0.05),
+        "objective": lr.ELBO(kl=lr.KLWarmUp(0.01)),
+    },
+    "at rest": lambda: KINDS["converging"]() | {"validation": None},
     "unreachable": lambda: {"transition": lr.GRU(4, layers=2, dropout=0.5)},
 }
 

@@ -26,7 +26,7 @@ from latentrnn.inference.fitting.convergence import (
     remaining,
     split_r_hat,
 )
-from latentrnn.inference.fitting.evaluation import Validation, bounds_by_sequence, validation_bound
+from latentrnn.inference.fitting.evaluation import bounds_by_sequence, validation_bound
 from latentrnn.inference.guides.windows import window_plan
 from latentrnn.support.isolation import random_state
 from tests.inference.fitting.mishaps import Killed, WarmUp, before_steps, dying, interrupting, never
@@ -276,9 +276,10 @@ def test_terms_that_are_not_the_bounds_are_not_believed() -> None:
 # -- fits ------------------------------------------------------------------------------------------------------------
 
 DATA, VALIDATION = make_data(), make_data(6, seed=1)
+KINDS = ["validated", "unvalidated"]
 QUICK = {
-    "stopping": lr.EarlyStopping(every=3, patience=3, num_particles=2),
-    "optimizer": lr.AdamW(0.05, schedule=lr.Staircase(falls=2)),
+    "stopping": lr.EarlyStopping(every=3, patience=3, num_particles=1),
+    "optimizer": lr.AdamW(0.05, schedule=lr.Staircase(falls=1)),
 }
 
 
@@ -303,7 +304,7 @@ def steps_of(result: lr.FitResult) -> int:
     return int(result.history["step"][-1])
 
 
-@pytest.mark.parametrize("validation", [VALIDATION, None], ids=["validated", "unvalidated"])
+@pytest.mark.parametrize("validation", [VALIDATION, None], ids=KINDS)
 def test_a_fit_ends_when_it_has_converged(validation: lr.SequenceData | None) -> None:
     result = fit(validation=validation)
     assert result.stop_reason.startswith("converged: the ")
@@ -395,8 +396,8 @@ def test_a_schedule_of_its_own_course_ends_with_the_first_level(schedule: Any) -
 
 
 def test_without_patience_the_limit_ends_a_fit() -> None:
-    result = fit(stopping=lr.EarlyStopping(every=3, patience=None), max_steps=200)
-    assert result.stop_reason.startswith("max_steps: 200 steps")
+    result = fit(stopping=lr.EarlyStopping(every=3, patience=None), max_steps=60)
+    assert result.stop_reason.startswith("max_steps: 60 steps")
 
 
 def test_a_fit_that_overfits_goes_back_to_its_best_weights() -> None:
@@ -409,7 +410,7 @@ def test_a_fit_that_overfits_goes_back_to_its_best_weights() -> None:
 # -- resumed ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("validation", [VALIDATION, None], ids=["validated", "unvalidated"])
+@pytest.mark.parametrize("validation", [VALIDATION, pytest.param(None, marks=pytest.mark.slow)], ids=KINDS)
 def test_a_killed_fit_goes_on_under_the_same_rule(
     validation: lr.SequenceData | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,7 +430,7 @@ def test_a_killed_fit_goes_on_under_the_same_rule(
     assert_same(fit(checkpointing=kept(), **settings), expected)
 
 
-@pytest.mark.parametrize("validation", [VALIDATION, None], ids=["validated", "unvalidated"])
+@pytest.mark.parametrize("validation", [VALIDATION, pytest.param(None, marks=pytest.mark.slow)], ids=KINDS)
 def test_a_fit_that_a_limit_ended_goes_on_as_if_it_had_not(validation: lr.SequenceData | None, tmp_path: Path) -> None:
     expected = fit(validation=validation)
     kept = lr.Checkpointing(tmp_path, resume=True)
@@ -462,7 +463,8 @@ def test_a_saved_fit_has_no_number_of_steps(tmp_path: Path) -> None:
 # -- several at once -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("validation", [VALIDATION, None], ids=["validated", "unvalidated"])
+@pytest.mark.slow
+@pytest.mark.parametrize("validation", [VALIDATION, None], ids=KINDS)
 def test_members_of_a_vectorised_ensemble_end_each_by_itself(validation: lr.SequenceData | None) -> None:
     data = make_data(ragged=False)
     model, guide = make_parts(data)
@@ -476,6 +478,7 @@ def test_members_of_a_vectorised_ensemble_end_each_by_itself(validation: lr.Sequ
         np.testing.assert_allclose(member.history["elbo"], alone.history["elbo"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_windows_follow_the_rule() -> None:
     data, validation = make_data(5, steps=14), make_data(4, seed=1, steps=14)
     for judged in (validation, None):
@@ -505,3 +508,35 @@ def leaky(data: lr.SequenceData) -> lr.LatentRNN:
         observations={"y": lr.Gaussian()},
         inputs=["drive"],
     )
+
+
+def learned(rate: float, **settings: Any) -> tuple[lr.FitResult, lr.SequenceData]:
+    data = decaying(30, 0)
+    model = leaky(data)
+    given = QUIET | {"optimizer": lr.AdamW(rate, weight_decay=0.0), "objective": lr.ELBO(kl=lr.KLWarmUp(0.0))}
+    return lr.fit(model, lr.Guide(model), data, seed=0, **(given | settings)), data
+
+
+def total(result: lr.FitResult, data: lr.SequenceData) -> float:
+    return result.posterior(data, device="cpu").evidence("exact").total
+
+
+@pytest.mark.slow
+def test_a_fit_that_needs_more_than_a_thousand_steps_goes_on() -> None:
+    result, data = learned(1e-3, stopping=lr.EarlyStopping(every=25, patience=6))
+    assert result.stop_reason.startswith("converged")
+    assert steps_of(result) > 1000
+    stopped, _ = learned(1e-3, steps=1000)
+    best, _ = learned(1e-2, steps=600)
+    numbers = sum(parameter.numel() for parameter in result.model.parameters())
+    assert total(result, data) > total(best, data) - 0.1 * numbers
+    assert total(stopped, data) < total(best, data) - numbers  # where it would have stopped
+
+
+def test_a_fit_that_converges_early_ends_early() -> None:
+    result, data = learned(3e-2, stopping=lr.EarlyStopping(every=10, patience=5))
+    assert result.stop_reason.startswith("converged")
+    assert steps_of(result) < 600
+    best, _ = learned(1e-2, steps=600)
+    numbers = sum(parameter.numel() for parameter in result.model.parameters())
+    assert total(result, data) > total(best, data) - 0.1 * numbers

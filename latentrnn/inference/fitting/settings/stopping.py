@@ -13,11 +13,11 @@ class EarlyStopping:
     """Stop once the validation ELBO has not improved for `patience` evaluations in a row; keep the best weights.
 
     In a fit of no given number of steps an improvement counts where it exceeds the error of the difference, taken over
-    sequences with the same draws, and is worth waiting for: 2% of the standard error that the score has anyway. Patience
-    grows up to fourfold with the scatter of evaluations. When it is over, the learning rate falls and the fit goes on
-    from the best weights; it ends when that brought nothing. Without validation sequences the bound of up to 256
-    training sequences is judged, from averaged weights: it must have come to rest (split R-hat, drift), and gains count
-    down to 0.05 nats of the whole data for each number that is learned.
+    sequences with the same draws, and is worth waiting for: 2% of the standard error that the score has anyway.
+    Patience grows up to fourfold with the scatter of evaluations. When it is over, the learning rate falls and the fit
+    goes on from the best weights; it ends when that brought nothing. Without validation sequences the bound of up to
+    256 training sequences is judged, at averaged weights: it must have come to rest (split R-hat, drift), and gains
+    count down to 0.05 nats of the whole data for each number that is learned.
 
     Args:
         every: steps between evaluations.
