@@ -18,10 +18,18 @@ from latentrnn.inference.guides.flows import AutoregressiveFlow, Bent
 
 JOINT = "parameters"  # the auxiliary site of families that draw all parameters at once
 POSITIVE = biject_to(constraints.positive)
+EDGE = 15.0  # logit of what is as good as the edge of an interval
 START_SCALE = 0.05
 LARGEST_FAMILY = 2**22  # numbers of its own, so that a step stays within tens of milliseconds
 
 Parameters = Mapping[str, tuple[dist.Distribution, Tensor]]  # prior and starting value of every site, by name
+
+
+def _is_interval(support: Any) -> bool:
+    """Return whether every entry has two ends."""
+    while isinstance(support, type(constraints.independent(constraints.real, 1))):
+        support = support.base_constraint
+    return isinstance(support, type(constraints.unit_interval) | type(constraints.half_open_interval(0, 1)))
 
 
 class ParameterFamily(nn.Module):
@@ -50,6 +58,7 @@ class ParameterFamily(nn.Module):
         super().__init__()
         self.start_scales = {name: START_SCALE * (spreads or {}).get(name, 1.0) for name in parameters}
         self.transforms = {name: biject_to(prior.support) for name, (prior, _) in parameters.items()}
+        self.bounded = {name for name, (prior, _) in parameters.items() if _is_interval(prior.support)}
         # of the unconstrained numbers, of which probabilities have one less, and axes of the values themselves
         self.shapes = {
             name: self.transforms[name].inverse_shape(start.shape) for name, (_, start) in parameters.items()
@@ -90,8 +99,12 @@ class ParameterFamily(nn.Module):
         return {name: known[name].expand(one.shape) if name in known else one for name, one in ones.items()}
 
     def _unconstrained(self, name: str, start: Tensor) -> Tensor:
+        """Return the numbers that stand for a start; one on the edge of the support or outside begins in its middle."""
         free = self.transforms[name].inv(start)
-        return torch.where(torch.isfinite(free), free, 0.0)  # a start outside the support begins in its middle
+        settled = torch.isfinite(free)
+        if name in self.bounded:  # torch's inverse puts what is outside next to the edge, where nothing has a gradient
+            settled &= free.abs() < EDGE
+        return torch.where(settled, free, 0.0)
 
 
 class _Separate(ParameterFamily):

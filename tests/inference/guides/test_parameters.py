@@ -288,3 +288,28 @@ def test_a_guide_starts_where_the_model_does(family: str) -> None:
         standard = (drawn[name].mean(0) - start) / (0.05 / 2000**0.5)
         assert standard.abs().max() < 6
         assert start.abs().max() > 0 or name == "y.readout.baseline"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("family", ["normal", "multivariate", "point"])
+@pytest.mark.parametrize("start", [30.0, 11.0, 2.0, -1.0])
+def test_a_start_outside_an_interval_or_on_its_edge_begins_in_its_middle(
+    family: str, dtype: torch.dtype, start: float
+) -> None:
+    """Next to an edge nothing has a gradient: what began there would have stayed, certain of it."""
+    head = lr.StudentT(priors={"df": dist.Uniform(2.0, 11.0)})
+    data = lr.SequenceData.from_arrays({"y": np.random.default_rng(0).standard_t(4, (3, 40, 2))}, dtype=dtype)
+    observations = {"y": head}
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=lr.Deterministic(), observations=observations)
+    ((name, (_, value)),) = model.parameter_sites().items()
+    guide = lr.Guide(model, global_family=family).to(dtype)
+    assert guide.parameter_sites is not None
+    guide.parameter_sites.start_at({name: torch.tensor([start, 5.0], dtype=dtype).reshape(value.shape)})
+    torch.testing.assert_close(
+        guide.parameter_sites.centre()[name], torch.tensor([6.5, 5.0], dtype=dtype).reshape(value.shape)
+    )
+    model = model.to(dtype)
+    elbo_terms(model, guide, data).elbo().backward()
+    gradients = [parameter.grad for _, parameter in guide.named_parameters() if parameter.grad is not None]
+    assert gradients
+    assert all(bool(gradient.any()) for gradient in gradients)
