@@ -122,9 +122,9 @@ class GivenParameters:
 
     def table(self) -> Any:
         """Return every parameter of the parts as a data frame; see `LatentRNN.parameters_table`."""
-        import pandas
+        from latentrnn.support.whole_table import WholeTable
 
-        rows = {}
+        rows: dict[str, dict[str, Any]] = {}
         for owner, component, part in _components(self.parts):
             given = part.own_priors() | part.own_fixed()
             specs = part.parameter_specs()
@@ -145,7 +145,8 @@ class GivenParameters:
                 }
             for group in {prior.group: prior for prior in given.values() if isinstance(prior, WeightPrior)}:
                 rows |= self.networks[group].rows()
-        return pandas.DataFrame.from_dict(rows, orient="index", columns=["shape", "dims", "unit", "support", "given"])
+        columns = ["shape", "dims", "unit", "support", "given"]
+        return WholeTable(list(rows.values()), index=list(rows), columns=columns)
 
     def sample(self, parts: dict[str, Any]) -> dict[str, Any]:
         """Sample every site (Pyro statements), and return the parts with the draws in the place of their parameters.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -223,6 +224,9 @@ def test_a_table_lists_every_number() -> None:
     sampled = sum(start.numel() for _, start in model.parameter_sites().values())
     assert listed == sum(p.numel() for p in model.parameters()) + sampled + 2
     assert "time_constant" in table.to_html()
+    with pandas.option_context("display.width", 40, "display.max_rows", 3, "display.max_columns", 2):
+        assert all(word in repr(table) for word in (*table.index, *table.columns))
+        assert "..." not in repr(table)
 
 
 MISTAKES: dict[str, tuple[Any, str]] = {

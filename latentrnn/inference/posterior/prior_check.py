@@ -64,9 +64,9 @@ class PriorCheck:
 
     def to_dataframe(self) -> pandas.DataFrame:
         """The table as a pandas frame."""
-        import pandas
+        from latentrnn.support.whole_table import WholeTable
 
-        return pandas.DataFrame(self.table)
+        return WholeTable(self.table)
 
     def messages(self) -> list[str]:
         """What there is to say, one sentence for every head with a flagged row."""

@@ -141,14 +141,14 @@ class Uncertainty:
         Args:
             level: of the interval.
         """
-        import pandas
+        from latentrnn.support.whole_table import WholeTable
 
         low, high = self._ends(check_number("summary", "level", level, above=0, below=1))
         columns = {
             "mean": self._means, "sd": self._sd, f"{100 * (1 - level) / 2:g}%": low, f"{50 + 50 * level:g}%": high
         }  # fmt: skip
-        frame = pandas.DataFrame({name: value.numpy() for name, value in columns.items()}, index=list(self.entries))
-        return frame.assign(unit=list(self.units), note=list(self.notes))
+        numbers = {name: value.numpy() for name, value in columns.items()}
+        return WholeTable({**numbers, "unit": list(self.units), "note": list(self.notes)}, index=list(self.entries))
 
     def __repr__(self) -> str:
         values = zip(self.entries, self._means.tolist(), self._sd.tolist(), self.units, strict=True)
