@@ -494,6 +494,7 @@ def make_model(
     data: lr.SequenceData,
     *,
     direction: str = "bidirectional",
+    family: lr.Family | None = None,
     global_family: str = "normal",
 ) -> tuple[lr.LatentRNN, lr.Guide]:
     """The model and guide of a combination in the data's precision, all weights random but moderate."""
@@ -505,7 +506,7 @@ def make_model(
         inputs=OBSERVATIONS[observation].inputs(),
     )
     encoder = lr.RNNEncoder(3, direction=direction, mask_input=True)
-    guide = lr.Guide(model, encoder=encoder, global_family=global_family)
+    guide = lr.Guide(model, encoder=encoder, family=family, global_family=global_family)
     for name, head in model.observations.items():
         head.initialise(data.observations[name], data.masks[name])
     guide.initialise(model, data)

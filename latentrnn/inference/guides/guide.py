@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.guides.encoders import Encoder, Encoding
-from latentrnn.inference.guides.families import Family, MeanField
+from latentrnn.inference.guides.families import Family, MeanField, default_family
 from latentrnn.inference.guides.parameters import FAMILIES, ParameterFamily
 from latentrnn.models.component import from_config
 from latentrnn.models.priors import refuse_ignored_priors
@@ -32,7 +32,8 @@ class Guide(nn.Module):
         model: the model whose sites it covers; read once, for their shapes.
         encoder: summarises the data for local latents; it may be left out where the model has none.
         family: of the local latents: `MeanField`, `Markov`, `GaussianChain`, a `Flow` on top of one of them, or
-            `PerSequence` parameters for one of them.
+            `PerSequence` parameters for one of them. By default `Markov` where the latent is a state that is drawn at
+            every step (`MarkovNormal`, `RecurrentNormal`), else `MeanField`.
         global_family: of the parameters with priors: "normal" (independent, for any number of them), "multivariate"
             (up to some 2,000), "low_rank" (independent, and correlated along a few directions), "flow" (some 500) or
             "point" (no spread).
@@ -60,7 +61,7 @@ class Guide(nn.Module):
         model: LatentRNN,
         *,
         encoder: Encoder | None = None,
-        family: Family = MeanField(),  # noqa: B008 - a description, copied before it is built
+        family: Family | None = None,
         global_family: str = "normal",
         global_rank: int | None = None,
     ) -> None:
@@ -69,9 +70,10 @@ class Guide(nn.Module):
             raise TypeError(f"Guide: model must be a LatentRNN; found {type(model).__name__}")
         if encoder is not None and not isinstance(encoder, Encoder):
             raise TypeError(f"Guide: encoder must be an Encoder; found {type(encoder).__name__}")
+        self.spec, self.sites = model.spec, model.latent_sites()
+        family = default_family(self.sites) if family is None else family
         if not isinstance(family, Family):
             raise TypeError(f"Guide: family must be a Family, e.g. GaussianChain(); found {type(family).__name__}")
-        self.spec, self.sites = model.spec, model.latent_sites()
         self.global_family = check_choice("Guide", "global_family", global_family, FAMILIES)
         self.encoder = None if encoder is None else encoder.fresh()
         self.local = family.fresh()

@@ -172,7 +172,8 @@ def everywhere(
     priors = names(lr.LatentRNN(data.spec, **described))
     model = lr.LatentRNN(data.spec, **{name: with_priors(part, priors) for name, part in described.items()}).double()
     shake(model)
-    guide = lr.Guide(model, encoder=lr.RNNEncoder(4, direction="causal", mask_input=True)).double()
+    encoder = lr.RNNEncoder(4, direction="causal", mask_input=True)
+    guide = lr.Guide(model, encoder=encoder, family=lr.MeanField()).double()
     guide.initialise(model, data)
     shake(guide)
     return model, guide, data

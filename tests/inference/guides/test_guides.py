@@ -17,7 +17,7 @@ every_latent = pytest.mark.parametrize("latent", LATENTS)
 @every_latent
 def test_padding_is_the_standard_normal_of_the_model(latent: str) -> None:
     data = make_data(OBSERVATIONS["poisson"])
-    model, guide = make_model("gru", latent, "poisson", data)
+    model, guide = make_model("gru", latent, "poisson", data, family=lr.MeanField())
     trace = poutine.trace(guide).get_trace(data)
     for site in model.latent_sites():
         if not site.along_time:
@@ -26,6 +26,19 @@ def test_padding_is_the_standard_normal_of_the_model(latent: str) -> None:
         assert not base.loc[~data.valid].any()
         assert (base.scale[~data.valid] == 1.0).all()
         assert (base.scale[data.valid] != 1.0).all()
+
+
+@every_latent
+def test_states_that_are_drawn_hang_together_by_default(latent: str) -> None:
+    """Independent factors under a state with dynamics of its own lose these; other latents are nearly independent."""
+    data = make_data(OBSERVATIONS["poisson"])
+    model, guide = make_model("gru", latent, "poisson", data)
+    drawn = latent.startswith(("markov normal", "recurrent normal"))
+    assert type(guide.local) is (lr.Markov if drawn else lr.MeanField)
+    assert type(lr.Guide(model, encoder=lr.RNNEncoder(2), family=lr.MeanField()).local) is lr.MeanField
+    assert type(lr.Guide.from_config(guide.config(), model).local) is type(guide.local)
+    old = {name: value for name, value in guide.config().items() if name != "family"}
+    assert type(lr.Guide.from_config(old, model).local) is lr.MeanField  # what files of the first release mean
 
 
 @every_latent

@@ -59,7 +59,7 @@ def make(latent: str, family: str | None, *, times: bool = False) -> tuple[lr.La
             "voltage": lr.Gaussian(covariance="full"),
         },
     ).double()
-    guide = lr.Guide(model, encoder=lr.RNNEncoder(5), global_family=family or "normal").double()
+    guide = lr.Guide(model, encoder=lr.RNNEncoder(5), family=lr.MeanField(), global_family=family or "normal").double()
     with torch.no_grad():
         for parameter in [*model.parameters(), *guide.parameters()]:
             parameter.copy_(0.3 * torch.randn_like(parameter))
