@@ -243,7 +243,25 @@ GRID: dict[str, list[Settings]] = {
     "all weights, NetworkPrior": _OF_ALL,
     "all weights, low rank": _OF_ALL,
 }
-CHOSEN: dict[str, dict[str, Settings]] = {name: {arm: Settings() for arm in ARMS} for name in RECORDINGS}
+_POSTERIOR = Settings(warm_up=0.5, particles=4)
+CHOSEN: dict[str, dict[str, Settings]] = {
+    "locust": {
+        "point estimate": Settings(decay=1.0),
+        f"ensemble of {MEMBERS}": Settings(decay=1.0),
+        "last layer, Laplace": Settings(decay=1.0, scale=1.0),
+        "last layer, NetworkPrior": Settings(decay=1.0),
+        "all weights, NetworkPrior": _POSTERIOR,
+        "all weights, low rank": _POSTERIOR,
+    },
+    "monkey": {
+        "point estimate": Settings(decay=0.1),
+        f"ensemble of {MEMBERS}": Settings(decay=0.1),
+        "last layer, Laplace": Settings(decay=1.0, scale=2.0),
+        "last layer, NetworkPrior": Settings(decay=0.1),
+        "all weights, NetworkPrior": _POSTERIOR,
+        "all weights, low rank": _POSTERIOR,
+    },
+}
 
 # -- scores ----------------------------------------------------------------------------------------------------------
 
