@@ -26,7 +26,7 @@ from latentrnn.models.scans import unrolled
 RESULTS = Path(__file__).resolve().parent / "results"
 WARM_UP = 2
 CHANNELS = 3
-SIZES = [(32, 100), (16, 30), (256, 100), (32, 500)]  # sequences, steps
+SIZES = [(32, 100), (16, 40), (256, 100), (32, 500)]  # sequences, steps
 
 
 class HighwayCell(lr.Transition):
@@ -54,6 +54,7 @@ CELLS: dict[str, Callable[[int], lr.Transition]] = {
     "GatedTransition": lr.GatedTransition,
     "ThermodynamicCell": lr.ThermodynamicCell,
     "SwitchingLinear": lambda units: lr.SwitchingLinear(units, 2),
+    "Linear": lr.Linear,
     "GRU, layer norm": lambda units: lr.GRU(units, layer_norm=True),
     "Decay(GRU)": lambda units: lr.Decay(lr.GRU(units)),
     "a cell of one's own": HighwayCell,
@@ -133,7 +134,7 @@ def main() -> None:
     """Time every transition at every size, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=20, help="timed steps of each")
-    parser.add_argument("--units", type=int, nargs="*", default=[8, 32, 64])
+    parser.add_argument("--units", type=int, nargs="*", default=[8, 64])
     parser.add_argument("--sizes", type=int, nargs="*", help="sequences and steps, two numbers a size")
     parser.add_argument("--cells", nargs="*", default=list(CELLS))
     parser.add_argument("--out", type=Path, default=RESULTS / "cells.md")

@@ -26,7 +26,9 @@ TAKEN = {  # of the registry; others have a scan of their own, or take what cann
     "switching sigmoid",
     "switching given",
     "thermodynamic",
+    "decay",
     "decay, timed",
+    "linear",
     "neural ode",
 }
 
@@ -146,6 +148,11 @@ def assert_same(cell: lr.Transition, inputs: Tensor, state: Tensor, more: tuple[
             torch.testing.assert_close(own, other, rtol=1e-10, atol=1e-10)
 
 
+@pytest.fixture(autouse=True)
+def fewest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unrolled, "FEWEST", 8)
+
+
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each scan was unrolled."""
@@ -164,7 +171,9 @@ EVERY = TRANSITIONS | {f"own, {kind}": (lambda kind=kind: OneStep(kind)) for kin
 
 
 SCANNED = {name: make for name, make in TRANSITIONS.items() if not name.startswith("streams")}  # each stream by itself
-EVERY = SCANNED | {f"own, {kind}": (lambda kind=kind: OneStep(kind)) for kind in OWN}
+EVERY: dict[str, Callable[[], lr.Transition]] = SCANNED | {
+    f"own, {kind}": (lambda kind=kind: OneStep(kind)) for kind in OWN
+}
 
 
 @pytest.mark.parametrize("batch", [(ROWS,), (), (2, ROWS)], ids=str)

@@ -14,6 +14,7 @@ from latentrnn.models.scans.transforms import gradient_wanted as gradient_wanted
 from latentrnn.models.scans.transforms import gradients_by_autograd as gradients_by_autograd
 from latentrnn.models.scans.transforms import hand_backward_applies as hand_backward_applies
 from latentrnn.models.scans.transforms import over_members as over_members
+from latentrnn.models.scans.transforms import step_is_recorded as step_is_recorded
 from latentrnn.models.scans.transforms import vmap_over_members as vmap_over_members
 from latentrnn.models.scans.unrolled import unrolled_scan as unrolled_scan
 from latentrnn.models.scans.vanilla import vanilla_scan as vanilla_scan

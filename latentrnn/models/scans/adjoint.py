@@ -185,10 +185,10 @@ class Adjoint:
         self._values: dict[Key, Value] = dict(known)
         self._values[key_of(gradient)] = Linear.of(Term(Slot("later", 0, self.size)), width=self.size)
         for call in calls:
-            if not all(output is None or key_of(output) in self._values for output in call.outputs):
-                for output, value in zip(call.outputs, self._taken(call), strict=True):
-                    if output is not None:
-                        self._values[key_of(output)] = value
+            if not all(key in self._values for key, _ in call.found):
+                for key, value in zip(call.keys, self._taken(call), strict=True):
+                    if key is not None:
+                        self._values[key] = value
         result = Linear(self.size, []) if found is None else self._value(found)
         if not isinstance(result, Linear) or result.width != self.size:
             raise NotRepeatableError("a gradient of the state that does not follow from that of the next")
@@ -228,7 +228,7 @@ class Adjoint:
         return value.every.detach()
 
     def _taken(self, call: Call) -> list[Value]:
-        values = [self._value(tensor) for tensor in call.given]
+        values = [self._values.get(key) or Known(tensor, tensor) for key, tensor in call.given]
         known = [value for value in values if isinstance(value, Known)]
         if len(known) == len(values):
             if not any(value.changes for value in known):
@@ -337,9 +337,9 @@ class Adjoint:
 
     def _repeated(self, call: Call) -> list[Value]:
         given: dict[Key, Any] = {}
-        for tensor in call.given:
+        for key, tensor in call.given:
             value = self._value(tensor)
-            given[key_of(tensor)] = self._slot(value) if isinstance(value, Linear) else value
+            given[key] = self._slot(value) if isinstance(value, Linear) else value
         own = [None if output is None else torch.empty_like(output).detach() for output in call.outputs]
         self._emitted.append(Repeated(call, given, own))
         return [

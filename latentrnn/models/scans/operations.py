@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,10 +20,11 @@ class NotRepeatableError(Exception):
     """What was recorded cannot be run again for other steps; the plain loop can."""
 
 
-class Call(NamedTuple):
+@dataclass(eq=False)
+class Call:
     """One operation.
 
-    Attributes:
+    Args:
         operation: of torch's.
         args, kwargs: what it was given.
         outputs: the tensors that came back, None where an output was not asked for.
@@ -33,16 +35,26 @@ class Call(NamedTuple):
     kwargs: dict[str, Any]
     outputs: list[Tensor | None]
 
-    @property
-    def given(self) -> list[Tensor]:
-        """All tensors among the arguments."""
-        return list(tensors_in((*self.args, *self.kwargs.values())))
+    @cached_property
+    def given(self) -> list[tuple[Key, Tensor]]:
+        """All tensors among the arguments, with their keys."""
+        return [(key_of(tensor), tensor) for tensor in tensors_in((*self.args, *self.kwargs.values()))]
 
-    @property
-    def is_view(self) -> bool:
-        """Whether what comes back lies in memory that was given."""
-        memory = {memory_of(tensor) for tensor in self.given}
-        return any(output is not None and memory_of(output) in memory for output in self.outputs)
+    @cached_property
+    def keys(self) -> list[Key | None]:
+        """The keys of the outputs."""
+        return [None if output is None else key_of(output) for output in self.outputs]
+
+    @cached_property
+    def found(self) -> list[tuple[Key, Tensor]]:
+        """The outputs that there are, with their keys."""
+        return [(key, each) for key, each in zip(self.keys, self.outputs, strict=True) if key and each is not None]
+
+    @cached_property
+    def looks_at(self) -> set[int]:
+        """The memory that was given, where what comes back lies in it; empty where it does not."""
+        memory = {memory_of(tensor) for _, tensor in self.given}
+        return memory if any(memory_of(output) in memory for _, output in self.found) else set()
 
 
 class Recorder(TorchDispatchMode):
@@ -99,7 +111,7 @@ def _unrepeatable(operation: Any) -> bool:
 
 def key_of(tensor: Tensor) -> Key:
     """What tells values apart while all of them are kept: where they lie, and how."""
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 def memory_of(tensor: Tensor) -> int:

@@ -21,21 +21,20 @@ class Replay:
 
     def __init__(self, calls: list[Call], state: Tensor, inputs: Tensor, new: Tensor) -> None:
         self.calls, self.state, self.inputs, self.new = calls, state, inputs, new
-        self.viewed = {memory_of(given) for call in calls if call.is_view for given in call.given}
+        self.viewed = set[int]().union(*(call.looks_at for call in calls))
         self.by_state, self.by_input = _followed(calls, state), _followed(calls, inputs)
 
-    def constant(self, value: Tensor) -> bool:
+    def constant(self, key: Key) -> bool:
         """Whether a value of the step is that of every step."""
-        return not {key_of(value)} & (self.by_state | self.by_input)
+        return key not in self.by_state and key not in self.by_input
 
     @property
     def ahead(self) -> bool:
         """Whether something can be computed for all steps before the first: from inputs, whatever the state."""
-        return any(not call.is_view and self._of_input_alone(call) for call in self.calls)
+        return any(not call.looks_at and self._of_input_alone(call) for call in self.calls)
 
     def _of_input_alone(self, call: Call) -> bool:
-        keys = {key_of(output) for output in call.outputs if output is not None}
-        return bool(keys & self.by_input) and not keys & self.by_state
+        return any(key in self.by_input for key in call.keys) and not any(key in self.by_state for key in call.keys)
 
     def run(self, start: Tensor, inputs: Tensor, ahead: list[Call] | None) -> Tensor:
         """Return s_{0:T}, (time + 1, row, state).
@@ -62,16 +61,15 @@ class Replay:
         return path
 
     def _looks_at(self, call: Call, own: Tensor, streams: dict[Key, Stream]) -> bool:
-        known = all(output is None or key_of(output) in streams for output in call.outputs)
-        return call.is_view and not known and memory_of(own) in map(memory_of, call.given)
+        return memory_of(own) in call.looks_at and not all(key in streams for key, _ in call.found)
 
     def _known_ahead(self, ahead: list[Call], steps: int) -> dict[Key, Stream]:
         found: dict[Key, Stream] = {}
         for call, every in paired(self.calls, ahead):
             if self._of_input_alone(call):
-                for one, many in zip(call.outputs, every.outputs, strict=True):
-                    if one is not None and many is not None:
-                        found[key_of(one)] = by_step(many.detach(), one, steps)
+                for key, one, many in zip(call.keys, call.outputs, every.outputs, strict=True):
+                    if key is not None and one is not None and many is not None:
+                        found[key] = by_step(many.detach(), one, steps)
         return found
 
     def _steps(self, streams: dict[Key, Stream], new: Tensor) -> list[Operation]:
@@ -85,19 +83,19 @@ class Replay:
             if key not in constants:
                 # the product of a few rows with a matrix as it lies is a quarter to a third faster
                 fixed = value.detach()
-                constants[key] = repeat(fixed.contiguous() if self.constant(value) else fixed)
+                constants[key] = repeat(fixed.contiguous() if self.constant(key) else fixed)
             return constants[key]
 
-        end, uses = key_of(self.new), Counter(key_of(given) for call in self.calls for given in call.given)
+        end, uses = key_of(self.new), Counter(key for call in self.calls for key, _ in call.given)
         products: dict[Key, tuple[int, Call]] = {}
         program: dict[int, Operation] = {}
         written, follows = self._place(streams, new), self.by_state | self.by_input
         for number, call in enumerate(self.calls):
-            keys = [key_of(output) for output in call.outputs if output is not None]
+            keys = [key for key, _ in call.found]
             known = all(key in streams or key not in follows for key in keys) and not any(
                 key in written for key in keys
             )
-            if call.is_view or known or (keys == [end] and end in written and end not in streams):
+            if call.looks_at or known or (keys == [end] and end in written and end not in streams):
                 continue
             operation, args = call.operation, call.args
             if operation is aten.mm.default and uses[keys[0]] == 1 and keys[0] != end:
@@ -115,11 +113,11 @@ class Replay:
 
     def _place(self, streams: dict[Key, Stream], new: Tensor) -> set[Key]:
         """Let what the new states are, or are put together from, be written where they are kept, and return which."""
-        made = {key_of(output): call for call in self.calls for output in call.outputs if output is not None}
+        made = {key: call for call in self.calls for key, _ in call.found}
 
         def free(value: Tensor) -> bool:
             key = key_of(value)
-            alone = key in made and len(made[key].outputs) == 1 and not made[key].is_view and key in self.by_state
+            alone = key in made and len(made[key].outputs) == 1 and not made[key].looks_at and key in self.by_state
             return alone and key not in streams and memory_of(value) not in self.viewed
 
         end = key_of(self.new)
@@ -160,6 +158,6 @@ def _followed(calls: list[Call], start: Tensor) -> set[Key]:
     """Return the keys of a value and of all that is computed from it."""
     found = {key_of(start)}
     for call in calls:
-        if any(key_of(given) in found for given in call.given):
-            found |= {key_of(output) for output in call.outputs if output is not None}
+        if any(key in found for key, _ in call.given):
+            found.update(key for key, _ in call.found)
     return found

@@ -12,6 +12,7 @@ from torch import Tensor
 from latentrnn.support.private_symbols import transforms_active
 
 _over_members = ContextVar("over_members", default=False)
+_recorded = ContextVar("recorded", default=False)
 
 
 def hand_backward_applies() -> bool:
@@ -65,3 +66,18 @@ def vmap_over_members() -> Iterator[None]:
 def over_members() -> bool:
     """Return whether a scan is that of many members."""
     return _over_members.get()
+
+
+@contextmanager
+def record_step() -> Iterator[None]:
+    """Within the block the operations of a step are recorded."""
+    before = _recorded.set(True)
+    try:
+        yield
+    finally:
+        _recorded.reset(before)
+
+
+def step_is_recorded() -> bool:
+    """Return whether a step must be put together from operations that can be repeated: torch's own cells write in place."""
+    return _recorded.get()

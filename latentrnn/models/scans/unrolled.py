@@ -17,11 +17,13 @@ from latentrnn.models.scans.transforms import (
     gradients_by_autograd,
     hand_backward_applies,
     over_members,
+    record_step,
 )
 from latentrnn.support.private_symbols import gradient_hooked, hooked, modes_active
 
 Step = Callable[[Tensor, Tensor], Tensor]
-FEWEST = 8  # steps below which recording one costs more than it saves
+FEWEST = 32  # steps below which recording one costs more than it saves
+LARGEST = 4096  # numbers in the states of a step, on a CPU, above which its operations cost more than their calls
 
 
 def unrolled_scan(owner: nn.Module, step: Step, inputs: Tensor, state: Tensor) -> Tensor | None:
@@ -32,8 +34,8 @@ def unrolled_scan(owner: nn.Module, step: Step, inputs: Tensor, state: Tensor) -
     the gradient of every state is known, which is lambda_t of `Adjoint`.
 
     Steps are taken one by one where no gradient is followed; within transforms of `torch.func`, forward derivatives,
-    autocasting and other modes of torch's; where a module or a parameter has hooks; where there are fewer than eight
-    steps; and where a step draws random numbers, writes into a tensor, hands a number to Python, has a backward in
+    autocasting and other modes of torch's; where a module or a parameter has hooks; where there are fewer than 32
+    steps, or, on a CPU, more than 4096 numbers in the states of a step; and where a step draws random numbers, writes into a tensor, hands a number to Python, has a backward in
     Python, or is not what it was when it was recorded, which is seen in what all steps at once give.
 
     Args:
@@ -60,7 +62,8 @@ def unrolled_scan(owner: nn.Module, step: Step, inputs: Tensor, state: Tensor) -
 
 def _applies(owner: nn.Module, inputs: Tensor, state: Tensor) -> bool:
     """Return whether the rules of `unrolled_scan` allow it, as far as they do not depend on the step itself."""
-    if inputs.shape[-2] < FEWEST or not inputs.shape[:-2].numel() or not state.is_floating_point():
+    large = state.device.type == "cpu" and state.numel() > LARGEST
+    if inputs.shape[-2] < FEWEST or large or not state.numel() or not state.is_floating_point():
         return False
     if not hand_backward_applies() or over_members() or modes_active() or torch.is_autocast_enabled(state.device.type):
         return False
@@ -98,9 +101,9 @@ class _Unrolled:
             raise NotRepeatableError("steps that are not all alike")
         known: dict[Key, Known] = {key_of(state): Known(state, self.before), key_of(one): Known(one, self.inputs)}
         for single, many in paired(calls, every):
-            for output, value in zip(single.outputs, many.outputs, strict=True):
-                if output is not None and value is not None:
-                    known[key_of(output)] = Known(output, output if replay.constant(output) else value)
+            for key, output, value in zip(single.keys, single.outputs, many.outputs, strict=True):
+                if key is not None and output is not None and value is not None:
+                    known[key] = Known(output, output if replay.constant(key) else value)
         with torch.no_grad():
             self.adjoint = Adjoint(back.calls, known, gradient, slope, steps)
             if slope is not None and not agree(self.adjoint.once(gradient).unsqueeze(0), slope.unsqueeze(0)):
@@ -167,7 +170,7 @@ def _at_once(step: Step, state: Tensor, inputs: Tensor) -> tuple[list[Call], Ten
 
 
 def _recorded(step: Step, state: Tensor, inputs: Tensor) -> tuple[list[Call], Tensor]:
-    with Recorder() as recorder:
+    with record_step(), Recorder() as recorder:
         new = step(state, inputs)
     return recorder.calls, new
 

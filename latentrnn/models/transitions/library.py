@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentrnn.models.parameter_spec import ParameterSpec
-from latentrnn.models.scans import layer_of, over_members, run
+from latentrnn.models.scans import layer_of, over_members, run, step_is_recorded
 from latentrnn.models.transitions.transition import Transition, broadcast_batch
 from latentrnn.support.arguments import check_flag, check_rate, check_size
 
@@ -100,7 +100,7 @@ class LibraryTransition(Transition):
 
     def step(self, state: Tensor, inputs: Tensor) -> Tensor:
         batch, below = state.shape[:-1], inputs
-        written = self.layer_norm or self._handler is not None or over_members()
+        written = self.layer_norm or self._handler is not None or over_members() or step_is_recorded()
         if not written:  # torch's cells take rows
             state, below = state.reshape(-1, self.state_size), inputs.reshape(-1, inputs.shape[-1])
         parts = state.chunk(self.blocks * self.layers, -1)

@@ -55,9 +55,4 @@ class Linear(Transition):
     def scan(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         # the input's part does not depend on the state: one product for all steps
         projected = F.linear(inputs, self.input_weight, self.bias)
-        batch = torch.broadcast_shapes(projected.shape[:-2], state.shape[:-1])
-        state, states = state.expand(*batch, self.state_size), []
-        for part in projected.unbind(-2):
-            state = F.linear(state, self.recurrent_weight) + part
-            states.append(state)
-        return torch.stack(states, -2), state
+        return self.along_time(lambda h, part: F.linear(h, self.recurrent_weight) + part, projected, state)
