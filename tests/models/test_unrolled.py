@@ -6,15 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import latentrnn as lr
+from latentrnn.inference.fitting.loss import TrainingLoss, scored_steps
 from latentrnn.models.scans import unrolled
 from latentrnn.support.private_symbols import replace_tensor
-from tests.registry import TRANSITIONS, shake
+from tests.registry import OBSERVATIONS, TRANSITIONS, make_data, shake
 
 STEPS, ROWS, INPUTS = 12, 3, 2
 TAKEN = {  # of the registry; others have a scan of their own, or take what cannot be repeated
@@ -455,3 +457,48 @@ def test_rows_that_do_not_lie_together_are_right_all_the_same(monkeypatch: pytes
     monkeypatch.setitem(OWN, "heads", _by_heads)
     cell = built(lambda: OneStep("heads"))
     assert_same(cell, *run_of(cell))
+
+
+MODELS: dict[str, Callable[[], tuple[lr.Transition, lr.Latent]]] = {
+    "innovations": lambda: (lr.GatedTransition(3, width=4), lr.Innovations(2, initial=2)),
+    "prior of a cell's number": lambda: (
+        lr.ModulatedForgetLSTM(3, priors={"beta": dist.Gamma(2.0, 4.0)}),
+        lr.InitialState(2),
+    ),
+    "fading": lambda: (lr.Decay(lr.GRU(3, layers=2)), lr.RecurrentNormal(2, initial=2)),
+    "streams": lambda: (
+        lr.Streams({"a": lr.CoupledGateLSTM(2), "b": lr.ThermodynamicCell(2, width=3)}, {"b": ["drive"]}),
+        lr.Deterministic(),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("particles", [1, 2])
+def test_a_model_has_the_same_gradients(
+    kind: str, particles: int, taken: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of sequences that differ in length, with several draws."""
+    data = make_data(OBSERVATIONS["poisson"], (14, 11, 12))
+    torch.manual_seed(0)
+    transition, latent = MODELS[kind]()
+    model = lr.LatentRNN(data.spec, transition=transition, latent=latent, observations={"y": lr.Poisson()}).double()
+    encoder = None if kind == "streams" else lr.RNNEncoder(3)
+    guide = lr.Guide(model, encoder=encoder).double()
+    for module in (model, guide):
+        shake(module, 0.1)
+    loss = TrainingLoss(model, guide, lr.ELBO(num_particles=particles), scored_steps(data))
+    wanted = [*model.parameters(), *guide.parameters()]
+    found = []
+    for fewest in (2, 1000):
+        monkeypatch.setattr(unrolled, "FEWEST", fewest)
+        torch.manual_seed(1)
+        value, _ = loss(data, 1.0)
+        found.append([value, *torch.autograd.grad(value, wanted, allow_unused=True)])
+        expected = kind != "prior of a cell's number" or particles == 1  # several draws go by vmap
+        assert bool(taken) == (expected and fewest == 2)
+        taken.clear()
+    for own, other in zip(*found, strict=True):
+        if other is not None:
+            assert own is not None
+            torch.testing.assert_close(own, other, rtol=1e-10, atol=1e-10)

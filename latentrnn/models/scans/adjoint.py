@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from latentrnn.models.scans.operations import Call, Key, NotRepeatableError, aten, by_step, key_of, tensors_in
+from latentrnn.models.scans.operations import Call, Key, NotRepeatableError, aten, by_step, key_of, replaced, tensors_in
 from latentrnn.models.scans.program import Operation, Stream, copy, execute, operation_of
 
 DEAREST = 3  # pieces up to which one operation each costs less than to put them side by side
@@ -336,18 +336,33 @@ class Adjoint:
         return Linear(start, pieces)
 
     def _repeated(self, call: Call) -> list[Value]:
+        if call.looks_at and not any(isinstance(self._value(tensor), Known) for _, tensor in call.given):
+            found = call.operation(*replaced(call.args, lambda tensor: self._held(self._value(tensor))), **call.kwargs)
+            return [self._as_it_lies(each) for each in (found if isinstance(found, list | tuple) else [found])]
         given: dict[Key, Any] = {}
         for key, tensor in call.given:
             value = self._value(tensor)
             given[key] = self._slot(value) if isinstance(value, Linear) else value
         own = [None if output is None else torch.empty_like(output).detach() for output in call.outputs]
         self._emitted.append(Repeated(call, given, own))
-        return [
-            Linear.of(Term(Slot(value, 0, value.shape[1])), width=value.shape[1])
-            if value is not None and value.dim() == 2 and len(value) == self.rows
-            else Held(value)  # type: ignore[arg-type]
-            for value in own
-        ]
+        return [self._as_it_lies(value) for value in own]
+
+    def _as_it_lies(self, value: Tensor | None) -> Value:
+        if value is not None and value.dim() == 2 and len(value) == self.rows:
+            return Linear.of(Term(Slot(value, 0, value.shape[1])), width=value.shape[1])
+        return Held(value)  # type: ignore[arg-type]
+
+    def _held(self, value: Value) -> Tensor:
+        """Return memory in which a value lies at every step, so that views of it need no operation."""
+        if isinstance(value, Held):
+            return value.value
+        assert isinstance(value, Linear)
+        slot = self._slot(value)
+        if isinstance(slot.where, Tensor) and slot.where.shape == (self.rows, value.width) and not slot.start:
+            return slot.where
+        own = Slot(self.like.new_zeros(self.rows, value.width), 0, value.width)
+        self._emit(copy, [slot], own)
+        return own.where  # type: ignore[return-value]
 
     # -- operations of the loop ----------------------------------------------------------------------------------------
 

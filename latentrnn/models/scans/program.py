@@ -100,11 +100,16 @@ def operation_of(
 
 def _with_out(operation: Any) -> Any:
     packet, (_, _, name) = operation.overloadpacket, operation.name().partition(".")
-    for each in (f"{name}_out", "out"):
+    for each in (f"{name}_out", f"{name.removeprefix('dim_')}_out", "out"):
         if each in packet.overloads() and (each != "out" or name in ("", "Tensor")):
             found = getattr(packet, each)
-            return found if operation_schema(found).arguments[-1].name == "out" else None
+            where = operation_schema(found).arguments[-1].name
+            return found if where == "out" else partial(_under_name, found, where)
     return None
+
+
+def _under_name(function: Any, name: str, *args: Any, out: Tensor, **kwargs: Any) -> None:
+    function(*args, **{name: out}, **kwargs)
 
 
 def _into(operation: Any, *args: Any, out: Any, **kwargs: Any) -> None:

@@ -79,5 +79,5 @@ def record_step() -> Iterator[None]:
 
 
 def step_is_recorded() -> bool:
-    """Return whether a step must be put together from operations that can be repeated: torch's own cells write in place."""
+    """Return whether a step must be put together from operations that can be repeated, not from torch's own cells."""
     return _recorded.get()

@@ -35,8 +35,9 @@ def unrolled_scan(owner: nn.Module, step: Step, inputs: Tensor, state: Tensor) -
 
     Steps are taken one by one where no gradient is followed; within transforms of `torch.func`, forward derivatives,
     autocasting and other modes of torch's; where a module or a parameter has hooks; where there are fewer than 32
-    steps, or, on a CPU, more than 4096 numbers in the states of a step; and where a step draws random numbers, writes into a tensor, hands a number to Python, has a backward in
-    Python, or is not what it was when it was recorded, which is seen in what all steps at once give.
+    steps, or, on a CPU, more than 4096 numbers in the states of a step; and where a step draws random numbers, writes
+    into a tensor, hands a number to Python, has a backward in Python, or is not what it was when it was recorded, which
+    is seen in what all steps at once give.
 
     Args:
         owner: the module whose step it is.
