@@ -1,6 +1,6 @@
 """What an optimiser step costs with each transition, and what it would cost step by step under autograd.
 
-`python benchmarks/cells.py` writes `benchmarks/results/cells.md`; `--pairs` and `--units` set its size. A model without
+`python benchmarks/cells.py` writes `benchmarks/results/cells.md`; `--pairs` and `--sizes` set its size. A model without
 latent noise (covariates, a transition, one Gaussian head) takes steps on all its sequences: loss, gradients, Adam. All
 transitions take turns in one process; ratios are those of neighbouring steps. A row's second number is of the same
 model whose transition is scanned step by step.
@@ -26,7 +26,7 @@ from latentrnn.models.scans import unrolled
 RESULTS = Path(__file__).resolve().parent / "results"
 WARM_UP = 2
 CHANNELS = 3
-SIZES = [(32, 100), (16, 40), (256, 100), (32, 500)]  # sequences, steps
+SIZES = [(32, 100, 8), (16, 40, 8), (256, 100, 8), (32, 500, 8), (32, 100, 64)]  # sequences, steps, units
 
 
 class HighwayCell(lr.Transition):
@@ -134,23 +134,27 @@ def main() -> None:
     """Time every transition at every size, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=20, help="timed steps of each")
-    parser.add_argument("--units", type=int, nargs="*", default=[8, 64])
-    parser.add_argument("--sizes", type=int, nargs="*", help="sequences and steps, two numbers a size")
+    parser.add_argument("--sizes", type=int, nargs="*", help="sequences, steps and units, three numbers a size")
     parser.add_argument("--cells", nargs="*", default=list(CELLS))
     parser.add_argument("--out", type=Path, default=RESULTS / "cells.md")
     options = parser.parse_args()
-    sizes = list(zip(options.sizes[::2], options.sizes[1::2], strict=True)) if options.sizes else SIZES
+    given = options.sizes or []
+    sizes = list(zip(given[::3], given[1::3], given[2::3], strict=True)) or SIZES
     torch.set_num_threads(1)
     found = []
-    for units in options.units:
-        for sequences, steps in sizes:
-            seconds = measure(units, sequences, steps, options.pairs, options.cells)
-            found += rows(units, sequences, steps, seconds, options.cells)
-            print("\n".join(found[-len(options.cells) :]), flush=True)
-    page = [
+    for sequences, steps, units in sizes:
+        seconds = measure(units, sequences, steps, options.pairs, options.cells)
+        found += rows(units, sequences, steps, seconds, options.cells)
+        print("\n".join(found[-len(options.cells) :]), flush=True)
+    options.out.write_text("\n".join([*heading(options.pairs), *found]) + "\n")
+
+
+def heading(pairs: int) -> list[str]:
+    """What stands above the rows."""
+    return [
         "# Steps with each transition",
         "",
-        f"`python benchmarks/cells.py --pairs {options.pairs}`: one optimiser step (loss, gradients, Adam) of a model "
+        f"`python benchmarks/cells.py --pairs {pairs}`: one optimiser step (loss, gradients, Adam) of a model "
         "of one transition and one Gaussian",
         "head, in single precision, medians in ms of the processor on one thread; ratios of neighbouring steps, median "
         "and 95% interval by bootstrap.",
@@ -160,9 +164,7 @@ def main() -> None:
         "",
         "| size | transition | ms | one by one, ms | against the GRU's | one by one / ours |",
         "|---|---|---|---|---|---|",
-        *found,
     ]
-    options.out.write_text("\n".join(page) + "\n")
 
 
 if __name__ == "__main__":
