@@ -61,7 +61,8 @@ def fit(
     Args:
         model, guide: what to fit. Weights are drawn from `seed`, baselines and scales taken from `train`.
         train: training sequences, in memory or in files (`StoredSequences`).
-        validation: sequences that decide when to stop and which weights to keep; without them the last are kept.
+        validation: sequences that decide when to stop and which weights to keep; without them the last are kept, or
+            their average where no number of steps is given.
         seed: of weights, batches and draws, None for a fresh one, which the result tells; torch's global generators are
             left as they were. Resumed with None, a fit goes on with the seed that it was begun with.
         steps: optimizer steps: exactly as many, unless validation ends the fit before. None goes on until the bound has

@@ -25,7 +25,8 @@ class FitResult:
             `kl_weight`, `learning_rate`; per evaluation `validation_step`, `validation_elbo` (nats per sequence,
             without the KL of parameters with priors, which is that of the training data).
             Another objective's bound stands under its own name: `iwae` and `validation_iwae`.
-        stop_reason: why the fit ended, and what to try next.
+        stop_reason: which rule or limit ended the fit, and what to try next; of one without a number of steps also what
+            remained to be gained by the same bound at the same learning rate, with the error of that estimate.
         best_step: the step whose weights are kept.
         seed: the seed.
         settings: everything else that `fit` was told, in JSON form.

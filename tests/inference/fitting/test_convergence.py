@@ -27,6 +27,8 @@ from latentrnn.inference.fitting.convergence import (
     split_r_hat,
 )
 from latentrnn.inference.fitting.evaluation import bounds_by_sequence, validation_bound
+from latentrnn.inference.fitting.reports import left_in_bar
+from latentrnn.inference.fitting.state import TrainingState
 from latentrnn.inference.guides.windows import window_plan
 from latentrnn.support.isolation import random_state
 from tests.inference.fitting.mishaps import Killed, WarmUp, before_steps, dying, interrupting, never
@@ -407,6 +409,15 @@ def test_a_fit_that_overfits_goes_back_to_its_best_weights() -> None:
     assert result.history["validation_elbo"][-1] <= max(result.history["validation_elbo"])
 
 
+def test_the_bar_shows_what_is_left_per_step() -> None:
+    state = TrainingState(({}, {}), [])
+    assert left_in_bar(state, 10, 100) == {}
+    state.improvement = Improvement(trace=(10.0 - 4.0 * 0.95 ** np.arange(24)).tolist())
+    left = remaining(state.improvement.trace)
+    assert left is not None
+    assert left_in_bar(state, 10, 100) == {"to gain": f"{left.value / 10:.4f}"}
+
+
 # -- resumed ---------------------------------------------------------------------------------------------------------
 
 
@@ -511,7 +522,7 @@ def leaky(data: lr.SequenceData) -> lr.LatentRNN:
 
 
 def learned(rate: float, **settings: Any) -> tuple[lr.FitResult, lr.SequenceData]:
-    data = decaying(30, 0)
+    data = decaying(16, 0)
     model = leaky(data)
     given = QUIET | {"optimizer": lr.AdamW(rate, weight_decay=0.0), "objective": lr.ELBO(kl=lr.KLWarmUp(0.0))}
     return lr.fit(model, lr.Guide(model), data, seed=0, **(given | settings)), data
@@ -523,10 +534,10 @@ def total(result: lr.FitResult, data: lr.SequenceData) -> float:
 
 @pytest.mark.slow
 def test_a_fit_that_needs_more_than_a_thousand_steps_goes_on() -> None:
-    result, data = learned(1e-3, stopping=lr.EarlyStopping(every=25, patience=6))
+    result, data = learned(1.5e-3, stopping=lr.EarlyStopping(every=50, patience=3))
     assert result.stop_reason.startswith("converged")
     assert steps_of(result) > 1000
-    stopped, _ = learned(1e-3, steps=1000)
+    stopped, _ = learned(1.5e-3, steps=1000)
     best, _ = learned(1e-2, steps=600)
     numbers = sum(parameter.numel() for parameter in result.model.parameters())
     assert total(result, data) > total(best, data) - 0.1 * numbers
