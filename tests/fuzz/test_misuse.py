@@ -138,7 +138,10 @@ COMPONENTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Plateau": (lr.Plateau, {"patience": 2, "factor_per_fall": 0.5}),
     "Staircase": (lr.Staircase, {"rise": 2, "factor_per_fall": 0.5, "falls": 2}),
     "KLWarmUp": (lr.KLWarmUp, {"fraction": 0.2, "start": 0.1}),
-    "EarlyStopping": (lr.EarlyStopping, {"every": 2, "patience": 2, "num_particles": 2}),
+    "EarlyStopping": (
+        lr.EarlyStopping,
+        {"every": 2, "patience": 2, "num_particles": 2, "max_steps": 9, "max_time": 60.0},
+    ),
     "Rollback": (lr.Rollback, {"times": 2, "factor": 0.5, "tolerance": 20.0}),
     "ELBO": (lr.ELBO, {"sticking_the_landing": False, "free_bits": 0.1}),
     "IWAE": (lr.IWAE, {"doubly_reparameterised": True}),
@@ -200,7 +203,7 @@ def briefly(fit: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(fit)
     def limited(**named: Any) -> Any:
-        return fit(**named | ({"max_steps": 1} if named.get("steps", 1) is None else {}))
+        return fit(**named | ({"stopping": lr.EarlyStopping(max_steps=1)} if named.get("steps", 1) is None else {}))
 
     return limited
 
@@ -217,7 +220,6 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "validation": data[4:],
         "seed": 0,
         "steps": 1,
-        "max_time": 60.0,
         "batch_size": 2,
         "objective": lr.ELBO(),
         "optimizer": lr.AdamW(),

@@ -40,8 +40,6 @@ def fit(
     *,
     seed: int | None = 0,
     steps: int | None = None,
-    max_steps: int | None = None,
-    max_time: float | None = None,
     batch_size: int = 64,
     objective: Objective = ELBO(),  # noqa: B008 - frozen
     optimizer: AdamW = AdamW(),  # noqa: B008 - frozen
@@ -68,14 +66,12 @@ def fit(
         steps: optimizer steps: exactly as many, unless validation ends the fit before. None goes on until the bound has
             stopped improving: the learning rate falls whenever no further improvement can be told from its error, and
             the fit ends when that has brought nothing (`EarlyStopping` has the rule).
-        max_steps: a limit where no number of steps is given, by default 50,000.
-        max_time: a limit in seconds of fitting, those before a resume with them; with it alone, steps have none.
         batch_size: sequences per step at most. A pass over the data takes as few steps as that allows, of batches whose
             sizes differ by one at most, and every sequence weighs the same in it.
         objective: the bound that is maximised: `ELBO`, `IWAE`, `Renyi` or `FIVO`, with its draws per step, KL warm-up
             and coordinated dropout.
         optimizer: `AdamW` or `Adam`, with its learning-rate schedule, and what it does about a loss that diverges.
-        stopping: `EarlyStopping`.
+        stopping: `EarlyStopping`: when validation ends the fit, and its limits, steps and seconds.
         start_from: go on from the weights of this result instead of drawing new ones.
         checkpointing: `Checkpointing`, for a fit that goes on where it was killed; None writes no checkpoints.
         compute: `Compute`: device, processes, digits of matrix products, windows over long sequences.
@@ -97,7 +93,7 @@ def fit(
     References:
         Hoffman, Blei, Wang, Paisley. Stochastic variational inference. 2013.
     """
-    settings = Settings(steps, batch_size, objective, optimizer, stopping, compute, reporting, max_steps, max_time)
+    settings = Settings(steps, batch_size, objective, optimizer, stopping, compute, reporting)
     check_arguments(model, guide, train, validation, objective, start_from)
     if checkpointing is not None:
         check_kind_of("fit", "checkpointing", checkpointing, Checkpointing)

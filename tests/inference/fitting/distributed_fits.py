@@ -68,9 +68,7 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "converging": lambda: {
         "steps": None,
-        "max_steps": 60,
-        "max_time": 600.0,
-        "stopping": lr.EarlyStopping(every=3, patience=2),
+        "stopping": lr.EarlyStopping(every=3, patience=2, max_steps=60, max_time=600.0),
         "optimizer": lr.AdamW(0.05),
         "objective": lr.ELBO(kl=lr.KLWarmUp(0.01)),
     },

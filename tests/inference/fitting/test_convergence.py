@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import partial
 from pathlib import Path
@@ -286,11 +287,12 @@ QUICK = {
 
 
 def fit(data: lr.SequenceData = DATA, validation: lr.SequenceData | None = VALIDATION, **settings: Any) -> lr.FitResult:
-    """A fit that reaches its end within some hundred steps."""
+    """A fit that reaches its end within some hundred steps; limits are those of its stopping."""
     model, guide = make_parts(data)
-    return lr.fit(
-        model, guide, data, validation, **(QUIET | QUICK | {"objective": lr.ELBO(kl=WarmUp(0.02))} | settings)
-    )
+    limits = {name: settings.pop(name) for name in ("max_steps", "max_time") if name in settings}
+    given = QUIET | QUICK | {"objective": lr.ELBO(kl=WarmUp(0.02))} | settings
+    given["stopping"] = dataclasses.replace(given.get("stopping", lr.EarlyStopping()), **limits)
+    return lr.fit(model, guide, data, validation, **given)
 
 
 def assert_same(found: lr.FitResult, expected: lr.FitResult) -> None:
@@ -348,7 +350,10 @@ def test_a_gain_that_remains_is_told_with_its_error() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 3, "max_steps": 4}, "steps=3 is how many are taken, max_steps=4 the limit.*give one of them"),
+        (
+            {"steps": 3, "max_steps": 4},
+            r"steps=3 is how many are taken, EarlyStopping\(max_steps=4\) the limit.*give one of them",
+        ),
         ({"max_steps": 0}, "max_steps must be a positive integer; found 0"),
         ({"max_time": 0.0}, "max_time must be positive; found 0"),
         (
@@ -357,12 +362,12 @@ def test_a_gain_that_remains_is_told_with_its_error() -> None:
         ),
         (
             {"steps": 9, "optimizer": lr.AdamW(schedule=lr.Staircase())},
-            r"Staircase\(.*give max_steps=9 instead of steps=9",
+            r"Staircase\(.*give stopping=EarlyStopping\(max_steps=9\) instead of steps=9",
         ),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=f"fit: {message}"):
+    with pytest.raises(ValueError, match=f"(fit|EarlyStopping): {message}"):
         fit(**settings)
 
 
@@ -479,7 +484,8 @@ def test_a_saved_fit_has_no_number_of_steps(tmp_path: Path) -> None:
 def test_members_of_a_vectorised_ensemble_end_each_by_itself(validation: lr.SequenceData | None) -> None:
     data = make_data(ragged=False)
     model, guide = make_parts(data)
-    settings = QUIET | QUICK | {"objective": lr.ELBO(kl=lr.KLWarmUp(0.02)), "max_steps": 600}
+    stopping = dataclasses.replace(QUICK["stopping"], max_steps=600)
+    settings = QUIET | QUICK | {"objective": lr.ELBO(kl=lr.KLWarmUp(0.02)), "stopping": stopping}
     found = lr.fit_ensemble(model, guide, data, validation, seeds=(0, 1), vectorised=True, **settings).members
     for member in found:
         alone = lr.fit(model, guide, data, validation, seed=member.seed, **settings)

@@ -188,8 +188,8 @@ class AdamW:
             )
         if steps is not None and isinstance(self.schedule, Staircase):
             raise ValueError(
-                f"fit: {self.schedule!r} is for fits that end when they have converged; give max_steps={steps} instead "
-                f"of steps={steps}, or another schedule"
+                f"fit: {self.schedule!r} is for fits that end when they have converged; give "
+                f"stopping=EarlyStopping(max_steps={steps}) instead of steps={steps}, or another schedule"
             )
         chosen: dict[str, Any] = {}
         if self.schedule is None:

@@ -11,10 +11,13 @@ from latentrnn.inference.fitting.settings.optimizers import AdamW
 from latentrnn.inference.fitting.settings.reporting import Reporting
 from latentrnn.inference.fitting.settings.stopping import EarlyStopping
 from latentrnn.inference.objectives.objective import Objective
-from latentrnn.support.arguments import LARGEST_COUNT, check_number, check_size, settle
+from latentrnn.support.arguments import LARGEST_COUNT, check_size, settle
 
 MAX_STEPS = 50_000  # of a fit that goes on until it has converged, where no other limit is given
 WARM_UP_OF = 1000  # steps, of which the KL term's warm-up is a share where nobody knows how many there will be
+
+
+LIMITS = ("max_steps", "max_time")  # of `EarlyStopping`
 
 
 @dataclass(frozen=True)
@@ -28,20 +31,10 @@ class Settings:
     stopping: EarlyStopping
     compute: Compute
     reporting: Reporting
-    max_steps: int | None = None
-    max_time: float | None = None
 
     def __post_init__(self) -> None:
-        given = [name for name in ("steps", "max_steps") if getattr(self, name) is not None]
-        counts = ("batch_size", *given)
+        counts = ("batch_size", *(() if self.steps is None else ("steps",)))
         settle(self, **{name: check_size("fit", name, getattr(self, name), most=LARGEST_COUNT) for name in counts})
-        if len(given) == 2:
-            raise ValueError(
-                f"fit: steps={self.steps} is how many are taken, max_steps={self.max_steps} the limit of a fit that "
-                "ends when it has converged; give one of them"
-            )
-        if self.max_time is not None:
-            settle(self, max_time=check_number("fit", "max_time", self.max_time, above=0, finite=False))
         kinds: dict[str, type] = {
             "objective": Objective,
             "optimizer": AdamW,
@@ -52,7 +45,22 @@ class Settings:
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f"fit: {name} must be {kind.__name__}; found {type(getattr(self, name)).__name__}")
+        if self.steps is not None and self.max_steps is not None:
+            raise ValueError(
+                f"fit: steps={self.steps} is how many are taken, EarlyStopping(max_steps={self.max_steps}) the limit "
+                "of a fit that ends when it has converged; give one of them"
+            )
         settle(self, optimizer=self.optimizer.resolved(self.steps))
+
+    @property
+    def max_steps(self) -> int | None:
+        """The limit of a fit that ends when it has converged, steps."""
+        return self.stopping.max_steps
+
+    @property
+    def max_time(self) -> float | None:
+        """The limit of any fit, seconds."""
+        return self.stopping.max_time
 
     @property
     def warm_up_of(self) -> int:
@@ -78,7 +86,7 @@ class Settings:
         Args:
             continued: whether the fit goes on from another's weights.
         """
-        objective, optimizer = _named(self.objective), _named(self.optimizer)
+        objective, optimizer, stopping = _named(self.objective), _named(self.optimizer), _named(self.stopping)
         found = {
             "steps": self.steps,
             "batch_size": self.batch_size,
@@ -88,7 +96,7 @@ class Settings:
             "kl": _named(self.objective.kl),
             "learning_rate_schedule": _named(self.optimizer.schedule),
             "rollback": _named(self.optimizer.rollback),
-            "stopping": _named(self.stopping),
+            "stopping": {name: value for name, value in stopping.items() if name not in LIMITS},
             "continued": continued,
         }
         found["objective"] = {name: value for name, value in objective.items() if name != "kl"}
@@ -102,8 +110,7 @@ class Settings:
     @property
     def limits(self) -> dict[str, Any]:
         """What ends a fit but decides nothing about its course, in JSON form; one can go on under others."""
-        given = {"max_steps": self.max_steps, "max_time": self.max_time}
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: value for name in LIMITS if (value := getattr(self.stopping, name)) is not None}
 
 
 def _named(part: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from latentrnn.support.arguments import check_number, check_size, is_integer, settle
+from latentrnn.support.arguments import LARGEST_COUNT, check_number, check_size, is_integer, settle
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,11 @@ class EarlyStopping:
         every: steps between evaluations.
         patience: evaluations; None never stops early (the best weights are kept all the same).
         num_particles: draws per evaluation.
+        max_steps: a limit of a fit of no given number of steps, by default 50,000.
+        max_time: a limit of any fit, seconds, those before a resume with them; with it alone, steps have none.
 
     Raises:
-        ValueError: a value below one.
+        ValueError: a value below one, or no time at all.
 
     References:
         Dhaka, Catalina, Andersen, Magnusson, Huggins, Vehtari. Robust, accurate stochastic optimization for variational
@@ -37,10 +39,16 @@ class EarlyStopping:
     every: int = 25
     patience: int | None = 12
     num_particles: int = 4
+    max_steps: int | None = None
+    max_time: float | None = None
 
     def __post_init__(self) -> None:
         if self.patience is not None and (not is_integer(self.patience) or self.patience < 1):
             raise ValueError(f"EarlyStopping: patience must be at least 1 or None, and whole; found {self.patience!r}")
+        if self.max_steps is not None:
+            settle(self, max_steps=check_size("EarlyStopping", "max_steps", self.max_steps, most=LARGEST_COUNT))
+        if self.max_time is not None:
+            settle(self, max_time=check_number("EarlyStopping", "max_time", self.max_time, above=0, finite=False))
         settle(
             self,
             every=_count("EarlyStopping", "every", self.every),

@@ -16,6 +16,7 @@ from latentrnn.data import SequenceData
 from latentrnn.inference.fitting.fit import fit
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.fitting.settings.reporting import Reporting
+from latentrnn.inference.fitting.settings.stopping import EarlyStopping
 from latentrnn.inference.guides.families.per_sequence import PerSequence
 from latentrnn.inference.sampling.ensemble import Ensemble, fit_ensemble
 from latentrnn.inference.sampling.uncertainty.curvature import Spread
@@ -82,7 +83,7 @@ class Resampling:
         return rows
 
 
-_OF_THE_FIRST = ("steps", "max_steps", "max_time", "batch_size")
+_OF_THE_FIRST, _LIMITS = ("steps", "batch_size"), ("max_steps", "max_time")
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ class Refits:
         """Return settings of `fit`: steps, limits and batch size of the first fit where nothing else is said."""
         known: dict[str, Any] = {"reporting": Reporting(progress=False)}
         known |= {name: result.settings[name] for name in _OF_THE_FIRST if name in result.settings}
+        if limits := {name: result.settings[name] for name in _LIMITS if name in result.settings}:
+            known["stopping"] = EarlyStopping(**limits)
         return known | dict(self.fit_settings)
 
 
