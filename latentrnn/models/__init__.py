@@ -24,7 +24,6 @@ from latentrnn.models.latents import LinearGaussian as LinearGaussian
 from latentrnn.models.latents import MarkovNormal as MarkovNormal
 from latentrnn.models.latents import RecurrentNormal as RecurrentNormal
 from latentrnn.models.latents import RelaxedDiscrete as RelaxedDiscrete
-from latentrnn.models.network_prior import NetworkPrior as NetworkPrior
 from latentrnn.models.observations import AutoregressiveBernoulli as AutoregressiveBernoulli
 from latentrnn.models.observations import Bernoulli as Bernoulli
 from latentrnn.models.observations import BetaBinomial as BetaBinomial
@@ -46,13 +45,14 @@ from latentrnn.models.observations import StudentT as StudentT
 from latentrnn.models.observations import Volatility as Volatility
 from latentrnn.models.observations import ZeroInflatedGamma as ZeroInflatedGamma
 from latentrnn.models.observations import ZeroInflatedPoisson as ZeroInflatedPoisson
-from latentrnn.models.ordered import OrderedNormal as OrderedNormal
-from latentrnn.models.parameter_spec import ParameterSpec as ParameterSpec
+from latentrnn.models.parameters.network_prior import NetworkPrior as NetworkPrior
+from latentrnn.models.parameters.ordered import OrderedNormal as OrderedNormal
+from latentrnn.models.parameters.parameter_spec import ParameterSpec as ParameterSpec
+from latentrnn.models.parameters.priors import Population as Population
 from latentrnn.models.pooling import AttentionPooling as AttentionPooling
 from latentrnn.models.pooling import LastState as LastState
 from latentrnn.models.pooling import MeanState as MeanState
 from latentrnn.models.pooling import Pooling as Pooling
-from latentrnn.models.priors import Population as Population
 from latentrnn.models.readouts import CausalAttention as CausalAttention
 from latentrnn.models.readouts import ConjugateForce as ConjugateForce
 from latentrnn.models.readouts import CrossAttention as CrossAttention

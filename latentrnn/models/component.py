@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latentrnn.models.distributions import (
+from latentrnn.models.parameters.distributions import (
     check_distribution,
     distribution_arguments,
     distribution_name,
     named_distribution,
     without_event,
 )
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 from latentrnn.support.arguments import as_plain
 from latentrnn.support.deprecations import former_methods
 from latentrnn.support.shown import shown

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from latentrnn.data import DataSpec
 from latentrnn.models.component import Component
 from latentrnn.models.features import CovariateReader, Lags
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 from latentrnn.models.readouts import linear
 from latentrnn.support.arguments import check_flag, check_size, check_text
 

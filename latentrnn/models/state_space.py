@@ -30,10 +30,10 @@ from latentrnn.models.features import CovariateReader, Feature
 from latentrnn.models.features.gap import elapsed
 from latentrnn.models.latents import Latent, LatentSite
 from latentrnn.models.module_dict import NamedModules
-from latentrnn.models.network_prior import NetworkGroup, WeightPrior
 from latentrnn.models.observations import Observation
-from latentrnn.models.parameter_sites import GivenParameters, Populations
-from latentrnn.models.priors import refuse_ignored_priors
+from latentrnn.models.parameters.network_prior import NetworkGroup, WeightPrior
+from latentrnn.models.parameters.parameter_sites import GivenParameters, Populations
+from latentrnn.models.parameters.priors import refuse_ignored_priors
 from latentrnn.models.readouts import Readout
 from latentrnn.models.rollout import Rollout
 from latentrnn.models.starting_weights import draw_weights

@@ -13,7 +13,7 @@ from torch.distributions import constraints
 
 import latentrnn as lr
 from latentrnn.models.component import Component
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 from tests.models.priors_everywhere import prior_on, value_of, with_priors
 from tests.registry import (
     LATENTS,

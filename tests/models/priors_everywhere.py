@@ -12,7 +12,7 @@ from torch.distributions import constraints
 
 import latentrnn as lr
 from latentrnn.models.component import Component
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 from tests.registry import (
     LATENTS,
     OBSERVATIONS,

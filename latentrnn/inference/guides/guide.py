@@ -12,7 +12,7 @@ from latentrnn.inference.guides.encoders import Encoder, Encoding
 from latentrnn.inference.guides.families import Family, MeanField, default_family
 from latentrnn.inference.guides.parameters import FAMILIES, ParameterFamily
 from latentrnn.models.component import from_config
-from latentrnn.models.priors import refuse_ignored_priors
+from latentrnn.models.parameters.priors import refuse_ignored_priors
 from latentrnn.models.starting_weights import draw_weights
 from latentrnn.models.state_space import LatentRNN, refuse_param_store, sequence_plate
 from latentrnn.support.arguments import check_choice, check_size

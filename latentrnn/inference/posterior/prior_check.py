@@ -20,9 +20,9 @@ from latentrnn.inference.posterior.draws.predictions import draws_from_prior
 from latentrnn.inference.posterior.draws.sampler import PosteriorSampler, samples_of
 from latentrnn.inference.posterior.prior_predictive import prior_sampler
 from latentrnn.inference.posterior.prior_statistics import Reach, reaches
-from latentrnn.models.distributions import described
-from latentrnn.models.network_prior import WeightPrior
-from latentrnn.models.priors import Population
+from latentrnn.models.parameters.distributions import described
+from latentrnn.models.parameters.network_prior import WeightPrior
+from latentrnn.models.parameters.priors import Population
 from latentrnn.models.sites import parameter_site
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_flag, check_kind_of, check_seed, check_size

@@ -17,7 +17,7 @@ from latentrnn.models.latents.latent import Latent, learned_vector
 from latentrnn.models.latents.path import Carry, LatentSite, Path, Step
 from latentrnn.models.latents.rollout_protocol import RolloutProtocol
 from latentrnn.models.observations import Observation
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import concatenate_channels
 from latentrnn.support.arguments import check_choice, check_flag, check_names, check_size

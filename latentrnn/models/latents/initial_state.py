@@ -14,7 +14,7 @@ from latentrnn.data import SequenceData
 from latentrnn.models import sites
 from latentrnn.models.latents.latent import STATE, Latent
 from latentrnn.models.latents.path import Carry, LatentSite, Path
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 from latentrnn.models.readouts.linear import linear
 from latentrnn.models.transitions import Transition
 from latentrnn.support.arguments import check_choice, check_size

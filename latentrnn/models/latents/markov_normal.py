@@ -19,7 +19,7 @@ from latentrnn.models import sites
 from latentrnn.models.latents.initial_state import Affine
 from latentrnn.models.latents.latent import STATE, Latent, along_time, where_valid
 from latentrnn.models.latents.path import Carry, LatentSite, Path, Step
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 from latentrnn.models.transitions import Transition
 from latentrnn.support.arguments import check_choice
 

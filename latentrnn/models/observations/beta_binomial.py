@@ -13,7 +13,7 @@ from latentrnn.models.features.units import channel_moments
 from latentrnn.models.observations.binomial import Trials
 from latentrnn.models.observations.entries import draw_log_gamma
 from latentrnn.models.observations.links import as_link
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 
 
 class BetaBinomial(Trials):

@@ -16,7 +16,7 @@ from latentrnn.models.observations.drifting_normal import DriftingNormal
 from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.links import IdentityLink, Link, PositiveLink, RealLink, as_link, check_link
 from latentrnn.models.observations.observation import Observation, scale_in_units
-from latentrnn.models.parameter_spec import TIME, ParameterSpec
+from latentrnn.models.parameters.parameter_spec import TIME, ParameterSpec
 from latentrnn.models.readouts import LinearReadout
 from latentrnn.support.arguments import check_choice, check_flag, check_number, check_text
 from latentrnn.support.clock import step_length

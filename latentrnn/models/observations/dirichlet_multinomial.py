@@ -12,7 +12,7 @@ from latentrnn.data import HeadSpec
 from latentrnn.models.observations.entries import draw_log_gamma
 from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.multinomial import SharedTotal, SharedTotalCounts
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 
 
 class DirichletMultinomial(SharedTotal):

@@ -13,7 +13,7 @@ from latentrnn.models.features.units import channel_units, units_of_all
 from latentrnn.models.observations.entries import inside_positive
 from latentrnn.models.observations.links import ExpLink, Link, PositiveLink, as_link, check_link
 from latentrnn.models.observations.observation import Observation, refuse_outside
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 
 
 class GammaShaped(Observation):

@@ -17,7 +17,7 @@ from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.links import IdentityLink, Link, RealLink, as_link, check_link
 from latentrnn.models.observations.low_rank_normal import StepwiseLowRankNormal
 from latentrnn.models.observations.observation import Observation, rows_in_units, scale_in_units
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 from latentrnn.models.readouts.linear import per_entry
 from latentrnn.support.arguments import check_choice, check_size
 

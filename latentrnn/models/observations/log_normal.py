@@ -14,7 +14,7 @@ from latentrnn.data import HeadSpec
 from latentrnn.models.features.units import channel_moments
 from latentrnn.models.observations.entries import Entries, inside_positive
 from latentrnn.models.observations.observation import Observation, refuse_outside
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 
 
 class LogNormal(Observation):

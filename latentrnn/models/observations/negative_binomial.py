@@ -16,7 +16,7 @@ from latentrnn.models.observations.exposure import ExposedCounts
 from latentrnn.models.observations.links import Link, as_link
 from latentrnn.models.observations.observation import refuse_outside
 from latentrnn.models.observations.poisson import LARGEST_RATE
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 
 SMALLEST_DISPERSION = 1e-4  # below, float32 cannot tell the family from a Poisson
 

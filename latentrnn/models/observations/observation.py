@@ -13,19 +13,19 @@ from torch.distributions import biject_to, constraints
 
 from latentrnn.data import DataSpec, HeadSpec, SequenceData
 from latentrnn.models.component import overrides_after
-from latentrnn.models.drawn import with_values
 from latentrnn.models.features import CovariateReader, Feature, listed, standardisation
 from latentrnn.models.features.feature import find
 from latentrnn.models.features.units import like_the_others, units_of_all
 from latentrnn.models.feedback import History
 from latentrnn.models.gain import StimulusGain
-from latentrnn.models.network_prior import WEIGHTS
 from latentrnn.models.observations.encoder_input import EncoderInput
 from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.head_units import HeadUnits
-from latentrnn.models.parameter_spec import ParameterSpec, in_words
+from latentrnn.models.parameters.drawn import with_values
+from latentrnn.models.parameters.network_prior import WEIGHTS
+from latentrnn.models.parameters.parameter_spec import ParameterSpec, in_words
+from latentrnn.models.parameters.priors import Prior
 from latentrnn.models.pooling import POOLINGS, Pooling
-from latentrnn.models.priors import Prior
 from latentrnn.models.readouts import FactorReadout, LinearReadout, Readout, linear
 from latentrnn.support.shown import first_entry
 

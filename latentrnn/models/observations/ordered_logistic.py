@@ -13,7 +13,7 @@ from latentrnn.data import HeadSpec
 from latentrnn.models.observations.categorical import Codes
 from latentrnn.models.observations.entries import unmasked_entries
 from latentrnn.models.observations.observation import Observation, refuse_outside
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 from latentrnn.support.arguments import check_size
 
 

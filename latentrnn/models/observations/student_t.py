@@ -12,7 +12,7 @@ from latentrnn.data import HeadSpec
 from latentrnn.models.features.units import channel_means
 from latentrnn.models.observations.links import IdentityLink, Link, RealLink, as_link, check_link
 from latentrnn.models.observations.observation import Observation, scale_in_units
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 
 
 class StudentT(Observation):

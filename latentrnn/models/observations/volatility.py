@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from latentrnn.data import HeadSpec
 from latentrnn.models.features.units import channel_moments
 from latentrnn.models.observations.observation import Observation
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 from latentrnn.support.arguments import check_choice
 
 

@@ -19,7 +19,7 @@ from latentrnn.models.observations.gamma import GammaEntries, GammaShaped
 from latentrnn.models.observations.links import Link, PositiveLink, as_link, check_link
 from latentrnn.models.observations.observation import Observation, refuse_outside
 from latentrnn.models.observations.poisson import LARGEST_RATE
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 from latentrnn.support.arguments import check_choice
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.data import DataSpec
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 from latentrnn.models.readouts.linear import linear
 from latentrnn.models.readouts.readout import Readout, Surroundings
 from latentrnn.support.arguments import check_size

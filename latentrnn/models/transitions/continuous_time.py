@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from latentrnn.data import SequenceData
 from latentrnn.models.features.gap import median_gap
-from latentrnn.models.parameter_spec import TIME, ParameterSpec
+from latentrnn.models.parameters.parameter_spec import TIME, ParameterSpec
 from latentrnn.models.transitions.transition import Transition
 from latentrnn.support.arguments import as_plain, is_number
 from latentrnn.support.clock import step_length

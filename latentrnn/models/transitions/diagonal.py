@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 from latentrnn.models.transitions.recurrence import linear_recurrence
 from latentrnn.models.transitions.transition import Transition
 from latentrnn.support.arguments import check_size

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 from latentrnn.models.scans import layer_of, over_members, run, step_is_recorded
 from latentrnn.models.transitions.transition import Transition, broadcast_batch
 from latentrnn.support.arguments import check_flag, check_rate, check_size

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn import functional as F
 
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 from latentrnn.models.transitions.projected_input import ProjectedInputTransition
 from latentrnn.support.arguments import check_size
 

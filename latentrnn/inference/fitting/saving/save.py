@@ -14,7 +14,7 @@ from latentrnn.inference.fitting.saving.manifest import FORMAT, FORMAT_VERSION, 
 from latentrnn.inference.fitting.saving.weights import write_atomically, write_weights
 from latentrnn.inference.guides.fitted import Fit
 from latentrnn.models.component import Component, saved_name
-from latentrnn.models.distributions import refuse_unknown_distributions
+from latentrnn.models.parameters.distributions import refuse_unknown_distributions
 from latentrnn.support.arguments import check_path
 from latentrnn.support.strict_json import checksum, dumps
 

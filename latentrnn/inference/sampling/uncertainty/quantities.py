@@ -13,7 +13,7 @@ from torch.distributions import constraints
 from torch.overrides import TorchFunctionMode
 
 from latentrnn.inference.sampling.uncertainty.weights import Weights, declared_parameters, entry_names
-from latentrnn.models.parameter_spec import TIME, bounds
+from latentrnn.models.parameters.parameter_spec import TIME, bounds
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_choice
 from latentrnn.support.shown import shown

@@ -18,7 +18,7 @@ from latentrnn.inference.evidence.marginal import Marginal
 from latentrnn.inference.guides.fitted import Fitted
 from latentrnn.inference.guides.parameters import ParameterFamily, PointParameters
 from latentrnn.models.component import Component, tensor_at
-from latentrnn.models.parameter_sites import Parameter
+from latentrnn.models.parameters.parameter_sites import Parameter
 from latentrnn.models.state_space import LatentRNN
 
 CENTRE_DRAWS = 1000  # of a guide's family, whose mean is where parameters with priors start

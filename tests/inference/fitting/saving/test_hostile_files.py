@@ -26,7 +26,7 @@ from latentrnn.inference.fitting.saving.bounded import SPARE_NUMBERS
 from latentrnn.inference.fitting.saving.load import load
 from latentrnn.inference.fitting.saving.manifest import MANIFEST
 from latentrnn.inference.fitting.saving.save import save
-from latentrnn.models.distributions import KNOWN, distribution_arguments, named_distribution
+from latentrnn.models.parameters.distributions import KNOWN, distribution_arguments, named_distribution
 from tests.inference.fitting.saving.fits import make_data, make_result, states
 from tests.inference.fitting.saving.test_damaged_checkpoints import sign
 

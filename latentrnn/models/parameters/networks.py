@@ -8,9 +8,9 @@ import pyro.distributions as dist
 from torch import Tensor
 
 from latentrnn.models.component import tensor_at
-from latentrnn.models.network_prior import WEIGHTS, NetworkGroup, NetworkPrior, WeightPrior, weights_of
-from latentrnn.models.parameter import Parameter, Sampled
-from latentrnn.models.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.network_prior import WEIGHTS, NetworkGroup, NetworkPrior, WeightPrior, weights_of
+from latentrnn.models.parameters.parameter import Parameter, Sampled
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 from latentrnn.models.readouts import Readout
 from latentrnn.models.transitions import Transition
 

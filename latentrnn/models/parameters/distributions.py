@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to
 
-from latentrnn.models.ordered import OrderedNormal
+from latentrnn.models.parameters.ordered import OrderedNormal
 from latentrnn.support.arguments import is_number
 
 # by class, so that no file can name anything else that `pyro.distributions` happens to hold

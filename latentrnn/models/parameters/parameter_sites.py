@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from latentrnn.models.component import Component, InOwnUnits, tensor_at
-from latentrnn.models.distributions import check_distribution, described, without_event
-from latentrnn.models.drawn import with_values
-from latentrnn.models.network_prior import WEIGHTS, NetworkGroup, WeightPrior
-from latentrnn.models.networks import spread_over_networks, starting_scales
-from latentrnn.models.ordered import OrderedNormal
-from latentrnn.models.parameter import Parameter, Sampled
-from latentrnn.models.parameter_spec import TIMES, ParameterSpec, in_words, within
-from latentrnn.models.priors import Population, Prior
+from latentrnn.models.parameters.distributions import check_distribution, described, without_event
+from latentrnn.models.parameters.drawn import with_values
+from latentrnn.models.parameters.network_prior import WEIGHTS, NetworkGroup, WeightPrior
+from latentrnn.models.parameters.networks import spread_over_networks, starting_scales
+from latentrnn.models.parameters.ordered import OrderedNormal
+from latentrnn.models.parameters.parameter import Parameter, Sampled
+from latentrnn.models.parameters.parameter_spec import TIMES, ParameterSpec, in_words, within
+from latentrnn.models.parameters.priors import Population, Prior
 from latentrnn.models.sites import parameter_site
 
 # populations by name, with their members

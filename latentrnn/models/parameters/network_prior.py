@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.distributions import Distribution, biject_to
 
 from latentrnn.models.component import Component, InOwnUnits
-from latentrnn.models.distributions import check_distribution, described, expanded
-from latentrnn.models.parameter_spec import TIMES, ParameterSpec, in_words
+from latentrnn.models.parameters.distributions import check_distribution, described, expanded
+from latentrnn.models.parameters.parameter_spec import TIMES, ParameterSpec, in_words
 from latentrnn.models.sites import parameter_site
 from latentrnn.support.arguments import check_flag, check_number, is_number
 

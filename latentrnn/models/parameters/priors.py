@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import biject_to, constraints
 
 from latentrnn.models.component import Component
-from latentrnn.models.distributions import check_distribution, expanded
+from latentrnn.models.parameters.distributions import check_distribution, expanded
 from latentrnn.models.sites import parameter_site
 
 LEAST_SPREAD = 0.05  # where the members start alike, their scale starts here, in their own units

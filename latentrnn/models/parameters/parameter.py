@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from latentrnn.models.component import Component, tensor_at
-from latentrnn.models.drawn import with_values
-from latentrnn.models.network_prior import WeightPrior
 from latentrnn.models.observations import Observation
-from latentrnn.models.parameter_spec import ParameterSpec
-from latentrnn.models.priors import Prior, expanded_prior
+from latentrnn.models.parameters.drawn import with_values
+from latentrnn.models.parameters.network_prior import WeightPrior
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
+from latentrnn.models.parameters.priors import Prior, expanded_prior
 from latentrnn.models.sites import parameter_site
 
 ROOMY = ("readout", "gain", "feedback", "reader", "pooling")  # parts of a head that make room for time themselves
