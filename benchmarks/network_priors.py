@@ -198,7 +198,8 @@ def ensemble(recording: Recording, parts: Parts, settings: Settings, seed: int) 
     """Fits without priors from several starts, all of one weight."""
     model = model_of(recording, parts[0], None, None)
     seeds = [seed + 100 * member for member in range(MEMBERS)]
-    return lr.fit_ensemble(model, lr.Guide(model), *parts[:2], seeds=seeds, vectorised=True, **fitting(settings))
+    alike = len(parts[0].lengths.unique()) == 1  # what members need to share a pass
+    return lr.fit_ensemble(model, lr.Guide(model), *parts[:2], seeds=seeds, vectorised=alike, **fitting(settings))
 
 
 def laplace(recording: Recording, parts: Parts, settings: Settings, seed: int) -> Any:
