@@ -225,9 +225,14 @@ class Fact(NamedTuple, Generic[T]):
     @classmethod
     def of(cls, value: T, *tensors: Tensor) -> Fact[T]:
         """A fact about tensors as they are now."""
-        return cls(value, tuple(map(ref, tensors)), tuple(map(version, tensors)))
+        return cls(value, tuple(map(ref, tensors)), tuple(map(_writes, tensors)))
 
     def holds(self, *tensors: Tensor) -> bool:
         """Whether these are the tensors, and nobody has written into them."""
         pairs = zip(self.tensors, self.versions, tensors, strict=True)
-        return all(known() is now and version(now) == count for known, count, now in pairs)
+        return all(known() is now and _writes(now) == count for known, count, now in pairs)
+
+
+def _writes(tensor: Tensor) -> int | None:
+    """How often a tensor was written into; None for one made for inference, which does not count."""
+    return None if tensor.is_inference() else version(tensor)

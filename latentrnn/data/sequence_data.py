@@ -13,6 +13,7 @@ from torch import Tensor
 
 from latentrnn.data.identity import check_data, overlapping
 from latentrnn.data.in_memory import InMemory
+from latentrnn.data.ingest.arrays import check_dtype
 from latentrnn.data.ingest.ingest import FromArrays, ingest
 from latentrnn.data.ingest.spikes import count_spikes
 from latentrnn.data.record import Fact, SequenceRecord, WindowContext
@@ -20,7 +21,7 @@ from latentrnn.data.summary import describe
 from latentrnn.data.views import batches, selection, splits, time_slices
 from latentrnn.data.views.labelled import to_xarray
 from latentrnn.data.views.sessions import join
-from latentrnn.support.arguments import check_dtype, is_integer
+from latentrnn.support.arguments import is_integer
 from latentrnn.support.deprecations import former_attributes
 from latentrnn.support.devices import read_device
 

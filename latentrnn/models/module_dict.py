@@ -6,8 +6,6 @@ from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 
 from torch import nn
 
-from latentrnn.support.private_symbols import children
-
 # Users' names are Python identifiers, which this is not part of, so that no name of theirs is taken.
 APART = "head:"
 
@@ -33,7 +31,7 @@ class NamedModules(nn.ModuleDict):
         super().__delitem__(_stored(name))
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and _stored(name) in children(self)
+        return isinstance(name, str) and super().__contains__(_stored(name))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._named())
@@ -57,7 +55,7 @@ class NamedModules(nn.ModuleDict):
         return module
 
     def _named(self) -> dict[str, nn.Module]:
-        return {name.removeprefix(APART): part for name, part in children(self).items() if part is not None}
+        return {name.removeprefix(APART): part for name, part in super().items()}
 
 
 def taken_by_torch(name: str) -> bool:

@@ -133,7 +133,8 @@ class LatentRNN(nn.Module):
     def _apply(self, *arguments: Any, **named: Any) -> LatentRNN:
         """Go to another device or type as every module does, known values as precisely as they were given."""
         super()._apply(*arguments, **named)
-        self.given.set_known()
+        if self.given.known:
+            self.given.set_known()
         return self
 
     def forward(self, data: SequenceData) -> dict[str, Tensor]:

@@ -272,20 +272,6 @@ def check_selection(owner: str, name: str, value: Any, known: Iterable[str], wha
     return found
 
 
-def check_dtype(dtype: Any) -> torch.dtype:
-    """Return a floating type that data can have.
-
-    Raises:
-        TypeError: no type of torch, such as a string.
-        ValueError: neither torch.float32 nor torch.float64.
-    """
-    if not isinstance(dtype, torch.dtype):
-        raise TypeError(f"dtype: expected torch.float32 or torch.float64, found {dtype!r}")
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"dtype: expected torch.float32 or torch.float64, found {dtype}")
-    return dtype
-
-
 def check_path(owner: str, value: Any, *, name: str = "path") -> Path:
     """Return the path of a file or folder, with `~` expanded.
 

@@ -9,6 +9,7 @@ Some private names cannot be here, since they are methods that a subclass overri
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -26,9 +27,8 @@ read_number = torch.ops.aten._local_scalar_dense.default
 standard_gamma = torch._standard_gamma
 
 
-def version(tensor: Tensor) -> int | None:
-    """How often a tensor was written into; None for one made for inference, which does not count. Nothing public."""
-    return None if tensor.is_inference() else tensor._version
+# how often a tensor was written into, which nothing public tells; those made for inference do not count, and raise
+version = attrgetter("_version")
 
 
 def lerp_all_(values: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> None:
@@ -42,7 +42,10 @@ def within_transform(*values: Tensor) -> bool:
 
 
 def transforms_active() -> bool:
-    """Whether `torch.func` or forward-mode differentiation is under way. Nothing public tells."""
+    """Whether `torch.func` or forward-mode differentiation is under way. Nothing public tells.
+
+    Its `vmap`, `jacrev` and `jvp` need a rule of their own, which a hand-written backward does not give.
+    """
     return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 

@@ -141,6 +141,20 @@ def refuse_unrepresentable(where: str, array: Array, seen: Array, index: int, dt
         refuse(where, inexact, f"whole numbers up to {limit}, beyond which {dtype} is not exact", array, index)
 
 
+def check_dtype(dtype: Any) -> torch.dtype:
+    """Return a floating type that data can have.
+
+    Raises:
+        TypeError: no type of torch, such as a string.
+        ValueError: neither torch.float32 nor torch.float64.
+    """
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype: expected torch.float32 or torch.float64, found {dtype!r}")
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype: expected torch.float32 or torch.float64, found {dtype}")
+    return dtype
+
+
 def losses(
     where: str,
     names: tuple[str, ...],

@@ -13,7 +13,7 @@ import torch
 
 from latentrnn.data.identity import content_keys
 from latentrnn.data.ingest.agreement import agreed_names, read_lengths, refuse_without_frames
-from latentrnn.data.ingest.arrays import Array, Arrays, losses
+from latentrnn.data.ingest.arrays import Array, Arrays, check_dtype, losses
 from latentrnn.data.ingest.axes import Named
 from latentrnn.data.ingest.covariates import CovariateArrays, read_covariate
 from latentrnn.data.ingest.heads import HeadArrays, observed, read_head, read_totals
@@ -23,7 +23,6 @@ from latentrnn.data.ingest.seconds import read_dt, read_times
 from latentrnn.data.ingest.standardisation import standardisation
 from latentrnn.data.record import Fact
 from latentrnn.data.spec import CovariateSpec, DataSpec, HeadSpec
-from latentrnn.support.arguments import check_dtype
 
 
 class FromArrays(ABC):
@@ -97,7 +96,7 @@ class FromArrays(ABC):
         check_known("per_sequence", per_sequence, names, "a head or covariate")
         check_known("standardise", standardise, names, "a head or covariate")
         check_dtype(dtype)
-        dt = read_dt(dt)
+        dt = None if dt is None else read_dt(dt)
         if dt is not None and times is not None:
             raise ValueError(f"dt: expected either dt or times, found both (dt={dt:g})")
         of_heads = partial(check_mapping, known=observations, what="an observation head")

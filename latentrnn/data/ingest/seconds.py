@@ -85,18 +85,16 @@ def read_times(times: Any) -> list[Array]:
     return stamps
 
 
-def read_dt(dt: Any) -> float | None:
-    """Seconds per base step, or None for unit steps; a duration with a unit of time is converted.
+def read_dt(dt: Any) -> float:
+    """Seconds per base step; a duration with a unit of time is converted.
 
     Raises:
         TypeError: not a number.
         ValueError: not positive, or not finite.
     """
-    if dt is None:
-        return None
     if isinstance(dt, bool | np.bool_ | str | bytes | list | tuple | dict):
         raise TypeError(f"dt: expected a number of seconds, found {dt!r}")
-    found = to_seconds("dt", dt)
+    found = Seconds(np.asarray(dt, np.float64), EXACT, False) if isinstance(dt, float) else to_seconds("dt", dt)
     if found.values.shape != () or found.dates:
         raise TypeError(f"dt: expected a number of seconds, found {'a date' if found.dates else repr(dt)}")
     seconds = float(found.values)

@@ -29,9 +29,9 @@ def count_spikes(
         ValueError: when spikes lie outside the sequence, `duration` is no whole number of bins, bins are more than
             memory holds, or times are too coarse to tell them apart.
     """
-    width = read_dt(dt)
-    if width is None:
+    if dt is None:
         raise TypeError("dt: expected a number of seconds per bin, found None")
+    width = read_dt(dt)
     sequences, names = _by_sequence(spike_times)
     if names is not None:
         if channel_names is not None and list(channel_names) != names:

@@ -86,9 +86,9 @@ def converged(settings: Settings, state: TrainingState, validated: bool) -> str:
 
 def limited(limit: str, settings: Settings, state: TrainingState) -> str:
     """Say that a limit ended a fit before it had converged."""
-    given = settings.max_time if limit == "max_time" else settings.most_steps
+    given = settings.stopping.max_time if limit == "max_time" else settings.most_steps
     unit = "seconds" if limit == "max_time" else "steps"
-    own = ", the default," if limit == "max_steps" and settings.max_steps is None else ""
+    own = ", the default," if limit == "max_steps" and settings.stopping.max_steps is None else ""
     assert given is not None
     return (
         f"{limit}: {given:,.12g} {unit}{own} were over before the fit had converged{_left(state)}; go on with "

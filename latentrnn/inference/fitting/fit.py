@@ -130,7 +130,7 @@ def fit(
     with random_state(number, device), matrix_products(compute.matmul_precision):
         first = train.for_start() if isinstance(train, StoredSequences) and start_from is None else train
         model, guide = starting_point(model, guide, first, start_from)
-        if reporting.check_priors and processes.first:
+        if reporting.check_priors and model.given.sampled and processes.first:
             warn_of_priors("fit", model, first, stacklevel=5)
         del first
         model.to(device), guide.to(device)
@@ -273,7 +273,8 @@ def _check_data(model: LatentRNN, data: SequenceData | StoredSequences) -> None:
 def starting_point(model: LatentRNN, guide: Guide, train: Any, start_from: FitResult | None) -> tuple[LatentRNN, Guide]:
     """Return copies with the weights at which a fit begins, drawn from torch's generators."""
     model, guide = copy.deepcopy(model).train(), copy.deepcopy(guide).train()
-    model.to(train.dtype), guide.to(train.dtype)
+    dtype = train.dtype
+    model.to(dtype), guide.to(dtype)
     if start_from is not None:
         model.load_state_dict(start_from.model.state_dict())
         guide.load_state_dict(start_from.guide.state_dict())

@@ -105,6 +105,7 @@ class Trainer:
         self.check_every = 1 if self.device.type == "cpu" else settings.reporting.every
         self.ending: Ending | None = None  # how a callback ended the fit
         self.level = Level(settings, self._learned(), len(train), validation is not None)
+        self.most_steps = settings.most_steps
         self.limit: str | None = None  # which was reached
         self.clock = time.monotonic()  # when the last step ended
         self.pending: list[Report] = []  # since the last one that was written into the history
@@ -132,7 +133,7 @@ class Trainer:
                     self.state.log("interrupted")
                 except (ProcessLost, Terminated) as end:
                     self._leave(end)
-            if self.state.finished and self.processes.first:
+            if self.state.finished and self.checkpoints is not None and self.processes.first:
                 self._write_checkpoint()
         self.conclude()
 
@@ -198,7 +199,7 @@ class Trainer:
         if checked:
             self.processes.raise_pending_signals()
             # of several processes, which all have the same to write, one does
-            if self.processes.first and self.checkpoints is not None and self.checkpoints.is_due():
+            if self.checkpoints is not None and self.processes.first and self.checkpoints.is_due():
                 self._write_checkpoint()
         return True
 
@@ -231,7 +232,7 @@ class Trainer:
     def limit_reached(self) -> bool:
         """Return whether no further step may be taken; of limits that come before the fit has ended, say which."""
         state, settings = self.state, self.settings
-        if state.step >= settings.most_steps:
+        if state.step >= self.most_steps:
             self.limit = "max_steps" if settings.steps is None else None
         elif self._out_of_time():
             self.limit = "max_time"
@@ -242,7 +243,7 @@ class Trainer:
         return True
 
     def _out_of_time(self) -> bool:
-        most, step = self.settings.max_time, self.state.step
+        most, step = self.settings.stopping.max_time, self.state.step
         if most is None or (self.processes.size > 1 and step % self.settings.reporting.every):
             return False  # processes agree about the time at reports alone
         return self.processes.from_first(lambda: self.state.seconds) >= most
@@ -266,18 +267,20 @@ class Trainer:
 
     def _progress_bar(self) -> tqdm:
         shown = self.settings.reporting.progress and self.processes.first
-        total = self.settings.steps or self.settings.max_steps
+        total = self.settings.steps or self.settings.stopping.max_steps
         return tqdm(total=total, initial=self.state.step, disable=not shown, desc="fit", unit="step")
 
     def _report(self, report: Report, bar: tqdm) -> bool:
         """Write a report into the history, show it, and return whether to go on."""
         self.state.unreported = {}
-        row = write_report(report, self.state.history, len(self.train))
+        sequences, steps = len(self.train), self.loss.scored_steps
+        row = write_report(report, self.state.history, sequences)
         self.pending.clear()
-        shown = shown_in_bar(row, len(self.train), self.loss.scored_steps)
+        shown = shown_in_bar(row, sequences, steps)
         if self.validation is not None:
             shown |= best_in_bar(self.state, len(self.validation.data), self.validation.scored_steps)
-        shown |= left_in_bar(self.state, len(self.train), self.loss.scored_steps)
+        if self.settings.steps is None:
+            shown |= left_in_bar(self.state, sequences, steps)
         bar.set_postfix(shown, refresh=False)
         return self._call_back("report")
 

@@ -81,7 +81,9 @@ class ELBO(Objective):
         )  # fmt: skip
         terms = terms.reweighted(at.weights) if at.weights else terms
         floored = terms if terms.floored is None else Terms(terms.log_likelihood, terms.floored)
-        return Step(floored.elbo(at.kl_weight), terms.elbo().detach(), terms)
+        surrogate = floored.elbo(at.kl_weight)
+        bound = surrogate if at.kl_weight == 1 and floored is terms else terms.elbo()
+        return Step(surrogate, bound.detach(), terms)
 
 
 def _head_weights(weights: Any) -> dict[str, float]:

@@ -141,8 +141,7 @@ class Innovations(Latent):
 
     def initialise(self, data: SequenceData) -> None:
         """Start from a time constant of ten median gaps where steps are irregular."""
-        gap = median_gap(data)
-        if gap is not None and self.prior in ("ar1", *KERNELS):
+        if self.timed and (gap := median_gap(data)) is not None:
             with torch.no_grad():
                 self.log_time_constant.fill_(math.log(10 * gap))
 

@@ -81,6 +81,8 @@ class GivenParameters:
 
     def sites(self) -> dict[str, tuple[dist.Distribution, Tensor]]:
         """Return prior and starting value of every site, by its name."""
+        if not self.sampled:
+            return {}
         found: dict[str, tuple[dist.Distribution, Tensor]] = {}
         shared = {}
         for name, (population, members) in self.populations.items():

@@ -12,7 +12,6 @@ from latentrnn.models.scans.library import run_directions as run_directions
 from latentrnn.models.scans.packed_layout import PackedRows as PackedRows
 from latentrnn.models.scans.transforms import gradient_wanted as gradient_wanted
 from latentrnn.models.scans.transforms import gradients_by_autograd as gradients_by_autograd
-from latentrnn.models.scans.transforms import hand_backward_applies as hand_backward_applies
 from latentrnn.models.scans.transforms import over_members as over_members
 from latentrnn.models.scans.transforms import step_is_recorded as step_is_recorded
 from latentrnn.models.scans.transforms import vmap_over_members as vmap_over_members

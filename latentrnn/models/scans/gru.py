@@ -14,11 +14,10 @@ from latentrnn.models.scans.packed_layout import LengthOrder, PackedLayout
 from latentrnn.models.scans.transforms import (
     gradient_wanted,
     gradients_by_autograd,
-    hand_backward_applies,
     over_members,
 )
 from latentrnn.models.scans.vmap_members import MembersGRU
-from latentrnn.support.private_symbols import within_transform
+from latentrnn.support.private_symbols import transforms_active, within_transform
 
 
 @torch.compiler.disable
@@ -48,7 +47,7 @@ def gru_scan(
     inputs = inputs.to(layers[0].weight.dtype).transpose(0, 1).contiguous()
     directions = tuple(reverse)
     flat: Any = (inputs, state, *(tensor for layer in layers for tensor in layer))
-    if not hand_backward_applies():
+    if transforms_active():
         # where only some of a stack's weights have members, the layers below them have none
         if over_members() and lengths is None and within_transform(*(tensor for tensor in flat if tensor is not None)):
             outputs = MembersGRU.apply(directions, inputs, state, *flat[2:])

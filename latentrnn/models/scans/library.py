@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from latentrnn.models.scans.gru import gru_scan
 from latentrnn.models.scans.layout import Layer, final_states
-from latentrnn.models.scans.transforms import hand_backward_applies, over_members
+from latentrnn.models.scans.transforms import over_members
 from latentrnn.models.scans.vanilla import vanilla_scan
+from latentrnn.support.private_symbols import transforms_active
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
@@ -25,7 +26,7 @@ def loops(kernel: nn.RNNBase, inputs: Tensor) -> bool:
     """
     if isinstance(kernel, nn.LSTM) or (kernel.dropout and kernel.training):
         return False
-    return inputs.device.type == "cpu" or not hand_backward_applies()
+    return inputs.device.type == "cpu" or transforms_active()
 
 
 def run(kernel: nn.RNNBase, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:

@@ -9,15 +9,8 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-from latentrnn.support.private_symbols import transforms_active
-
 _over_members = ContextVar("over_members", default=False)
 _recorded = ContextVar("recorded", default=False)
-
-
-def hand_backward_applies() -> bool:
-    """Return whether a hand-written backward will do: no `vmap`, `jacrev` or `jvp` is under way, which need a rule."""
-    return not transforms_active()
 
 
 def gradient_wanted(*tensors: Tensor) -> bool:

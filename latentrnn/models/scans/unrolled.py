@@ -15,11 +15,10 @@ from latentrnn.models.scans.replay import Replay, paired
 from latentrnn.models.scans.transforms import (
     gradient_wanted,
     gradients_by_autograd,
-    hand_backward_applies,
     over_members,
     record_step,
 )
-from latentrnn.support.private_symbols import gradient_hooked, hooked, modes_active
+from latentrnn.support.private_symbols import gradient_hooked, hooked, modes_active, transforms_active
 
 Step = Callable[[Tensor, Tensor], Tensor]
 FEWEST = 32  # steps below which recording one costs more than it saves
@@ -66,7 +65,7 @@ def _applies(owner: nn.Module, inputs: Tensor, state: Tensor) -> bool:
     large = state.device.type == "cpu" and state.numel() > LARGEST
     if inputs.shape[-2] < FEWEST or large or not state.numel() or not state.is_floating_point():
         return False
-    if not hand_backward_applies() or over_members() or modes_active() or torch.is_autocast_enabled(state.device.type):
+    if transforms_active() or over_members() or modes_active() or torch.is_autocast_enabled(state.device.type):
         return False
     if torch.compiler.is_compiling() or hooked(owner):
         return False

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from latentrnn.models.scans.layout import DenseLayout, Layer, ScanLayout, active_rows, final_states, split_layers
 from latentrnn.models.scans.packed_layout import LengthOrder, PackedLayout
-from latentrnn.models.scans.transforms import gradient_wanted, gradients_by_autograd, hand_backward_applies
+from latentrnn.models.scans.transforms import gradient_wanted, gradients_by_autograd
+from latentrnn.support.private_symbols import transforms_active
 
 
 @torch.compiler.disable
@@ -39,7 +40,7 @@ def vanilla_scan(
     inputs = inputs.to(layers[0].weight.dtype).transpose(0, 1).contiguous()
     layout, relu = tuple(reverse), nonlinearity == "relu"
     flat: Any = (inputs, state, *(tensor for layer in layers for tensor in layer))
-    if not hand_backward_applies():
+    if transforms_active():
         return _reference(layout, lengths, relu, *flat)
     order = None if lengths is None else LengthOrder(lengths, len(inputs))
     if gradient_wanted(*(tensor for tensor in flat if tensor is not None)):

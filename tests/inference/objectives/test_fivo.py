@@ -56,6 +56,22 @@ def test_the_bound_is_a_bound_and_on_long_sequences_the_tightest() -> None:
     assert abs(unresampled.mean() - found["iwae"].mean()) < BUDGET * error
 
 
+@pytest.mark.parametrize("resample_below", [0.5, 1.0])
+def test_with_resampling_the_estimate_is_unbiased(resample_below: float) -> None:
+    # E[Z] = p(y) whatever the proposal, and only if every particle goes on from its ancestor's state and value
+    problem = random_problem(1, [8], state_dim=2, channels=1)
+    many = dataclasses.replace(problem, recordings=problem.recordings * 5_000)
+    data = as_data(many)
+    model = as_model(problem, data)
+    guide = near_posterior(model, as_data(problem), lr.Markov(6))
+    with torch.no_grad():
+        step = lr.FIVO(resample_below=resample_below).step(Evaluation(model, guide, data, 32, by_sequence=True))
+    ratio = (step.terms.by_sequence - float(problem.evidence()[0])).exp()
+    error = float(ratio.std()) / len(ratio) ** 0.5
+    assert error < 0.01
+    assert abs(float(ratio.mean()) - 1) < BUDGET * error
+
+
 @pytest.mark.slow
 def test_without_resampling_the_gradient_is_that_of_importance_weights() -> None:
     """The same estimator by another road: means over draws agree, for the model and for the guide."""

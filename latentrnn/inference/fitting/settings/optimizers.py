@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -124,6 +125,7 @@ class Staircase:
 
 
 Schedule = Constant | Cosine | Plateau | Staircase
+COSINE, STAIRCASE = Cosine(), Staircase()  # where no schedule is given
 
 
 @dataclass(frozen=True)
@@ -193,10 +195,14 @@ class AdamW:
             )
         chosen: dict[str, Any] = {}
         if self.schedule is None:
-            chosen["schedule"] = Staircase() if steps is None else Cosine()
+            chosen["schedule"] = STAIRCASE if steps is None else COSINE
         if self.averaging is None:
             chosen["averaging"] = AVERAGING if steps is None else 0.0
-        return replace(self, **chosen) if chosen else self
+        if not chosen:
+            return self
+        found = copy(self)  # of what was checked, nothing is checked again
+        settle(found, **chosen)
+        return found
 
     def build(self, weights: Sequence[nn.Parameter], exempt: Sequence[nn.Parameter] = ()) -> torch.optim.Optimizer:
         """Return the torch optimizer over `weights`, of which those in `exempt` never decay."""

@@ -34,7 +34,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         counts = ("batch_size", *(() if self.steps is None else ("steps",)))
-        settle(self, **{name: check_size("fit", name, getattr(self, name), most=LARGEST_COUNT) for name in counts})
+        sizes = {name: check_size("fit", name, getattr(self, name), most=LARGEST_COUNT) for name in counts}
         kinds: dict[str, type] = {
             "objective": Objective,
             "optimizer": AdamW,
@@ -45,22 +45,13 @@ class Settings:
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f"fit: {name} must be {kind.__name__}; found {type(getattr(self, name)).__name__}")
-        if self.steps is not None and self.max_steps is not None:
+        steps, most = sizes.get("steps"), self.stopping.max_steps
+        if steps is not None and most is not None:
             raise ValueError(
-                f"fit: steps={self.steps} is how many are taken, EarlyStopping(max_steps={self.max_steps}) the limit "
-                "of a fit that ends when it has converged; give one of them"
+                f"fit: steps={steps} is how many are taken, EarlyStopping(max_steps={most}) the limit of a fit that "
+                "ends when it has converged; give one of them"
             )
-        settle(self, optimizer=self.optimizer.resolved(self.steps))
-
-    @property
-    def max_steps(self) -> int | None:
-        """The limit of a fit that ends when it has converged, steps."""
-        return self.stopping.max_steps
-
-    @property
-    def max_time(self) -> float | None:
-        """The limit of any fit, seconds."""
-        return self.stopping.max_time
+        settle(self, **sizes, optimizer=self.optimizer.resolved(steps))
 
     @property
     def warm_up_of(self) -> int:
@@ -72,9 +63,9 @@ class Settings:
         """The steps after which the fit ends in any case."""
         if self.steps is not None:
             return self.steps
-        if self.max_steps is not None:
-            return self.max_steps
-        return MAX_STEPS if self.max_time is None else math.inf
+        if self.stopping.max_steps is not None:
+            return self.stopping.max_steps
+        return MAX_STEPS if self.stopping.max_time is None else math.inf
 
     def kl_weight(self, step: int) -> float:
         """Return the weight of the KL term at a step."""

@@ -63,7 +63,7 @@ def fit_vectorised(
     members = [_Member(model, guide, train, validation, *of, device) for of in zip(plans, seeds, strict=True)]
     if plans[0].reporting.check_priors:
         warn_of_priors("fit_ensemble", members[0].trainer.model, train, stacklevel=6)
-    total, shown = plans[0].steps or plans[0].max_steps, plans[0].reporting.progress
+    total, shown = plans[0].steps or plans[0].stopping.max_steps, plans[0].reporting.progress
     bar = tqdm(total=total, disable=not shown, desc="fit", unit="step")
     with random_state(0, device), bar, pyro.validation_enabled(False), matrix_products(compute.matmul_precision):
         active, stack = members, _Stack(members)

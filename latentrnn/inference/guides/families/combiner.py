@@ -17,8 +17,8 @@ from latentrnn.models.scans import (
     active_rows,
     gradient_wanted,
     gradients_by_autograd,
-    hand_backward_applies,
 )
+from latentrnn.support.private_symbols import transforms_active
 
 _SHIFT = math.log(math.expm1(START_SCALE))  # as in `positive`
 
@@ -104,7 +104,7 @@ def combiner_scan(
     """
     features = features.to(recurrent.dtype)
     inputs = (start.expand(*noise.shape[:-2], -1), features, noise, valid, recurrent, bias, out, out_bias)
-    if not hand_backward_applies():
+    if transforms_active():
         return _reference(*inputs)
     entries = PackedRows(valid, noise.shape[:-2], noise.shape[-2])
     if gradient_wanted(start, features, recurrent, bias, out, out_bias):

@@ -15,8 +15,8 @@ from latentrnn.models.scans import (
     active_rows,
     gradient_wanted,
     gradients_by_autograd,
-    hand_backward_applies,
 )
+from latentrnn.support.private_symbols import transforms_active
 
 _SHIFT = math.log(math.expm1(START_SCALE))  # as in `positive`
 
@@ -62,7 +62,7 @@ def markov_scan(
     weights = weights._replace(mixing=weights.mixing.to(parameters.dtype))
     start = start.expand(*noise.shape[:-2], start.shape[-1])
     inputs = (start, parameters, noise, valid, *weights)
-    if not hand_backward_applies():
+    if transforms_active():
         return _reference(*inputs)
     entries = PackedRows(valid, noise.shape[:-2], noise.shape[-2])
     if gradient_wanted(start, parameters, *weights):

@@ -23,7 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from latentrnn.models.scans.transforms import gradient_wanted, hand_backward_applies
+from latentrnn.models.scans.transforms import gradient_wanted
+from latentrnn.support.private_symbols import transforms_active
 
 BETWEEN_LOOKS = 16  # steps after which covariances are looked at again: whether they still change
 LAST_DIGITS = 4  # rounding errors that are no change
@@ -223,7 +224,7 @@ def _filtered_roots(dynamics: Dynamics, precision: Tensor) -> tuple[Tensor, Tens
     steps, identity = dynamics.offset.shape[-2], identity_like(precision)
     given = dynamics.weights, dynamics.covariances, precision
     alike = all(part.shape[-3] == 1 for part in given) and not gradient_wanted(*given, dynamics.initial_scale)
-    settles = alike and precision.device.type == "cpu" and hand_backward_applies()  # what others cannot be asked
+    settles = alike and precision.device.type == "cpu" and not transforms_active()  # what others cannot be asked
     root = torch.diag_embed(dynamics.initial_scale).expand(*batch, *identity.shape).reshape(-1, *identity.shape)
     found: list[tuple[Tensor, ...]] = []
     for weight, noise, seen in zip(*(_of_steps(part, batch, steps) for part in given), strict=True):
