@@ -19,8 +19,8 @@ VALIDATION_SEED = 20_231  # every evaluation uses the same random numbers, so th
 EVALUATED_AT_ONCE = 256  # sequences; how many decides which random numbers each gets
 
 
-class Validation:
-    """Evaluates weights on validation sequences.
+class Watched:
+    """Sequences by whose bound weights are judged: the same ones, with the same draws, at every evaluation.
 
     Args:
         data: the sequences.
@@ -37,23 +37,40 @@ class Validation:
         processes: SingleProcess,
     ) -> None:
         self.data, self.settings, self.windows, self.processes = data, settings, windows, processes
-        self.scored_steps = scored_steps(data)
 
     def is_due(self, step: int) -> bool:
         """Return whether the weights that a step left are to be evaluated."""
         return (step + 1) % self.settings.stopping.every == 0 or step + 1 == self.settings.steps
 
     def bounds(self, model: nn.Module, guide: nn.Module) -> Tensor:
-        """Return the bound of every sequence, (sequence,), nats, on the CPU; see `bound`."""
+        """Return the bound of every sequence, (sequence,), nats, on the CPU."""
+        raise NotImplementedError
+
+    @property
+    def num_particles(self) -> int:
+        """Draws per evaluation: those of the objective where its bound depends on how many there are."""
+        objective = self.settings.objective
+        return objective.num_particles if objective.fewest_particles > 1 else self.settings.stopping.num_particles
+
+
+class Validation(Watched):
+    """Evaluates weights on validation sequences, without the KL of parameters, which the training data have paid."""
+
+    @property
+    def scored_steps(self) -> int:
+        """Base steps that are scored, of all sequences."""
+        return scored_steps(self.data)
+
+    def bounds(self, model: nn.Module, guide: nn.Module) -> Tensor:
         with torch.no_grad(), random_state(VALIDATION_SEED, self.data.device):
             return bounds_by_sequence(
-                self.settings.objective, model, guide, self.data, self._particles,
+                self.settings.objective, model, guide, self.data, self.num_particles,
                 batch_size=self._at_once(), windows=self.windows, processes=self.processes,
             )  # fmt: skip
 
     def bound(self, model: nn.Module, guide: nn.Module) -> float:
-        """Return the bound, nats per sequence: given the parameters with priors, whose KL the training data paid."""
-        objective, particles = self.settings.objective, self._particles
+        """Return the bound, nats per sequence."""
+        objective, particles = self.settings.objective, self.num_particles
         with torch.no_grad(), random_state(VALIDATION_SEED, self.data.device):
             return validation_bound(
                 objective, model, guide, self.data, particles, self._at_once(), self.windows, self.processes
@@ -79,56 +96,30 @@ class Validation:
         )
         return True
 
-    @property
-    def _particles(self) -> int:
-        """Draws per evaluation."""
-        return evaluation_particles(self.settings)
-
     def _at_once(self) -> int:
         """Return how many sequences: of what is large and not in memory, no more than a step takes."""
         large = isinstance(self.data, StoredSequences) and not self.data.small(EVALUATED_AT_ONCE)
         return self.settings.batch_size if large else EVALUATED_AT_ONCE
 
 
-class TrainingBound:
+class TrainingBound(Watched):
     """Evaluates weights on some of the training sequences: what a fit without validation sequences is judged by.
 
-    The draws are the same every time, and the KL of parameters is shared out evenly.
-
-    Args:
-        data: the training sequences, of which as many as are evaluated at once, evenly spread, are taken.
-        settings: of the fit.
-        windows: how long sequences are cut.
-        processes: that share the evaluation.
+    As many as are evaluated at once, evenly spread, are taken, and the KL of parameters is shared out evenly.
     """
 
-    def __init__(
-        self,
-        data: SequenceData | StoredSequences,
-        settings: Settings,
-        windows: WindowPlan | None,
-        processes: SingleProcess,
-    ) -> None:
-        self.data, self.settings, self.windows, self.processes = data, settings, windows, processes
-        self.rows = torch.linspace(0, len(data) - 1, min(len(data), EVALUATED_AT_ONCE), dtype=torch.float64).long()
-
-    def is_due(self, step: int) -> bool:
-        """Return whether the weights that a step left are to be evaluated."""
-        return (step + 1) % self.settings.stopping.every == 0
+    @property
+    def rows(self) -> Tensor:
+        """Which sequences these are, (sequence,)."""
+        count = len(self.data)
+        return torch.linspace(0, count - 1, min(count, EVALUATED_AT_ONCE), dtype=torch.float64).long()
 
     def bounds(self, model: nn.Module, guide: nn.Module) -> Tensor:
-        """Return the bound of every sequence, (sequence,), nats, on the CPU."""
         with torch.no_grad(), random_state(VALIDATION_SEED, self.data.device):
             return bounds_by_sequence(
-                self.settings.objective, model, guide, self.data, evaluation_particles(self.settings), rows=self.rows,
+                self.settings.objective, model, guide, self.data, self.num_particles, rows=self.rows,
                 batch_size=self.settings.batch_size, windows=self.windows, processes=self.processes, parameters=True,
             )  # fmt: skip
-
-
-def evaluation_particles(settings: Settings) -> int:
-    """Return the draws of an evaluation: those of the objective where its bound depends on how many there are."""
-    several = settings.objective.fewest_particles > 1
-    return settings.objective.num_particles if several else settings.stopping.num_particles
 
 
 def bounds_by_sequence(

@@ -20,7 +20,7 @@ from latentrnn.inference.fitting.checkpoints.unfinished import Unfinished
 from latentrnn.inference.fitting.distributed.processes import ProcessLost, SingleProcess, Terminated
 from latentrnn.inference.fitting.divergence import Divergence, DivergenceMonitor
 from latentrnn.inference.fitting.ending import Level, converged, limited
-from latentrnn.inference.fitting.evaluation import TrainingBound, Validation
+from latentrnn.inference.fitting.evaluation import TrainingBound, Validation, Watched
 from latentrnn.inference.fitting.extremes import farthest_input
 from latentrnn.inference.fitting.loss import TrainingLoss, scored_steps
 from latentrnn.inference.fitting.reports import (
@@ -84,7 +84,7 @@ class Trainer:
         if validation is not None:
             self.validation = Validation(validation, settings, windows, self.processes)
         # a fit that goes on until it has converged is judged by its training sequences where it has no others
-        self.watched: Validation | TrainingBound | None = self.validation
+        self.watched: Watched | None = self.validation
         if settings.steps is None and self.validation is None:
             self.watched = TrainingBound(train, settings, windows, self.processes)
         self.parameters = [p for module in (model, guide) for p in module.parameters()]

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentrnn.models.scans.layout import Chunk, DenseLayout, Layer, ScanLayout, active_rows, final_states, split_layers
+from latentrnn.models.scans.layout import (
+    Chunk,
+    DenseLayout,
+    Layer,
+    ScanLayout,
+    active_rows,
+    final_states,
+    split_layers,
+    step_by_step,
+)
 from latentrnn.models.scans.packed_layout import LengthOrder, PackedLayout
 from latentrnn.models.scans.transforms import (
     gradient_wanted,
@@ -63,23 +72,14 @@ def _reference(
     reverse: tuple[bool, ...], lengths: Tensor | None, inputs: Tensor, state: Any, *weights: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The same, followed by autograd step by step."""
-    found = []
-    for k, (backwards, layer) in enumerate(zip(reverse, split_layers(weights), strict=True)):
-        projected = F.linear(inputs, layer.input_weight, layer.input_bias).unbind(0)
-        h = inputs.new_zeros(inputs.shape[1], layer.weight.shape[1]) if state is None else state[k]
-        steps: list[Tensor] = []
-        for t in range(len(projected))[:: -1 if backwards else 1]:
-            r, z, n = projected[t].chunk(3, -1)
-            from_r, from_z, from_n = F.linear(h, layer.weight, layer.bias).chunk(3, -1)
-            r, z = torch.sigmoid(r + from_r), torch.sigmoid(z + from_z)
-            n = torch.tanh(n + r * from_n)
-            h = n + z * (h - n)
-            if lengths is not None:
-                h = torch.where((t < lengths).unsqueeze(-1), h, 0.0)
-            steps.append(h)
-        found.append(torch.stack(steps[::-1] if backwards else steps, 1))
-    outputs = torch.cat(found, -1)
-    return outputs, final_states(outputs, reverse, lengths)
+
+    def step(layer: Layer, projected: Tensor, h: Tensor) -> Tensor:
+        r, z, n = projected.chunk(3, -1)
+        from_r, from_z, from_n = F.linear(h, layer.weight, layer.bias).chunk(3, -1)
+        n = torch.tanh(n + torch.sigmoid(r + from_r) * from_n)
+        return n + torch.sigmoid(z + from_z) * (h - n)
+
+    return step_by_step(step, reverse, lengths, inputs, state, weights)
 
 
 class _Gates:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # Entries of a state in a chunk, in each direction: its gates and their slopes are then about a megabyte in single
 # precision. With buffers for all steps 64 x 500 steps of 128 units took 1.6 times as long: more than 32 MB come anew
@@ -39,6 +40,38 @@ def active_rows(more: Tensor, fewer: Tensor) -> Tensor:
     """Return of what a loop sees at a step, (..., row, size), the rows that a later step has too: its first."""
     rows = fewer.shape[-2]
     return more if more.shape[-2] == rows else more[..., :rows, :]
+
+
+def step_by_step(
+    step: Callable[[Layer, Tensor, Tensor], Tensor],
+    reverse: Sequence[bool],
+    lengths: Tensor | None,
+    inputs: Tensor,
+    state: Any,
+    weights: Sequence[Any],
+) -> tuple[Tensor, Tensor]:
+    """Return h_{1:T} and its ends, followed by autograd: what hand-written scans are in plain operations.
+
+    Args:
+        step: h_t from a layer, W a_t + b and h_{t-1}.
+        reverse, lengths: see `gru_scan`.
+        inputs: a_{1:T}, (time, row, channel).
+        state: h_0, (direction, row, hidden); None for zeros.
+        weights: of all layers, after one another.
+    """
+    found = []
+    for k, (backwards, layer) in enumerate(zip(reverse, split_layers(weights), strict=True)):
+        projected = F.linear(inputs, layer.input_weight, layer.input_bias).unbind(0)
+        h = inputs.new_zeros(inputs.shape[1], layer.weight.shape[1]) if state is None else state[k]
+        steps: list[Tensor] = []
+        for t in range(len(projected))[:: -1 if backwards else 1]:
+            h = step(layer, projected[t], h)
+            if lengths is not None:
+                h = torch.where((t < lengths).unsqueeze(-1), h, 0.0)
+            steps.append(h)
+        found.append(torch.stack(steps[::-1] if backwards else steps, 1))
+    outputs = torch.cat(found, -1)
+    return outputs, final_states(outputs, reverse, lengths)
 
 
 def final_states(outputs: Tensor, reverse: Sequence[bool], lengths: Tensor | None) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentrnn.models.scans.layout import DenseLayout, Layer, ScanLayout, active_rows, final_states, split_layers
+from latentrnn.models.scans.layout import DenseLayout, Layer, ScanLayout, active_rows, split_layers, step_by_step
 from latentrnn.models.scans.packed_layout import LengthOrder, PackedLayout
 from latentrnn.models.scans.transforms import gradient_wanted, gradients_by_autograd
 from latentrnn.support.private_symbols import transforms_active
@@ -52,20 +52,12 @@ def _reference(
     reverse: tuple[bool, ...], lengths: Tensor | None, relu: bool, inputs: Tensor, state: Any, *weights: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The same, followed by autograd step by step."""
-    found = []
-    for k, (backwards, layer) in enumerate(zip(reverse, split_layers(weights), strict=True)):
-        projected = F.linear(inputs, layer.input_weight, layer.input_bias).unbind(0)
-        h = inputs.new_zeros(inputs.shape[1], layer.weight.shape[1]) if state is None else state[k]
-        steps: list[Tensor] = []
-        for t in range(len(projected))[:: -1 if backwards else 1]:
-            pre = projected[t] + F.linear(h, layer.weight, layer.bias)
-            h = torch.relu(pre) if relu else torch.tanh(pre)
-            if lengths is not None:
-                h = torch.where((t < lengths).unsqueeze(-1), h, 0.0)
-            steps.append(h)
-        found.append(torch.stack(steps[::-1] if backwards else steps, 1))
-    outputs = torch.cat(found, -1)
-    return outputs, final_states(outputs, reverse, lengths)
+
+    def step(layer: Layer, projected: Tensor, h: Tensor) -> Tensor:
+        pre = projected + F.linear(h, layer.weight, layer.bias)
+        return torch.relu(pre) if relu else torch.tanh(pre)
+
+    return step_by_step(step, reverse, lengths, inputs, state, weights)
 
 
 def _forward(

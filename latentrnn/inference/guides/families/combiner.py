@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from latentrnn.inference.guides.families.draw_gradients import DrawGradients
 from latentrnn.inference.guides.families.family import SMALLEST_SCALE, START_SCALE, positive, start_small
 from latentrnn.inference.guides.families.markov import Markov, MarkovStep
 from latentrnn.models.latents import LatentSite
@@ -201,32 +202,23 @@ class _CombinerScan(torch.autograd.Function):
         shape, (steps, dim), hidden = noise.shape[:-2], noise.shape[-2:], recurrent.shape[0]
         rows, entries = shape.numel(), ctx.entries
         z, scale, noise = (entries.take(part) for part in (z, scale, noise))
-        from_z, from_scale = (entries.take_gradient(gradient) for gradient in gradients)
+        outside = DrawGradients(entries, scale, noise, gradients)
         half = 0.5 * out
-
-        # d softplus(r) / dr = sigmoid(r) = 1 - exp(-softplus(r))
-        slope = torch.expm1(SMALLEST_SCALE - scale).neg_()
-        by_noise = entries.views(slope * noise)
-        by_scale = None if from_scale is None else entries.views(slope * from_scale)
-        ahead = entries.views(torch.zeros_like(z) if from_z is None else from_z)
 
         # gradients of [m_t, C x_t + c], of x_t + x_t and of W z + b
         both, to_x, inner = (entries.empty(noise, size) for size in (2 * dim, hidden, hidden))
         both_steps, loc_steps, raw_steps, to_x_steps, inner_steps, units_steps = (
             entries.views(part) for part in (both, both[..., :dim], both[..., dim:], to_x, inner, units)
         )
-        for t in range(len(ahead) - 1, -1, -1):
+        for t in range(len(outside.to_draws) - 1, -1, -1):
             loc, within = loc_steps[t], inner_steps[t]
-            if t + 1 == len(ahead):
-                loc.copy_(ahead[t])
-            if by_scale is None:
-                torch.mul(loc, by_noise[t], out=raw_steps[t])
-            else:
-                torch.addcmul(by_scale[t], loc, by_noise[t], out=raw_steps[t])
+            if t + 1 == len(outside.to_draws):
+                loc.copy_(outside.to_draws[t])
+            outside.write_to_raw(t, loc, raw_steps[t])
             torch.mm(both_steps[t], half, out=to_x_steps[t])
             torch.ops.aten.tanh_backward.grad_input(to_x_steps[t], units_steps[t], grad_input=within)
             if t:
-                entries.backward_step(loc_steps[t - 1], ahead[t - 1], within, recurrent)
+                entries.backward_step(loc_steps[t - 1], outside.to_draws[t - 1], within, recurrent)
         first = inner_steps[0] @ recurrent if inner_steps else noise.new_empty(0, dim)  # where no row has a step
         to_start = entries.at_start(first).view(*shape, dim)
 

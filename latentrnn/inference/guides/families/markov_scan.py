@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from latentrnn.inference.guides.families.draw_gradients import DrawGradients
 from latentrnn.inference.guides.families.family import SMALLEST_SCALE, START_SCALE, positive
 from latentrnn.models.scans import (
     PackedRows,
@@ -184,14 +185,9 @@ class _MarkovScan(torch.autograd.Function):
         shape, (steps, dim), hidden = noise.shape[:-2], noise.shape[-2:], recurrent.shape[0]
         rows, entries = shape.numel(), ctx.entries
         z, scale, noise = (entries.take(part) for part in (z, scale, noise))
-        from_z, from_scale = (entries.take_gradient(gradient) for gradient in gradients)
+        outside = DrawGradients(entries, scale, noise, gradients)
         back = torch.cat([recurrent, dynamics])
 
-        # d softplus(r) / dr = sigmoid(r) = 1 - exp(-softplus(r))
-        slope = torch.expm1(SMALLEST_SCALE - scale).neg_()
-        by_noise = entries.views(slope * noise)
-        by_scale = None if from_scale is None else entries.views(slope * from_scale)
-        ahead = entries.views(torch.zeros_like(z) if from_z is None else from_z)
         mix_steps = _mixing_steps(entries, mixing, shape)
 
         total = entries.empty(noise, hidden + 2 * dim)  # the gradient of numbers, whose parts are written in place
@@ -199,22 +195,19 @@ class _MarkovScan(torch.autograd.Function):
         towards_z, towards_x = (entries.views(part) for part in (total[..., : hidden + dim], total[..., hidden:]))
         x_steps = entries.views(x)
         drawn, from_x = noise.new_empty(rows, dim), noise.new_empty(rows, hidden)
-        for t in range(len(ahead) - 1, -1, -1):
-            if t + 1 == len(ahead):
-                loc[t].copy_(ahead[t])
+        for t in range(len(outside.to_draws) - 1, -1, -1):
+            if t + 1 == len(outside.to_draws):
+                loc[t].copy_(outside.to_draws[t])
             mixed, towards = active_rows(drawn, loc[t]), active_rows(from_x, loc[t])
             if mix_steps is None:
                 torch.mm(loc[t], mixing, out=mixed)
             else:
                 torch.bmm(loc[t].unsqueeze(-2), mix_steps[t], out=mixed.unsqueeze(-2))
-            if by_scale is None:
-                torch.mul(mixed, by_noise[t], out=raw[t])
-            else:
-                torch.addcmul(by_scale[t], mixed, by_noise[t], out=raw[t])
+            outside.write_to_raw(t, mixed, raw[t])
             torch.mm(towards_x[t], out, out=towards)
             torch.ops.aten.tanh_backward.grad_input(towards, x_steps[t], grad_input=inner[t])
             if t:
-                entries.backward_step(loc[t - 1], ahead[t - 1], towards_z[t], back)
+                entries.backward_step(loc[t - 1], outside.to_draws[t - 1], towards_z[t], back)
         first = towards_z[0] @ back if towards_z else noise.new_empty(0, dim)  # where no row has a step
         to_start = entries.at_start(first).view(*shape, dim)
 
