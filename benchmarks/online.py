@@ -62,10 +62,10 @@ def parts(online: lr.OnlineFilter) -> list[tuple[str, float]]:
     model, guide = online.model, online.guide
     data = online.stream.put(online.stream.read(row, None, None))
     head = model.observations["spikes"]
-    numbers, _ = online.variational_parameters(data)
+    numbers, _ = online.variational_parameters(data, online.memory.encoded)
     assert online.memory.carry is not None
     a_t, carry = model.transition_inputs(data)[:, -1].expand(1, 1, 1, -1), online.memory.carry
-    now = Now(0, data, a_t, None, {}, ["spikes"])
+    now = Now(data, a_t, None, {})
     mean = guide.local.filtered(numbers, None).mean.expand(1, 1, 1, -1)
     h_t = model.latent.output(model.transition, carry)
     distribution = online.distribution("spikes", now, h_t, None)
@@ -84,7 +84,7 @@ def parts(online: lr.OnlineFilter) -> list[tuple[str, float]]:
             "checking the support",
             median(lambda: head.check("spikes", data.observations["spikes"], data.masks["spikes"])),
         ),
-        ("encoder and the family's numbers", median(lambda: online.variational_parameters(data))),
+        ("encoder and the family's numbers", median(lambda: online.variational_parameters(data, online.memory.encoded))),
         ("moments of the family", median(lambda: guide.local.filtered(numbers, None))),
         ("transition inputs", median(lambda: model.transition_inputs(data))),
         (

@@ -19,6 +19,7 @@ from latentrnn.inference.filters.exact_step import exact_step, is_summed_out, jo
 from latentrnn.inference.filters.filtered_state import FilteredState
 from latentrnn.inference.filters.parameter_draws import check_draws, draw_parameters, normalised, weighed, with_draws
 from latentrnn.inference.filters.particles import Moved, ParticleDynamics, Particles
+from latentrnn.inference.filters.repeated import RepeatedStep, repeatable
 from latentrnn.inference.filters.resampling import effective_sample_size
 from latentrnn.inference.filters.stream import Read, Stream
 from latentrnn.inference.filters.streamable import (
@@ -73,23 +74,19 @@ class Memory(NamedTuple):
 
 
 class Now(NamedTuple):
-    """The present step: its number, the last few steps as a batch, and what goes into the transition.
+    """The present step: the last few steps as a batch, and what goes into the transition.
 
     Attributes:
-        step: counted from zero.
         data: of the stream.
         inputs: of the transition, (draw, particle, 1, channel), with one draw where none are carried along.
         gap: seconds since the step before, where steps are irregular.
         fed_back: by head what it feeds back.
-        observed: heads of which something is observed.
     """
 
-    step: int
     data: Any
     inputs: Tensor
     gap: Tensor | None
     fed_back: dict[str, Tensor]
-    observed: list[str]
 
 
 class OnlineFilter:
@@ -219,6 +216,7 @@ class OnlineFilter:
             log_draw_weights=self._equal_draw_weights(),
             moments=None,
         )
+        self.repeated = RepeatedStep(repeats=repeatable(self.model, self.guide))
         self._names_before, self._shapes_after = self._rehearse()
 
     def _equal_draw_weights(self) -> Tensor | None:
@@ -311,25 +309,26 @@ class OnlineFilter:
         step, data = self.stream.steps, self.stream.put(given)
         if check:
             self._check_covariates(data, step)
-        observed = [name for name in self.heads if bool(data.masks[name][0, -1].any())]
+        if self.num_particles is None and not self.exact:
+            return self._by_guide(step, data)
+        now = self._now(data, self.memory.histories)
+        if self.exact:
+            found = self._exactly(step, now)
+        else:
+            with self._own_random_numbers():
+                found = self._by_particles(step, now)
+        if self.memory.histories:
+            self.memory = self.memory._replace(histories=self._with_newest(self.memory.histories, data))
+        return found
+
+    def _now(self, data: SequenceData, histories: Mapping[str, Tensor]) -> Now:
+        """Return what the present step is told, given the last observations of heads that feed back."""
         gap = None if data.times is None else gaps(data)
-        since = None if gap is None else gap[:, -1]
-        histories = self.memory.histories
         fed_back = {n: self.heads[n].feedback.at(window) for n, window in histories.items()}
         into = [fed_back[n] for n in self.feedback_heads if "transition" in self.heads[n].feedback.into]
         inputs = self.model.transition_inputs(data)[..., -1, :]
         inputs = (concatenate_channels(inputs, *into) if into else inputs).expand(*self.shape, -1)
-        now = Now(step, data, inputs, since, fed_back, observed)
-        if self.exact:
-            found = self._exactly(now)
-        elif self.num_particles is None:
-            found = self._by_guide(now)
-        else:
-            with self._own_random_numbers():
-                found = self._by_particles(now)
-        if histories:
-            self.memory = self.memory._replace(histories=self._with_newest(histories, data))
-        return found
+        return Now(data, inputs, None if gap is None else gap[:, -1], fed_back)
 
     def _with_newest(self, histories: Mapping[str, Tensor], data: SequenceData) -> dict[str, Tensor]:
         found = {}
@@ -349,17 +348,44 @@ class OnlineFilter:
             self.memory = self.memory._replace(generator=torch.get_rng_state())
             torch.set_rng_state(before)
 
-    def variational_parameters(self, data: Any) -> tuple[dict[str, Tensor], Tensor | None]:
+    def variational_parameters(self, data: Any, encoded: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
         """Return those of the present step, and what the encoder remembers once it has taken that in."""
         assert self.guide.encoder is not None
-        encoding, encoded = self.guide.encoder.advance(data, self.memory.encoded)
+        encoding, encoded = self.guide.encoder.advance(data, encoded)
         return self.guide.local.variational_parameters(encoding, data), encoded
 
-    def _by_guide(self, now: Now) -> FilteredState:
-        latent, transition, memory = self.model.latent, self.model.transition, self.memory
-        carry, encoded, chain, filtered = memory.carry, memory.encoded, memory.chain, None
+    def _by_guide(self, step: int, data: SequenceData) -> FilteredState:
+        memory, due = self.memory, self._heads_due(step)
+        carry = memory.carry
+        remembered = {"encoded": memory.encoded, "chain": memory.chain, **memory.histories}
+        if carry is not None:
+            remembered |= {"state": carry.state, "innovation": carry.innovation}
+        given = {name: value for name, value in remembered.items() if value is not None}
+        times = () if data.times is None else (data.times,)
+        buffers = (data.observations, data.masks, data.covariates, data.totals)
+        tensors = [*(value for each in buffers for value in each.values()), *times, *given.values()]
+
+        def told(*tensors: Tensor) -> tuple[Any, ...]:
+            return self._told_by_guide(data, due, dict(zip(given, tensors[len(tensors) - len(given) :], strict=True)))
+
+        # of the stream's windows there are few, each in a place of its own
+        kind = id(data), tuple(due), tuple(given)
+        state, innovation, encoded, chain, histories, hidden, values, spread, weights, rates = self.repeated(
+            kind, told, tensors
+        )
+        self.memory = memory._replace(carry=Carry(state, innovation), encoded=encoded, chain=chain, histories=histories)
+        drawn = weights if self.draws else None
+        return FilteredState(step, values, hidden, weights, rates, {}, None, None, spread, drawn)
+
+    def _told_by_guide(self, data: SequenceData, due: list[str], given: dict[str, Tensor]) -> tuple[Any, ...]:
+        """Return what is remembered of a step, and what the guide tells of it, given what was remembered."""
+        latent, transition = self.model.latent, self.model.transition
+        encoded, chain = given.get("encoded"), given.get("chain")
+        histories = {name: given[name] for name in self.feedback_heads}
+        carry = Carry(given["state"], given.get("innovation")) if "state" in given else None
+        now, filtered = self._now(data, histories), None
         if self.guided:
-            numbers, encoded = self.variational_parameters(now.data)
+            numbers, encoded = self.variational_parameters(data, encoded)
             filtered = self.guide.local.filtered(numbers, chain)
             chain = filtered.memory
         if carry is None:
@@ -370,23 +396,19 @@ class OnlineFilter:
         carry = latent.step(transition, carry, now.inputs, now.gap).move(mean)
         hidden = latent.output(transition, carry)
         rates = {}
-        for name in self._heads_due(now.step):
-            distribution = self.distribution(name, now, hidden, None)
-            mean = self.double_heads[name].mean(distribution)
-            rates[name] = (mean[:, 0, 0, 0].mean(0) if self.draws else mean[0, 0, 0, 0]).to(hidden.dtype)
-        self.memory = memory._replace(carry=carry, encoded=encoded, chain=chain)
-        weights = hidden.new_full((self.shape[0],), 1 / self.shape[0])
-        drawn = weights if self.draws else None
-        states = hidden[:, 0, 0]
-        if filtered is None:
-            return FilteredState(now.step, None, states, weights, rates, {}, None, None, None, drawn)
-        values, spread = filtered.mean, filtered.covariance[0]
-        if self.draws:
+        for name in due:
+            expected = self.double_heads[name].mean(self.distribution(name, now, hidden, None))
+            rates[name] = (expected[:, 0, 0, 0].mean(0) if self.draws else expected[0, 0, 0, 0]).to(hidden.dtype)
+        values, spread = (None, None) if filtered is None else (filtered.mean, filtered.covariance[0])
+        if self.draws and values is not None:
             values = values.expand(self.shape[0], -1)
-        return FilteredState(now.step, values, states, weights, rates, {}, None, None, spread, drawn)
+        weights = hidden.new_full((self.shape[0],), 1 / self.shape[0])
+        histories = self._with_newest(histories, data)
+        told = hidden[:, 0, 0], values, spread, weights, rates
+        return carry.state, carry.innovation, encoded, chain, histories, *told
 
-    def _exactly(self, now: Now) -> FilteredState:
-        due, dtype = self._heads_due(now.step), now.inputs.dtype
+    def _exactly(self, number: int, now: Now) -> FilteredState:
+        due, dtype = self._heads_due(number), now.inputs.dtype
         step = exact_step(self.model, self.double_heads, now.data, self.memory.moments, due, self.shape)
         self.memory = self.memory._replace(moments=step.moments)
         if (before := self.memory.log_draw_weights) is None:
@@ -398,7 +420,7 @@ class OnlineFilter:
         ahead, weights = (part.exp().flatten() for part in (before, after))
         loc = step.moments.loc[:, 0, 0].to(dtype)
         return FilteredState(
-            now.step,
+            number,
             loc,
             loc,
             weights.to(dtype),
@@ -410,11 +432,11 @@ class OnlineFilter:
             weights.to(dtype) if self.draws else None,
         )
 
-    def _by_particles(self, now: Now) -> FilteredState:
+    def _by_particles(self, number: int, now: Now) -> FilteredState:
         latent, transition = self.model.latent, self.model.transition
         proposals, encoded = None, self.memory.encoded
         if self.guided:
-            numbers, encoded = self.variational_parameters(now.data)
+            numbers, encoded = self.variational_parameters(now.data, encoded)
             proposals = self.guide.local.proposals(numbers, now.data)
         dynamics = ParticleDynamics(
             latent, transition, self.shape, now.inputs, self.memory.log_weights.dtype, proposals=proposals
@@ -424,11 +446,11 @@ class OnlineFilter:
         log_weights, memory = _reweighted(particles.log_weights, moved), dict(particles.readout_memory)
         hidden = latent.output(transition, moved.carry)
         means, increment = {}, torch.zeros_like(log_weights)
-        for name in self._heads_due(now.step):
+        for name in self._heads_due(number):
             distribution = self.distribution(name, now, hidden, memory[name])
             head = self.double_heads[name]
             means[name] = head.mean(distribution)[:, :, 0, 0].flatten(0, 1).to(hidden.dtype)  # (particle, channel)
-            if name in now.observed:
+            if bool(now.data.masks[name][0, -1].any()):
                 entries = head.entry_log_prob(distribution, to_double(now.data.observations[name][:, -1:]))
                 increment = increment + entries.squeeze(-2).sum(-1)
             memory[name] = self.heads[name].readout.remember(memory[name], hidden)
@@ -440,10 +462,10 @@ class OnlineFilter:
         values = None if moved.value is None else moved.value.flatten(0, 2)
         states = hidden.flatten(0, 2)
         if self.draws:
-            return self._mixed(now.step, values, states, means, ahead, log_prob)
+            return self._mixed(number, values, states, means, ahead, log_prob)
         before, weights = (part.flatten().to(hidden.dtype) for part in (ahead, log_weights.exp()))
         return FilteredState(
-            now.step,
+            number,
             values,
             states,
             weights,

@@ -17,10 +17,10 @@ from torch import Tensor
 import latentrnn as lr
 from latentrnn.inference.sampling.hamiltonian.density import FlatDensity
 from latentrnn.inference.sampling.hamiltonian.metric import Metric
-from latentrnn.inference.sampling.hamiltonian.operations import recorded
 from latentrnn.inference.sampling.hamiltonian.sampler import Sampled, run
 from latentrnn.inference.sampling.hamiltonian.trajectory import Evaluating, Point, Trajectories
 from latentrnn.inference.sampling.hamiltonian.warmup import StepSize, window_ends
+from latentrnn.support.recorded import recorded
 from tests.linear_gaussian import as_data, as_model, random_problem
 
 # -- operations of a function --------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from torch.distributions import Transform, biject_to
 from torch.func import vmap
 
 from latentrnn.inference.objectives.terms import sampled_sites
-from latentrnn.inference.sampling.hamiltonian.operations import recorded
 from latentrnn.models.scans import vmap_over_members
+from latentrnn.support.recorded import recorded
 
 Evaluator = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # positions to log densities and gradients
 Operation = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -121,7 +121,8 @@ class FlatDensity:
                 with warnings.catch_warnings():
                     # of `vmap`, where it takes one chain after the other for an operation
                     warnings.filterwarnings("ignore", message="There is a performance drop")
-                    found = recorded(partial(self.with_gradient, vectorised=vectorised), example)
+                    program = recorded(partial(self.with_gradient, vectorised=vectorised), example.clone())
+                found = torch.inference_mode()(program)
                 agrees = _agree(found(other), expected)
             except (NotImplementedError, RuntimeError):
                 continue

@@ -1,16 +1,16 @@
-"""A function of a tensor as the operations that it makes, without the Python around them."""
+"""A function of tensors as the operations that it makes, without the Python around them."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import BuiltinFunctionType, MethodDescriptorType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule
-from torch.fx.node import map_aggregate
+from torch.fx.node import Node, map_aggregate
 
 from latentrnn.support.private_symbols import TorchDispatchMode, operation_schema, read_number, tree_leaves
 
@@ -38,28 +38,22 @@ class _Step(NamedTuple):
         return found
 
 
-def recorded(function: Callable[[Tensor], Any], example: Tensor) -> Callable[[Tensor], Any]:
-    """Return a function that repeats what `function` does to an example: derivatives are operations like all others.
+def recorded(function: Callable[..., Any], *examples: Tensor) -> Callable[..., Any]:
+    """Return a function that repeats what `function` does to examples: derivatives are operations like all others.
 
-    What does not depend on the argument is not repeated. The results are those of `function` for all arguments of this
-    shape, provided that which operations it makes does not depend on values.
+    What depends on none of the arguments, nor on memory that they are views of, is not repeated. The results are those
+    of `function` for all arguments of these shapes, provided that which operations it makes does not depend on values.
 
     Args:
-        function: from a tensor to tensors; it draws no random numbers.
-        example: an argument.
+        function: from tensors to tensors, in tuples and dicts; it draws no random numbers.
+        examples: arguments.
 
     Raises:
         RuntimeError: a step of Python depends on a value.
     """
-    argument = example.clone()
     with _Recording() as recording, torch.autograd.set_multithreading_enabled(False):
-        result = function(argument)
-    module = _graph(argument, _varying(argument, recording.steps), result)
-
-    def repeat(given: Tensor) -> Any:
-        with torch.inference_mode():
-            return module(given)
-
+        result = function(*examples)
+    repeat: Callable[..., Any] = _graph(examples, _varying(examples, recording.steps), result).forward
     return repeat
 
 
@@ -74,9 +68,9 @@ class _Recording(TorchDispatchMode):
         return result
 
 
-def _varying(argument: Tensor, steps: list[_Step]) -> list[_Step]:
-    """Return the steps that depend on the argument, be it through memory that such a step writes into."""
-    memory = {_memory(argument)}
+def _varying(arguments: Sequence[Tensor], steps: list[_Step]) -> list[_Step]:
+    """Return the steps that depend on the arguments, be it through memory that such a step writes into."""
+    memory = set(map(_memory, arguments))
     before = 0
     while len(memory) > before:
         before = len(memory)
@@ -89,10 +83,10 @@ def _varying(argument: Tensor, steps: list[_Step]) -> list[_Step]:
     return found
 
 
-def _graph(argument: Tensor, steps: list[_Step], result: Any) -> GraphModule:
+def _graph(arguments: Sequence[Tensor], steps: list[_Step], result: Any) -> GraphModule:
     """Return a program of these steps."""
-    graph, constants = Graph(), torch.nn.Module()
-    nodes = {id(argument): graph.placeholder("given")}
+    graph, constants, writing = Graph(), torch.nn.Module(), set[Node]()
+    nodes = {id(argument): graph.placeholder(f"given_{place}") for place, argument in enumerate(arguments)}
 
     def node_of(value: Any) -> Any:
         if not isinstance(value, Tensor):
@@ -109,13 +103,30 @@ def _graph(argument: Tensor, steps: list[_Step], result: Any) -> GraphModule:
             continue
         given = map_aggregate((step.arguments, step.named), node_of)
         node = graph.call_function(_fastest(step), *given)
+        if step.written:
+            writing.add(node)
         if isinstance(step.result, Tensor):
             nodes[id(step.result)] = node
         else:
             for place, part in enumerate(step.result or ()):
                 nodes[id(part)] = graph.call_function(operator.getitem, (node, place))
-    graph.output(map_aggregate(result, node_of))
-    return GraphModule(constants, graph)
+
+    def returned(value: Any) -> Any:
+        node = node_of(value)
+        # what is computed once is handed out as a copy, which whoever gets it may write into
+        constant = isinstance(value, Tensor) and node.op == "get_attr"
+        return graph.call_function(torch.clone, (node,)) if constant else node
+
+    graph.output(map_aggregate(result, returned))
+    for node in reversed(list(graph.nodes)):
+        if node.op in ("call_function", "get_attr") and not node.users and node not in writing:
+            graph.erase_node(node)
+    module = GraphModule(constants, graph)
+    for name in list(dict(module.named_buffers())):  # found at once, where those of a module are looked for
+        constant = module.get_buffer(name)
+        delattr(module, name)
+        module.__dict__[name] = constant
+    return module
 
 
 def _fastest(step: _Step) -> Any:
