@@ -30,6 +30,12 @@ import latentrnn as lr
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(os.environ.get("LATENTRNN_SHARED", ROOT.parent / "shared")) / "reference_posteriors"
 DRAWS, WARM_UP, CHAINS = 1000, 500, 4
+# of each chain, where neighbouring draws are much alike
+MORE_DRAWS = {
+    "stochastic_volatility_sp500_small": 8000,
+    "stochastic_volatility_log_sp500_small": 8000,
+    "gp_pois_regr": 4000,
+}
 SILENT = {"weight": 0.0, "input_weight": 0.0, "bias": 0.0}  # a state of zero
 HANDED_ON = {"weight": 0.0, "input_weight": 1.0, "bias": 0.0}  # a state that is its input
 
@@ -315,7 +321,8 @@ def row(name: str, folder: Path) -> list[str]:
     """Return the table's rows of one reference."""
     problem, reference = read(name, folder)
     started = time.process_time()
-    posterior = by_nuts(problem)
+    draws = MORE_DRAWS.get(name, DRAWS)
+    posterior = by_nuts(problem, draws)
     seconds = time.process_time() - started
     chains = posterior.chains
     off = deviations(problem, all_draws(posterior), reference)
@@ -359,11 +366,12 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    more = ", ".join(f"{name} {draws}" for name, draws in MORE_DRAWS.items())
     lines = [
         "# Reference posteriors",
         "",
         f"`python benchmarks/reference_posteriors.py`; {platform.machine()}, one thread, torch {torch.__version__}. "
-        f"NUTS: {CHAINS} chains of {DRAWS} draws after {WARM_UP}. Means in standard deviations of the reference, "
+        f"NUTS: {CHAINS} chains of {DRAWS} draws after {WARM_UP} ({more}). Means in standard deviations of the reference, "
         "standard deviations in per cent of it, the worst of all parameters each; the references have a Monte Carlo "
         "error of about 0.01 (posteriordb) or of up to 0.01 (Inference Gym). Seconds are the processor's, warm-up "
         "included.",
