@@ -10,7 +10,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
-from pyro.ops.stats import effective_sample_size, split_gelman_rubin
+from pyro.ops.stats import effective_sample_size
 from torch import Tensor, nn
 from torch.distributions import constraints
 
@@ -19,6 +19,7 @@ from latentrnn.inference.guides.encoders import Encoder
 from latentrnn.inference.guides.families import Family
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.parameters import JOINT
+from latentrnn.inference.posterior.draws.mixing import rank_normalised_r_hat
 from latentrnn.models.latents import LatentSite
 from latentrnn.models.sites import LATENTS
 from latentrnn.models.state_space import sequence_plate
@@ -33,15 +34,19 @@ class Chains:
         diverging: draws whose trajectory diverged, (chain, draw).
         acceptance: mean acceptance rate, (chain,).
         step_size: after adaptation, (chain,).
-        r_hat: per site split R-hat of every entry: above 1.01 chains have not mixed; NaN for what never moves.
-        ess: per site effective number of draws of every entry.
+        r_hat: per site rank-normalised split R-hat of every entry, the larger of bulk and tails: above 1.01 chains have
+            not mixed; NaN for what never moves, and with less than four draws.
+        ess: per site effective number of draws for the mean of every entry; `latentrnn.summary` has those of bulk and
+            tails.
         statistics: of each draw, (chain, draw), by the names that ArviZ gives them: `lp`, log density of the
             unconstrained values, and `energy`, minus that and the kinetic energy, nats; `energy_error` since the
             trajectory began, nats; `acceptance_rate`, averaged over the trajectory; `tree_depth`, how often it doubled,
             and whether it `reached_max_treedepth`; `n_steps`, gradients; `step_size`; and `diverging`.
 
     References:
-        Gelman, Carlin, Stern, Dunson, Vehtari, Rubin. Bayesian data analysis. 2013.
+        Vehtari, Gelman, Simpson, Carpenter, Bürkner. Rank-normalization, folding, and localization: an improved R-hat
+        for assessing convergence of MCMC. 2021.
+        Gelman, Carlin, Stern, Dunson, Vehtari, Rubin. Bayesian data analysis. 2013 (effective number of draws).
         Betancourt. A conceptual introduction to Hamiltonian Monte Carlo. 2017.
     """
 
@@ -66,8 +71,9 @@ class Chains:
         """Summarise draws, (chain, draw, *shape) by site."""
         count, draws = diverging.shape
         enough = draws >= 4
-        r_hat = {k: split_gelman_rubin(v) if enough else torch.full(v.shape[2:], torch.nan) for k, v in values.items()}
-        ess = {k: effective_sample_size(v) if enough else torch.full(v.shape[2:], torch.nan) for k, v in values.items()}
+        unknown = {k: torch.full(v.shape[2:], torch.nan) for k, v in values.items()}
+        r_hat = {k: rank_normalised_r_hat(v) for k, v in values.items()} if enough else unknown
+        ess = {k: effective_sample_size(v) for k, v in values.items()} if enough else dict(unknown)
         return cls(count, draws, diverging, acceptance, step_size, r_hat, ess, dict(statistics or {}))
 
     @property
