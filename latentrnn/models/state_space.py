@@ -265,8 +265,8 @@ class LatentRNN(nn.Module):
         """Return every parameter of the model, a row each, by the name of its site: what it is, and what is said of it.
 
         Returns:
-            A data frame with the columns "shape", "dims" (what the axes are), "unit", "support" and "given": "point
-            estimate", "fixed" or the prior.
+            A data frame with the columns "shape", "dims" (what the axes are), "unit" (times in seconds where the data
+            have a `dt` or times, else in steps), "support" and "given": "point estimate", "fixed" or the prior.
 
         Example:
             >>> import numpy as np, latentrnn as lr, pyro.distributions as dist
@@ -279,7 +279,7 @@ class LatentRNN(nn.Module):
             'latent.initial_state': 'point estimate', 'v.scale': 'fixed', 'v.readout.weight': 'point estimate',
             'v.readout.baseline': 'point estimate'}
         """
-        return self.given.table()
+        return self.given.table(self.spec)
 
     @property
     def networks(self) -> dict[str, NetworkGroup]:

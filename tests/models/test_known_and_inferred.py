@@ -215,7 +215,7 @@ def test_a_table_lists_every_number() -> None:
     model = lr.LatentRNN(data.spec, transition=lr.LeakyIntegrator(3), latent=latent, observations=heads)
     table = model.parameters_table()
     assert table.loc["transition.time_constant"].to_dict() == {
-        "shape": (3,), "dims": "unit", "unit": "seconds or steps", "support": "positive", "given": "point estimate",
+        "shape": (3,), "dims": "unit", "unit": "seconds", "support": "positive", "given": "point estimate",
     }  # fmt: skip
     assert table.loc["latent.persistence", "given"] == "Beta(concentration1=2, concentration0=2)"
     assert "latent.time_constant" not in table.index
@@ -227,6 +227,53 @@ def test_a_table_lists_every_number() -> None:
     with pandas.option_context("display.width", 40, "display.max_rows", 3, "display.max_columns", 2):
         assert all(word in repr(table) for word in (*table.index, *table.columns))
         assert "..." not in repr(table)
+
+
+class Decay(lr.Transition):
+    """h_t = exp(-rate) h_{t-1} + x_t, whose rate is declared by a class of the user's own."""
+
+    declared: ClassVar = {
+        "rate": lr.ParameterSpec.positive("log_rate", unit="per second or step"),
+        "reach": lr.ParameterSpec("reach", unit="metres"),
+    }
+
+    def __init__(self, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.hidden_size = self.state_size = 1
+
+    def build(self, input_size: int) -> None:
+        for name in ("log_rate", "reach"):
+            self.register_parameter(name, torch.nn.Parameter(torch.zeros(1)))
+
+    def step(self, state: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        return torch.exp(-self.log_rate.exp()) * state + self.reach * inputs
+
+
+CLOCKS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "none": ({}, "step", "step"),
+    "regular": ({"dt": 0.01}, "second", "step"),
+    "irregular": ({"times": [np.cumsum([0.1, 0.2, 0.4, 0.1])] * 3}, "second", "second"),
+}
+
+
+@pytest.mark.parametrize("name", CLOCKS)
+def test_units_of_time_are_those_of_the_data(name: str) -> None:
+    """Seconds where there is a clock; a persistence is from step to step but where these differ."""
+    options, unit, of_persistence = CLOCKS[name]
+    arrays = {"y": np.ones((3, 4, 1))}
+    spec = lr.SequenceData.from_arrays(arrays, {"x": np.ones((3, 4, 1))}, **options).spec
+
+    def units(transition: lr.Transition, **latent: Any) -> dict[str, str]:
+        correlated = lr.Innovations(1, prior="ar1", **latent)
+        model = lr.LatentRNN(spec, transition=transition, latent=correlated, observations={"y": lr.Gaussian()})
+        return dict(model.parameters_table()["unit"])
+
+    leaky = units(lr.LeakyIntegrator(1))
+    assert leaky["transition.time_constant"] == leaky["latent.time_constant"] == f"{unit}s"
+    own = units(Decay(), fixed={"persistence": 0.5})
+    assert own["transition.rate"] == f"per {unit}"
+    assert own["transition.reach"] == "metres"
+    assert own["latent.persistence"] == f"per {of_persistence}"
 
 
 MISTAKES: dict[str, tuple[Any, str]] = {

@@ -22,7 +22,7 @@ from latentrnn.models.latents.initial_state import NormalStart
 from latentrnn.models.latents.latent import DRAWN, STATE, Latent, along_time, learned_vector, where_valid
 from latentrnn.models.latents.path import Carry, LatentSite, Path, Step
 from latentrnn.models.latents.student_t import StudentTTrajectory
-from latentrnn.models.parameters.parameter_spec import TIME, ParameterSpec
+from latentrnn.models.parameters.parameter_spec import PER_GAP, TIME, ParameterSpec
 from latentrnn.models.transitions import Transition
 from latentrnn.models.transitions.transition import concatenate_channels
 from latentrnn.support.arguments import check_choice, check_number, check_size
@@ -77,7 +77,7 @@ class Innovations(Latent):
             value=lambda latent, kept: torch.exp(-latent.dt / kept.exp()),
             tensor=lambda latent, value: (-latent.dt / value.log()).log(),
             support=constraints.unit_interval,
-            unit="per step, or per second at irregular times",
+            unit=PER_GAP,
             dims=("innovation",),
         ),
         "shock": ParameterSpec(

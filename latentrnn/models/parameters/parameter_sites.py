@@ -10,6 +10,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from latentrnn.data import DataSpec
 from latentrnn.models.component import Component, InOwnUnits, tensor_at
 from latentrnn.models.parameters.distributions import check_distribution, described, without_event
 from latentrnn.models.parameters.drawn import with_values
@@ -122,8 +123,8 @@ class GivenParameters:
         """Return the sites of scales of networks that are inferred together with the weights."""
         return [group.site_of(part) for group in self.networks.values() for part in group.learned()]
 
-    def table(self) -> Any:
-        """Return every parameter of the parts as a data frame; see `LatentRNN.parameters_table`."""
+    def table(self, clock: DataSpec) -> Any:
+        """Return every parameter of the parts as a data frame, times on a clock; see `LatentRNN.parameters_table`."""
         from latentrnn.support.whole_table import WholeTable
 
         rows: dict[str, dict[str, Any]] = {}
@@ -141,7 +142,7 @@ class GivenParameters:
                 rows[parameter.site] = {
                     "shape": tuple(parameter.value().shape),
                     "dims": ", ".join(dims),
-                    "unit": specs[name].unit,
+                    "unit": specs[name].unit_on(clock),
                     "support": in_words(specs[name].support),
                     "given": _given_in_words(parameter),
                 }

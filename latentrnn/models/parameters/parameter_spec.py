@@ -12,8 +12,11 @@ from pyro.distributions import constraints as pyro_constraints
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-TIME = "seconds or steps"  # seconds where the data have a clock
-TIMES = (TIME, "steps", "radians per step")  # units of what says nothing of the size of any input
+from latentrnn.data import DataSpec
+
+TIME, RATE = "seconds or steps", "per second or step"  # seconds where the data have a clock
+PER_GAP = "per step, or per second at irregular times"
+TIMES = (TIME, RATE, "steps", "radians per step")  # units of what says nothing of the size of any input
 
 
 def _itself(part: Any, value: Tensor) -> Tensor:
@@ -32,7 +35,8 @@ class ParameterSpec:
         value: `(component, raw tensor) -> parameter`, written for any leading axes.
         tensor: its inverse.
         support: of the parameter, a constraint of `torch.distributions.constraints`.
-        unit: in words, "" where it has none: "seconds or steps", "of the data".
+        unit: in words, "" where it has none: "of the data", "seconds or steps", "per second or step". Tables of a model
+            say of the last two which it is.
         dims: what its axes stand for, in order.
         follows: names of other parameters of the component that its tensor depends on, too.
         around: where a `NetworkPrior` is centred, for what is neither a weight nor a bias of a network: one for a gain.
@@ -93,6 +97,16 @@ class ParameterSpec:
     def __repr__(self) -> str:
         unit = f", unit={self.unit!r}" if self.unit else ""
         return f"ParameterSpec({self.raw!r}, {in_words(self.support)}{unit})"
+
+    def unit_on(self, clock: DataSpec) -> str:
+        """Return the unit on the clock of some data: seconds where they have a `dt` or times, else steps."""
+        seconds = clock.dt is not None or clock.irregular
+        known = {
+            TIME: "seconds" if seconds else "steps",
+            RATE: "per second" if seconds else "per step",
+            PER_GAP: "per second" if clock.irregular else "per step",
+        }
+        return known.get(self.unit, self.unit)
 
     @property
     def event_dim(self) -> int:

@@ -138,8 +138,7 @@ def evaluated(
                 f"{len(values)}; ask for fewer, or raise max_dense"
             )
         slopes = jacobian(values, at)
-        clock = problem.data.spec.dt is not None or problem.data.spec.irregular
-        entries = declared_entries(weights, at, values, slopes, clock)
+        entries = declared_entries(weights, at, values, slopes, problem.data.spec)
     curvature: Curvature
     parts = []
     if problem.marginal.latents:

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.overrides import TorchFunctionMode
 
+from latentrnn.data import DataSpec
 from latentrnn.inference.sampling.uncertainty.weights import Weights, declared_parameters, entry_names
-from latentrnn.models.parameters.parameter_spec import TIME, bounds
+from latentrnn.models.parameters.parameter_spec import bounds
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_choice
 from latentrnn.support.shown import shown
@@ -172,7 +173,7 @@ def check_derivative(
         raise ValueError(f"{OWNER}: quantity depends on nothing that was learned")
 
 
-def declared_entries(weights: Weights, at: Tensor, values: Tensor, jacobian: Tensor, clock: bool) -> Entries:
+def declared_entries(weights: Weights, at: Tensor, values: Tensor, jacobian: Tensor, clock: DataSpec) -> Entries:
     """Return supports and units of entries that are parameters of the model: the same value, and the same derivative.
 
     Args:
@@ -180,7 +181,7 @@ def declared_entries(weights: Weights, at: Tensor, values: Tensor, jacobian: Ten
         at: a vector that derivatives can be asked of, (size,).
         values: (entry,).
         jacobian: d values / d at, (entry, size).
-        clock: whether the data have one, so that times are in seconds.
+        clock: of the data, on which times are in seconds or in steps.
     """
     low, high = torch.full_like(values, -torch.inf), torch.full_like(values, torch.inf)
     units = [""] * len(values)
@@ -198,7 +199,7 @@ def declared_entries(weights: Weights, at: Tensor, values: Tensor, jacobian: Ten
                 continue
             least, most = (end.to(values).expand(own.shape)[place] if end.numel() > 1 else end for end in ends)
             low[entry], high[entry] = least, most
-            units[int(entry)] = ("seconds" if clock else "steps") if spec.unit == TIME else spec.unit
+            units[int(entry)] = spec.unit_on(clock)
     return Entries(low, high, tuple(units))
 
 

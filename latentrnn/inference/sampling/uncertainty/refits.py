@@ -289,8 +289,7 @@ def _summary(
     left = 1 - float(shares.square().sum())  # what makes the covariance unbiased; none with one draw alone
     covariance = (shares[:, None] * centred).mT @ centred / (left if left > 1e-12 else torch.nan)
     weights, at, values, layout = example
-    clock = data.spec.dt is not None or data.spec.irregular
-    entries = declared_entries(weights, at, values, jacobian(values, at), clock)
+    entries = declared_entries(weights, at, values, jacobian(values, at), data.spec)
     support = with_transform(entries, settings.transform, layout, mean)
     for entry in [i for i, note in enumerate(notes) if note and how == "bootstrap"]:
         covariance[entry, :] = covariance[:, entry] = torch.nan
