@@ -62,7 +62,8 @@ def parts(online: lr.OnlineFilter) -> list[tuple[str, float]]:
     model, guide = online.model, online.guide
     data = online.stream.put(online.stream.read(row, None, None))
     head = model.observations["spikes"]
-    numbers, _ = online.variational_parameters(data, online.memory.encoded)
+    encoded = online.memory.encoded
+    numbers, _ = online.variational_parameters(data, encoded)
     assert online.memory.carry is not None
     a_t, carry = model.transition_inputs(data)[:, -1].expand(1, 1, 1, -1), online.memory.carry
     now = Now(data, a_t, None, {})
@@ -84,7 +85,7 @@ def parts(online: lr.OnlineFilter) -> list[tuple[str, float]]:
             "checking the support",
             median(lambda: head.check("spikes", data.observations["spikes"], data.masks["spikes"])),
         ),
-        ("encoder and the family's numbers", median(lambda: online.variational_parameters(data, online.memory.encoded))),
+        ("encoder and the family's numbers", median(lambda: online.variational_parameters(data, encoded))),
         ("moments of the family", median(lambda: guide.local.filtered(numbers, None))),
         ("transition inputs", median(lambda: model.transition_inputs(data))),
         (

@@ -371,10 +371,10 @@ def main() -> None:
         "# Reference posteriors",
         "",
         f"`python benchmarks/reference_posteriors.py`; {platform.machine()}, one thread, torch {torch.__version__}. "
-        f"NUTS: {CHAINS} chains of {DRAWS} draws after {WARM_UP} ({more}). Means in standard deviations of the reference, "
-        "standard deviations in per cent of it, the worst of all parameters each; the references have a Monte Carlo "
-        "error of about 0.01 (posteriordb) or of up to 0.01 (Inference Gym). Seconds are the processor's, warm-up "
-        "included.",
+        f"NUTS: {CHAINS} chains of {DRAWS} draws after {WARM_UP} ({more}). Means in standard deviations of the "
+        "reference, standard deviations in per cent of it, the worst of all parameters each; the references have a "
+        "Monte Carlo error of about 0.01 (posteriordb) or of up to 0.01 (Inference Gym). Seconds are the processor's, "
+        "warm-up included.",
         "",
         "Quadrature of what `brownian_motion_unknown_scales` states gives 0.1155 (0.0403) and 0.1127 (0.0375) where "
         "its file has 0.1198 (0.0467) and 0.1011 (0.0444): the draws agree with the quadrature.",

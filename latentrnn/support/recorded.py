@@ -78,7 +78,7 @@ def _varying(arguments: Sequence[Tensor], steps: list[_Step]) -> list[_Step]:
             if any(_memory(value) in memory for value in (*step.given, *_tensors(step.result))):
                 memory.update(map(_memory, (*_tensors(step.result), *step.written)))
     found = [s for s in steps if any(_memory(value) in memory for value in (*s.given, *_tensors(s.result)))]
-    if any(step.operation is read_number for step in found):
+    if any(step.operation is read_number or isinstance(step.result, bool | int | float) for step in found):
         raise RuntimeError("a step of Python depends on a value")
     return found
 

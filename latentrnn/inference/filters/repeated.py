@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor, nn
 
@@ -74,7 +75,8 @@ class RepeatedStep:
         self._calls[kind] = calls + 1
         if calls == 1:
             try:
-                self._candidates[kind] = recorded(function, *tensors)
+                with pyro.validation_enabled(False):  # which reads values, and changes none
+                    self._candidates[kind] = recorded(function, *tensors)
             except (NotImplementedError, RuntimeError):
                 self._calls[kind] = COMPARED + 2
         elif calls > 1:
