@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import torch
@@ -17,17 +18,21 @@ from latentrnn.inference.fitting.settings.optimizers import AdamW
 from latentrnn.inference.fitting.settings.reporting import Reporting
 from latentrnn.inference.fitting.settings.settings import Settings
 from latentrnn.inference.fitting.settings.stopping import EarlyStopping
+from latentrnn.inference.fitting.state import TrainingState
 from latentrnn.inference.fitting.trainer import Trainer
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.windows import window_plan
 from latentrnn.inference.objectives.elbo import ELBO
 from latentrnn.inference.objectives.objective import Objective
+from latentrnn.inference.posterior.family_check import family_remark
 from latentrnn.inference.posterior.prior_check import warn_of_priors
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_kind_of, check_seed
 from latentrnn.support.deprecations import former_arguments
 from latentrnn.support.devices import resolve_device
 from latentrnn.support.isolation import isolated, matrix_products, random_state
+
+JUDGED_FROM = 200  # steps, before which a guide has not learned what its family can say
 
 
 @former_arguments("fit", checkpointing=Checkpointing.of_former)
@@ -88,7 +93,8 @@ def fit(
         ProcessLost: another process is gone; with `checkpointing` the state that all had reached is written first.
 
     Warns:
-        UserWarning: the priors cannot have made the scale of the training data; see `check_priors`.
+        UserWarning: the priors cannot have made the scale of the training data; see `check_priors`. Or, after some
+            hundred steps, a family that was given in the place of the default one leaves nats that it need not.
 
     References:
         Hoffman, Blei, Wang, Paisley. Stochastic variational inference. 2013.
@@ -145,8 +151,10 @@ def fit(
             trainer.restore(str(checkpoints.newest), found)
         trainer.run()
         trainer.close()
+        state = trainer.state
+        if state.step >= JUDGED_FROM and windows is None and processes.first:
+            _judge_family(model, guide, train, number, state)
     model.to("cpu"), guide.to("cpu")
-    state = trainer.state
     return FitResult(
         model,
         guide,
@@ -158,6 +166,15 @@ def fit(
         used,
         state.events,
     )
+
+
+def _judge_family(
+    model: LatentRNN, guide: Guide, train: SequenceData | StoredSequences, seed: int, state: TrainingState
+) -> None:
+    """Say where a family that was given in the place of the default one is too poor."""
+    if remark := family_remark(model, guide, train, seed):
+        state.events.append(remark)
+        warnings.warn(f"fit: {remark}", UserWarning, stacklevel=5)
 
 
 def check_arguments(
