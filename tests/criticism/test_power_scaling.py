@@ -210,16 +210,16 @@ def test_latents_are_integrated_out_or_given() -> None:
     still = lr.Linear(1, fixed={"weight": 0.5, "input_weight": 0.0, "bias": 0.0})
     latent = lr.MarkovNormal(fixed={"scale": 0.5, "initial_loc": 0.0, "initial_scale": 1.0})
     model = lr.LatentRNN(data.spec, transition=still, latent=latent, observations={"y": head})
-    options = {"num_samples": 100, "warmup": 100, "chains": 2, "device": "cpu", "progress": False}
+    options = {"num_samples": 300, "warmup": 200, "chains": 2, "device": "cpu", "progress": False}
     chains = lr.sample(model, data, **options)
     joint = chains.power_scaling()
     assert "likelihood: given the draws of the local latents" in joint.remarks
-    latents, level = chains.latents(200)["states"], chains.parameters(200)["y.readout.baseline"]
+    latents, level = chains.latents(600)["states"], chains.parameters(600)["y.readout.baseline"]
     means = (latents + level[:, None, None]).numpy()
     expected = stats.norm.logpdf(data.observations["y"].numpy(), means, 0.7).sum((-1, -2))
-    np.testing.assert_allclose(chains.log_likelihood_of_draws(200), expected, rtol=1e-9)
+    np.testing.assert_allclose(chains.log_likelihood_of_draws(600), expected, rtol=1e-9)
     np.testing.assert_allclose(
-        joint.groups["log_likelihood"]["log_likelihood"].values.reshape(200, 5), expected, rtol=1e-9
+        joint.groups["log_likelihood"]["log_likelihood"].values.reshape(600, 5), expected, rtol=1e-9
     )
     guide = lr.Guide(model, encoder=lr.RNNEncoder(4), family=lr.GaussianChain())
     result = lr.fit(model, guide, data, steps=50, optimizer=lr.AdamW(0.03), **QUIET)
@@ -312,7 +312,7 @@ def test_what_is_refused(fitted: Any) -> None:
     assert held_out.posterior(data, device="cpu").power_scaling(num_samples=100).num_samples == 100
     with pytest.raises(ValueError, match="3 of 3 sequences were no part of the fit"):
         held_out.posterior(level_data(3, 1.0, 1.0, seed=5), device="cpu").power_scaling()
-    chains = lr.sample(model, data, num_samples=60, warmup=30, chains=2, device="cpu", progress=False)
+    chains = lr.sample(model, data, num_samples=200, warmup=100, chains=2, device="cpu", progress=False)
     with pytest.raises(ValueError, match="a multiple of the 2 chains; found 101"):
         chains.power_scaling(num_samples=101)
 
