@@ -28,11 +28,12 @@ def to_arviz(
 ) -> Any:
     """Return a posterior as the groups that `az.plot_*`, `az.summary` and netCDF understand.
 
-    - posterior: global sites under their site names (first dim `{head}_channel` for a head's readout and gain,
-      last dim `{head}_stimulus` for a gain: the features of its stimulus, from the present on back; tensors of a
-      network with a `NetworkPrior` have dims of their own, `{site}_output`, `{site}_input`), and
-      where the model has them the latents `states`, `innovations`, `switch` (sequence, time, `{name}_dim`) and
-      `initial` (sequence, `initial_dim`); without either there is no such group.
+    - posterior: global sites under their site names. What runs over a head's channels (its family's parameters, its
+      readout, its gain) has the dim `{head}_channel`, a gain the last dim `{head}_stimulus`: the features of its
+      stimulus, from the present on back. Other axes are called as the component declares them (`ParameterSpec.dims`):
+      `{site}_unit`, `{site}_state`, `{site}_feature`, and `{site}_dim_0` where nothing is declared; features of
+      covariates have their names on them. Where the model has them the latents `states`, `innovations`, `switch`
+      (sequence, time, `{name}_dim`) and `initial` (sequence, `initial_dim`); without either there is no such group.
     - log_prior: log p(theta) of every draw by site, nats, all entries together, in the units in which the priors are
       stated; without the members of a `Population`, whose prior is learned, and without any of an ensemble.
     - posterior_predictive, prior_predictive: free-running replicates per head (sequence, time, `{head}_channel`), in

@@ -13,13 +13,12 @@ from latentrnn.export.variables import (
     constants,
     drawn_dataset,
     is_whole,
+    names_on_axes,
     observed,
     of_latents,
     of_replicates,
     of_sites,
     source,
-    stimuli,
-    tensors,
 )
 from latentrnn.inference.evidence.evidence import log_mean
 from latentrnn.inference.posterior.draws.stored_draws import StoredDraws
@@ -175,7 +174,7 @@ def _parameters(
     left_out = set() if weights else set(posterior.model.network_weights())
     sites = {name: value for name, value in posterior.parameters(num_samples).items() if name not in left_out}
     named = drawn_dataset(of_sites(posterior.model, sites), labelled, posterior.chains)
-    named = named.assign_coords(stimuli(posterior.model, named) | tensors(posterior.model, named))
+    named = named.assign_coords(names_on_axes(posterior.model, named))
     return named.assign_attrs(_given(posterior))
 
 

@@ -54,9 +54,7 @@ def _groups(drawn: PriorPredictive) -> dict[str, xarray.Dataset]:
     given = {} if drawn.conditional_on is None else {"conditional_on": drawn.conditional_on}
     replicated = variables.of_replicates(data, drawn.observations, whole, labelled)
     groups = {
-        "prior": prior.assign_coords(variables.stimuli(model, prior) | variables.tensors(model, prior)).assign_attrs(
-            given
-        ),
+        "prior": prior.assign_coords(variables.names_on_axes(model, prior)).assign_attrs(given),
         "prior_predictive": variables.drawn_dataset(replicated, labelled, None).assign_attrs(given),
         "observed_data": variables.observed(labelled, heads, observed),
         "constant_data": variables.constants(data, heads, labelled),

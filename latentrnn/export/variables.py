@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from latentrnn.data import SequenceData
 
 SAMPLE = ("chain", "draw")
-_PER_OUTPUT = ("readout.weight", "readout.baseline", "gain.beta")  # parameters whose first axis is the head's outputs
+# parameters of a head whose first axis is its outputs
+_PER_OUTPUT = ("readout.weight", "readout.baseline", "readout.loading", "gain.beta", "covariate_weight")
 _EXACT_INTEGER = 2**53  # beyond it, a float64 no longer tells neighbouring integers apart
 
 Variable = tuple[tuple[Hashable, ...], np.ndarray]  # dims and values
@@ -46,39 +47,46 @@ def drawn_dataset(variables: Mapping[str, Variable], labelled: xr.Dataset, chain
 
 
 def of_sites(model: Any, sites: Mapping[str, Tensor]) -> dict[str, Variable]:
-    """Name the axes of global sites: by the head's channels where that is what they run over, else as ArviZ does."""
-    channels = {
-        parameter_site(head, path): f"{head}_channel"
-        for head, observation in model.observations.items()
-        for path in _PER_OUTPUT
-        if observation.outputs_per_channel == 1
-    }
-    gains = {
-        parameter_site(head, "gain.beta"): f"{head}_stimulus"
-        for head, observation in model.observations.items()
-        if observation.gain is not None
-    }
-    weights = model.network_weights()
-    variables: dict[str, Variable] = {}
-    for name, values in sites.items():
-        dims = [f"{name}_dim_{axis}" for axis in range(values.dim() - 1)]
-        if name in weights:
-            dims = [f"{name}_{dim.replace(' ', '_')}" for dim in weights[name].dims]
-        if name in channels:
-            dims[0] = channels[name]
-        if name in gains:
-            dims[-1] = gains[name]
-        variables[name] = (tuple(dims), values.numpy())
-    return variables
+    """Name the axes of global sites: by the head's channels, as their components declare them, or as ArviZ does."""
+    return {name: (_dims(model, name, values.shape[1:]), values.numpy()) for name, values in sites.items()}
 
 
-def tensors(model: Any, drawn: xr.Dataset) -> dict[str, list[str]]:
+def names_on_axes(model: Any, drawn: xr.Dataset) -> dict[str, list[str]]:
+    """Name what parameters run over besides channels: features of covariates, channels again, tensors of networks."""
+    # with other inputs beside covariates there are more of them than names, and they are counted
+    found = {f"{parameter_site('transition', 'input_weight')}_input": model.features.names}
+    for head, observation in model.observations.items():
+        found[f"{parameter_site(head, 'correlation_factor')}_channel_before"] = list(observation.head.channel_names)
+        if observation.covariates:
+            found[f"{parameter_site(head, 'covariate_weight')}_feature"] = observation.reader.names
+    known = {dim: names for dim, names in found.items() if drawn.sizes.get(dim) == len(names)}
+    return known | _stimuli(model, drawn) | _tensors(model, drawn)
+
+
+def _dims(model: Any, site: str, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Return the names of a parameter's axes."""
+    owner, declared = model.parameter_axes().get(site, ("", ()))
+    if len(declared) != len(shape):
+        declared = tuple(f"dim {axis}" for axis in range(len(shape)))
+    dims = [f"{site}_{dim.replace(' ', '_')}" for dim in declared]
+    if not dims or owner not in model.observations:
+        return tuple(dims)
+    of_outputs = site in [parameter_site(owner, path) for path in _PER_OUTPUT]
+    per_channel = of_outputs and model.observations[owner].outputs_per_channel == 1
+    if per_channel or (declared[0] == "channel" and shape[0] == model.spec.heads[owner].channels):
+        dims[0] = f"{owner}_channel"
+    if site == parameter_site(owner, "gain.beta"):
+        dims[-1] = f"{owner}_stimulus"
+    return tuple(dims)
+
+
+def _tensors(model: Any, drawn: xr.Dataset) -> dict[str, list[str]]:
     """Name the tensors whose scales the sites of a `NetworkPrior` are."""
     scales = {group.site_of(part): names for group in model.networks.values() for part, names in group.names.items()}
     return {f"{site}_dim_0": names for site, names in scales.items() if f"{site}_dim_0" in drawn.dims}
 
 
-def stimuli(model: Any, drawn: xr.Dataset) -> dict[str, list[str]]:
+def _stimuli(model: Any, drawn: xr.Dataset) -> dict[str, list[str]]:
     """Name what each head's gain listens to: the features of its stimulus, and with several lags how old they are."""
     named = {}
     for head, observation in model.observations.items():

@@ -257,6 +257,13 @@ class LatentRNN(nn.Module):
         """Return the priors of the tensors that have a `NetworkPrior`, by site, with their fan-in and axes."""
         return self.given.weights()
 
+    def parameter_axes(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """Return the owner of every parameter with a prior (a head, "transition", "latent", "inputs"), and its axes.
+
+        Axes as components declare them (`ParameterSpec.dims`), () where they do not; by site.
+        """
+        return self.given.axes()
+
     def with_learned_priors(self) -> list[str]:
         """Return the sites of parameters whose priors are learned: members of a `Population`, weights of networks."""
         return self.given.with_learned_priors()

@@ -48,10 +48,21 @@ class FakePosterior:
     def model(self) -> SimpleNamespace:
         gain = SimpleNamespace(stimulus="stimulus", lags=1)
         heads = {
-            name: SimpleNamespace(outputs_per_channel=1, gain=gain if name == "spikes" else None)
+            name: SimpleNamespace(
+                outputs_per_channel=1,
+                gain=gain if name == "spikes" else None,
+                covariates=[],
+                head=self.data.spec.heads[name],
+            )
             for name in self._modelled()
         }
-        named = {"networks": {}, "network_weights": dict, "with_learned_priors": list}
+        named = {
+            "networks": {},
+            "network_weights": dict,
+            "with_learned_priors": list,
+            "features": SimpleNamespace(names=[]),
+            "parameter_axes": lambda: {"spikes.gain.beta": ("spikes", ("output", "feature"))},
+        }
         return SimpleNamespace(observations=heads, spec=self.data.spec, **named)
 
     def reseeded(self, seed: int) -> FakePosterior:

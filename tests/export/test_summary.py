@@ -42,7 +42,7 @@ def test_chains_show_their_diagnostics(chains: lr.Posterior, kind: int, monkeypa
     install_arviz(monkeypatch, "0.23.4" if kind == 0 else "1.3.0")
     found = chains.summary(prob=0.8)
     assert found.columns.tolist() == ["mean", "sd", "10%", "90%", *DIAGNOSTICS]
-    names = ["y.scale[0]", "y.scale[1]", "y.readout.baseline[left]", "y.readout.baseline[right]"]
+    names = ["y.scale[left]", "y.scale[right]", "y.readout.baseline[left]", "y.readout.baseline[right]"]
     assert found.index.tolist() == names
     draws = {name: value.numpy() for name, value in chains.parameters(400).items()}
     columns = np.concatenate([draws["y.scale"], draws["y.readout.baseline"]], 1)
@@ -78,7 +78,7 @@ def test_draws_of_a_guide_have_none(at_mode: lr.Posterior, kind: int, monkeypatc
     install_arviz(monkeypatch, "0.23.4" if kind == 0 else "1.3.0")
     found = lr.summary(at_mode, num_samples=4000)
     assert found.columns.tolist() == ["mean", "sd", "5%", "95%"]
-    assert found.loc["y.scale[0]", "5%"] > 0
+    assert found.loc["y.scale[left]", "5%"] > 0
     np.testing.assert_array_equal(found, lr.summary(at_mode, num_samples=4000, seed=0))
     assert not np.array_equal(found, lr.summary(at_mode, num_samples=4000, seed=1))
 

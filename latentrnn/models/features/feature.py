@@ -80,6 +80,11 @@ class Identity(Feature):
         self.register_buffer("location", location)
         self.register_buffer("scale", scale)
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """One name per feature of the covariate."""
+        return self._found.feature_names
+
     def take_units(self, data: SequenceData, units: str) -> None:
         if self._found.location is not None or units == "data":
             return
@@ -134,6 +139,15 @@ class CovariateReader(nn.Module):
         for part in self.modules():
             if isinstance(part, Feature):
                 part.take_units(data, units)
+
+    @property
+    def names(self) -> list[str]:
+        """Name of each channel: that of a covariate's feature, or the place among what a `Feature` makes."""
+        named = [
+            part.feature_names if isinstance(part, Identity) else [f"{part!r}[{place}]" for place in range(part.size)]
+            for part in self._parts()
+        ]
+        return [name for names in named for name in names]
 
     def take_units_of_slopes(self, data: SequenceData) -> None:
         """Take units for covariates whose slopes are known or sites, which are converted; others stay as they are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -50,6 +50,12 @@ class Observation(HeadUnits):
         pooling: for a per-sequence head, which state it reads: "last" (the sequence's last step), "mean",
             "attention" (learned), or a `Pooling`.
     """
+
+    declared: ClassVar[dict[str, ParameterSpec]] = {
+        "covariate_weight": ParameterSpec(
+            "covariate_weight", unit="of eta per unit of covariate", dims=("output", "feature")
+        )
+    }
 
     writes_priors = True
     outputs_per_channel = 1

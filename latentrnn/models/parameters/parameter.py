@@ -128,6 +128,11 @@ class Sampled(NamedTuple):
             return self.prior.distribution(like, centre, unit, shared[self.prior.group])
         return expanded_prior(self.prior, like, shared, self.parameter.spec.support)
 
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """What the axes of the parameter stand for, in order; () where nothing is said of them."""
+        return self.prior.dims if isinstance(self.prior, WeightPrior) else self.parameter.spec.dims
+
     def standard(self) -> Tensor:
         """Return a network's tensor as it is now, in units in which a scale of its prior is its spread."""
         assert isinstance(self.prior, WeightPrior)

@@ -113,6 +113,10 @@ class GivenParameters:
         priors = {each.parameter.site: each.prior for each in self.sampled}
         return {site: prior for site, prior in priors.items() if isinstance(prior, WeightPrior)}
 
+    def axes(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """Return the owner of every parameter with a prior and what its axes stand for, () where nothing says it."""
+        return {each.parameter.site: (each.parameter.owner, each.dims) for each in self.sampled}
+
     def with_learned_priors(self) -> list[str]:
         """Return the sites of parameters whose priors have numbers that are inferred with them."""
         members = {parameter.site for _, of in self.populations.values() for parameter in of}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from latentrnn.models.parameters.parameter_spec import ParameterSpec
 from latentrnn.models.transitions.continuous_time import Fading, check_times
 from latentrnn.models.transitions.recurrence import linear_recurrence
 from latentrnn.support.arguments import check_flag, check_size
@@ -35,6 +36,8 @@ class LeakyIntegrator(Fading):
         Jaeger, Lukosevicius, Popovici, Siewert. Optimization and applications of echo state networks with
         leaky-integrator neurons. 2007.
     """
+
+    declared: ClassVar = {"input_weight": ParameterSpec("input_weight", dims=("unit", "input"))}
 
     fastest, slowest = 2.0, 50.0
     input_units = "scaled"
