@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from pyro.distributions import Distribution
 from torch import Tensor
+from torch.nn import functional
 
 from latentrnn.data import SequenceKey
 from latentrnn.inference.filters.particle_filter import ParticleFilter, counts_in_steps
@@ -75,12 +76,16 @@ class OneStepAhead:
 
 
 def averaged(
-    rollouts: Iterable[Rollout], name: str, num_particles: int, num_filters: int
+    rollouts: Sequence[Callable[[], Rollout]], name: str, num_particles: int, num_filters: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return log-probabilities and means of one head, averaged at each step over draws of the parameters.
+    """Return log-probabilities and means of one head, of all draws of the parameters together.
+
+        p(y_t | y_{<t}) = sum_k w_{k,t} p(y_t | y_{<t}, theta_k),   w_{k,t} = p(y_{<t} | theta_k) / const
+
+    All per-step heads count for w; without random latents, as independent given the past.
 
     Args:
-        rollouts: the data under each draw of the parameters.
+        rollouts: what makes the data's rollout under each draw of the parameters, one after the other.
         name: the head to predict.
         num_particles, num_filters: see `bootstrap_filter`.
 
@@ -89,20 +94,54 @@ def averaged(
         zeros) and means, (sequence, time, channel), and Monte Carlo errors of the former: the spread
         over draws where there are several, else that of the filters; None where it is exact.
     """
-    log_prob, means = [], []
+    log_prob, means, told = [], [], []
     error: Tensor | None = None
-    for rollout in rollouts:
+    for make in rollouts:
+        rollout = make()
         if rollout.latent.sites():
-            value, mean, error = bootstrap_filter(rollout, name, num_particles, num_filters)
+            value, mean, error, past = bootstrap_filter(rollout, name, num_particles, num_filters)
         else:
             value, mean = exact(rollout, name)
+            past = _told(rollout, {name: value}) if len(rollouts) > 1 else value
         log_prob.append(value)
         means.append(mean)
+        told.append(past)
+    dtype = rollout.transition_inputs.dtype
+    if len(rollouts) == 1:
+        return log_prob[0], means[0].to(dtype), error
     estimates = torch.stack(log_prob)
-    value = torch.logsumexp(estimates, 0) - math.log(len(estimates))
-    if len(estimates) > 1:
-        error = (estimates - value).exp().std(0) / len(estimates) ** 0.5
-    return value, torch.stack(means).mean(0).to(rollout.transition_inputs.dtype), error
+    clock = rollout.observations[name].head.clock
+    before = functional.pad(torch.stack(told)[..., :-1], (1, 0))[..., clock - 1 :: clock]  # until a frame's last step
+    possible = ~before.isneginf().all(0)  # of what no draw thought possible none can tell
+    log_weights = torch.where(possible, before, 0.0).log_softmax(0)[..., : estimates.shape[-2]].unsqueeze(-1)
+    value = torch.logsumexp(log_weights + estimates, 0)
+    weights, count = log_weights.exp(), len(estimates)
+    ratio = torch.where(value.isneginf(), 1.0, (estimates - value).exp())
+    spread = (weights * (ratio - 1)).square().sum(0) * count / (count - 1)
+    stacked = torch.stack(means)
+    weights = weights.reshape(*weights.shape[:3], *[1] * (stacked.dim() - 3))
+    return value, torch.where(weights > 0, weights * stacked, 0.0).sum(0).to(dtype), spread.sqrt()
+
+
+def _told(rollout: Rollout, known: Mapping[str, Tensor]) -> Tensor:
+    """Return log p(y_{<=t}) of a rollout without local randomness, nats, (sequence, time).
+
+    Args:
+        rollout: the rollout.
+        known: log-probabilities of heads for which `exact` was called.
+    """
+    data = rollout.data
+    told = torch.zeros(data.num_sequences, data.num_steps, dtype=torch.float64, device=data.device)
+    for name, head in rollout.observations.items():
+        if not head.head.per_step:
+            continue
+        value = known[name] if name in known else exact(rollout, name)[0]
+        value = value.chunk(2, -1)[0] if head.counts_events else value
+        seen = head.observed(data)
+        seen = seen.any(-1, keepdim=True) if value.shape[-1] != seen.shape[-1] else seen
+        by_frame = torch.where(seen, value, 0.0).sum(-1).double()
+        told[:, head.head.clock - 1 :: head.head.clock][:, : by_frame.shape[1]] += by_frame
+    return told.cumsum(-1)
 
 
 def exact(rollout: Rollout, name: str) -> tuple[Tensor, Tensor]:
@@ -123,8 +162,8 @@ def exact(rollout: Rollout, name: str) -> tuple[Tensor, Tensor]:
 
 def bootstrap_filter(
     rollout: Rollout, name: str, num_particles: int, num_filters: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log-probabilities, means and Monte Carlo errors of one head by a bootstrap particle filter.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what a bootstrap particle filter says of one head.
 
     Particles move by the generative model alone (see `ParticleFilter`); weights use all that was observed of every
     per-step head, the context included. The spread of independent filters is the error.
@@ -134,6 +173,10 @@ def bootstrap_filter(
         name: the head to predict.
         num_particles: particles per filter.
         num_filters: independent filters.
+
+    Returns:
+        Log-probabilities, means and Monte Carlo errors of the former, (sequence, time, channel), and log p(y_{<=t}) of
+        all heads, nats, (sequence, time).
 
     Raises:
         ValueError: a head whose density depends on the states of earlier steps.
@@ -150,10 +193,13 @@ def bootstrap_filter(
     head = rollout.observations[name]
     log_prob: list[Tensor] = []
     means: list[Tensor] = []
+    told: list[Tensor] = []
     for predicted in ParticleFilter(rollout, num_particles, num_filters, masks=masks).steps():
+        weights = predicted.log_weights
+        told.append(torch.logsumexp(sum((seen.entries.sum(-1) for seen in predicted.seen.values()), weights), 1))
         if name not in predicted.seen:
             continue
-        weights, seen = predicted.log_weights, predicted.seen[name]
+        seen = predicted.seen[name]
         frame = len(log_prob)
         observed = rollout.recorded(name)[:, frame : frame + 1]
         entries = _with_zeros(head, seen.distribution, seen.entries.unsqueeze(-2), observed).squeeze(-2)
@@ -163,7 +209,8 @@ def bootstrap_filter(
     estimates = torch.stack(log_prob, -2)  # (filter, sequence, time, channel)
     value = torch.logsumexp(estimates, 0) - math.log(num_filters)
     error = (estimates - value).exp().std(0) / num_filters**0.5
-    return value, torch.stack(means, 1), error
+    evidence = torch.stack(told, -1).double().cumsum(-1)  # (filter, sequence, time)
+    return value, torch.stack(means, 1), error, torch.logsumexp(evidence, 0) - math.log(num_filters)
 
 
 def _with_zeros(head: Observation, distribution: Distribution, entries: Tensor, observed: Tensor) -> Tensor:

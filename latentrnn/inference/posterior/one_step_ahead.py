@@ -47,8 +47,8 @@ def one_step_ahead(
 
     def estimate(used: PosteriorSampler) -> tuple[Tensor, Tensor, Tensor | None]:
         with used.drawing():
-            rollouts = (used.prior_rollout(used.parameter_trace(1)) for _ in range(draws))
-            return averaged(rollouts, head, num_particles, num_filters)
+            drawn = [lambda: used.prior_rollout(used.parameter_trace(1))] * draws
+            return averaged(drawn, head, num_particles, num_filters)
 
     if draws > 1 or sampler.model.latent_sites():
         both, mean, error = estimate(sampler)

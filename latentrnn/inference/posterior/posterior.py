@@ -508,7 +508,11 @@ class Posterior:
         Features that look ahead (`Lags(future=...)`) condition on as many later covariates; see `LatentRNN.latency`.
         Exact where no local latent is random and no parameter has a prior. Otherwise with its Monte Carlo error: by
         a bootstrap particle filter on the generative model (the guide, which smooths, is never used for latents),
-        and averaged at each step over draws of q(theta) where parameters have priors.
+        and over draws of q(theta) where parameters have priors, each weighed by what it expected of the steps before:
+
+            p(y_t | y_{<t}) = sum_k w_{k,t} p(y_t | y_{<t}, theta_k),   w_{k,t} = p(y_{<t} | theta_k) / const
+
+        so that the sum over the steps of a sequence that was not fitted is its log predictive density.
 
         Args:
             head: a per-step head.

@@ -266,7 +266,10 @@ def test_the_recorded_past_is_what_is_fed_back() -> None:
 
 
 def test_densities_averaged_over_parameters_say_so() -> None:
-    """With a posterior on the baseline: a Monte Carlo average over its draws, within its error of the integral."""
+    """With a posterior on the baseline: an average over its draws, weighed by the past, within its error.
+
+    The sum over the steps is the log predictive density of the sequence.
+    """
     data = lr.SequenceData.from_arrays({"n": np.array([[[0.0], [2.0], [5.0]]])}, dtype=torch.float64)
     model = lr.LatentRNN(
         data.spec,
@@ -283,7 +286,11 @@ def test_densities_averaged_over_parameters_say_so() -> None:
     assert not found.exact
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
     rate = np.exp(0.5 + 0.3 * nodes)
-    expected = [np.log(weights @ stats.poisson.pmf(y, rate) / weights.sum()) for y in (0, 2, 5)]
+    expected = []
+    for y in (0, 2, 5):
+        likelihood = stats.poisson.pmf(y, rate)
+        expected.append(np.log(weights @ likelihood / weights.sum()))
+        weights = weights * likelihood
     difference = np.abs(found.log_prob[0, :, 0].numpy() - expected)
     assert (found.standard_error > 0).all()
     # sixteen draws: a t-value of 15 degrees of freedom beyond 9 has probability 2e-7
@@ -292,6 +299,40 @@ def test_densities_averaged_over_parameters_say_so() -> None:
     assert (closer.standard_error < found.standard_error / 3).all()
     difference = np.abs(closer.log_prob[0, :, 0].numpy() - expected)
     assert (difference < 6 * closer.standard_error[0, :, 0].numpy()).all()
+    together = lr.Posterior(model, guide, data, device="cpu").evidence("iwae", 4000)
+    assert float(together.values) == pytest.approx(sum(expected), abs=6 * float(together.standard_error))
+
+
+def test_draws_are_weighed_by_all_heads_whatever_their_clocks() -> None:
+    """Baselines of two heads, one of them slow, with and without a random state: by conjugate updates."""
+    rng = np.random.default_rng(0)
+    fast, slow = rng.normal(1.5, 1.0, 6), rng.normal(1.5, 0.5, 2)
+    arrays = {"fast": fast[None, :, None], "slow": slow[None, :, None]}
+    data = lr.SequenceData.from_arrays(arrays, clocks={"slow": 3}, dtype=torch.float64)
+    for latent in (lr.Deterministic(fixed={"initial_state": 1.0}), lr.Innovations(1, fixed={"initial_state": 1.0})):
+        still = lr.Linear(1, fixed={"weight": 1.0, "input_weight": 0.0, "bias": 0.0})
+        heads = {
+            "fast": lr.Gaussian(fixed={"weight": 0.0, "scale": 1.0}, priors={"baseline": dist.Normal(0.0, 2.0)}),
+            "slow": lr.Gaussian(fixed={"weight": 0.0, "scale": 0.5}, priors={"baseline": dist.Normal(0.0, 2.0)}),
+        }
+        model = lr.LatentRNN(data.spec, transition=still, latent=latent, observations=heads).double()
+        guide = lr.Guide(model, encoder=lr.RNNEncoder(2) if model.latent_sites() else None).double()
+        with torch.no_grad():
+            for name in heads:
+                guide.parameter_sites.loc[f"{name}_readout_baseline"].fill_(0.0)
+                guide.parameter_sites.log_scale[f"{name}_readout_baseline"].fill_(math.log(2.0))
+        posterior = lr.Posterior(model, guide, data, device="cpu")
+        draws = 100 if model.latent_sites() else 400
+        found = {n: posterior.one_step_ahead(n, num_particles=2, num_filters=2, num_draws=draws) for n in heads}
+        for name, y, scale in (("fast", fast, 1.0), ("slow", slow, 0.5)):
+            mean, variance = 0.0, 4.0
+            for t, value in enumerate(y):
+                expected = stats.norm.logpdf(value, mean, np.hypot(variance**0.5, scale))
+                error = float(found[name].standard_error[0, t, 0])
+                assert error < 6 / draws**0.5
+                assert float(found[name].log_prob[0, t, 0]) == pytest.approx(expected, abs=6 * error)
+                precision = 1 / variance + 1 / scale**2
+                mean, variance = (mean / variance + value / scale**2) / precision, 1 / precision
 
 
 def test_heads_that_count_events_tell_how_probable_none_is() -> None:

@@ -127,8 +127,8 @@ def test_a_linear_gaussian_model_of_unknown_noise_is_the_mixture_of_kalman_filte
     assert weights[:, 0].max() < 0.5 < weights[:, -1].max()
 
 
-def test_the_first_step_is_that_of_one_step_ahead_and_later_ones_weigh_its_draws() -> None:
-    """`Posterior.one_step_ahead` of single draws, and of all at the first step, whose weights are equal."""
+def test_steps_are_those_of_one_step_ahead_which_weighs_its_draws_by_the_past() -> None:
+    """`Posterior.one_step_ahead` of single draws, weighed by hand, and of all together."""
     counts = np.array([4.0, 6.0, 3.0, 5.0])
     whole, _ = gamma_poisson(counts)
     model, data = whole.model, whole.data
@@ -150,8 +150,9 @@ def test_the_first_step_is_that_of_one_step_ahead_and_later_ones_weigh_its_draws
     expected = torch.logsumexp(before + joint, 0)
     found = torch.tensor([online.update(**told).log_prob for told in steps_of(data)], dtype=torch.float64)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
-    torch.testing.assert_close(found[0], together.log_prob[0, 0, 0], rtol=0, atol=1e-9)
-    assert (found - together.log_prob[0, :, 0])[1:].abs().max() > 1e-3
+    torch.testing.assert_close(found, together.log_prob[0, :, 0], rtol=0, atol=1e-9)
+    # negative control: equal weights at every step
+    assert (found - torch.logsumexp(joint - math.log(4), 0))[1:].abs().max() > 1e-3
 
 
 # -- every part under draws as under each of them --------------------------------------------------------------------
