@@ -371,3 +371,29 @@ def test_where_the_density_ends_trajectories_do() -> None:
     found = drawn(program, chains=2, num_samples=40, warmup=20)
     assert (found.values["x"][..., 0] > 0).all()
     assert found.statistics["diverging"].any()
+
+
+def test_chains_do_not_begin_where_a_recursion_explodes() -> None:
+    """A coefficient beyond one makes residuals grow without bound: finite, but no place to begin."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=121)
+    y = torch.as_tensor(noise[1:] + 0.5 * noise[:-1])
+
+    def moving_average() -> None:
+        theta = pyro.sample("theta", dist.Normal(torch.zeros((), dtype=torch.float64), 2.0))
+        residual, residuals = y.new_zeros(()), []
+        for value in y:
+            residual = value - theta * residual
+            residuals.append(residual)
+        pyro.factor("y", -0.5 * torch.stack(residuals).square().sum())
+
+    density = FlatDensity(moving_average)
+    given = [iter([np.array([first]), np.array([second])]) for first, second in ((0.1, 9.0), (1.9, 0.3), (-1.8, -0.2))]
+    found = run(
+        density, [functools.partial(next, each) for each in given], num_samples=100, warmup=100,
+        target_acceptance=0.8, max_tree_depth=8, seed=0, progress=False,
+    )  # fmt: skip
+    drawn = found.values["theta"]
+    assert drawn.shape == (3, 100)
+    assert (drawn.mean(1) - drawn.mean()).abs().max() < 0.1
+    assert abs(float(drawn.mean()) - 0.5) < 0.3

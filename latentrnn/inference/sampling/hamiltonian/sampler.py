@@ -15,6 +15,7 @@ from latentrnn.inference.sampling.hamiltonian.density import Evaluator, FlatDens
 from latentrnn.inference.sampling.hamiltonian.trajectory import Statistics, is_finite
 
 ATTEMPTS = 100  # to find a start where the density is finite
+FAR = 1e6  # times the size of the best log density of all starts: so far below it none begins
 
 
 class Sampled(NamedTuple):
@@ -92,12 +93,19 @@ def run(
 
 
 def _finite(evaluate: Evaluator, found: np.ndarray, starts: Sequence[Callable[[], np.ndarray]]) -> np.ndarray:
-    """Return starts where the density is finite: others are drawn again."""
-    for _ in range(ATTEMPTS):
+    """Return starts where the density is finite, and not absurdly below that of other starts: these are drawn again.
+
+    Where a recursion explodes, the density may be finite and so steep that a chain never leaves the place. Starts that
+    cannot be had closer are taken as they are.
+    """
+    for attempt in range(ATTEMPTS):
         log_densities, gradients = evaluate(found)
         bad = [row for row, of in enumerate(zip(log_densities, gradients, strict=True)) if not is_finite(*of)]
         if not bad:
-            return found
+            best = float(np.max(log_densities))
+            bad = np.flatnonzero(log_densities < best - FAR * max(abs(best), 1.0)).tolist()
+            if not bad or attempt + 1 == ATTEMPTS:
+                return found
         failed = found[bad[0]].copy()
         for row in bad:
             found[row] = starts[row]()
