@@ -1,8 +1,9 @@
 """All systems of the gallery in full, in one table: `python examples/gallery.py` writes `examples/results/gallery.md`.
 
-Every example simulates a system whose numbers are planted, and asserts its claim about them. Results are kept in
-`--work`, so that a run that was stopped goes on where it was; an example is run again when it, or a simulator, has
-changed. An example whose claim does not hold is said to have failed, and so has the run.
+Every example asserts its claim, about a system whose numbers are planted or about recordings in the folder `--data`.
+Results are kept in `--work`, so that a run that was stopped goes on where it was; an example is run again when it, or a
+simulator, has changed. An example whose claim does not hold is said to have failed, and so has the run. `--only` runs
+some of them; the rows of the others stay as they are on the page, as do those whose recordings are not there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -26,12 +28,15 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 EXAMPLES = Path(__file__).resolve().parent
+SHARED = Path(os.environ.get("LATENTRNN_SHARED", EXAMPLES.parents[1] / "shared")) / "data"
 SYSTEMS = {  # by row of the gallery
     8: "synaptic_depression",
     22: "forgetting_curve",
     25: "methylation_memory",
     45: "enhancer_decay",
 }
+FAILED = "its claim did not hold"
+RECORDINGS: dict[str, str] = {}  # the folder of `--data` without which a system cannot be run in full
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,15 @@ class Result:
 
 
 def options(file: str) -> argparse.Namespace:
-    """Return what the command line says to the example in `file`: `out`, a folder that is there, and `smoke`."""
+    """Return what the command line says to the example in `file`: `out`, a folder that is there, `data` and `smoke`."""
     name = Path(file).resolve().parent.name
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, default=Path("build") / name, help="folder for the results")
+    parser.add_argument("--data", type=Path, default=SHARED, help="folder of recordings, where an example needs one")
     parser.add_argument("--smoke", action="store_true", help="fewer data and draws: the claim in a weaker form")
     found = parser.parse_args()
+    if not found.smoke and name in RECORDINGS and not (found.data / RECORDINGS[name]).is_dir():
+        parser.error(f"no recordings in {found.data / RECORDINGS[name]}: give --data, or --smoke for simulated ones")
     found.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # many small steps: a second thread only waits for the first
     return found
@@ -96,7 +104,7 @@ def fingerprint(system: str, examples: Path = EXAMPLES) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def run(system: str, work: Path, examples: Path = EXAMPLES) -> dict[str, Any]:
+def run(system: str, work: Path, examples: Path = EXAMPLES, *, data: Path = SHARED) -> dict[str, Any]:
     """Run one example, or return what an earlier run of the same files left: its result, or none, and its seconds."""
     out = work / system
     kept, mark = out / "run.json", fingerprint(system, examples)
@@ -108,7 +116,8 @@ def run(system: str, work: Path, examples: Path = EXAMPLES) -> dict[str, Any]:
     print(f"{system}: running", flush=True)
     start = _processor_seconds()
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    ended = subprocess.run([sys.executable, examples / system / "demo.py", "--out", out], env=environment, check=False)
+    command = [sys.executable, examples / system / "demo.py", "--out", out, "--data", data]
+    ended = subprocess.run(command, env=environment, check=False)
     found = {"fingerprint": mark, "seconds": _processor_seconds() - start, "result": None}
     if ended.returncode == 0:
         found["result"] = json.loads((out / "result.json").read_text())
@@ -122,8 +131,15 @@ def _processor_seconds() -> float:
     return spent.children_user + spent.children_system
 
 
-def table(runs: Mapping[int, Mapping[str, Any]], systems: Mapping[int, str]) -> str:
-    """Return the gallery's page, of runs by row."""
+def rows(page: str) -> dict[int, str]:
+    """Return the lines of a page's table by the number of the row."""
+    return {int(row): line for line, row in re.findall(r"^(\| (\d+) \| .*)$", page, re.MULTILINE)}
+
+
+def table(
+    runs: Mapping[int, Mapping[str, Any]], systems: Mapping[int, str], earlier: Mapping[int, str] | None = None
+) -> str:
+    """Return the gallery's page, of runs by row; rows that were not run are taken from an earlier page."""
     lines = [
         "# Gallery",
         "",
@@ -134,13 +150,14 @@ def table(runs: Mapping[int, Mapping[str, Any]], systems: Mapping[int, str]) -> 
         "| row | system | claim | found | baseline | seconds |",
         "|---|---|---|---|---|---|",
     ]
-    for row, found in sorted(runs.items()):
-        system = systems[row]
-        result = found["result"] or {"claim": "its claim did not hold", "found": "", "baseline": ""}
+    shown = {row: line for row, line in (earlier or {}).items() if row in systems}
+    for row, found in runs.items():
+        result = found["result"] or {"claim": FAILED, "found": "", "baseline": ""}
         cells = [result["claim"], result["found"], result["baseline"], f"{found['seconds']:.0f}"]
-        lines.append(f"| {row} | [{system}](../{system}/demo.py) | {' | '.join(cells)} |")
-    for row, found in sorted(runs.items()):
-        if found["result"] is not None:
+        shown[row] = f"| {row} | [{systems[row]}](../{systems[row]}/demo.py) | {' | '.join(cells)} |"
+    lines += [shown[row] for row in sorted(shown)]
+    for row in sorted(shown):
+        if FAILED not in shown[row]:
             lines += ["", f"## {systems[row].replace('_', ' ')}", "", f"![{systems[row]}]({systems[row]}.png)"]
     return "\n".join(lines) + "\n"
 
@@ -150,17 +167,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("build/gallery"), help="where results are kept")
     parser.add_argument("--out", type=Path, default=EXAMPLES / "results", help="where the page goes")
+    parser.add_argument("--data", type=Path, default=SHARED, help="folder of recordings")
+    parser.add_argument("--only", nargs="+", choices=sorted(SYSTEMS.values()), metavar="SYSTEM", help="run these alone")
     parser.add_argument("--afresh", action="store_true", help="keep nothing of earlier runs")
     given = parser.parse_args()
     if given.afresh:
         shutil.rmtree(given.work, ignore_errors=True)
     given.out.mkdir(parents=True, exist_ok=True)
-    runs = {}
+    page, runs = given.out / "gallery.md", {}
+    earlier = rows(page.read_text()) if page.exists() else {}
     for row, system in SYSTEMS.items():
-        runs[row] = run(system, given.work)
+        if given.only and system not in given.only:
+            continue
+        if system in RECORDINGS and not (given.data / RECORDINGS[system]).is_dir():
+            print(f"{system}: not run, no recordings in {given.data / RECORDINGS[system]}", flush=True)
+            continue
+        runs[row] = run(system, given.work, data=given.data)
         if runs[row]["result"] is not None:
             shutil.copy(given.work / system / f"{system}.png", given.out)
-        (given.out / "gallery.md").write_text(table(runs, SYSTEMS))
+        page.write_text(table(runs, SYSTEMS, earlier))
     if failed := [SYSTEMS[row] for row, found in runs.items() if found["result"] is None]:
         raise SystemExit(f"claims that did not hold: {', '.join(failed)}")
 

@@ -61,6 +61,35 @@ def test_a_claim_that_did_not_hold_is_told_and_tried_again(examples: Path, tmp_p
     assert "![wrong](wrong.png)" not in lines
 
 
+def test_rows_that_were_not_run_stay_as_they_are(examples: Path, tmp_path: Path) -> None:
+    work, systems = tmp_path / "work", {1: "wrong", 2: "right"}
+    both = gallery.table({row: gallery.run(name, work, examples) for row, name in systems.items()}, systems)
+    (examples / "wrong" / "demo.py").write_text(DEMO.format(holds="True"))
+    page = gallery.table({1: gallery.run("wrong", work, examples)}, systems, gallery.rows(both))
+    before, after = gallery.rows(both), gallery.rows(page)
+    assert list(after) == [1, 2]
+    assert after[2] == before[2]
+    assert after[1] != before[1]
+    assert page.endswith("![wrong](wrong.png)\n\n## right\n\n![right](right.png)\n")
+    assert gallery.rows(gallery.table({}, {2: "right"}, before)) == {2: before[2]}
+
+
+def test_an_example_says_where_its_recordings_should_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(tmp_path / "deep_sea" / "demo.py")
+    monkeypatch.setitem(gallery.RECORDINGS, "deep_sea", "hydrophones")
+    command = ["demo.py", "--out", str(tmp_path / "out"), "--data", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit):
+        gallery.options(file)
+    assert f"no recordings in {tmp_path / 'hydrophones'}" in capsys.readouterr().err
+    (tmp_path / "hydrophones").mkdir()
+    assert gallery.options(file).data == tmp_path
+    monkeypatch.setattr(sys, "argv", [*command, "--data", "nowhere", "--smoke"])
+    assert gallery.options(file).smoke
+
+
 def test_an_old_result_does_not_stand_for_a_new_failure(examples: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     gallery.run("right", work, examples)
