@@ -34,9 +34,12 @@ SYSTEMS = {  # by row of the gallery
     22: "forgetting_curve",
     25: "methylation_memory",
     45: "enhancer_decay",
+    47: "next_click",
 }
 FAILED = "its claim did not hold"
-RECORDINGS: dict[str, str] = {}  # the folder of `--data` without which a system cannot be run in full
+RECORDINGS: dict[str, str] = {
+    "next_click": "clicks_msnbc323",
+}  # the folder of `--data` without which a system cannot be run in full
 
 
 @dataclass(frozen=True)

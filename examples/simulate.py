@@ -191,3 +191,37 @@ def enhancers(
     active = (rng.random((loci, positions)) < 1 / (1 + np.exp(-slope * (signal - threshold)))).astype(float)
     active[rng.random((loci, positions)) > 1 / 15] = np.nan
     return Enhancers(enhancer[..., None], active[..., None], signal[..., None], float(np.log(threshold) / np.log(r)))
+
+
+def clicks(
+    seed: int, visitors: int, *, pages: int = 8, shortest: int = 40, interest: float = 0.9
+) -> list[NDArray[np.int_]]:
+    """Simulate visitors of a site, who stay on a page, follow links, or go after interests of their own.
+
+        p(y_t = k | past) = 0.3 [k = y_{t-1}] + 0.7 ((1 - interest) L[y_{t-1}, k] + interest v_k)
+
+    v ~ Dirichlet(0.1) is a visitor's own, so that every earlier click tells something of the next one, which a Markov
+    chain forgets. Where interest is zero the site is a Markov chain of the first order.
+
+    Args:
+        seed: of links, interests and clicks.
+        visitors: number of sequences.
+        pages: number of codes; rows of L, the links, are draws from Dirichlet(0.5).
+        shortest: fewest clicks of a visit; those above are geometric, nine on average.
+        interest: share of moves that follow interests.
+
+    References:
+        Cadez, Heckerman, Meek, Smyth, White. Model-based clustering and visualization of navigation patterns on a web
+        site. 2003 (visitors of several kinds, each a Markov chain).
+    """
+    rng = np.random.default_rng(seed)
+    links = rng.dirichlet(np.full(pages, 0.5), pages)
+    found = []
+    for _ in range(visitors):
+        own = rng.dirichlet(np.full(pages, 0.1))
+        move = 0.3 * np.eye(pages) + 0.7 * ((1 - interest) * links + interest * own)
+        visit = [int(rng.integers(pages))]
+        for _ in range(shortest + int(rng.geometric(0.1)) - 2):
+            visit.append(int(rng.choice(pages, p=move[visit[-1]])))
+        found.append(np.array(visit))
+    return found

@@ -10,7 +10,7 @@ import pytest
 from scipy.signal import lfilter
 from scipy.special import expit
 
-from examples.simulate import depression, enhancers, forgetting, leaky, methylation, trains
+from examples.simulate import clicks, depression, enhancers, forgetting, leaky, methylation, trains
 
 
 def recursion(inputs: np.ndarray, retention: float, start: float = 0.0) -> np.ndarray:
@@ -75,6 +75,24 @@ def test_a_promoter_below_one_enhancer_is_active_within_the_window() -> None:
         expected = expit(15.0 * (signal[chosen] - 0.35))
         error = np.sqrt((expected * (1 - expected)).sum()) / chosen.sum()
         assert abs(active[chosen].mean() - expected.mean()) < 5 * error
+
+
+def test_visitors_stay_follow_links_or_go_after_interests() -> None:
+    visits = clicks(0, 4000, pages=5, interest=1.0)
+    lengths = np.array([len(visit) for visit in visits])
+    assert lengths.min() == 40
+    assert lengths.mean() == pytest.approx(49.0, abs=5 * np.sqrt(90 / 4000))  # geometric above, of variance 90
+    late = np.array([np.mean(visit[20:] == visit[19:-1]) for visit in visits])
+    square = 5 * 0.1 * 1.1 / (0.5 * 1.5)  # expected sum of squares of Dirichlet(0.1), at which pages are then visited
+    assert late.mean() == pytest.approx(0.3 + 0.7 * square, abs=5 * late.std() / np.sqrt(4000))
+    plain = clicks(0, 2000, pages=3, interest=0.0)
+    triples = np.concatenate([np.stack([v[:-2], v[1:-1], v[2:]], 1) for v in plain])
+    for middle in range(3):  # of the first order: given the page, what was before says nothing
+        table = np.array([
+            [np.sum((triples == (first, middle, last)).all(1)) for last in range(3)] for first in range(3)
+        ], float)  # fmt: skip
+        expected = table.sum(1, keepdims=True) * table.sum(0) / table.sum()
+        assert ((table - expected) ** 2 / np.maximum(expected, 1e-9)).sum() < 40.0  # chi-squared of 4 degrees: 4e-8
 
 
 @pytest.mark.parametrize(
