@@ -245,6 +245,7 @@ GRID: dict[str, list[Settings]] = {
     "all weights, low rank": _OF_ALL,
 }
 _POSTERIOR = Settings(warm_up=0.5, particles=4)
+_LONGER = Settings(1500, warm_up=0.5)
 CHOSEN: dict[str, dict[str, Settings]] = {
     "locust": {
         "point estimate": Settings(decay=1.0),
@@ -259,8 +260,8 @@ CHOSEN: dict[str, dict[str, Settings]] = {
         f"ensemble of {MEMBERS}": Settings(decay=0.1),
         "last layer, Laplace": Settings(decay=1.0, scale=2.0),
         "last layer, NetworkPrior": Settings(decay=0.1),
-        "all weights, NetworkPrior": _POSTERIOR,
-        "all weights, low rank": _POSTERIOR,
+        "all weights, NetworkPrior": _LONGER,
+        "all weights, low rank": _LONGER,
     },
 }
 
