@@ -28,6 +28,7 @@ def select(data: Record, heads: Sequence[str] | None, covariates: Sequence[str] 
         masks={name: data.masks[name] for name in spec.heads},
         covariates={name: data.covariates[name] for name in spec.covariates},
         totals={name: total for name, total in data.totals.items() if name in spec.heads},
+        gapless={name: known for name, known in data.gapless.items() if name in spec.heads},
         spec=spec,
     )
 

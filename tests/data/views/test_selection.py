@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
+import latentrnn as lr
 from tests.data.examples import ragged
+
+
+def test_what_was_selected_can_be_fitted() -> None:
+    """What is known of the masks of heads that were left out is left out, too."""
+    data = lr.SequenceData.from_arrays({"y": np.zeros((3, 4, 1)), "z": np.ones((3, 4, 2))}).select(heads=["y"])
+    data.check_gapless()
+    assert data.complete("y")
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(1), latent=lr.Deterministic(), observations={"y": lr.Gaussian()})
+    model.check(data)
 
 
 def test_selection_drops_everything_of_the_rest() -> None:
