@@ -69,7 +69,7 @@ def laplace_smoother(
     Raises:
         ValueError: a model that is not `Linear` under `MarkovNormal` with a constant scale, parameters with priors, a
             head that depends on more than the present state or feeds back, or a mode that was not reached.
-        TypeError: something that is no model or data.
+        TypeError: something that is no model, data or fit.
 
     References:
         Fahrmeir, Kaufmann. On Kalman filtering, posterior mode estimation and Fisher scoring in dynamic exponential
@@ -81,6 +81,8 @@ def laplace_smoother(
     _check(model, data)
     exact = copy.deepcopy(model)
     if given is not None:
+        if not isinstance(given, Fit):
+            raise TypeError(f"laplace_smoother: given must be a FitResult; found {type(given).__name__}")
         if given.model.config() != model.config():
             raise ValueError("laplace_smoother: `given` is a fit of another model")
         exact.load_state_dict(given.model.state_dict())

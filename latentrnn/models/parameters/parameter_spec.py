@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from latentrnn.data import DataSpec
+from latentrnn.support.arguments import check_number
 
 TIME, RATE = "seconds or steps", "per second or step"  # seconds where the data have a clock
 PER_GAP = "per step, or per second at irregular times"
@@ -60,6 +61,7 @@ class ParameterSpec:
     @classmethod
     def positive(cls, raw: str, *, least: float = 0.0, unit: str = "", dims: tuple[str, ...] = ()) -> ParameterSpec:
         """Return the spec of a number above `least`, kept as the logarithm of what it exceeds that by."""
+        least = check_number("ParameterSpec", "least", least)
         support = constraints.positive if not least else constraints.greater_than(least)
         return cls(
             raw,

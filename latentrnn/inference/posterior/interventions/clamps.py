@@ -13,6 +13,7 @@ from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.models.transitions import Transition
+from latentrnn.support.arguments import check_names
 
 DIMS = ("sample", "sequence", "time", "unit")
 PLAIN = {0: (), 1: ("unit",), 2: ("time", "unit"), 3: DIMS[1:], 4: DIMS}
@@ -46,6 +47,7 @@ class Clamp:
 
     Raises:
         ValueError: dims that are unknown, twice there, or not one per axis.
+        TypeError: no numbers, or dims that are no names.
 
     Example:
         >>> import torch, latentrnn as lr
@@ -57,7 +59,7 @@ class Clamp:
     dims: Sequence[str]
 
     def __post_init__(self) -> None:
-        dims = (self.dims,) if isinstance(self.dims, str) else tuple(self.dims)
+        dims = tuple(check_names("Clamp", "dims", self.dims))
         value = _numbers("Clamp", self.value)
         if len(set(dims)) < len(dims) or not set(dims) <= set(DIMS) or len(dims) != value.dim():
             raise ValueError(
