@@ -465,10 +465,10 @@ def refuse_param_store(module: nn.Module) -> None:
     Raises:
         RuntimeError: naming what to use instead.
     """
-    parameters = list(module.parameters())
     for handler in handlers():
         if not (isinstance(handler, TraceMessenger) and handler.param_only):
             continue
+        parameters = list(module.parameters())
         seen = {id(node["value"].unconstrained()) for node in handler.trace.nodes.values() if node["type"] == "param"}
         # a guide without parameters goes with a model that has some, which the guide is the first to know of
         if any(p.requires_grad and id(p) not in seen for p in parameters) or not (parameters or seen):

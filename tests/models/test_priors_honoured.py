@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from torch import Tensor
 
 import latentrnn as lr
+from latentrnn.models.parameters.parameter import Sampled
 from tests.models.priors_everywhere import sites_that_do_nothing
 from tests.registry import OBSERVATIONS, make_data, normal
 
@@ -120,3 +124,41 @@ def test_torchs_own_distributions_are_taken_for_pyros() -> None:
     ((law, start),) = model.parameter_sites().values()
     assert law.log_prob(start).shape == ()
     assert model.config()["observations"]["y"]["arguments"]["priors"]["baseline"]["distribution"] == "Normal"
+
+
+def test_priors_that_depend_on_no_draw_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at every step of a fit; anew where a model has moved, and under `vmap`, whose tensors end with it."""
+    data = lr.SequenceData.from_arrays({"y": np.zeros((3, 4, 2))})
+    priors = {"scale": dist.LogNormal(0.0, 1.0), "baseline": lr.Population("level")}
+    model = lr.LatentRNN(
+        data.spec, transition=lr.GRU(1), latent=lr.Deterministic(), observations={"y": lr.Gaussian(priors=priors)}
+    )
+    made: list[torch.dtype] = []
+    build = Sampled.distribution
+
+    def counted(self: Sampled, like: Tensor, shared: Any) -> Any:
+        made.extend([like.dtype] if self.parameter.name == "scale" else [])
+        return build(self, like, shared)
+
+    monkeypatch.setattr(Sampled, "distribution", counted)
+
+    def prior_of(model: lr.LatentRNN, data: lr.SequenceData) -> Any:
+        values = {name: start for name, (_, start) in model.parameter_sites().items()}
+        made.clear()
+        return poutine.trace(poutine.condition(model, values)).get_trace(data).nodes["y.scale"]["fn"]
+
+    with torch.inference_mode():
+        prior_of(model, data)
+    assert made == [torch.float32]
+    first = prior_of(model, data)
+    assert made == []
+    value = torch.ones(2, requires_grad=True)
+    first.log_prob(value).backward()  # what was made in inference mode is of no harm afterwards
+    assert value.grad is not None
+    torch.vmap(lambda scale: prior_of(model, data).log_prob(scale))(torch.ones(3, 2))
+    assert made == [torch.float32]
+    assert prior_of(model, data) is first
+    wide = prior_of(copy.deepcopy(model).double(), data.to("cpu", torch.float64))
+    assert made == [torch.float64]
+    assert wide.log_prob(torch.ones(2, dtype=torch.float64)).dtype == torch.float64
+    assert prior_of(model, data) is first

@@ -11,8 +11,8 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import Transform, biject_to, constraints
-from torch.distributions.transforms import AffineTransform, identity_transform
+from torch.distributions import Transform, TransformedDistribution, biject_to, constraints
+from torch.distributions.transforms import AffineTransform, ExpTransform, identity_transform
 
 from latentrnn.inference.guides.flows import AutoregressiveFlow, Bent
 
@@ -59,6 +59,8 @@ class ParameterFamily(nn.Module):
         self.start_scales = {name: START_SCALE * (spreads or {}).get(name, 1.0) for name in parameters}
         self.transforms = {name: biject_to(prior.support) for name, (prior, _) in parameters.items()}
         self.bounded = {name for name, (prior, _) in parameters.items() if _is_interval(prior.support)}
+        self.on_the_line = {name for name in parameters if self._of_each_entry(name) == identity_transform}
+        self.positive = {name for name in parameters if self._of_each_entry(name) == POSITIVE}
         # of the unconstrained numbers, of which probabilities have one less, and axes of the values themselves
         self.shapes = {
             name: self.transforms[name].inverse_shape(start.shape) for name, (_, start) in parameters.items()
@@ -82,12 +84,6 @@ class ParameterFamily(nn.Module):
     def centre(self) -> dict[str, Tensor]:
         """Return the value of every site at the location of the unconstrained numbers."""
 
-    def _on_the_line(self, name: str) -> bool:
-        return self._of_each_entry(name) == identity_transform
-
-    def _is_positive(self, name: str) -> bool:
-        return self._of_each_entry(name) == POSITIVE
-
     def _of_each_entry(self, name: str) -> Transform:
         transform = self.transforms[name]
         return getattr(transform, "base_transform", transform)
@@ -95,7 +91,7 @@ class ParameterFamily(nn.Module):
     def _units(self, units: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """Return the units of the unconstrained numbers of every site; others than those on the line have none."""
         ones = {name: torch.ones(shape) for name, shape in self.shapes.items()}
-        known = {name: unit for name, unit in (units or {}).items() if self._on_the_line(name)}
+        known = {name: unit for name, unit in (units or {}).items() if name in self.on_the_line}
         return {name: known[name].expand(one.shape) if name in known else one for name, one in ones.items()}
 
     def _unconstrained(self, name: str, start: Tensor) -> Tensor:
@@ -178,12 +174,24 @@ class NormalParameters(_Separate):
 
     def _distribution(self, name: str, loc: Tensor, scale: Tensor, event_dim: int) -> dist.Distribution:
         """Return a Normal or LogNormal where it is one, whose divergence from another has a closed form."""
-        if self._is_positive(name):
-            return dist.LogNormal(loc, scale, validate_args=False).to_event(event_dim)
+        if name in self.positive:
+            return _LogNormal(loc, scale, validate_args=False).to_event(event_dim)
         base = dist.Normal(loc, scale, validate_args=False).to_event(event_dim)
-        if self._on_the_line(name):
+        if name in self.on_the_line:
             return base
         return dist.TransformedDistribution(base, [self.transforms[name]], validate_args=False)
+
+
+class _LogNormal(dist.LogNormal):
+    """A LogNormal that leaves its numbers unchecked where it is told to: Pyro's checks them all the same."""
+
+    def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
+        base = dist.Normal(loc, scale, validate_args=validate_args)
+        TransformedDistribution.__init__(self, base, ExpTransform(), validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        new = self._get_checked_instance(_LogNormal, _instance)
+        return TransformedDistribution.expand(self, batch_shape, _instance=new)
 
 
 class JointParameters(ParameterFamily):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
+from pyro.distributions.util import scale_and_mask, sum_rightmost
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 from torch.distributions import Independent, LogNormal, Normal, kl_divergence
@@ -89,7 +89,7 @@ def elbo_terms(
         term = name if name in LATENTS else PARAMETERS
         other = guide_trace.nodes[name]
         if analytic_kl and has_closed_form(other["fn"], site["fn"]):
-            value = scale_and_mask(kl_divergence(other["fn"], site["fn"]), site["scale"], site["mask"])
+            value = scale_and_mask(_divergence(other["fn"], site["fn"]), site["scale"], site["mask"])
         else:
             value = _weighted_log_prob(other) - _weighted_log_prob(site)
         kl[term] = kl.get(term, 0.0) + value.sum() / num_particles
@@ -100,6 +100,13 @@ def elbo_terms(
     if JOINT in guide_trace.nodes:
         kl[PARAMETERS] = kl[PARAMETERS] + _weighted_log_prob(guide_trace.nodes[JOINT]).sum() / num_particles
     return Terms(log_likelihood, kl, kl | floored if free_bits else None, own)
+
+
+def _divergence(q: Any, p: Any) -> Tensor:
+    """Return KL(q || p), of LogNormals that of the Normals of their logarithms, which `has_closed_form` has seen."""
+    if not isinstance(q.base_dist, LogNormal):
+        return kl_divergence(q, p)
+    return sum_rightmost(kl_divergence(q.base_dist.base_dist, p.base_dist.base_dist), q.reinterpreted_batch_ndims)
 
 
 def has_closed_form(q: Any, p: Any) -> bool:

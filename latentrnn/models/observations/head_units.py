@@ -54,6 +54,8 @@ class HeadUnits(Component):
 
     def _conversion(self, path: str) -> tuple[Tensor, Tensor] | None:
         """Return shift and factor from the head's own units to the data's, which broadcast to the parameter."""
+        if path not in ("gain.beta", "covariate_weight") and not path.startswith("readout."):
+            return None
         zero, output = self.scale.new_zeros(()), self._output_units()
         reader = {"gain.beta": self.gain and self.gain.reader, "covariate_weight": self.covariates and self.reader}
         if driven := reader.get(path):

@@ -21,6 +21,7 @@ from latentrnn.models.parameters.parameter import Parameter, Sampled
 from latentrnn.models.parameters.parameter_spec import TIMES, ParameterSpec, in_words, within
 from latentrnn.models.parameters.priors import Population, Prior
 from latentrnn.models.sites import parameter_site
+from latentrnn.support.private_symbols import modes_active, transforms_active
 
 # populations by name, with their members
 Populations = dict[str, tuple[Population, list[Parameter]]]
@@ -63,6 +64,9 @@ class GivenParameters:
         names += [group.site_of(scales) for group in self.networks.values() for scales in group.learned()]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"observations: {sorted(twice)} would be sites of a head and of another part; rename it")
+        self._shapes = {each.parameter.site: each.parameter.value().shape for each in self.sampled}
+        # those that depend on no draw, by site, in the type and on the device in which they were last asked for
+        self._priors: dict[str, tuple[tuple[torch.dtype, torch.device], dist.Distribution]] = {}
         self.set_known()
 
     def set_known(self) -> None:
@@ -163,16 +167,16 @@ class GivenParameters:
         """
         if not self.sampled:
             return parts
-        shared = {name: population.sample(of[0].value()) for name, (population, of) in self.populations.items()}
+        shared = {name: population.sample(self._like(of[0])) for name, (population, of) in self.populations.items()}
         values: list[tuple[Parameter, int, Tensor]] = []
         for each in self.sampled:
-            parameter, start = each.parameter, each.parameter.value()
+            parameter, like = each.parameter, self._like(each.parameter)
             if isinstance(each.prior, WeightPrior) and each.prior.group not in shared:
-                shared[each.prior.group] = self.networks[each.prior.group].sample(start)
-            value = pyro.sample(parameter.site, each.distribution(start, shared))
+                shared[each.prior.group] = self.networks[each.prior.group].sample(like)
+            value = pyro.sample(parameter.site, self._prior(each, like, shared))
             # pyro's Predictive(parallel=True) drops the axis of the plate where a guide has no local latents
-            value = value.unsqueeze(1) if value.dim() == start.dim() + 1 else value
-            values.append((parameter, start.dim(), value))
+            value = value.unsqueeze(1) if value.dim() == like.dim() + 1 else value
+            values.append((parameter, like.dim(), value))
         values.sort(key=lambda each: bool(each[0].spec.follows))  # what follows from others comes after them
         tensors: dict[str, dict[str, Tensor]] = {}
         leading: dict[str, torch.Size] = {}
@@ -188,6 +192,21 @@ class GivenParameters:
         for owner, shape in leading.items():
             found[owner].draws_shape = shape  # a copy's own
         return found
+
+    def _like(self, parameter: Parameter) -> Tensor:
+        """Return a tensor of a parameter's shape and type, whose values say nothing."""
+        raw, shape = tensor_at(parameter.of, parameter.spec.raw), self._shapes[parameter.site]
+        return raw if raw.shape == shape else raw.new_empty(shape)
+
+    def _prior(self, each: Sampled, like: Tensor, shared: Mapping[str, Mapping[str, Tensor]]) -> dist.Distribution:
+        """Return a prior, at every step of a fit the same where it depends on no draw."""
+        if isinstance(each.prior, Population | WeightPrior) or transforms_active() or modes_active():
+            return each.distribution(like, shared)
+        kind, known = (like.dtype, like.device), self._priors.get(each.parameter.site)
+        if known is None or known[0] != kind:
+            with torch.inference_mode(False):
+                known = self._priors[each.parameter.site] = (kind, each.distribution(like, shared))
+        return known[1]
 
 
 def _start_in_order(prior: dist.Distribution, start: Tensor) -> Tensor:
