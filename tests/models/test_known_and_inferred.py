@@ -408,16 +408,12 @@ def test_a_model_of_which_all_is_known_has_evidence_and_nothing_to_fit() -> None
         lr.fit(model, lr.Guide(model), data, steps=2, reporting=QUIET)
 
 
-def test_interventions_on_covariates_go_with_draws_of_a_memory_and_held_gates_do_not() -> None:
+def test_interventions_on_covariates_go_with_draws_of_a_memory() -> None:
     data = drive_and_response()
     model = memory(data, lr.Gaussian(), priors={"time_constant": dist.LogNormal(-2.0, 0.5)})
     posterior = lr.Posterior(model, lr.Guide(model).double(), data, device="cpu")
     same = posterior.counterfactual({"x": data.covariates["x"]}, num_samples=4)
     torch.testing.assert_close(same.rates["y"], posterior.rates("y", num_samples=4))
-    with pytest.raises(
-        ValueError, match=r"gates are held for all draws at once, and each draw of \['transition.time_co"
-    ):
-        posterior.counterfactual(clamp={"retention": 0.5}, num_samples=4)
 
 
 def narrow(guide: lr.Guide, values: dict[str, float]) -> lr.Guide:

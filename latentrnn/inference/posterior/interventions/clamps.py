@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -112,7 +113,9 @@ def of_rows(clamps: Mapping[str, Any], rows: slice) -> dict[str, Any]:
 
 def _numbers(owner: str, value: Any) -> Tensor:
     try:
-        found = torch.as_tensor(value)
+        found = (
+            value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+        )  # numbers of Python are double
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{owner}: expected numbers or a function; found {type(value).__name__}") from None
     if found.is_complex():

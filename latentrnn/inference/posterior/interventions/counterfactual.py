@@ -69,6 +69,14 @@ class Intervention:
     from_step: int
     free: bool
 
+    def of_draw(self, number: int) -> Intervention:
+        """Return what is done to one draw."""
+        held = {
+            gate: value[number : number + 1] if isinstance(value, Tensor) and len(value) > 1 else value
+            for gate, value in self.clamp.items()
+        }
+        return replace(self, clamp=held)
+
 
 def counterfactual(
     sampler: PosteriorSampler,
@@ -87,31 +95,54 @@ def counterfactual(
     changed = _changed(sampler.data, covariates, from_step)
     sampler.model.check_covariates(changed)
     clamps = checked_clamps(clamp, sampler.data, num_samples, from_step)
-    given = [each.parameter.site for each in sampler.model.given.sampled if each.parameter.owner == "transition"]
-    if clamps and given:
-        raise ValueError(
-            f"counterfactual: gates are held for all draws at once, and each draw of {given} has gates of its own; "
-            "hold gates of a transition without priors, or change covariates"
-        )
+    # gates that are held are those of one transition, which every draw has for itself where its parameters have priors
+    by_draw = bool(clamps) and any(each.parameter.owner == "transition" for each in sampler.model.given.sampled)
     rates: dict[str, list[Tensor]] = {name: [] for name in sampler.model.observations}
     states, start = [], 0
     for sampled in sampler.rollouts(num_samples):
         stop = start + sampled.rollout.data.num_sequences
         data = changed[start:stop] if stop - start < len(changed) else changed
-        held = of_rows(clamps, slice(start, stop))
+        what = Intervention(data, of_rows(clamps, slice(start, stop)), from_step, feedback == "free")
         start = stop
-        rollout = _rollout(sampler.model, sampled, Intervention(data, held, from_step, feedback == "free"), num_samples)
+        if by_draw:
+            draws = [_of_draw(sampler.model, sampled, what, number) for number in range(num_samples)]
+            parts = [_seen(_rollout(*draw, 1), data, 1) for draw in draws]
+        else:
+            parts = [_seen(_rollout(sampler.model, sampled, what, num_samples), data, num_samples)]
         for name, found in rates.items():
-            distribution = rollout.distribution(name).expand(torch.Size((num_samples, len(data))))
-            found.append(padding_to_nan(rollout.observations[name].mean(distribution), data, name))
-        seen = with_sample_axis(rollout.states(), num_samples)
-        states.append(torch.where(data.valid.unsqueeze(-1), seen, torch.nan))
+            found.append(torch.cat([part[name] for part, _ in parts]))
+        states.append(torch.cat([seen for _, seen in parts]))
     frames = {name: sampler.data.observations[name].shape[1] for name in rates}
     return Counterfactual(
         {name: concatenate_sequences(parts, frames[name]) for name, parts in rates.items()},
         concatenate_sequences(states, sampler.data.num_steps),
         from_step,
     )
+
+
+def _seen(rollout: Rollout, data: SequenceData, num_samples: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the means of the heads and what readouts see, (sample, sequence, time, ...), NaN in padding."""
+    rates = {}
+    for name, head in rollout.observations.items():
+        distribution = rollout.distribution(name).expand(torch.Size((num_samples, len(data))))
+        rates[name] = padding_to_nan(head.mean(distribution), data, name)
+    states = with_sample_axis(rollout.states(), num_samples)
+    return rates, torch.where(data.valid.unsqueeze(-1), states, torch.nan)
+
+
+def _of_draw(
+    model: LatentRNN, sampled: SampledRollout, what: Intervention, number: int
+) -> tuple[LatentRNN, SampledRollout, Intervention]:
+    """Return one of the draws by itself: the model with its parameters in their place, which are no sites there."""
+    alone = model.with_parameters({name: value[number, 0] for name, value in sampled.parameters.items()})
+    alone.given = copy.copy(model.given)
+    alone.given.sampled = []
+    latents = {name: value[number : number + 1] for name, value in sampled.latents.items()}
+    with pyro.plate("draws", 1, dim=-2), poutine.block(), poutine.condition(data=latents):
+        before = alone.unroll(sampled.rollout.data)
+    if (states := sampled.rollout.path.states) is not None and not model.latent_sites():  # what is summed out
+        before.path = before.path._replace(states=states[number : number + 1])
+    return alone, sampled._replace(rollout=before, latents=latents, parameters={}), what.of_draw(number)
 
 
 def _rollout(model: LatentRNN, sampled: SampledRollout, what: Intervention, num_samples: int) -> Rollout:

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor
@@ -91,6 +92,74 @@ def test_states_under_a_held_gate_are_the_recursion_written_out(case: str, chunk
     if "time" in named:
         turned = recursion(posterior, in_full(np.flip(value, named.index("time")), named), 2)
         assert np.abs(found.numpy() - turned).max() > 1e-3
+
+
+@cache
+def with_priors(latent: str, max_elements: int | None = None) -> lr.Posterior:
+    """The same with a memory and a head whose parameters have priors, so that every draw has gates of its own."""
+    data = leaky().data
+    priors = {"time_constant": dist.LogNormal(1.0, 0.5), "input_weight": dist.Normal(0.0, 1.0)}
+    model = lr.LatentRNN(
+        data.spec,
+        transition=lr.LeakyIntegrator(UNITS, priors=priors),
+        latent=lr.Innovations(1, priors={"scale": dist.LogNormal(0.0, 0.3)})
+        if latent == "innovations"
+        else lr.MarkovNormal(),
+        observations={"y": lr.Gaussian(priors={"weight": dist.Normal(0.0, 1.0)}), "label": lr.Gaussian()},
+    ).double()
+    guide = lr.Guide(model, encoder=lr.RNNEncoder(2)).double()
+    with torch.no_grad():
+        for log_scale in guide.parameter_sites.log_scale.values():
+            log_scale.fill_(-1.0)  # so that draws differ
+    return lr.Posterior(model, guide, data, device="cpu", max_elements=max_elements)
+
+
+HELD: dict[str, Any] = {
+    "one number": lambda rng: (0.3, lambda r, t, s: 0.3),
+    "trace": lambda rng: (trace := rng.uniform(0.1, 0.9, (STEPS, UNITS)), lambda r, t, s: trace[t]),
+    "trace of each draw": lambda rng: (
+        trace := rng.uniform(0.1, 0.9, (SAMPLES, SEQUENCES, STEPS, UNITS)),
+        lambda r, t, s: trace[s, :, t],
+    ),
+    "a function of the draw's own gate": lambda rng: (lambda gate: 0.5 * gate, lambda r, t, s: 0.5 * r),
+}
+
+
+@pytest.mark.parametrize("case", HELD)
+@pytest.mark.parametrize("chunk", [SAMPLES * STEPS * 4, None])  # one or two sequences, or all
+def test_held_gates_of_every_draw_of_a_memory_are_its_recursion(case: str, chunk: int | None) -> None:
+    """h_t = r_t h_{t-1} + W (x_t, u_t) with tau and W of the draw; its gates before the step, and held from then on."""
+    posterior, from_step = with_priors("innovations", chunk), 2
+    held, gate = HELD[case](np.random.default_rng(1))
+    found = posterior.counterfactual(clamp={"retention": held}, from_step=from_step, num_samples=SAMPLES)
+    u, x = posterior.latents(SAMPLES)["innovations"].numpy(), posterior.data.covariates["x"].numpy()
+    drawn = {name: value.numpy() for name, value in posterior.parameters(SAMPLES).items()}
+    assert np.ptp(drawn["transition.time_constant"], axis=0).min() > 0.1
+    head = posterior.model.observations["y"]
+    for s in range(SAMPLES):
+        own = np.exp(-1 / drawn["transition.time_constant"][s])
+        h = zero_path(posterior).initial_state.detach().numpy()
+        for t in range(STEPS):
+            r_t = own if t < from_step else gate(own, t, s)
+            h = r_t * h + np.concatenate([x[:, t], u[s, :, t]], -1) @ drawn["transition.input_weight"][s].T
+            np.testing.assert_allclose(found.states[s, :, t].numpy(), h, rtol=0, atol=1e-12)
+            rate = h @ drawn["y.readout.weight"][s].T + head.readout.baseline.detach().numpy()
+            np.testing.assert_allclose(found.rates["y"][s, :, t].numpy(), rate, rtol=0, atol=1e-12)
+    free = posterior.counterfactual(num_samples=SAMPLES)
+    assert (free.states[:, :, from_step:] - found.states[:, :, from_step:]).abs().amax((1, 2, 3)).min() > 1e-3
+
+
+@pytest.mark.parametrize("latent", ["innovations", "states"])
+def test_gates_held_at_what_they_are_change_no_draw(latent: str) -> None:
+    posterior = with_priors(latent)
+    free = posterior.counterfactual(num_samples=SAMPLES)
+    same = posterior.counterfactual(clamp={"retention": lambda gate: gate}, from_step=1, num_samples=SAMPLES)
+    other = posterior.counterfactual(clamp={"retention": 0.9}, from_step=1, num_samples=SAMPLES)
+    for name in free.rates:
+        torch.testing.assert_close(same.rates[name], free.rates[name], rtol=1e-12, atol=1e-12)
+        assert (other.rates[name] - free.rates[name]).abs().max() > 1e-3
+    torch.testing.assert_close(same.states, free.states, rtol=1e-12, atol=1e-12)
+    assert torch.equal(other.states[:, :, 0], free.states[:, :, 0])
 
 
 def test_a_trace_that_could_be_per_sequence_has_to_say_what_it_is() -> None:
