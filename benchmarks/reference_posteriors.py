@@ -32,8 +32,8 @@ FOLDER = Path(os.environ.get("LATENTRNN_SHARED", ROOT.parent / "shared")) / "ref
 DRAWS, WARM_UP, CHAINS = 1000, 500, 4
 # of each chain, where neighbouring draws are much alike
 MORE_DRAWS = {
-    "stochastic_volatility_sp500_small": 8000,
-    "stochastic_volatility_log_sp500_small": 8000,
+    "stochastic_volatility_sp500_small": 5000,
+    "stochastic_volatility_log_sp500_small": 5000,
     "gp_pois_regr": 4000,
 }
 SILENT = {"weight": 0.0, "input_weight": 0.0, "bias": 0.0}  # a state of zero
