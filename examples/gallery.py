@@ -33,11 +33,13 @@ SYSTEMS = {  # by row of the gallery
     8: "synaptic_depression",
     22: "forgetting_curve",
     25: "methylation_memory",
+    37: "clinical_gaps",
     45: "enhancer_decay",
     47: "next_click",
 }
 FAILED = "its claim did not hold"
 RECORDINGS: dict[str, str] = {
+    "clinical_gaps": "icu_physionet2012",
     "next_click": "clicks_msnbc323",
 }  # the folder of `--data` without which a system cannot be run in full
 

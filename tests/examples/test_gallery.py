@@ -119,6 +119,7 @@ OTHERWISE = {  # by system: the simulator, and what it plants instead of what th
     "forgetting_curve": partial(simulate.forgetting, decay=60.0),
     "methylation_memory": partial(simulate.methylation, rate=0.2),
     "enhancer_decay": partial(simulate.enhancers, r=0.9),
+    "clinical_gaps": partial(simulate.stays, informative=0.0),
     "next_click": partial(simulate.clicks, interest=0.0),
 }
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.signal import lfilter
 from scipy.special import expit
 
-from examples.simulate import clicks, depression, enhancers, forgetting, leaky, methylation, trains
+from examples.simulate import clicks, depression, enhancers, forgetting, leaky, methylation, stays, trains
 
 
 def recursion(inputs: np.ndarray, retention: float, start: float = 0.0) -> np.ndarray:
@@ -93,6 +93,25 @@ def test_visitors_stay_follow_links_or_go_after_interests() -> None:
         ], float)  # fmt: skip
         expected = table.sum(1, keepdims=True) * table.sum(0) / table.sum()
         assert ((table - expected) ** 2 / np.maximum(expected, 1e-9)).sum() < 40.0  # chi-squared of 4 degrees: 4e-8
+
+
+def test_the_sicker_are_charted_more_often_and_die() -> None:
+    found = stays(0, 6000, channels=4)
+    charted = np.isfinite(found.charts)
+    often = charted.mean((1, 2))
+    died = found.died[:, 0] > 0
+    assert often[died].mean() > often[~died].mean() + 0.1
+    deviation = np.where(charted, found.charts * (-1.0) ** np.arange(4), 0).sum((1, 2)) / np.maximum(
+        charted.sum((1, 2)), 1
+    )
+    assert deviation[died].mean() > deviation[~died].mean() + 0.1
+    plain = stays(0, 6000, channels=4, informative=0.0)
+    share = np.isfinite(plain.charts).mean((1, 2))
+    chance = 1 / (1 + np.exp(2.0))
+    assert share.mean() == pytest.approx(chance, abs=5 * np.sqrt(chance * (1 - chance) / (6000 * 48 * 4)))
+    dead = plain.died[:, 0] > 0
+    error = share.std() * np.sqrt(1 / dead.sum() + 1 / (~dead).sum())
+    assert abs(share[dead].mean() - share[~dead].mean()) < 5 * error
 
 
 @pytest.mark.parametrize(
