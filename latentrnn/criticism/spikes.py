@@ -26,7 +26,10 @@ def event_family(one_step_ahead: Any) -> EventFamily:
 
 
 def is_one_step_ahead(value: Any) -> bool:
-    """Whether it has what scores read from a `OneStepAhead`."""
+    """Whether it has what scores read from a `OneStepAhead`: head, densities in nats, means, what was seen and scored.
+
+    By these names and not by class, so that predictions of other models can be scored; shapes are not looked at.
+    """
     return all(hasattr(value, name) for name in ("head", "log_prob", "mean", "observed", "scored", "keys"))
 
 

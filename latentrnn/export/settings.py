@@ -8,7 +8,7 @@ from latentrnn.support.arguments import check_flag, check_seed, check_size
 
 
 class Settings(TypedDict):
-    """What `to_arviz` and `to_netcdf` take, and hand on."""
+    """What `to_arviz` and `to_netcdf` take, and hand on; None for what depends on the posterior (100, its own seed)."""
 
     num_samples: int | None
     num_particles: int

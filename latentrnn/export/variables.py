@@ -26,7 +26,7 @@ Variable = tuple[tuple[Hashable, ...], np.ndarray]  # dims and values
 
 
 def source() -> dict[str, str]:
-    """Return who made a group, as its attributes."""
+    """Return who made a group, as its attributes: the names under which ArviZ looks for library and version."""
     return {"inference_library": "latentrnn", "inference_library_version": _version()}
 
 
@@ -131,6 +131,10 @@ def is_whole(data: SequenceData, head: str) -> bool:
 
 
 def are_whole(values: Tensor) -> bool:
+    """Whether all numbers of a tensor of any shape are whole, and small enough for a double to tell neighbours apart.
+
+    NaN and infinity are not.
+    """
     return bool(((values == values.round()) & (values.abs() < _EXACT_INTEGER)).all())
 
 

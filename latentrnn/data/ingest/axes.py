@@ -151,6 +151,16 @@ def check_same(where: str, named: Named, leader: str, others: Named) -> None:
 
 
 def check_equal(where: str, what: str, found: Any, leader: str, expected: Any) -> None:
+    """Check that names along an axis are those of what was read first, in the same order.
+
+    Args:
+        where, leader: what is checked and what came first, as messages call them.
+        what: of what these are names, e.g. "sequences".
+        found, expected: the names of either.
+
+    Raises:
+        ValueError: they differ.
+    """
     if found != expected:
         raise ValueError(
             f"{where}: expected the {what} {shown(list(expected))} as in {leader}, found {shown(list(found))}; select "

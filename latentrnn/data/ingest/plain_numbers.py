@@ -60,7 +60,10 @@ def is_frame(value: Any) -> bool:
 
 
 def is_labelled(value: Any) -> bool:
-    """Whether it is an array whose axes have names (xarray)."""
+    """Whether it is an array whose axes have names and labels: xarray's `DataArray` or what is made like one.
+
+    Axes of any number and order; no value is read, so that what lies on disk stays there.
+    """
     return hasattr(value, "dims") and hasattr(value, "coords") and hasattr(value, "data")
 
 
@@ -73,7 +76,10 @@ def is_quantity(value: Any) -> bool:
 
 
 def unit_of(value: Any) -> str:
-    """The unit of numbers that carry one, as it is written."""
+    """The unit of numbers that carry one (see `is_quantity`), as their library writes it, e.g. "ms"; for messages.
+
+    The name of their type where they name no unit.
+    """
     for name in ("dimensionality", "units", "unit", "dimensions"):
         # pint calls units what others call dimensionality
         name = "units" if name == "dimensionality" and hasattr(value, "magnitude") and hasattr(value, "to") else name

@@ -76,7 +76,12 @@ def read_seconds(where: str, value: Any) -> list[Array]:
 
 
 def read_times(times: Any) -> list[Array]:
-    """Seconds of every step of every sequence, increasing."""
+    """Seconds of every step, (time,) for each sequence, increasing; durations with a unit and dates are converted.
+
+    Raises:
+        TypeError: neither numbers, durations nor dates.
+        ValueError: times that are not finite or do not increase within a sequence, with the place of the first.
+    """
     stamps = read_seconds("times", by_name("times", "", times, ("sequence", "time")).values)
     for index, stamp in enumerate(stamps):
         refuse("times", ~np.isfinite(stamp), "finite seconds", stamp, index)

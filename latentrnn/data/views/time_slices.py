@@ -69,7 +69,15 @@ def time_slice(data: Record, start: int, stop: int) -> Record:
 
 
 def check_clocks(spec: DataSpec, start: int) -> None:
-    """Raise a ValueError unless all clocks tick at a step."""
+    """Raise unless a frame of every head begins at a base step, from which time can then be cut.
+
+    Args:
+        spec: of the data, with the clocks of its heads, base steps per frame.
+        start: the base step.
+
+    Raises:
+        ValueError: naming the first head whose frame would be cut in two.
+    """
     for head in spec.heads.values():
         if start % head.clock:
             raise ValueError(f"start: expected a multiple of {head.clock}, the clock of {head.name!r}, found {start}")

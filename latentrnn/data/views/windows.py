@@ -80,7 +80,10 @@ def of_whole(data: Record, whole: Record) -> Record:
 
 
 def onward(data: Record) -> Record:
-    """Return a window with the steps after it."""
+    """Return a window with the steps after it, `around.after` more than it has; one without such steps as it is.
+
+    Those steps are there to be looked at, by an encoder for instance; the plate (`total`, `indices`) is the window's.
+    """
     around = data.around
     assert around is not None
     if not around.after:

@@ -254,7 +254,11 @@ def log_mean(log_weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_kind(kind: str) -> None:
-    """Raise a ValueError for an unknown kind of evidence."""
+    """Raise unless a kind of evidence is known by name: "auto" or one of `KINDS`; settings (`SMC`) are not names.
+
+    Raises:
+        ValueError: it is unknown or no name, with those that are known.
+    """
     check_choice("evidence", "kind", kind, [AUTO, *KINDS])
 
 

@@ -18,7 +18,10 @@ PARAMETER_DRAWS = 256
 
 
 def fix_parameters(model: LatentRNN, guide: Guide, seed: int) -> None:
-    """Put parameters with priors at their means under the guide."""
+    """Put parameters with priors at their means under the guide, in place, over `PARAMETER_DRAWS` draws from a seed.
+
+    Means are of the parameters as they are declared, in the units of the data. Nothing is done without such parameters.
+    """
     if guide.parameter_sites is None:
         return
     with random_state(seed), torch.no_grad(), pyro.plate("draws", PARAMETER_DRAWS, dim=-2):

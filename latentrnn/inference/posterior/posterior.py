@@ -372,7 +372,8 @@ class Posterior:
                 those of a stream. The value is one number; numbers with axes (unit,), (time, unit), (sequence, time,
                 unit) or (sample, sequence, time, unit); `Clamp(value, dims=...)`, which names the axes; or a function
                 of the gate's value, (sample, sequence, unit), called once for each step and layer, which is told where
-                it is (`GatePlace`: step, gate, layer, stream) if it must be given a second argument.
+                it is (`GatePlace`: step, gate, layer, stream) if it must be given a second argument. Where parameters
+                of the transition have priors, every draw has gates of its own, and is run by itself: sample is one.
             from_step: the first step that is touched.
             feedback: what heads that feed back do: "recorded", what was observed goes in; "free", from `from_step` on
                 their own samples do, with fresh noise.

@@ -48,7 +48,12 @@ class HeadUnits(Component):
         return value if conversion is None else conversion[0] + conversion[1] * value
 
     def unit_of(self, path: str, like: Tensor) -> Tensor:
-        """Return how much of a site's unit is one of the head's own, in the shape of `like`."""
+        """Return how large one of the head's own units is in the unit of a site, (*shape), positive.
+
+        Args:
+            path: as of `to_units`.
+            like: a tensor of the parameter's shape; ones are returned where head and site have the same unit.
+        """
         conversion = self._conversion(path)
         return torch.ones_like(like) if conversion is None else conversion[1].expand_as(like)
 
