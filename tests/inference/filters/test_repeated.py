@@ -14,7 +14,7 @@ from torch import Tensor
 
 import latentrnn as lr
 from latentrnn.inference.filters.repeated import COMPARED, KINDS, RepeatedStep, repeatable
-from tests.inference.filters.test_online import STREAMED, setting, steps_of
+from tests.inference.filters.streamed import STREAMED, setting, steps_of
 from tests.registry import LATENTS, TRANSITIONS
 
 READ = ("binary words", "binary words history")  # whose families look at values

@@ -32,6 +32,7 @@ from latentrnn.inference.fitting.reports import left_in_bar
 from latentrnn.inference.fitting.state import TrainingState
 from latentrnn.inference.guides.windows import window_plan
 from latentrnn.support.isolation import random_state
+from tests.inference.fitting.driven_counts import assert_same, make_data
 from tests.inference.fitting.mishaps import Killed, WarmUp, before_steps, dying, interrupting, never
 
 QUIET = {"reporting": lr.Reporting(progress=False), "compute": lr.Compute("cpu")}
@@ -200,14 +201,6 @@ def test_the_record_survives_json() -> None:
 # -- bounds of single sequences --------------------------------------------------------------------------------------
 
 
-def make_data(sequences: int = 12, *, seed: int = 0, steps: int = 8, ragged: bool = True) -> lr.SequenceData:
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(4, steps + 1, sequences) if ragged else np.full(sequences, steps)
-    drive = [rng.normal(size=(n, 1)) for n in lengths]
-    counts = [rng.poisson(np.exp(0.5 + x @ np.ones((1, 2)))) for x in drive]
-    return lr.SequenceData.from_arrays({"y": counts}, {"drive": drive}, dt=0.01, dtype=torch.float64)
-
-
 def make_parts(data: lr.SequenceData, head: Any = None) -> tuple[lr.LatentRNN, lr.Guide]:
     observed = {"y": head or lr.Poisson()}
     model = lr.LatentRNN(data.spec, transition=lr.GRU(4), latent=lr.Innovations(2, initial=1), observations=observed)
@@ -293,15 +286,6 @@ def fit(data: lr.SequenceData = DATA, validation: lr.SequenceData | None = VALID
     given = QUIET | QUICK | {"objective": lr.ELBO(kl=WarmUp(0.02))} | settings
     given["stopping"] = dataclasses.replace(given.get("stopping", lr.EarlyStopping()), **limits)
     return lr.fit(model, guide, data, validation, **given)
-
-
-def assert_same(found: lr.FitResult, expected: lr.FitResult) -> None:
-    for a, b in ((found.model, expected.model), (found.guide, expected.guide)):
-        for name, value in b.state_dict().items():
-            assert torch.equal(a.state_dict()[name], value), name
-    assert found.history == expected.history
-    for name in ("best_step", "stop_reason", "seed", "settings", "used"):
-        assert getattr(found, name) == getattr(expected, name), name
 
 
 def steps_of(result: lr.FitResult) -> int:

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
@@ -22,20 +21,13 @@ import latentrnn as lr
 from latentrnn.inference.fitting.checkpoints import unfinished
 from latentrnn.inference.fitting.checkpoints.unfinished import unfinished_files
 from latentrnn.inference.fitting.distributed.processes import ProcessLost, SingleProcess
+from tests.inference.fitting import driven_counts
+from tests.inference.fitting.driven_counts import assert_same
 from tests.inference.fitting.mishaps import Killed, WarmUp, before_steps, dying, interrupting, never
 
 STEPS = 18
-
-
-def make_data(sequences: int = 14, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> lr.SequenceData:
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(4, 9, sequences)
-    drive = [rng.normal(size=(n, 1)) for n in lengths]
-    spikes = [rng.poisson(np.exp(0.5 + x @ np.ones((1, 2)))) for x in drive]
-    return lr.SequenceData.from_arrays({"y": spikes}, {"drive": drive}, dt=0.01, dtype=dtype)
-
-
-DATA, VALIDATION = make_data(), make_data(5, seed=1)
+make_data = partial(driven_counts.make_data, 14, dtype=torch.float32)
+DATA, VALIDATION = make_data(), driven_counts.make_data(5, seed=1, dtype=torch.float32)
 
 
 def fit(data: lr.SequenceData = DATA, validation: lr.SequenceData | None = VALIDATION, **settings: Any) -> lr.FitResult:
@@ -63,15 +55,6 @@ def kill(monkeypatch: pytest.MonkeyPatch, at: int, **settings: Any) -> None:
         before_steps(patch, dying(at))
         with pytest.raises(Killed):
             fit(**settings)
-
-
-def assert_same(found: lr.FitResult, expected: lr.FitResult) -> None:
-    for a, b in ((found.model, expected.model), (found.guide, expected.guide)):
-        for name, value in b.state_dict().items():
-            assert torch.equal(a.state_dict()[name], value), name
-    assert found.history == expected.history
-    for name in ("best_step", "stop_reason", "seed", "settings", "used"):
-        assert getattr(found, name) == getattr(expected, name), name
 
 
 def differs(found: lr.FitResult, expected: lr.FitResult) -> bool:
@@ -264,7 +247,7 @@ def test_only_what_was_begun_is_gone_on_with(tmp_path: Path, monkeypatch: pytest
     others: dict[str, tuple[dict[str, Any], str]] = {
         "data": ({"data": make_data(seed=2)}, "another train;"),
         "order": ({"data": DATA[[1, 0, *range(2, 14)]]}, "another train;"),
-        "validation": ({"validation": make_data(6, seed=1)}, "another validation;"),
+        "validation": ({"validation": driven_counts.make_data(6, seed=1, dtype=torch.float32)}, "another validation;"),
         "no validation": ({"validation": None}, "another validation;"),
         "model": ({"transition": lr.GRU(5)}, "another model;"),
         "guide": ({"guide": {"encoder": lr.RNNEncoder(4)}}, "another guide;"),

@@ -13,8 +13,9 @@ import torch
 import latentrnn as lr
 from latentrnn.inference.fitting.divergence import PAST, WINDOW, DivergenceMonitor
 from latentrnn.inference.fitting.trainer import Trainer
+from tests.inference.fitting.driven_counts import assert_same
 from tests.inference.fitting.mishaps import Spoiled, Struck, Watched, before_steps, copies
-from tests.inference.fitting.test_resume import DATA, VALIDATION, assert_same, fit, kill
+from tests.inference.fitting.test_resume import DATA, VALIDATION, fit, kill
 
 # -- going back ----------------------------------------------------------------------------------------------------
 
