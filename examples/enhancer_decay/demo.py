@@ -101,9 +101,7 @@ def main() -> None:
 
     which = int(np.argmax(np.nanvar(new.active[..., 0], 1) * (new.enhancer.sum((1, 2)) == 5)))
     locus_shown = new.enhancer[which, :, 0], new.active[which, :, 0], inside[which]
-    length, weight, baseline = (
-        posterior.parameters(400)[name].flatten().numpy() for name in (LENGTH, WEIGHT, BASELINE)
-    )
+    length, weight, baseline = (posterior.parameters(400)[n].flatten().numpy() for n in (LENGTH, WEIGHT, BASELINE))
     single = expit(np.exp(-np.arange(60) / length[:, None]) * weight[:, None] + baseline[:, None])
     learned = np.isfinite(found.active[..., 0])
     promoters = since_last(found)[learned], found.active[..., 0][learned]

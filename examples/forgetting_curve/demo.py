@@ -24,13 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where `examples`
 import numpy as np
 import pyro.distributions as dist
 import torch
-from scipy.special import expit
 
 import latentrnn as lr
 from examples.forgetting_curve.baselines import by_curve
 from examples.forgetting_curve.figure import draw
 from examples.gallery import Result, enough, held, options, quantiles, shown
-from examples.simulate import Array, Forgetting, forgetting, leaky
+from examples.simulate import Array, Forgetting, forgetting
 
 PLANTED = {"decay": 30.0, "gain": 3.0}
 SITES = {"decay": "transition.time_constant", "gain": "recalled.readout.weight"}
@@ -93,10 +92,8 @@ def main() -> None:
     rows = {how: [way(forgetting(seed, items)) for seed in range(simulations)] for how, way in ways.items()}
     of = {how: {name: [each[name] for each in row] for name in PLANTED} for how, row in rows.items()}
     ends = intervals(posterior, 4 * draws)
-    told = {"NUTS": in_words(ends)}
-    for how, row in of.items():
-        counts = " and ".join(held(each, PLANTED[name]) for name, each in row.items())
-        told[how] = f"{in_words(rows[how][0])}, which hold in {counts}"
+    hold = {how: " and ".join(held(row[name], PLANTED[name]) for name in PLANTED) for how, row in of.items()}
+    told = {"NUTS": in_words(ends)} | {h: f"{in_words(rows[h][0])}, which hold in {what}" for h, what in hold.items()}
     print("95% intervals", *(f"{how}: {what}" for how, what in told.items()), sep="\n")
 
     for name, (low, _, high) in ends.items():
@@ -106,13 +103,10 @@ def main() -> None:
     if not given.smoke:
         assert not enough(of["last rehearsal"]["gain"], PLANTED["gain"], LEVEL), "the last rehearsal should not do"
 
-    item = int(np.argmin(np.abs(found.rehearsed.sum((1, 2)) - 5)))
-    probability = expit(-2.0 + leaky(PLANTED["gain"] * found.rehearsed[..., 0], np.exp(-1 / PLANTED["decay"])))
-    answers = found.rehearsed[item, :, 0], found.recalled[item, :, 0], probability[item]
-    rates = posterior.rates("recalled", 400)[:, item, :, 0].numpy()
+    rates = posterior.rates("recalled", 400)[..., 0].numpy()
     each = {name: posterior.parameters(1600)[site].flatten().numpy() for name, site in SITES.items()}
     others = {how: rows[how][0] for how in ("same equation", "last rehearsal")}
-    draw(given.out / "forgetting_curve.png", answers, rates, each, others, PLANTED)
+    draw(given.out / "forgetting_curve.png", found, rates, each, others, PLANTED)
     Result(
         claim="decay (30 trials) and gain (3) of a memory in which rehearsals add up, with 95% intervals that hold",
         found=f"NUTS: {told['NUTS']}; Laplace: {told['Laplace']}; without priors (uncertainty): {told['uncertainty']}",

@@ -11,13 +11,14 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy.special import expit
 
-from examples.simulate import Array
+from examples.simulate import Array, Forgetting, leaky
 
 
 def draw(
     path: Path,
-    answers: tuple[Array, Array, Array],
+    found: Forgetting,
     rates: Array,
     draws: Mapping[str, Array],
     others: Mapping[str, Mapping[str, Array]],
@@ -27,23 +28,26 @@ def draw(
 
     Args:
         path: of the picture.
-        answers: rehearsals, answers (NaN where not asked) and planted probability of one item, (trial,) each.
-        rates: draws of its probability of recall, (draw, trial).
+        found: rehearsals and answers; shown is the item that was rehearsed about five times.
+        rates: draws of the probability of recall, (draw, item, trial).
         draws: of "decay" and "gain", (draw,).
         others: intervals of both by other analyses, (3,).
         planted: both.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), width_ratios=(1.5, 1), layout="constrained")
-    rehearsed, recalled, probability = answers
+    above = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "frameon": False}  # curves leave no room inside
+    item = int(np.argmin(np.abs(found.rehearsed.sum((1, 2)) - 5)))
+    rehearsed, recalled = found.rehearsed[item, :, 0], found.recalled[item, :, 0]
+    probability = expit(-2.0 + leaky(planted["gain"] * found.rehearsed[..., 0], np.exp(-1 / planted["decay"])))[item]
     trial = np.arange(len(rehearsed))
-    low, high = np.quantile(rates, [0.025, 0.975], axis=0)
+    low, high = np.quantile(rates[:, item], [0.025, 0.975], axis=0)
     left.fill_between(trial, low, high, color="C0", alpha=0.4, linewidth=0, label="inferred, 95%")
     left.plot(trial, probability, "k--", linewidth=1, label="planted")
     left.plot(trial, recalled, "k.", label="recalled or not")
     rehearsals = np.flatnonzero(rehearsed)
     left.plot(rehearsals, np.full(len(rehearsals), -0.08), "C1^", label="rehearsed")
     left.set(xlabel="trial", ylabel="probability of recall")
-    left.legend(fontsize=8, loc="center right")
+    left.legend(fontsize=8, **above, ncols=4)
     right.plot(draws["decay"], draws["gain"], ".", color="C0", alpha=0.15, markersize=3)
     right.plot([], [], "o", color="C0", label="draws")
     for (how, ends), color, marker in zip(others.items(), ("C2", "C3"), "so", strict=True):
@@ -52,5 +56,5 @@ def draw(
         right.errorbar(x, y, *sides, fmt=marker, color=color, label=f"least squares, {how}")
     right.plot(planted["decay"], planted["gain"], "k+", markersize=14, label="planted")
     right.set(xlabel="decay (trials)", ylabel="gain (log-odds)")
-    right.legend(fontsize=8, loc="lower right")
+    right.legend(fontsize=8, **above, ncols=2)
     figure.savefig(path, dpi=110)

@@ -13,8 +13,10 @@
 # %%
 from __future__ import annotations
 
-import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where `examples` is
 
 import matplotlib
 
@@ -22,10 +24,10 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 import latentrnn as lr
+from examples.gallery import options
 
 SESSIONS, NEURONS, TRIALS, TRAIN, VALIDATION = tuple("abcdefgh"), 10, 50, 4, 8
 DT = 0.02  # seconds per bin
@@ -66,15 +68,8 @@ def fit(train: lr.SequenceData, validation: lr.SequenceData, steps: int) -> lr.F
         heads = lr.per_session(train.spec, heads)
     model = lr.LatentRNN(train.spec, transition=lr.GRU(16), latent=lr.Innovations(2, initial=4), observations=heads)
     guide = lr.Guide(model, encoder=lr.RNNEncoder(16, observes=observes, read_in=16))
-    return lr.fit(
-        model,
-        guide,
-        train,
-        validation,
-        steps=steps,
-        optimizer=lr.AdamW(4e-3, weight_decay=1.0),
-        reporting=lr.Reporting(progress=False),
-    )
+    settings = {"optimizer": lr.AdamW(4e-3, weight_decay=1.0), "reporting": lr.Reporting(progress=False)}
+    return lr.fit(model, guide, train, validation, steps=steps, **settings)
 
 
 def score(result: lr.FitResult, test: lr.SequenceData, head: str) -> float:
@@ -86,13 +81,8 @@ def score(result: lr.FitResult, test: lr.SequenceData, head: str) -> float:
 # %%
 def main() -> None:
     """Fit the sessions together and alone, and compare both with the rates that were planted."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path, default=Path("build/ragged_sessions"))
-    parser.add_argument("--smoke", action="store_true", help="a few steps only: does it run at all?")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    steps = 20 if options.smoke else 500
+    given = options(__file__)
+    steps = 20 if given.smoke else 500
 
     rng = np.random.default_rng(0)
     planted = {name: simulate(rng) for name in SESSIONS}
@@ -107,17 +97,17 @@ def main() -> None:
     together = fit(train, validation, steps)
     rows = {}
     for name, (own_train, own_validation, own_test) in parts.items():
-        rates = [trial[:, :HELD_OUT] for trial in planted[name][1][ends[1] :]]
+        rates = as_sequences(planted[name][1][ends[1] :]).observations["held_out"]
         rows[name] = (
             score(fit(own_train, own_validation, steps), own_test, "held_out"),
             score(together, test.session(name), f"held_out_{name}"),
-            lr.bits_per_spike(padded(rates), own_test.observations["held_out"], own_test.scored("held_out")),
+            lr.bits_per_spike(rates, own_test.observations["held_out"], own_test.scored("held_out")),
         )
     print("\nbits per spike of held-out neurons\nsession   alone   together   planted rates")
     print("\n".join(f"{name:>7} {a:7.3f} {b:10.3f} {c:15.3f}" for name, (a, b, c) in rows.items()))
     gain = np.array([b - a for a, b, _ in rows.values()])
     print(f"together less alone: {gain.mean():.3f} (s.e. {gain.std(ddof=1) / len(gain) ** 0.5:.3f} over sessions)")
-    if not options.smoke:
+    if not given.smoke:
         assert gain.mean() > 0, "sessions together should predict held-out neurons better than alone"
 
     figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
@@ -125,12 +115,7 @@ def main() -> None:
         axes.plot(list(rows), values, "o-", label=label)
     axes.set(xlabel="session", ylabel="bits per spike, held-out neurons")
     axes.legend()
-    figure.savefig(options.out / "sessions.png", dpi=120)
-
-
-def padded(trials: list[NDArray[np.float64]]) -> torch.Tensor:
-    """Trials of unequal lengths as one tensor, zero where a trial has ended, as the library lays them out."""
-    return torch.nn.utils.rnn.pad_sequence([torch.as_tensor(trial) for trial in trials], batch_first=True)
+    figure.savefig(given.out / "sessions.png", dpi=120)
 
 
 if __name__ == "__main__":
