@@ -113,9 +113,8 @@ def of_rows(clamps: Mapping[str, Any], rows: slice) -> dict[str, Any]:
 
 def _numbers(owner: str, value: Any) -> Tensor:
     try:
-        found = (
-            value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
-        )  # numbers of Python are double
+        # by NumPy, which keeps Python's numbers in double precision
+        found = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{owner}: expected numbers or a function; found {type(value).__name__}") from None
     if found.is_complex():
