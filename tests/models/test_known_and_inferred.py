@@ -155,6 +155,39 @@ def test_priors_may_differ_from_entry_to_entry() -> None:
     np.testing.assert_allclose(float(again.parameter_sites()["y.scale"][0].log_prob(value)), expected, rtol=1e-6)
 
 
+class HalfLogistic(dist.TorchDistribution):
+    """A family of a user's own, which knows of no `validate_args`."""
+
+    arg_constraints: ClassVar = {"scale": dist.constraints.positive}
+    support = dist.constraints.positive
+
+    def __init__(self, scale: Tensor) -> None:
+        self.scale = torch.as_tensor(scale)
+        super().__init__(self.scale.shape, validate_args=False)
+
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> Any:
+        return HalfLogistic(self.scale.expand(batch_shape))
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        u = torch.rand(sample_shape + self.batch_shape, dtype=self.scale.dtype)
+        return self.scale * ((1 + u) / (1 - u)).log()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        z = value / self.scale
+        return np.log(2) - z - self.scale.log() - 2 * torch.log1p((-z).exp())
+
+
+def test_a_family_of_a_users_own_is_a_prior() -> None:
+    data = drive_and_response()
+    model = memory(data, lr.Gaussian(priors={"scale": HalfLogistic(torch.tensor(0.7))}))
+    site = poutine.trace(model).get_trace(data).nodes["y.scale"]
+    value = site["value"].detach().numpy()
+    expected = stats.halflogistic.logpdf(value, scale=0.7).sum()
+    assert float(site["fn"].log_prob(site["value"])) == pytest.approx(expected, rel=1e-6)
+    result = lr.fit(model, lr.Guide(model), data, steps=3, reporting=QUIET)
+    assert result.posterior(data).parameters(5)["y.scale"].shape == (5, 2)
+
+
 def test_rows_of_a_switch_have_dirichlet_priors_that_guides_can_follow() -> None:
     data = drive_and_response()
     latent = lr.Discrete(3, priors={"transition": dist.Dirichlet(torch.tensor([2.0, 1.0, 1.0]))})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from functools import cache
 from typing import Any
 
 import pyro.distributions as dist
@@ -66,10 +68,19 @@ def expanded(prior: torch.distributions.Distribution, like: Tensor) -> dist.Dist
     arguments = {k: v.to(like) if isinstance(v, Tensor) else v for k, v in distribution_arguments(prior).items()}
     if not prior.event_shape:  # at once, not by a distribution of one entry
         alike = {k: v.expand(like.shape) for k, v in arguments.items()}
-        return pyro_class(prior)(**alike, validate_args=False).to_event(like.dim())
+        kind = pyro_class(prior)
+        found: dist.Distribution = kind(**alike, validate_args=False) if _takes_validate_args(kind) else kind(**alike)
+        return found.to_event(like.dim())
     entries = pyro_class(prior)(**arguments)
     batch = like.shape[: like.dim() - len(entries.event_shape)]
     return entries.expand(batch).to_event(len(batch))
+
+
+@cache
+def _takes_validate_args(kind: type) -> bool:
+    """Whether a class can be told not to check its arguments; one of a user's own need not."""
+    parameters = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
+    return "validate_args" in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def check_distribution(owner: str, name: str, prior: object) -> None:
