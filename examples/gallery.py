@@ -30,6 +30,7 @@ from scipy.stats import binom
 EXAMPLES = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("LATENTRNN_SHARED", EXAMPLES.parents[1] / "shared")) / "data"
 SYSTEMS = {  # by row of the gallery
+    1: "monkey_reach",
     8: "synaptic_depression",
     22: "forgetting_curve",
     25: "methylation_memory",
@@ -38,10 +39,11 @@ SYSTEMS = {  # by row of the gallery
     47: "next_click",
 }
 FAILED = "its claim did not hold"
-RECORDINGS: dict[str, str] = {
+RECORDINGS = {  # by system: the folder of `--data` without which it cannot be run in full
     "clinical_gaps": "icu_physionet2012",
+    "monkey_reach": "monkey_reach_bmi",
     "next_click": "clicks_msnbc323",
-}  # the folder of `--data` without which a system cannot be run in full
+}
 
 
 @dataclass(frozen=True)

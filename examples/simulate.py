@@ -263,3 +263,53 @@ def stays(seed: int, number: int, *, channels: int = 6, hours: int = 48, informa
     charts = np.where(charted, sign * severity + rng.normal(size=charted.shape), np.nan)
     died = (rng.random((number, 1)) < 1 / (1 + np.exp(2.5 - 2 * severity[:, -1]))).astype(float)
     return Stays(charts, rng.normal(size=(number, 1)), died)
+
+
+class Reaches(NamedTuple):
+    """Reaches of a hand to one of eight targets, and the spikes of a population meanwhile."""
+
+    counts: Array  # (trial, bin, unit), spikes per bin
+    velocity: Array  # (trial, bin, 2), of the hand, mm/s
+    direction: NDArray[np.int_]  # (trial,), 0 to 7
+
+
+def reaches(
+    seed: int, trials: int, *, units: int = 40, bins: int = 19, tuning: float = 1.0, dt: float = 0.02
+) -> Reaches:
+    """Simulate motor cortex during reaches: every unit prefers a direction, and some speak up in all movement.
+
+        log rate_it = b_i + tuning (c_i . v_{t + 100 ms} + a_i |v_{t + 100 ms}|),   counts ~ Poisson(rate)
+
+    with |c_i| = 1, a_i ~ Normal(0, 0.5), and v in units of 80 cm/s. Speeds are bells of 300 ms that begin at 100 to
+    160 ms and reach 60 to 100 cm/s.
+
+    Args:
+        seed: of reaches, preferences and spikes.
+        trials: number of reaches.
+        units: number of neurons, of 2 to 40 spikes per second at rest.
+        bins: length of every trial.
+        tuning: what movement in the preferred direction adds to the logarithm of the rate.
+        dt: seconds per bin.
+
+    References:
+        Georgopoulos, Kalaska, Caminiti, Massey. On the relations between the direction of two-dimensional arm movements
+        and cell discharge in primate motor cortex. 1982.
+        Moran, Schwartz. Motor cortical representation of speed and direction during reaching. 1999.
+    """
+    rng = np.random.default_rng(seed)
+    direction = rng.permutation(np.arange(trials) % 8)
+    onset, height = rng.uniform(0.1, 0.16, (trials, 1)), rng.uniform(600.0, 1000.0, (trials, 1))
+
+    def velocity(times: Array) -> Array:
+        phase = np.clip((times - onset) / 0.3, 0, 1)
+        towards = np.stack([np.cos(direction * np.pi / 4), np.sin(direction * np.pi / 4)], -1)
+        return (height * np.sin(np.pi * phase) ** 2)[..., None] * towards[:, None]
+
+    times = dt * np.arange(bins)
+    coming = velocity(times + 0.1) / 800.0
+    preferred, speed = rng.uniform(0, 2 * np.pi, units), rng.normal(0, 0.5, units)
+    drive = coming @ np.stack([np.cos(preferred), np.sin(preferred)])
+    drive = drive + speed * np.linalg.norm(coming, axis=-1, keepdims=True)
+    rest = np.exp(rng.uniform(np.log(2.0), np.log(40.0), units))
+    counts = rng.poisson(dt * rest * np.exp(tuning * drive)).astype(float)
+    return Reaches(counts, velocity(times), direction)

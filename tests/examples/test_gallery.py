@@ -121,6 +121,7 @@ OTHERWISE = {  # by system: the simulator, and what it plants instead of what th
     "enhancer_decay": partial(simulate.enhancers, r=0.9),
     "clinical_gaps": partial(simulate.stays, informative=0.0),
     "next_click": partial(simulate.clicks, interest=0.0),
+    "monkey_reach": partial(simulate.reaches, tuning=0.0),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.signal import lfilter
 from scipy.special import expit
 
-from examples.simulate import clicks, depression, enhancers, forgetting, leaky, methylation, stays, trains
+from examples.simulate import clicks, depression, enhancers, forgetting, leaky, methylation, reaches, stays, trains
 
 
 def recursion(inputs: np.ndarray, retention: float, start: float = 0.0) -> np.ndarray:
@@ -114,6 +114,25 @@ def test_the_sicker_are_charted_more_often_and_die() -> None:
     assert abs(share[dead].mean() - share[~dead].mean()) < 5 * error
 
 
+def test_units_speak_up_in_the_direction_that_they_prefer() -> None:
+    found = reaches(0, 800, units=12)
+    towards = np.stack([np.cos(found.direction * np.pi / 4), np.sin(found.direction * np.pi / 4)], -1)
+    speed = (found.velocity * towards[:, None]).sum(-1)
+    np.testing.assert_allclose(np.linalg.norm(found.velocity, axis=-1), np.abs(speed), atol=1e-9)
+    assert 500 < speed.max(1).min() < speed.max() <= 1000  # mm/s; bins may miss the top of a bell
+    assert np.bincount(found.direction).tolist() == [100] * 8
+    still, moving = found.counts[:, 0], found.counts[:, 6:9].mean(1)  # velocity 100 ms later: before, and at its height
+    rest = still.mean(0) / 0.02
+    assert 1.0 < rest.min() < rest.max() < 60.0
+    by_target = np.stack([moving[found.direction == each].mean(0) for each in range(8)])
+    waves = np.abs(np.fft.rfft(np.log(by_target), axis=0))[1:]  # log rates are cosines of the direction
+    assert (waves[0] > 3 * waves[1:].max(0)).mean() > 0.9
+    idle = reaches(0, 800, units=12, tuning=0.0).counts
+    means = idle.mean(0)
+    errors = np.sqrt(means.mean(0) / 800)
+    assert (np.abs(means - means.mean(0)) < 5 * errors).all()  # nothing changes in the course of a reach
+
+
 @pytest.mark.parametrize(
     "simulator",
     [
@@ -121,8 +140,9 @@ def test_the_sicker_are_charted_more_often_and_die() -> None:
         lambda s: forgetting(s, 9),
         lambda s: methylation(s, 9),
         lambda s: enhancers(s, 9),
+        lambda s: reaches(s, 9),
     ],
-    ids=["depression", "forgetting", "methylation", "enhancers"],
+    ids=["depression", "forgetting", "methylation", "enhancers", "reaches"],
 )
 def test_a_seed_says_what_is_simulated(simulator: Callable[[int], Any]) -> None:
     first, again, other = simulator(0), simulator(0), simulator(1)
