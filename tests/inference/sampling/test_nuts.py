@@ -366,7 +366,7 @@ def test_nuts_and_svi_agree_on_gain_and_baseline() -> None:
         )
     # the same weights for both: those of the multivariate fit
     nuts = lr.sample(
-        model, data, given=fits["multivariate"], num_samples=90, warmup=60, chains=2, progress=False, device="cpu"
+        model, data, given=fits["multivariate"], num_samples=250, warmup=100, chains=2, progress=False, device="cpu"
     )
     laplace = lr.laplace(model, data, given=fits["multivariate"], device="cpu")
     assert nuts.chains.largest_r_hat < 1.1
@@ -374,7 +374,7 @@ def test_nuts_and_svi_agree_on_gain_and_baseline() -> None:
     chains, ours, curved, narrow = (
         {name: value.double().flatten(1) for name, value in posterior.parameters(count).items()}
         for posterior, count in (
-            (nuts, 180),
+            (nuts, 500),
             (fitted["multivariate"], 4000),
             (laplace.posterior(data, device="cpu"), 4000),
             (fitted["normal"], 4000),
