@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentrnn.criticism.discrepancies import Discrepancy, Row, discrepancy, global_p_value, rows
 from latentrnn.criticism.statistics import KINDS, Kind, Statistic, StatisticFunction, default_statistics
-from latentrnn.inference.posterior.prior_predictive import PriorPredictive
+from latentrnn.inference.posterior.priors.predictive import PriorPredictive
 from latentrnn.plotting.checks import predictive_check as draw_predictive_check
 from latentrnn.support.arguments import check_choice, check_integer, check_kind_of, check_number, check_selection
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from latentrnn.inference.posterior.prior_predictive import PriorPredictive
+from latentrnn.inference.posterior.priors.predictive import PriorPredictive
 from latentrnn.support import arviz_generations
 from latentrnn.support.arguments import check_choice, check_kind_of
 from latentrnn.support.shortcuts import provides_shortcut

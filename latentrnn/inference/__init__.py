@@ -52,9 +52,9 @@ from latentrnn.inference.posterior.interventions.clamps import Clamp as Clamp
 from latentrnn.inference.posterior.interventions.clamps import GatePlace as GatePlace
 from latentrnn.inference.posterior.interventions.counterfactual import Counterfactual as Counterfactual
 from latentrnn.inference.posterior.posterior import Posterior as Posterior
-from latentrnn.inference.posterior.prior_check import PriorCheck as PriorCheck
-from latentrnn.inference.posterior.prior_check import check_priors as check_priors
-from latentrnn.inference.posterior.prior_predictive import PriorPredictive as PriorPredictive
+from latentrnn.inference.posterior.priors.check import PriorCheck as PriorCheck
+from latentrnn.inference.posterior.priors.check import check_priors as check_priors
+from latentrnn.inference.posterior.priors.predictive import PriorPredictive as PriorPredictive
 from latentrnn.inference.posterior.sample_scores import coverage as coverage
 from latentrnn.inference.posterior.sample_scores import crps as crps
 from latentrnn.inference.sampling.ensemble import Ensemble as Ensemble

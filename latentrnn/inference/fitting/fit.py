@@ -25,7 +25,7 @@ from latentrnn.inference.guides.windows import window_plan
 from latentrnn.inference.objectives.elbo import ELBO
 from latentrnn.inference.objectives.objective import Objective
 from latentrnn.inference.posterior.family_check import family_remark
-from latentrnn.inference.posterior.prior_check import warn_of_priors
+from latentrnn.inference.posterior.priors.check import warn_of_priors
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_kind_of, check_seed
 from latentrnn.support.deprecations import former_arguments

@@ -11,7 +11,7 @@ from latentrnn.inference.evidence.evidence import summarise
 from latentrnn.inference.guides.families.default import default_family
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.terms import log_weights
-from latentrnn.inference.posterior.prior_check import some_of
+from latentrnn.inference.posterior.priors.check import some_of
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.isolation import random_state
 

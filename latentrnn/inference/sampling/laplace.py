@@ -10,7 +10,7 @@ from latentrnn.inference.evidence.marginal import Marginal, fixed_model
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.parameters import MultivariateParameters
-from latentrnn.inference.posterior.prior_check import warn_of_priors
+from latentrnn.inference.posterior.priors.check import warn_of_priors
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_flag, check_seed, check_size
 from latentrnn.support.devices import resolve_device

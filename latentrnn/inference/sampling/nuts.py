@@ -20,7 +20,7 @@ from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.terms import sampled_sites
 from latentrnn.inference.posterior.draws.stored_draws import Chains, StoredDraws
 from latentrnn.inference.posterior.posterior import Posterior
-from latentrnn.inference.posterior.prior_check import warn_of_priors
+from latentrnn.inference.posterior.priors.check import warn_of_priors
 from latentrnn.inference.sampling.hamiltonian.density import FlatDensity
 from latentrnn.inference.sampling.hamiltonian.sampler import NotFinite, run
 from latentrnn.models.sites import LATENTS

@@ -24,7 +24,7 @@ from latentrnn.inference.fitting.trainer import Trainer
 from latentrnn.inference.fitting.vectorised.random_numbers import Call, recording, replaying
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.objectives.iwae import IWAE
-from latentrnn.inference.posterior.prior_check import warn_of_priors
+from latentrnn.inference.posterior.priors.check import warn_of_priors
 from latentrnn.models.scans import vmap_over_members
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.devices import resolve_device

@@ -18,8 +18,8 @@ from torch import Tensor
 from latentrnn.data import SequenceData, StoredSequences
 from latentrnn.inference.posterior.draws.predictions import draws_from_prior
 from latentrnn.inference.posterior.draws.sampler import PosteriorSampler, samples_of
-from latentrnn.inference.posterior.prior_predictive import prior_sampler
-from latentrnn.inference.posterior.prior_statistics import Reach, reaches
+from latentrnn.inference.posterior.priors.predictive import prior_sampler
+from latentrnn.inference.posterior.priors.statistics import Reach, reaches
 from latentrnn.models.parameters.distributions import described
 from latentrnn.models.parameters.network_prior import WeightPrior
 from latentrnn.models.parameters.priors import Population

@@ -15,8 +15,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.posterior import prior_check
-from latentrnn.inference.posterior.prior_check import NUMBERS, STARTS, some_of
+from latentrnn.inference.posterior.priors import check as prior_check
+from latentrnn.inference.posterior.priors.check import NUMBERS, STARTS, some_of
 from tests.models.priors_everywhere import built
 from tests.registry import Combination, each_against_defaults
 
