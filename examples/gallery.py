@@ -34,6 +34,7 @@ SYSTEMS = {  # by row of the gallery
     8: "synaptic_depression",
     22: "forgetting_curve",
     25: "methylation_memory",
+    26: "volatility",
     37: "clinical_gaps",
     45: "enhancer_decay",
     47: "next_click",
@@ -43,6 +44,7 @@ RECORDINGS = {  # by system: the folder of `--data` without which it cannot be r
     "clinical_gaps": "icu_physionet2012",
     "monkey_reach": "monkey_reach_bmi",
     "next_click": "clicks_msnbc323",
+    "volatility": "bitcoin_daily",
 }
 
 

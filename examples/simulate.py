@@ -313,3 +313,36 @@ def reaches(
     rest = np.exp(rng.uniform(np.log(2.0), np.log(40.0), units))
     counts = rng.poisson(dt * rest * np.exp(tuning * drive)).astype(float)
     return Reaches(counts, velocity(times), direction)
+
+
+class Market(NamedTuple):
+    """Daily returns, and a sentiment that is known on the evening before."""
+
+    returns: Array  # (day,), of standard deviation about one
+    sentiment: Array  # (day,), of standard deviation one
+
+
+def market(seed: int, days: int, *, effect: float = 0.5, leverage: float = 0.1, df: float = 8.0) -> Market:
+    """Simulate returns whose volatility remembers them, rises with losses, and follows a sentiment, or does not.
+
+        r_t = exp((l_t + effect x_t) / 2) e_t,   l_t = 0.96 l_{t-1} + 0.15 (|e_{t-1}| - E|e|) - leverage e_{t-1}
+
+    where e_t ~ StudentT(df) of variance one, and x_t = 0.9 x_{t-1} + noise of standard deviation one.
+
+    Args:
+        seed: of shocks and sentiment.
+        days: number of days.
+        effect: of the sentiment on the log-variance.
+        leverage: how much more a loss raises the log-variance than a gain.
+        df: of the tails.
+
+    References:
+        Nelson. Conditional heteroskedasticity in asset returns: a new approach. 1991.
+        Tetlock. Giving content to investor sentiment: the role of media in the stock market. 2007.
+    """
+    rng = np.random.default_rng(seed)
+    shocks = rng.standard_t(df, days) * np.sqrt((df - 2) / df)
+    sentiment = leaky(np.sqrt(1 - 0.9**2) * rng.normal(size=(1, days)), 0.9)[0]
+    news = 0.15 * (np.abs(shocks) - np.abs(shocks).mean()) - leverage * shocks
+    log_variance = leaky(np.concatenate([[0.0], news[:-1]])[None], 0.96)[0] + effect * sentiment
+    return Market(np.exp(log_variance / 2) * shocks, sentiment)

@@ -122,6 +122,7 @@ OTHERWISE = {  # by system: the simulator, and what it plants instead of what th
     "clinical_gaps": partial(simulate.stays, informative=0.0),
     "next_click": partial(simulate.clicks, interest=0.0),
     "monkey_reach": partial(simulate.reaches, tuning=0.0),
+    "volatility": partial(simulate.market, effect=0.0),
 }
 
 

@@ -10,7 +10,18 @@ import pytest
 from scipy.signal import lfilter
 from scipy.special import expit
 
-from examples.simulate import clicks, depression, enhancers, forgetting, leaky, methylation, reaches, stays, trains
+from examples.simulate import (
+    clicks,
+    depression,
+    enhancers,
+    forgetting,
+    leaky,
+    market,
+    methylation,
+    reaches,
+    stays,
+    trains,
+)
 
 
 def recursion(inputs: np.ndarray, retention: float, start: float = 0.0) -> np.ndarray:
@@ -133,6 +144,22 @@ def test_units_speak_up_in_the_direction_that_they_prefer() -> None:
     assert (np.abs(means - means.mean(0)) < 5 * errors).all()  # nothing changes in the course of a reach
 
 
+def test_returns_follow_losses_and_sentiment() -> None:
+    quiet, moved = market(0, 20_000, effect=0.0, leverage=0.0), market(0, 20_000, leverage=0.0)
+    np.testing.assert_array_equal(quiet.sentiment, moved.sentiment)
+    assert moved.sentiment.std() == pytest.approx(1.0, abs=0.1)
+    np.testing.assert_allclose(np.log(moved.returns / quiet.returns), 0.25 * moved.sentiment, atol=1e-9)
+    size = np.log(quiet.returns**2)
+    assert abs(np.corrcoef(size, quiet.sentiment)[0, 1]) < 0.05
+    falling = market(0, 20_000, effect=0.0, leverage=0.2)
+    for found, least, most in (
+        (quiet, -0.1, 0.1),
+        (falling, 0.2, 1.0),
+    ):  # log-variance after losses above that after gains
+        after, lost = np.log(found.returns[1:] ** 2), found.returns[:-1] < 0
+        assert least < after[lost].mean() - after[~lost].mean() < most
+
+
 @pytest.mark.parametrize(
     "simulator",
     [
@@ -141,8 +168,9 @@ def test_units_speak_up_in_the_direction_that_they_prefer() -> None:
         lambda s: methylation(s, 9),
         lambda s: enhancers(s, 9),
         lambda s: reaches(s, 9),
+        lambda s: market(s, 9),
     ],
-    ids=["depression", "forgetting", "methylation", "enhancers", "reaches"],
+    ids=["depression", "forgetting", "methylation", "enhancers", "reaches", "market"],
 )
 def test_a_seed_says_what_is_simulated(simulator: Callable[[int], Any]) -> None:
     first, again, other = simulator(0), simulator(0), simulator(1)
