@@ -84,7 +84,7 @@ def main() -> None:
         for rival in ("GARCH", "GJR"):
             assert each[rival].in_standard_errors > -2.0, f"{name}: it should be no worse than {rival}"
     assert after < before - 3 * uncertain, "the gate should close after shocks"
-    assert min(each.in_standard_errors for each in helps) > 2, "a sentiment should help where it was planted"
+    assert min(each.in_standard_errors for each in helps) > 2, "a sentiment should be of help where it was planted"
     assert max(each.in_standard_errors for each in idle) < 2, "a sentiment should be of no help where it was not"
 
     found = [
