@@ -51,7 +51,7 @@ def test_chains_move_through_the_density_of_every_component(parts: Combination) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         posterior = lr.sample(
-            model, data, num_samples=2, warmup=8, chains=CHAINS, max_tree_depth=3, progress=False, device="cpu",
+            model, data, num_samples=4, warmup=8, chains=CHAINS, max_tree_depth=3, progress=False, device="cpu",
             check_priors=False,
         )  # fmt: skip
     drawn = posterior.parameters(CHAINS * 2)
