@@ -133,7 +133,7 @@ def main() -> None:
         "|---|---|---|---|---|---|",
         *rows,
         "",
-        "Where the time of the guide alone goes (each part by itself; the sum leaves out what joins them):",
+        "Where its time would go if the Python were run (each part by itself; an update repeats the operations alone):",
         "",
         "| part | median ms |",
         "|---|---|",
