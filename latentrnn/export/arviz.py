@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from latentrnn.export.settings import checked
+from latentrnn.export.settings import check_posterior, checked
+from latentrnn.inference.posterior.posterior import Posterior
+from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 from latentrnn.support import arviz_generations
 from latentrnn.support.arguments import check_choice
 from latentrnn.support.shortcuts import provides_shortcut
-
-if TYPE_CHECKING:
-    from latentrnn.inference.posterior.posterior import Posterior
-    from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 
 
 @provides_shortcut
@@ -86,7 +84,9 @@ def to_arviz(
     Raises:
         ValueError: a count below one, an unknown container, "inferencedata" without ArviZ 0.x, or two variables of one
             group with the same name.
+        TypeError: something else than a posterior.
     """
+    check_posterior("to_arviz", posterior)
     settings = checked("to_arviz", num_samples, num_particles, prior_predictive, latents, weights, seed)
     make = arviz_generations.container(check_choice("to_arviz", "container", container, arviz_generations.CONTAINERS))
     # xarray takes most of a second to import, which only those who export should wait for

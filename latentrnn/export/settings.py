@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from latentrnn.support.arguments import check_flag, check_seed, check_size
 
@@ -16,6 +16,14 @@ class Settings(TypedDict):
     latents: bool
     weights: bool
     seed: int | None
+
+
+def check_posterior(owner: str, posterior: Any) -> None:
+    """Raise a TypeError unless something draws replicates of data as posteriors and their mixtures do."""
+    if not all(hasattr(posterior, name) for name in ("data", "predictive", "chains")):
+        found = type(posterior).__name__
+        hint = "; result.posterior(data) is one" if hasattr(posterior, "posterior") else ""
+        raise TypeError(f"{owner}: posterior must be a Posterior or EnsemblePosterior; found {found}{hint}")
 
 
 def checked(

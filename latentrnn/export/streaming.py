@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from latentrnn.export.settings import checked
+from latentrnn.export.settings import check_posterior, checked
 from latentrnn.inference.posterior.draws.predictions import Chunk
+from latentrnn.inference.posterior.posterior import Posterior
 from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 from latentrnn.support.arguments import check_path
 from latentrnn.support.shortcuts import provides_shortcut
 
 if TYPE_CHECKING:
     from latentrnn.export.groups import SmallGroups
-    from latentrnn.inference.posterior.posterior import Posterior
 
 _SAMPLE = ("chain", "draw")
 
@@ -52,7 +52,9 @@ def to_netcdf(
         FileNotFoundError: there is no such folder; nothing was drawn yet.
         IsADirectoryError: the path is a folder.
         ValueError: a count below one.
+        TypeError: something else than a posterior.
     """
+    check_posterior("to_netcdf", posterior)
     settings = checked("to_netcdf", num_samples, num_particles, prior_predictive, latents, weights, seed)
     path, seed = check_path("to_netcdf", path), settings["seed"]
     import h5netcdf  # only those who export should wait for it
