@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from latentrnn.export.settings import check_posterior, checked
-from latentrnn.inference.posterior.posterior import Posterior
-from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 from latentrnn.support import arviz_generations
 from latentrnn.support.arguments import check_choice
 from latentrnn.support.shortcuts import provides_shortcut
+
+if TYPE_CHECKING:
+    from latentrnn.inference.posterior.posterior import Posterior
+    from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 
 
 @provides_shortcut

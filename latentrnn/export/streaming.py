@@ -12,13 +12,13 @@ import torch
 
 from latentrnn.export.settings import check_posterior, checked
 from latentrnn.inference.posterior.draws.predictions import Chunk
-from latentrnn.inference.posterior.posterior import Posterior
 from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 from latentrnn.support.arguments import check_path
 from latentrnn.support.shortcuts import provides_shortcut
 
 if TYPE_CHECKING:
     from latentrnn.export.groups import SmallGroups
+    from latentrnn.inference.posterior.posterior import Posterior
 
 _SAMPLE = ("chain", "draw")
 

@@ -177,12 +177,13 @@ class HalfLogistic(dist.TorchDistribution):
         return np.log(2) - z - self.scale.log() - 2 * torch.log1p((-z).exp())
 
 
-def test_a_family_of_a_users_own_is_a_prior() -> None:
+@pytest.mark.parametrize("scale", [0.7, [0.7, 1.4]])
+def test_a_family_of_a_users_own_is_a_prior(scale: Any) -> None:
     data = drive_and_response()
-    model = memory(data, lr.Gaussian(priors={"scale": HalfLogistic(torch.tensor(0.7))}))
+    model = memory(data, lr.Gaussian(priors={"scale": HalfLogistic(torch.tensor(scale))}))
     site = poutine.trace(model).get_trace(data).nodes["y.scale"]
     value = site["value"].detach().numpy()
-    expected = stats.halflogistic.logpdf(value, scale=0.7).sum()
+    expected = stats.halflogistic.logpdf(value, scale=scale).sum()
     assert float(site["fn"].log_prob(site["value"])) == pytest.approx(expected, rel=1e-6)
     result = lr.fit(model, lr.Guide(model), data, steps=3, reporting=QUIET)
     assert result.posterior(data).parameters(5)["y.scale"].shape == (5, 2)
