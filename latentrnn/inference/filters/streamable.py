@@ -95,6 +95,6 @@ def steps_to_remember(model: LatentRNN, guide: Guide | None) -> int:
 
 
 def parts_with_checks(model: LatentRNN) -> list[Feature | Readout]:
-    """Return the parts that check the covariates they read."""
+    """Return the parts that check the covariates they read, so that a step is checked by them alone (ValueError)."""
     parts = [part for part in model.modules() if isinstance(part, Feature | Readout)]
     return [part for part in parts if type(part).check not in (Feature.check, Readout.check)]

@@ -72,7 +72,7 @@ class Level(NamedTuple):
 
 
 def converged(settings: Settings, state: TrainingState, validated: bool) -> str:
-    """Say that a fit has converged."""
+    """Return the stop reason of a fit that has converged: evaluations waited, falls of the rate, nats that remain."""
     improvement = state.improvement
     kept = f"the weights of step {state.best_step} are" if validated else "the average of the last weights is"
     fell = ""
@@ -85,7 +85,7 @@ def converged(settings: Settings, state: TrainingState, validated: bool) -> str:
 
 
 def limited(limit: str, settings: Settings, state: TrainingState) -> str:
-    """Say that a limit ended a fit before it had converged."""
+    """Return the stop reason of a fit that a limit, in seconds or steps, ended before it had converged."""
     given = settings.stopping.max_time if limit == "max_time" else settings.most_steps
     unit = "seconds" if limit == "max_time" else "steps"
     own = ", the default," if limit == "max_steps" and settings.stopping.max_steps is None else ""

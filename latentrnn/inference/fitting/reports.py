@@ -19,12 +19,18 @@ from latentrnn.inference.fitting.state import TrainingState
 
 
 class Report(NamedTuple):
-    """What there is to say about one step."""
+    """What there is to say about one step.
+
+    Attributes:
+        step: from 0.
+        kl_weight, learning_rate: that it was taken with.
+        terms: by name log-likelihoods and KL, nats for the whole plate, and the gradient's norm, scalars.
+    """
 
     step: int
     kl_weight: float
     learning_rate: float
-    terms: dict[str, Tensor]  # nats, for the whole plate
+    terms: dict[str, Tensor]
 
 
 def write_report(report: Report, history: dict[str, list[float]], sequences: int) -> dict[str, float]:
@@ -35,7 +41,7 @@ def write_report(report: Report, history: dict[str, list[float]], sequences: int
 
 
 def row_of(report: Report, sequences: int) -> dict[str, float]:
-    """Return what a history has of a report: nats per sequence."""
+    """Return what a history has of a report: by name numbers, nats per sequence of `sequences` in the plate."""
     values = {k: float(v) / sequences for k, v in report.terms.items() if k != "gradient"}
     likelihood = sum(v for k, v in values.items() if k.startswith("log_likelihood/"))
     elbo = likelihood - sum(v for k, v in values.items() if k.startswith("kl/"))
