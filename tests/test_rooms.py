@@ -28,6 +28,7 @@ ROOMS = {
     "plotting": "axes in, axes out, from plain fields",
     "export": "ArviZ and netCDF",
     "criticism": "checks, scores, calibration, comparison",
+    "interpret": "gates, memories and dynamics of a fitted model as quantities with names, units and intervals",
 }
 ORDER = list(ROOMS)
 

@@ -26,6 +26,7 @@ from latentrnn.inference.posterior.draws.precision import warn_of_losses
 from latentrnn.inference.posterior.draws.predictions import Chunk, collected
 from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
 from latentrnn.inference.posterior.draws.stored_draws import Chains
+from latentrnn.inference.posterior.draws.transition_runs import TransitionRun, transition_runs
 from latentrnn.inference.posterior.forecast import Forecast, forecast
 from latentrnn.inference.posterior.gain import GainSamples, gain_samples
 from latentrnn.inference.posterior.imputation import impute
@@ -176,6 +177,17 @@ class Posterior:
         Between chunks torch's generators and modes are the caller's; iterators may be read in turns.
         """
         return self._sampler.in_parts(lambda: predictions.latent_chunks(self._sampler, num_samples))
+
+    def transition_runs(self, num_samples: int = 100) -> Iterator[TransitionRun]:
+        """Draw how the transition went through the data: inputs, and whole states before and after every step.
+
+        Draw s has the latents and parameters of draw s of `latents(num_samples)`; `latentrnn.interpret` stands on it.
+        Between runs torch's generators and modes are the caller's.
+
+        Args:
+            num_samples: number of draws.
+        """
+        return self._sampler.in_parts(lambda: transition_runs(self._sampler, num_samples))
 
     @isolated
     def parameters(self, num_samples: int = 100) -> dict[str, Tensor]:

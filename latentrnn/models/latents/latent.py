@@ -34,6 +34,7 @@ class Latent(Component):
     timed = False  # whether what is drawn depends on the time between steps
     consumes_feedback = True  # False where z_{1:T} is drawn before any observation could be fed back
     continues = False  # whether `sample` goes on from the window before, where the data are one of longer sequences
+    draws_states = False  # whether `Path.states` are the s_t themselves, so that the transition makes their means
     marginalises = False  # whether some of the state is summed out of densities: set where `distribution` is overridden
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -87,13 +88,14 @@ class Latent(Component):
         """Return what readouts see, (*sample, sequence, time, readout_size), for a path and a_{1:T} without u."""
         return self.run(transition, inputs, path)[0]
 
+    def whole_inputs(self, inputs: Tensor, path: Path) -> Tensor:
+        """Return a_{1:T} whole, (..., time, channel): a_{1:T} without what is drawn, and u_{1:T} where there is one."""
+        return inputs if path.innovations is None else concatenate_channels(inputs, path.innovations)
+
     def run(self, transition: Transition, inputs: Tensor, path: Path) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the same states, and what the next window of the same sequences needs, by name."""
-        carry_out = {}
-        if path.innovations is not None:
-            inputs = concatenate_channels(inputs, path.innovations)
-            carry_out[DRAWN] = path.innovations[..., -1, :]
-        states, last = transition.scan(inputs, path.initial_state)
+        carry_out = {} if path.innovations is None else {DRAWN: path.innovations[..., -1, :]}
+        states, last = transition.scan(self.whole_inputs(inputs, path), path.initial_state)
         return states, carry_out | {STATE: last}
 
     # where some of the state is summed out of densities instead of drawn, the five methods below say how

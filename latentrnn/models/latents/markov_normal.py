@@ -48,6 +48,7 @@ class MarkovNormal(Latent):
     }
 
     consumes_feedback = False
+    draws_states = True
     continues = True
 
     def __init__(self, scale: str = "constant", **shared: Any) -> None:

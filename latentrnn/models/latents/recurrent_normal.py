@@ -107,6 +107,11 @@ class RecurrentNormal(Latent):
             data.carry_out(DRAWN, z[..., -1, :])
         return Path(start, states=z if self.reads == "latent" else concatenate_channels(z, path.hidden(z)))
 
+    def whole_inputs(self, inputs: Tensor, path: Path) -> Tensor:
+        assert path.states is not None
+        z = path.states[..., : self.dim]
+        return concatenate_channels(inputs, F.pad(z, (0, 0, 1, 0))[..., :-1, :])
+
     def run(self, transition: Transition, inputs: Tensor, path: Path) -> tuple[Tensor, dict[str, Tensor]]:
         assert path.states is not None
         return path.states, {}  # `sample`, which knows the transition's state, has left it

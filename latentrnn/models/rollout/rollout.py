@@ -151,14 +151,21 @@ class Rollout:
         """Draw what the latent sums out of densities, if anything, from its prior or given the data."""
         self.path, self._states = self.latent.sample_marginalised(self, batch, given_data=given_data), None
 
+    def whole_inputs(self) -> Tensor:
+        """Return a_{1:T} whole, (*sample, sequence, time, channel), given the observed or drawn past.
+
+        Covariates come first, then the past of heads that feed back, then what the latent draws.
+        """
+        self.states()  # which reads the past
+        return self.latent.whole_inputs(self._fed(self._history), self.path)
+
+    def _fed(self, history: Mapping[str, Tensor]) -> Tensor:
+        past = [history[name] for name in self.feedback_heads if self.feeds_transition(name)]
+        return concatenate_channels(self.transition_inputs, *past) if past else self.transition_inputs
+
     def _run(self, values: Mapping[str, Tensor]) -> Tensor:
         self._history = {name: self.history_features(name, values[name]) for name in self.feedback_heads}
-        into_transition = [self._history[name] for name in self.feedback_heads if self.feeds_transition(name)]
-        transition_inputs = (
-            concatenate_channels(self.transition_inputs, *into_transition)
-            if into_transition
-            else self.transition_inputs
-        )
+        transition_inputs = self._fed(self._history)
         if self.data.around is None:
             return self.latent.states(self.transition, transition_inputs, self.path)
         states, carry_out = self.latent.run(self.transition, transition_inputs, self.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -50,6 +51,12 @@ class CoupledGateLSTM(ProjectedInputTransition):
     def cell(self, state: Tensor) -> Tensor:
         """Return c, (..., hidden_size), in [0, 1], of a state (..., state_size)."""
         return torch.sigmoid(state[..., self.hidden_size :])
+
+    def named_states(self, state: Tensor) -> dict[str, Tensor]:
+        return {"hidden": self.output(state), "cell": self.cell(state)}
+
+    def kept_share(self, gates: Mapping[str, Tensor]) -> Tensor:
+        return gates["forget"]
 
     def project_inputs(self, inputs: Tensor) -> Tensor:
         return self.input_map(inputs)

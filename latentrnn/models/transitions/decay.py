@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -90,6 +90,16 @@ class Decay(Fading):
 
     def output(self, state: Tensor) -> Tensor:
         return self.transition.output(state)
+
+    def named_states(self, state: Tensor) -> dict[str, Tensor]:
+        return self.transition.named_states(state)
+
+    def kept_share(self, gates: Mapping[str, Tensor]) -> Tensor | None:
+        faded = self.named_states(gates["decay"])
+        if "hidden" not in faded:  # of several layers, which have no share in common
+            return None
+        inner = self.transition.kept_share(gates)
+        return faded["hidden"] if inner is None else faded.get("cell", faded["hidden"]) * inner
 
     def step(self, state: Tensor, inputs: Tensor) -> Tensor:
         decay = self.gate("decay", torch.exp(-inputs[..., :1] / self.log_time_constant.exp()))

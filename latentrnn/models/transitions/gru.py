@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -36,6 +38,9 @@ class GRU(LibraryTransition):
 
     def _fused(self, layer: int, inputs: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         return (torch.gru_cell(inputs, state[0], *self._weights(layer)),)
+
+    def kept_share(self, gates: Mapping[str, Tensor]) -> Tensor:
+        return 1 - gates["update"]
 
     def _written(self, projected: Tensor, recurrent: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         (reset_in, update_in, candidate_in), (reset_re, update_re, candidate_re) = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -67,6 +67,9 @@ class LeakyIntegrator(Fading):
         with torch.no_grad():
             self.input_weight.normal_(0.0, self.input_weight.shape[1] ** -0.5)
         self.reset_time_constants()
+
+    def kept_share(self, gates: Mapping[str, Tensor]) -> Tensor:
+        return gates["retention"]
 
     def _retention(self, inputs: Tensor) -> Tensor:
         return torch.exp(-inputs[..., :1] / self.log_time_constant.exp())

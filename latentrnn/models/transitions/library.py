@@ -98,6 +98,17 @@ class LibraryTransition(Transition):
         last = (self.layers - 1) * self.hidden_size
         return state[..., last : last + self.hidden_size]
 
+    def named_states(self, state: Tensor) -> dict[str, Tensor]:
+        names = ("hidden", "cell")[: self.blocks]
+        parts = zip(names, state.chunk(self.blocks, -1), strict=True)
+        if self.layers == 1:
+            return dict(parts)
+        return {
+            f"layer{layer}.{name}": part
+            for name, block in parts
+            for layer, part in enumerate(block.chunk(self.layers, -1))
+        }
+
     def step(self, state: Tensor, inputs: Tensor) -> Tensor:
         batch, below = state.shape[:-1], inputs
         written = self.layer_norm or self._handler is not None or over_members() or step_is_recorded()

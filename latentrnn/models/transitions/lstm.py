@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +39,9 @@ class LSTM(LibraryTransition):
 
     def _fused(self, layer: int, inputs: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         return torch.lstm_cell(inputs, (state[0], state[1]), *self._weights(layer))
+
+    def kept_share(self, gates: Mapping[str, Tensor]) -> Tensor:
+        return gates["forget"]
 
     def _written(self, projected: Tensor, recurrent: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         i, f, g, o = (projected + recurrent).chunk(4, -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -33,6 +34,9 @@ class MinGRU(Transition):
 
     def build(self, input_size: int) -> None:
         self.map = nn.Linear(input_size, 2 * self.hidden_size)
+
+    def kept_share(self, gates: Mapping[str, Tensor]) -> Tensor:
+        return 1 - gates["update"]
 
     def step(self, state: Tensor, inputs: Tensor) -> Tensor:
         update, candidate = self.map(inputs).chunk(2, -1)

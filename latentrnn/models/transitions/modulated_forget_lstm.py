@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -69,6 +70,12 @@ class ModulatedForgetLSTM(ProjectedInputTransition):
 
     def output(self, state: Tensor) -> Tensor:
         return state[..., : self.hidden_size]
+
+    def named_states(self, state: Tensor) -> dict[str, Tensor]:
+        return {"hidden": self.output(state), "cell": state[..., self.hidden_size :]}
+
+    def kept_share(self, gates: Mapping[str, Tensor]) -> Tensor:
+        return gates["forget"]
 
     def project_inputs(self, inputs: Tensor) -> Tensor:
         return torch.cat([self.input_map(inputs), F.linear(-inputs.abs(), self.beta, self.alpha)], -1)

@@ -136,6 +136,16 @@ class Streams(Transition):
     def output(self, state: Tensor) -> Tensor:
         return torch.cat([cell.output(part) for _, cell, part in self._states(state)], -1)
 
+    def named_states(self, state: Tensor) -> dict[str, Tensor]:
+        return {
+            f"{name}.{part}": value
+            for name, cell, own in self._states(state)
+            for part, value in cell.named_states(own).items()
+        }
+
+    def inner_cells(self) -> dict[str, Transition]:
+        return {f"{name}.{k}".rstrip("."): c for name, cell in self._cells() for k, c in cell.inner_cells().items()}
+
     def step(self, state: Tensor, inputs: Tensor) -> Tensor:
         new = []
         for name, cell, part in self._states(state):

@@ -46,6 +46,7 @@ class ThermodynamicCell(TimeScaled, ProjectedInputTransition):
         modeling. 2021.
     """
 
+    contents = ("force",)
     input_units = "scaled"  # without an input, rest
 
     def __init__(self, hidden_size: int, width: int = 32, time_scale: float | None = None, **shared: Any) -> None:

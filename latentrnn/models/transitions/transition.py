@@ -61,6 +61,7 @@ class Transition(Component):
     input_units = "data"  # what covariates are divided by before they come in: see `Feature.take_units`
     timed = False  # whether a_t begins with the time since the last step
     given_weights = 0  # last channels of a_t that must be the weights of a latent's switch
+    contents: Sequence[str] = ("candidate",)  # recorded gates that are what is let in, and not how much of it
     has_draws = False  # whether it stands for many draws of its parameters, whose axis is in front of the plate's
     dt: float | None = None  # seconds per step, None for unit or irregular steps; known before `build`
     own_sizes: Sequence[int] = ()  # channels of each of `own_inputs`, which come first (after the time); as `dt`
@@ -91,6 +92,27 @@ class Transition(Component):
     def output(self, state: Tensor) -> Tensor:
         """Return h_t, (..., hidden_size), of a state (..., state_size)."""
         return state
+
+    def named_states(self, state: Tensor) -> dict[str, Tensor]:
+        """Return the parts of a state by name, (..., size) each: "hidden", h_t, and "state", all if that is more.
+
+        Args:
+            state: (..., state_size).
+        """
+        hidden = {"hidden": self.output(state)}
+        return hidden if self.state_size == self.hidden_size else {**hidden, "state": state}
+
+    def inner_cells(self) -> dict[str, Transition]:
+        """Return the transitions whose gates are recorded, by the prefix of their names: "" for this one's own."""
+        return {"": self}
+
+    def kept_share(self, gates: Mapping[str, Tensor]) -> Tensor | None:
+        """Return which share of the state a step keeps, (..., size), given its gates by name; None where none says so.
+
+        Args:
+            gates: as recorded, (..., size); of stacked layers, those of one.
+        """
+        return None
 
     @property
     def by_rows(self) -> bool:

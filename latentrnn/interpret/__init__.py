@@ -1,0 +1,9 @@
+"""A fitted model opened: gates, memories and dynamics as quantities with names, units and intervals.
+
+Everything here takes a posterior (of a fit, of NUTS, of an ensemble, of Laplace's approximation) of any transition, a
+user's own included, and gives labelled `xarray.Dataset`s with the dimensions sample, sequence, time (seconds, or steps
+where the data have no clock) and unit; `summarise` makes means and intervals of them.
+"""
+
+from latentrnn.interpret.summaries import summarise as summarise
+from latentrnn.interpret.traces import trace as trace
