@@ -5,5 +5,13 @@ user's own included, and gives labelled `xarray.Dataset`s with the dimensions sa
 where the data have no clock) and unit; `summarise` makes means and intervals of them.
 """
 
+from latentrnn.interpret.interventions import Intervention as Intervention
+from latentrnn.interpret.interventions import clamp as clamp
+from latentrnn.interpret.interventions import contrast as contrast
+from latentrnn.interpret.interventions import do as do
+from latentrnn.interpret.interventions import intervene as intervene
+from latentrnn.interpret.interventions import lesion as lesion
+from latentrnn.interpret.interventions import perturb as perturb
 from latentrnn.interpret.summaries import summarise as summarise
+from latentrnn.interpret.telemetry import telemetry as telemetry
 from latentrnn.interpret.traces import trace as trace

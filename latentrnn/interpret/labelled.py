@@ -40,7 +40,7 @@ def labelled(
 
     known = data.to("cpu").to_xarray()
     dims = {dim for names, _ in variables.values() for dim in names}
-    found: dict[str, Any] = {dim: known[dim] for dim in ("sequence", "time") if dim in dims}
+    found: dict[str, Any] = {dim: known[dim] for dim in sorted(dims) if dim in known.coords}
     if dims >= {"sequence", "time"} and "seconds" in known.coords:
         found["seconds"] = known["seconds"]
     arrays = {

@@ -30,8 +30,9 @@ from latentrnn.inference.posterior.draws.transition_runs import TransitionRun, t
 from latentrnn.inference.posterior.forecast import Forecast, forecast
 from latentrnn.inference.posterior.gain import GainSamples, gain_samples
 from latentrnn.inference.posterior.imputation import impute
-from latentrnn.inference.posterior.interventions.clamps import Hold
+from latentrnn.inference.posterior.interventions.clamps import Clamp, Hold
 from latentrnn.inference.posterior.interventions.counterfactual import Counterfactual, counterfactual
+from latentrnn.inference.posterior.interventions.places import Steps
 from latentrnn.inference.posterior.leaving_out import reason_against_loo
 from latentrnn.inference.posterior.one_step_ahead import one_step_ahead
 from latentrnn.inference.posterior.refinement import refined
@@ -365,11 +366,13 @@ class Posterior:
     def counterfactual(
         self,
         covariates: Mapping[str, Any] | None = None,
-        clamp: Mapping[str, Hold] | None = None,
+        clamp: Mapping[str, Hold | Sequence[Clamp]] | None = None,
         *,
         from_step: int = 0,
         feedback: str = "recorded",
         num_samples: int = 100,
+        lesion: Sequence[int] | None = None,
+        lesion_at: Steps = None,
     ) -> Counterfactual:
         """Run the recorded sequences again, with the randomness inferred from them, under an intervention.
 
@@ -382,24 +385,27 @@ class Posterior:
             clamp: gate, as in `Transition.record`, to what it is held at. "forget" is that of all layers,
                 "layer0.forget" of the first alone (and goes before it); "audio.forget" and "audio.layer0.forget" are
                 those of a stream. The value is one number; numbers with axes (unit,), (time, unit), (sequence, time,
-                unit) or (sample, sequence, time, unit); `Clamp(value, dims=...)`, which names the axes; or a function
-                of the gate's value, (sample, sequence, unit), called once for each step and layer, which is told where
-                it is (`GatePlace`: step, gate, layer, stream) if it must be given a second argument. Where parameters
-                of the transition have priors, every draw has gates of its own, and is run by itself: sample is one.
+                unit) or (sample, sequence, time, unit); a function of the gate's value, (sample, sequence, unit),
+                called once for each step and layer, which is told where it is (`GatePlace`: step, gate, layer, stream)
+                if it must be given a second argument; or `Clamp(value, dims=..., at=..., units=...)`, which names the
+                axes and says at which steps and for which units; or a list of several of these. Where parameters of
+                the transition have priors, every draw has gates of its own, and is run by itself: sample is one.
             from_step: the first step that is touched.
             feedback: what heads that feed back do: "recorded", what was observed goes in; "free", from `from_step` on
                 their own samples do, with fresh noise.
             num_samples: number of draws.
+            lesion: units of h_t that send nothing, to readouts and to the next step.
+            lesion_at: base steps at which they are silent (one, a slice, a list); None for all from `from_step` on.
 
         Raises:
-            ValueError: an unknown covariate or gate, a shape that differs or could mean two things, or a `Discrete`
-                latent.
+            ValueError: an unknown covariate, gate or unit, a shape that differs or could mean two things, or a
+                `Discrete` latent.
 
         References:
             Pearl. Causality: models, reasoning, and inference. 2009.
         """
         with self._sampler.drawing():
-            return counterfactual(self._sampler, covariates, clamp, from_step, feedback, num_samples)
+            return counterfactual(self._sampler, covariates, clamp, from_step, feedback, num_samples, lesion, lesion_at)
 
     # -- densities -------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import SequenceData
+from latentrnn.inference.posterior.interventions.places import Silent, Steps, checked_steps, checked_units, steps_of
 from latentrnn.models.transitions import Transition
 from latentrnn.support.arguments import check_names
 
@@ -38,29 +39,41 @@ class GatePlace(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Clamp:
-    """Values that a gate is held at, with the meaning of their axes.
+    """Values that a gate is held at: what their axes mean, and where they are held.
 
     Args:
-        value: numbers; a trace has a value at every base step of the recording, of which those from `from_step` on
-            count.
+        value: numbers, of which a trace has one at every base step of the recording, and those from `from_step` on
+            count; or a function of the gate's value, as in `Posterior.counterfactual`.
         dims: which of "sample", "sequence", "time" and "unit" each axis is, in any order; along the others the value
-            is the same.
+            is the same. None for one number, or a function.
+        at: base steps at which it is held: one, a slice, or a list; None for all. Elsewhere the gate is free.
+        units: units that are held, along which "unit" then runs; None for all. The others are free.
 
     Raises:
-        ValueError: dims that are unknown, twice there, or not one per axis.
+        ValueError: dims that are unknown, twice there, or not one per axis; steps or units that are no places.
         TypeError: no numbers, or dims that are no names.
 
     Example:
         >>> import torch, latentrnn as lr
         >>> lr.Clamp(torch.zeros(12, 3), dims=("time", "unit"))
         Clamp(time=12, unit=3)
+        >>> lr.Clamp(1.0, at=slice(3, 6), units=[0])
+        Clamp(1.0, at=slice(3, 6, None), units=[0])
     """
 
     value: Any
-    dims: Sequence[str]
+    dims: Sequence[str] | None = None
+    at: Steps = None
+    units: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        dims = tuple(check_names("Clamp", "dims", self.dims))
+        object.__setattr__(self, "at", checked_steps("Clamp", self.at))
+        object.__setattr__(self, "units", checked_units("Clamp", self.units))
+        if callable(self.value):
+            if self.dims is not None:
+                raise ValueError(f"Clamp: a function says itself what its axes are; found dims={self.dims!r}")
+            return
+        dims = () if self.dims is None else tuple(check_names("Clamp", "dims", self.dims))
         value = _numbers("Clamp", self.value)
         if len(set(dims)) < len(dims) or not set(dims) <= set(DIMS) or len(dims) != value.dim():
             raise ValueError(
@@ -70,45 +83,76 @@ class Clamp:
         object.__setattr__(self, "dims", dims)
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={size}" for name, size in zip(self.dims, self.value.shape, strict=True))
-        return f"Clamp({shown})"
+        if callable(self.value):
+            shown = getattr(self.value, "__name__", "function")
+        elif self.dims:
+            shown = ", ".join(f"{name}={size}" for name, size in zip(self.dims, self.value.shape, strict=True))
+        else:
+            shown = f"{float(self.value)}"
+        where = "".join(f", {name}={it!r}" for name, it in (("at", self.at), ("units", self.units)) if it is not None)
+        return f"Clamp({shown}{where})"
+
+
+class Held(NamedTuple):
+    """One clamp of a gate, checked against the data.
+
+    Attributes:
+        value: numbers, (sample, sequence, time, unit), of size one where they are the same; or a function.
+        steps: at which base steps it is held, (time,) of bool.
+        units: which units are held; None for all.
+    """
+
+    value: Any
+    steps: Tensor
+    units: list[int] | None
+
+    def of(self, samples: slice | None = None, sequences: slice | None = None) -> Held:
+        """Return the same for some of the draws, or sequences."""
+        value = self.value
+        for axis, some in enumerate((samples, sequences)):
+            if some is not None and isinstance(value, Tensor) and value.shape[axis] > 1:
+                value = value.narrow(axis, some.start, some.stop - some.start)
+        return self._replace(value=value)
 
 
 Hold = float | Tensor | Clamp | Callable[[Tensor], Tensor] | Callable[[Tensor, GatePlace], Tensor]
+Clamps = Mapping[str, Sequence[Held]]
 
 
 def checked_clamps(
-    clamp: Mapping[str, Hold] | None, data: SequenceData, num_samples: int, from_step: int
-) -> dict[str, Any]:
-    """Return what each gate is held at: functions as they are, numbers (sample, sequence, time, unit), sizes 1 or full.
+    clamp: Mapping[str, Hold | Sequence[Clamp]] | None, data: SequenceData, num_samples: int, from_step: int
+) -> dict[str, list[Held]]:
+    """Return what each gate is held at; where several clamps of a gate meet, the last counts.
 
     Raises:
-        ValueError: a shape that does not go with the data, one that could be meant in two ways, or a number that is
-            not finite where it counts.
+        ValueError: a shape that does not go with the data, one that could be meant in two ways, a number that is
+            not finite where it counts, or steps that the data do not have.
         TypeError: neither numbers nor a function.
     """
     if clamp is not None and not isinstance(clamp, Mapping):
         raise TypeError(f"counterfactual: clamp must be a dict of gate to value; found {type(clamp).__name__}")
-    found: dict[str, Any] = {}
+    found: dict[str, list[Held]] = {}
     for gate, value in (clamp or {}).items():
-        if callable(value):
-            found[gate] = value
-            continue
         owner = f"counterfactual: clamp[{gate!r}]"
-        held = value if isinstance(value, Clamp) else _plain(owner, value, data)
-        spread = _spread(owner, held, data, num_samples)
-        counts = (torch.arange(data.num_steps, device=data.device) >= from_step) & data.valid
-        if not bool((spread.to(data.device).isfinite() | ~counts[None, ..., None]).all()):
-            raise ValueError(f"{owner}: expected numbers from step {from_step} on; found NaN or infinity")
-        found[gate] = spread
+        several = isinstance(value, Sequence) and len(value) > 0 and all(isinstance(each, Clamp) for each in value)
+        found[gate] = [
+            _held(owner, each, data, num_samples, from_step)
+            for each in (value if several else [value])  # type: ignore[union-attr]
+        ]
     return found
 
 
-def of_rows(clamps: Mapping[str, Any], rows: slice) -> dict[str, Any]:
-    """Return the same for some of the sequences."""
-    return {
-        gate: held[:, rows] if isinstance(held, Tensor) and held.shape[1] > 1 else held for gate, held in clamps.items()
-    }
+def _held(owner: str, value: Any, data: SequenceData, num_samples: int, from_step: int) -> Held:
+    if not isinstance(value, Clamp):
+        value = Clamp(value) if callable(value) else _plain(owner, value, data)
+    steps = steps_of(owner, value.at, data.num_steps) & (torch.arange(data.num_steps) >= from_step)
+    if callable(value.value):
+        return Held(value.value, steps, value.units)
+    spread = _spread(owner, value, data, num_samples)
+    counts = steps.to(data.device) & data.valid
+    if not bool((spread.to(data.device).isfinite() | ~counts[None, ..., None]).all()):
+        raise ValueError(f"{owner}: expected numbers from step {from_step} on; found NaN or infinity")
+    return Held(spread, steps, value.units)
 
 
 def _numbers(owner: str, value: Any) -> Tensor:
@@ -136,16 +180,19 @@ def _plain(owner: str, value: Any, data: SequenceData) -> Clamp:
 
 def _spread(owner: str, held: Clamp, data: SequenceData, num_samples: int) -> Tensor:
     """Return the value with all four axes, (sample, sequence, time, unit), of size one where it is the same."""
+    assert held.dims is not None
     sizes = {"sample": num_samples, "sequence": len(data), "time": data.num_steps}
+    if held.units is not None:
+        sizes["unit"] = len(held.units)
     for name, size in zip(held.dims, held.value.shape, strict=True):
-        if name != "unit" and size != sizes[name]:
+        if size != sizes.get(name, size):
             expected = tuple(sizes.get(each, "unit") for each in held.dims)
             raise ValueError(
                 f"{owner}: expected ({', '.join(held.dims)}) {expected}; found {tuple(held.value.shape)}. Without "
                 'Clamp(value, dims=...) axes are (unit,), (time, unit), (sequence, time, unit) or with "sample" first'
             )
     present = [name for name in DIMS if name in held.dims]
-    value = held.value.permute([held.dims.index(name) for name in present])
+    value: Tensor = held.value.permute([held.dims.index(name) for name in present])
     for axis, name in enumerate(DIMS):
         if name not in held.dims:
             value = value.unsqueeze(axis)
@@ -163,16 +210,19 @@ class Clamped(Transition):
         clamps: of `checked_clamps`.
         from_step: the first step with the gates held.
         shape: numbers of draws and of sequences.
+        silent: of `silenced`; None for no unit.
     """
 
-    def __init__(self, cell: Transition, clamps: Mapping[str, Any], from_step: int, shape: torch.Size) -> None:
+    def __init__(
+        self, cell: Transition, clamps: Clamps, from_step: int, shape: torch.Size, silent: Silent | None = None
+    ) -> None:
         super().__init__()
-        self.cell, self.clamps, self.from_step, self.shape = cell, clamps, from_step, shape
+        self.cell, self.clamps, self.from_step, self.shape, self.silent = cell, clamps, from_step, shape, silent
         self.state_size, self.hidden_size, self.timed, self.dt = cell.state_size, cell.hidden_size, cell.timed, cell.dt
         self._known = False
         self._next = 0
         self._passed: dict[str, int] = {}  # how many layers of a gate this step has gone through
-        self._returned: dict[tuple[int, str, int], Tensor] = {}
+        self._returned: dict[tuple[int, str, int, int], Tensor] = {}
 
     def build(self, input_size: int) -> None:
         """Nothing: the cell is built."""
@@ -199,7 +249,13 @@ class Clamped(Transition):
         state, inputs = (part.expand(*self.shape, part.shape[-1]) for part in (state, inputs))
         self._check_sizes(state, inputs)
         with self._held(t):
-            return self.cell.step(state, inputs)
+            return self.silence(t, self.cell.step(state, inputs))
+
+    def silence(self, t: int, state: Tensor) -> Tensor:
+        """Return a state (..., state_size) after step t without the units that are lesioned there."""
+        if self.silent is None or not bool(self.silent.steps[t]):
+            return state
+        return state * self.silent.kept.to(state)
 
     def scan(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         state = state.expand(*self.shape, state.shape[-1])
@@ -224,20 +280,30 @@ class Clamped(Transition):
         layer = self._passed.get(name, 0)
         self._passed[name] = layer + 1
         key = next((key for key in (_of_layer(name, layer), name) if key in self.clamps), None)
-        if key is None:
-            return value
-        held = self.clamps[key]
-        if isinstance(held, Tensor):
-            step = held[:, :, t if held.shape[2] > 1 else 0]
-            return step.to(value).expand(*self.shape, value.shape[-1])
-        if (t, name, layer) not in self._returned:
-            stream, _, gate = name.rpartition(".")
-            place = GatePlace(t, gate, layer, stream or None)
-            self._returned[t, name, layer] = self._value_of(key, value.expand(*self.shape, value.shape[-1]), place)
-        return self._returned[t, name, layer]
+        for number, held in enumerate(() if key is None else self.clamps[key]):
+            if bool(held.steps[t]):
+                value = self._one_held(t, name, layer, f"{key}", number, value)
+        return value
 
-    def _value_of(self, key: str, value: Tensor, place: GatePlace) -> Tensor:
-        function = self.clamps[key]
+    def _one_held(self, t: int, name: str, layer: int, key: str, number: int, value: Tensor) -> Tensor:
+        held = self.clamps[key][number]
+        value = value.expand(*self.shape, value.shape[-1])
+        if isinstance(held.value, Tensor):
+            new = held.value[:, :, t if held.value.shape[2] > 1 else 0].to(value)
+        else:
+            if (t, name, layer, number) not in self._returned:
+                stream, _, gate = name.rpartition(".")
+                place = GatePlace(t, gate, layer, stream or None)
+                given = value if held.units is None else value[..., held.units]
+                self._returned[t, name, layer, number] = self._value_of(key, held.value, given, place)
+            new = self._returned[t, name, layer, number]
+        if held.units is None:
+            return new.expand(value.shape)
+        value = value.clone()
+        value[..., held.units] = new.expand(*self.shape, len(held.units))
+        return value
+
+    def _value_of(self, key: str, function: Callable[..., Any], value: Tensor, place: GatePlace) -> Tensor:
         returned = function(value, place) if _takes_place(function) else function(value)
         found = _numbers(f"counterfactual: clamp[{key!r}]", returned).to(value)
         if found.shape not in ((), value.shape[-1:], value.shape):
@@ -261,17 +327,25 @@ class Clamped(Transition):
         with torch.no_grad(), self.cell.gates_through(note):
             self.cell.step(state[:1, :1], inputs[:1, :1])
         layers = {_of_layer(name, k): [size] for name, found in sizes.items() for k, size in enumerate(found)}
-        for key, held in self.clamps.items():
+        for key, several in self.clamps.items():
             units = sizes.get(key, layers.get(key))
             if units is None:
-                several = sorted(key for key in layers if len(sizes[_without_layer(key)]) > 1)
-                further = f", and of single layers {several}" if several else ""
+                stacked = sorted(key for key in layers if len(sizes[_without_layer(key)]) > 1)
+                further = f", and of single layers {stacked}" if stacked else ""
                 raise ValueError(f"counterfactual: {self.cell!r} has no gate {key!r}; it has {sorted(sizes)}{further}")
-            if isinstance(held, Tensor) and held.shape[-1] != 1 and {held.shape[-1]} != set(units):
-                raise ValueError(
-                    f"counterfactual: clamp[{key!r}]: expected {units[0]} units along the last axis (unit,), (time, "
-                    f"unit), ...; found {held.shape[-1]}"
-                )
+            for held in several:
+                _check_units(key, held, units)
+
+
+def _check_units(key: str, held: Held, units: list[int]) -> None:
+    if held.units is not None:
+        if max(held.units) >= min(units):
+            raise ValueError(f"counterfactual: clamp[{key!r}]: expected units below {min(units)}; found {held.units}")
+    elif isinstance(held.value, Tensor) and held.value.shape[-1] != 1 and {held.value.shape[-1]} != set(units):
+        raise ValueError(
+            f"counterfactual: clamp[{key!r}]: expected {units[0]} units along the last axis (unit,), (time, "
+            f"unit), ...; found {held.value.shape[-1]}"
+        )
 
 
 def _of_layer(name: str, layer: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,8 @@ from latentrnn.data.ingest.names import check_mapping
 from latentrnn.data.ingest.plain_numbers import to_tensor
 from latentrnn.inference.posterior.draws.predictions import concatenate_sequences, padding_to_nan, with_sample_axis
 from latentrnn.inference.posterior.draws.sampler import PosteriorSampler, SampledRollout
-from latentrnn.inference.posterior.interventions.clamps import Clamped, Hold, checked_clamps, of_rows
+from latentrnn.inference.posterior.interventions.clamps import Clamp, Clamped, Clamps, Hold, checked_clamps
+from latentrnn.inference.posterior.interventions.places import Silent, Steps, checked_units, silenced, steps_of
 from latentrnn.models.features.gap import gaps
 from latentrnn.models.rollout import Rollout
 from latentrnn.models.state_space import LatentRNN
@@ -62,29 +63,33 @@ class Intervention:
         clamp: gate to what stands in its place, of `checked_clamps`.
         from_step: the first step that is touched.
         free: whether heads that feed back do so with their own samples from there on.
+        silent: units that are lesioned, if any.
     """
 
     data: SequenceData
-    clamp: Mapping[str, Any]
+    clamp: Clamps
     from_step: int
     free: bool
+    silent: Silent | None = None
 
     def of_draw(self, number: int) -> Intervention:
         """Return what is done to one draw."""
-        held = {
-            gate: value[number : number + 1] if isinstance(value, Tensor) and len(value) > 1 else value
-            for gate, value in self.clamp.items()
-        }
-        return replace(self, clamp=held)
+        return replace(self, clamp=_part(self.clamp, samples=slice(number, number + 1)))
+
+
+def _part(clamps: Clamps, **part: slice) -> Clamps:
+    return {gate: [held.of(**part) for held in several] for gate, several in clamps.items()}
 
 
 def counterfactual(
     sampler: PosteriorSampler,
     covariates: Mapping[str, Any] | None,
-    clamp: Mapping[str, Hold] | None,
+    clamp: Mapping[str, Hold | Sequence[Clamp]] | None,
     from_step: int,
     feedback: str,
     num_samples: int,
+    lesion: Sequence[int] | None = None,
+    lesion_at: Steps = None,
 ) -> Counterfactual:
     """Run the same latents under an intervention; see `Posterior.counterfactual`."""
     check_choice("counterfactual", "feedback", feedback, ("recorded", "free"))
@@ -95,14 +100,20 @@ def counterfactual(
     changed = _changed(sampler.data, covariates, from_step)
     sampler.model.check_covariates(changed)
     clamps = checked_clamps(clamp, sampler.data, num_samples, from_step)
+    silent = None
+    if (units := checked_units("lesion", lesion)) is not None:
+        steps = steps_of("lesion", lesion_at, sampler.data.num_steps)
+        steps &= torch.arange(len(steps)) >= from_step
+        silent = silenced(sampler.model.transition, sampler.model.latent, units, steps)
     # gates that are held are those of one transition, which every draw has for itself where its parameters have priors
-    by_draw = bool(clamps) and any(each.parameter.owner == "transition" for each in sampler.model.given.sampled)
+    drawn = any(each.parameter.owner == "transition" for each in sampler.model.given.sampled)
+    by_draw = drawn and bool(clamps or silent)
     rates: dict[str, list[Tensor]] = {name: [] for name in sampler.model.observations}
     states, start = [], 0
     for sampled in sampler.rollouts(num_samples):
         stop = start + sampled.rollout.data.num_sequences
         data = changed[start:stop] if stop - start < len(changed) else changed
-        what = Intervention(data, of_rows(clamps, slice(start, stop)), from_step, feedback == "free")
+        what = Intervention(data, _part(clamps, sequences=slice(start, stop)), from_step, feedback == "free", silent)
         start = stop
         if by_draw:
             draws = [_of_draw(sampler.model, sampled, what, number) for number in range(num_samples)]
@@ -149,8 +160,8 @@ def _rollout(model: LatentRNN, sampled: SampledRollout, what: Intervention, num_
     """Return the rollout of the changed data with the latents of a draw."""
     data, shape = what.data, torch.Size((num_samples, len(what.data)))
     summed_out = sampled.rollout.path.states is not None and not model.latent_sites()
-    clamped = Clamped(model.transition, what.clamp, what.from_step, shape)
-    if what.clamp:
+    clamped = Clamped(model.transition, what.clamp, what.from_step, shape, what.silent)
+    if what.clamp or what.silent:
         model = copy.copy(model)
         replace_child(model, "transition", clamped)
     if what.free:  # what comes before the intervention is given
@@ -202,7 +213,10 @@ def _as_surprising(
         other = latent.step(transition, new, b_t.expand(*shape, -1), since)
         assert step.prior is not None
         assert other.prior is not None
-        values.append(_moved(path[t], step.prior, other.prior))
+        moved = _moved(path[t], step.prior, other.prior)
+        if latent.draws_states and isinstance(transition, Clamped):
+            moved = transition.silence(t, moved)
+        values.append(moved)
         old, new = step.move(path[t]), other.move(values[-1])
     return {**sampled.latents, site: torch.stack(values, -2)}
 
