@@ -12,6 +12,7 @@ from latentrnn.interpret.interventions import do as do
 from latentrnn.interpret.interventions import intervene as intervene
 from latentrnn.interpret.interventions import lesion as lesion
 from latentrnn.interpret.interventions import perturb as perturb
+from latentrnn.interpret.jacobians import jacobians as jacobians
 from latentrnn.interpret.summaries import summarise as summarise
 from latentrnn.interpret.telemetry import telemetry as telemetry
 from latentrnn.interpret.traces import trace as trace

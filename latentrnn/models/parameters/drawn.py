@@ -99,6 +99,12 @@ class OverDraws(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__("part"), name)
 
+    def of_draw(self, number: int) -> nn.Module:
+        """Return the part with one draw of its parameters, which takes what the part itself takes."""
+        found = (self._draws(place) for place in range(len(self.paths)))
+        one = [value if axis is None else value[number] for value, axis in found]
+        return with_values(self.part, dict(zip(self.paths, one, strict=True)))
+
     def forward(self, *arguments: Any) -> Any:
         return self._mapped("forward", *arguments)
 

@@ -198,6 +198,16 @@ class Rollout:
             inputs = inputs._replace(surroundings=inputs.surroundings._replace(past=past))
         return self.heads[name](head.at_clock(states, frames), inputs, self._history.get(name))
 
+    def predictor(self, name: str, states: Tensor) -> Tensor:
+        """Return a per-step head's linear predictor eta, (..., frame, outputs), given h_{1:T}, (..., time, hidden_size).
+
+        The head must read states, not another head's mean; the past that feeds back is the one of `states()`.
+        """
+        self.states()  # which reads the past
+        head = self.observations[name]
+        frames = self.data.observations[name].shape[1]
+        return head.predictor(head.at_clock(states, frames), self.inputs[name], self._history.get(name))
+
     def history_features(self, name: str, values: Tensor) -> Tensor:
         """Return the features of a feeding head's past, (..., time, feature), given its values."""
         head, around = self.observations[name], self.data.around
