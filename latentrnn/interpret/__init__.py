@@ -5,6 +5,7 @@ user's own included, and gives labelled `xarray.Dataset`s with the dimensions sa
 where the data have no clock) and unit; `summarise` makes means and intervals of them.
 """
 
+from latentrnn.interpret.head_sensitivity import head_sensitivity as head_sensitivity
 from latentrnn.interpret.interventions import Intervention as Intervention
 from latentrnn.interpret.interventions import clamp as clamp
 from latentrnn.interpret.interventions import contrast as contrast

@@ -120,7 +120,7 @@ def part_of_state(owner: str, transition: Transition, of: str) -> StepOutput:
 
 
 def state_names(transition: Transition) -> list[str]:
-    """Return the name of each number of the state: "cell[3]" of an LSTM, "layer0.hidden[1]"; "state[k]" of what has none."""
+    """Return the name of each number of the state: "cell[3]", "layer0.hidden[1]"; "state[k]" of what has none."""
     found = [f"state[{place}]" for place in range(transition.state_size)]
     at = _some_state(transition)
     taken: set[int] = set()

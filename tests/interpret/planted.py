@@ -1,4 +1,4 @@
-"""Transitions with weights that are planted, and posteriors of them: what gates and Jacobians are is known beforehand."""
+"""Posteriors of transitions with planted weights: what gates and Jacobians are is known beforehand."""
 
 from __future__ import annotations
 

@@ -107,16 +107,16 @@ def test_members_of_an_ensemble_answer_each_for_themselves() -> None:
     found = lr.interpret.jacobians(lr.EnsemblePosterior(members, torch.tensor([0.5, 0.5])), num_samples=4)
     alone = lr.interpret.jacobians(members[1], num_samples=2)
     np.testing.assert_array_equal(found.total.sel(sample=found.member == 1), alone.total)
-    assert float(np.abs(found.total.sel(sample=found.member == 0).values - alone.total.values).max()) > 0.1
+    assert float(np.abs(found.total.values[:2, 0] - alone.total.values[:, 0]).max()) > 0.1
 
 
 def test_mistakes_are_named() -> None:
     posterior = posterior_of(lr.GRU(3), lr.Innovations(1))
-    with pytest.raises(ValueError, match="of .*'cell'"):
+    with pytest.raises(ValueError, match=r"of .*'cell'"):
         lr.interpret.jacobians(posterior, "cell")
-    with pytest.raises(ValueError, match="by .*'gate'"):
+    with pytest.raises(ValueError, match=r"by .*'gate'"):
         lr.interpret.jacobians(posterior, by="gate")
-    with pytest.raises(ValueError, match="path .*'held'"):
+    with pytest.raises(ValueError, match=r"path .*'held'"):
         lr.interpret.jacobians(posterior, path="held")
     with pytest.raises(TypeError, match="jacobians: expected a posterior; found LatentRNN"):
         lr.interpret.jacobians(posterior.model)

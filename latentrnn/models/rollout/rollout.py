@@ -199,7 +199,7 @@ class Rollout:
         return self.heads[name](head.at_clock(states, frames), inputs, self._history.get(name))
 
     def predictor(self, name: str, states: Tensor) -> Tensor:
-        """Return a per-step head's linear predictor eta, (..., frame, outputs), given h_{1:T}, (..., time, hidden_size).
+        """Return a per-step head's linear predictor, (..., frame, outputs), of h_{1:T}, (..., time, hidden_size).
 
         The head must read states, not another head's mean; the past that feeds back is the one of `states()`.
         """
