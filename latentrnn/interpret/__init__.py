@@ -5,6 +5,7 @@ user's own included, and gives labelled `xarray.Dataset`s with the dimensions sa
 where the data have no clock) and unit; `summarise` makes means and intervals of them.
 """
 
+from latentrnn.interpret.gradient_flow import gradient_flow as gradient_flow
 from latentrnn.interpret.head_sensitivity import head_sensitivity as head_sensitivity
 from latentrnn.interpret.interventions import Intervention as Intervention
 from latentrnn.interpret.interventions import clamp as clamp
@@ -14,6 +15,9 @@ from latentrnn.interpret.interventions import intervene as intervene
 from latentrnn.interpret.interventions import lesion as lesion
 from latentrnn.interpret.interventions import perturb as perturb
 from latentrnn.interpret.jacobians import jacobians as jacobians
+from latentrnn.interpret.sensitivity import sensitivity as sensitivity
+from latentrnn.interpret.spectrum import spectrum as spectrum
 from latentrnn.interpret.summaries import summarise as summarise
 from latentrnn.interpret.telemetry import telemetry as telemetry
+from latentrnn.interpret.time_constants import time_constants as time_constants
 from latentrnn.interpret.traces import trace as trace

@@ -91,16 +91,32 @@ def step_jacobians(
     return by_draw(transition, of_one, before, inputs)
 
 
-def jacobian_blocks(run: TransitionRun, of: StepOutput, by: str, path: str) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the Jacobians of a run in blocks of steps: which steps, and (sample, sequence, time, of, by)."""
-    samples, sequences, steps, size = run.before.shape
-    wide = size if by == "state" else run.inputs.shape[-1]
-    length = max(1, LARGEST // max(1, samples * sequences * size * wide))
-    for first in range(0, steps, length):
-        block = slice(first, min(steps, first + length))
-        before, inputs = (value[:, :, block].flatten(1, 2) for value in (run.before, run.inputs))
-        found = step_jacobians(run.transition, before, inputs, of, by, path)
-        yield block, found.unflatten(1, (sequences, -1))
+def jacobian_blocks(
+    run: TransitionRun, of: StepOutput, by: str, path: str, steps: Tensor | None = None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the Jacobians of a run in blocks of steps: which of them, and (sample, sequence, time, of, by).
+
+    Args:
+        run: some of the sequences.
+        of, by, path: see `step_jacobians`.
+        steps: steps of each sequence, (sequence, number), in the place of all of them in order.
+    """
+    for block, before, inputs in step_blocks(run, steps):
+        found = step_jacobians(run.transition, before.flatten(1, 2), inputs.flatten(1, 2), of, by, path)
+        yield block, found.unflatten(1, before.shape[1:3])
+
+
+def step_blocks(run: TransitionRun, steps: Tensor | None = None) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield s_{t-1} and a_t, (sample, sequence, time, size), of as many steps at once as Jacobians of may be held."""
+    before, inputs = run.before, run.inputs
+    if steps is not None:
+        where = torch.arange(len(steps), device=before.device)[:, None], steps.to(before.device)
+        before, inputs = before[:, where[0], where[1]], inputs[:, where[0], where[1]]
+    samples, sequences, number, size = before.shape
+    length = max(1, LARGEST // max(1, samples * sequences * size * max(size, inputs.shape[-1])))
+    for first in range(0, number, length):
+        block = slice(first, min(number, first + length))
+        yield block, before[:, :, block], inputs[:, :, block]
 
 
 def part_of_state(owner: str, transition: Transition, of: str) -> StepOutput:
@@ -115,8 +131,13 @@ def part_of_state(owner: str, transition: Transition, of: str) -> StepOutput:
     if of == "output":
         return lambda transition, state: transition.output(state)
     if of == "state":
-        return lambda transition, state: state
+        return whole_state
     return lambda transition, state: transition.named_states(state)[of]
+
+
+def whole_state(transition: Transition, state: Tensor) -> Tensor:
+    """Return whole states, (..., state_size)."""
+    return state
 
 
 def state_names(transition: Transition) -> list[str]:
