@@ -11,6 +11,7 @@ from tests.test_readme import python_blocks, run
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "extending.md"
 CHOOSING = DOCS / "choosing.md"
+INTERPRET = DOCS / "interpret.md"
 
 
 def test_the_page_on_extending_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,3 +25,10 @@ def test_the_page_on_choosing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     namespace = run(python_blocks(CHOOSING.read_text()), str(CHOOSING))
     assert not namespace["check"].flagged  # type: ignore[attr-defined]
     assert namespace["scaling"].num_samples == 1000  # type: ignore[attr-defined]
+
+
+def test_the_page_on_opening_a_model_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace = run(python_blocks(INTERPRET.read_text()), str(INTERPRET))
+    assert namespace["short"].dims == ("statistic", "time", "unit")  # type: ignore[attr-defined]
+    assert float(abs(namespace["effect"].spikes[:, :, :10]).max()) == 0.0  # type: ignore[attr-defined]

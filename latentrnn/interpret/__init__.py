@@ -6,6 +6,8 @@ where the data have no clock) and unit; `summarise` makes means and intervals of
 """
 
 from latentrnn.interpret.gradient_flow import gradient_flow as gradient_flow
+from latentrnn.interpret.head_gradients import HeadGradients as HeadGradients
+from latentrnn.interpret.head_gradients import head_gradients as head_gradients
 from latentrnn.interpret.head_sensitivity import head_sensitivity as head_sensitivity
 from latentrnn.interpret.interventions import Intervention as Intervention
 from latentrnn.interpret.interventions import clamp as clamp
@@ -15,6 +17,7 @@ from latentrnn.interpret.interventions import intervene as intervene
 from latentrnn.interpret.interventions import lesion as lesion
 from latentrnn.interpret.interventions import perturb as perturb
 from latentrnn.interpret.jacobians import jacobians as jacobians
+from latentrnn.interpret.mask_sensitivity import mask_sensitivity as mask_sensitivity
 from latentrnn.interpret.sensitivity import sensitivity as sensitivity
 from latentrnn.interpret.spectrum import spectrum as spectrum
 from latentrnn.interpret.summaries import summarise as summarise

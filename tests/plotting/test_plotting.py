@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -150,3 +151,23 @@ def test_intervals_of_a_check_are_those_of_its_table():
     check = PredictiveCheck((item,), 1.0, 0.01, 40, "")
     drawn = check.plot()[0].collections[0].get_segments()
     assert [segment[:, 1].tolist() for segment in drawn] == [[row["lower"], row["upper"]] for row in check.table]
+
+
+def test_a_map_of_gates_has_a_row_per_unit_sorted_by_average() -> None:
+    values = np.stack([np.full(5, 0.9), np.full(5, 0.1), np.full(5, 0.5)], -1)
+    ax = plotting.gate_map(values, 0.01 * np.arange(5))
+    shown = ax.images[0].get_array()
+    assert shown is not None
+    np.testing.assert_allclose(shown[:, 0], [0.1, 0.5, 0.9])
+    np.testing.assert_allclose(ax.images[0].get_extent(), [-0.005, 0.045, -0.5, 2.5])
+    with pytest.raises(ValueError, match="a time per step"):
+        plotting.gate_map(values, np.arange(4))
+
+
+def test_a_band_is_between_its_bounds() -> None:
+    ax = plotting.band([0, 1, 2], [1, 2, 3], [0, 1, 2], [2, 3, 4], zero=True, label="effect")
+    assert ax.get_xlabel() == "time (s)"
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), [1, 2, 3])
+    assert ax.collections[0].get_paths()[0].vertices.max() == 4
+    with pytest.raises(ValueError, match="alike"):
+        plotting.band([0, 1], [1, 2, 3], [0, 1, 2], [2, 3, 4])

@@ -11,11 +11,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentrnn.inference.fitting.convergence import remaining
 from latentrnn.inference.fitting.settings.reporting import Callback, Progress
 from latentrnn.inference.fitting.state import TrainingState
+from latentrnn.models.state_space import LatentRNN
 
 
 class Report(NamedTuple):
@@ -77,7 +78,12 @@ class Ending(NamedTuple):
 
 
 def call_back(
-    callbacks: tuple[Callback, ...], kind: Literal["report", "evaluation"], state: TrainingState, device: torch.device
+    callbacks: tuple[Callback, ...],
+    kind: Literal["report", "evaluation"],
+    state: TrainingState,
+    device: torch.device,
+    model: LatentRNN,
+    guide: nn.Module,
 ) -> Ending | None:
     """Tell callbacks of the last report or evaluation; return how one ended the fit, if one did.
 
@@ -87,7 +93,7 @@ def call_back(
     step = int(state.history[name][-1])
     terms = {k: v[-1] for k, v in state.history.items() if k.startswith("validation_") == (kind == "evaluation")}
     history = MappingProxyType({name: tuple(values) for name, values in state.history.items()})
-    progress = Progress(kind, step, MappingProxyType(terms), history, state.best_bound, state.best_step)
+    progress = Progress(kind, step, MappingProxyType(terms), history, state.best_bound, state.best_step, model, guide)
     for callback in callbacks:
         label = f"callback {getattr(callback, '__name__', type(callback).__name__)}"
         try:

@@ -372,7 +372,9 @@ class Trainer:
         callbacks = tuple(self.settings.reporting.callbacks)
         if not callbacks:
             return True
-        ending = self.processes.from_first(lambda: call_back(callbacks, kind, self.state, self.device))
+        ending = self.processes.from_first(
+            lambda: call_back(callbacks, kind, self.state, self.device, self.model, self.guide)
+        )
         if ending is None:
             return True
         self.ending = ending

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from torch import nn
+
+from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import LARGEST_COUNT, check_flag, check_list, check_size, settle
 
 
@@ -20,6 +23,8 @@ class Progress:
         history: everything so far, as in `FitResult.history`.
         best_bound: the best validation bound so far, nats per sequence; minus infinity before the first evaluation.
         best_step: the step whose weights it is of.
+        model, guide: those that are being fitted, as they are at this step, to look at; what changes them changes the
+            fit.
     """
 
     kind: Literal["report", "evaluation"]
@@ -28,6 +33,8 @@ class Progress:
     history: Mapping[str, Sequence[float]]
     best_bound: float
     best_step: int
+    model: LatentRNN | None = None
+    guide: nn.Module | None = None
 
 
 class Callback(Protocol):
