@@ -5,6 +5,8 @@ user's own included, and gives labelled `xarray.Dataset`s with the dimensions sa
 where the data have no clock) and unit; `summarise` makes means and intervals of them.
 """
 
+from latentrnn.interpret.adaptation import adaptation as adaptation
+from latentrnn.interpret.gain_share import gain_share as gain_share
 from latentrnn.interpret.gradient_flow import gradient_flow as gradient_flow
 from latentrnn.interpret.head_gradients import HeadGradients as HeadGradients
 from latentrnn.interpret.head_gradients import head_gradients as head_gradients
