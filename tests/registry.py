@@ -212,6 +212,9 @@ OBSERVATIONS: dict[str, Heads] = {
         lambda: {"y": lr.Bernoulli(feedback=lr.History(2, filters=1, into="readout"))}, {"y": codes(2, 2)}
     ),
     "binary words": Heads(lambda: {"y": lr.AutoregressiveBernoulli(units=3)}, {"y": codes(3, 2)}),
+    "binary words, driven": Heads(
+        lambda: {"y": lr.AutoregressiveBernoulli(units=3, driven_units=True)}, {"y": codes(3, 2)}
+    ),
     "binary words history": Heads(
         lambda: {"y": lr.AutoregressiveBernoulli(feedback=lr.History(2, filters=1))},
         {"y": codes(2, 2)},

@@ -138,9 +138,9 @@ def test_over_dispersed_counts_take_a_total_per_step_and_leave_out_empty_ones() 
 WORDS = np.array(list(itertools.product([0.0, 1.0], repeat=4)))
 
 
-def words(units: int | None) -> tuple[Any, lr.SequenceData, torch.Tensor]:
+def words(units: int | None, driven: bool = False) -> tuple[Any, lr.SequenceData, torch.Tensor]:
     """A head of four channels with weights that matter, all sixteen words as sequences of one step, and states."""
-    _, head, data = built(lr.AutoregressiveBernoulli(units), WORDS[:, None])
+    _, head, data = built(lr.AutoregressiveBernoulli(units, driven_units=driven), WORDS[:, None])
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.normal_()
@@ -148,9 +148,11 @@ def words(units: int | None) -> tuple[Any, lr.SequenceData, torch.Tensor]:
     return head, data, torch.randn(1, 1, 2, dtype=torch.float64).expand(16, 1, 2)
 
 
-def words_by_hand(head: Any, eta: Any) -> Any:
+def words_by_hand(head: Any, state: Any) -> Any:
     """p(y) of every word, channel after channel; a unit sees the channels up to its own and acts on the rest."""
     probability = np.ones(16)
+    eta = n(head.readout.weight) @ state + n(head.readout.baseline)
+    drive = n(head.unit_drive) @ state if head.driven_units else np.zeros(head.units or 0)
     weight, centre = n(head.pairwise), n(head.history_centre)
     for word, y in enumerate(WORDS):
         for c in range(4):
@@ -159,16 +161,15 @@ def words_by_hand(head: Any, eta: Any) -> Any:
                 last = u * 3 // head.units
                 seen = sum(n(head.unit_weight)[u, d] * (y[d] - centre[d]) for d in range(last + 1))
                 if c > last:
-                    log_odds += n(head.unit_effect)[c, u] * max(0.0, seen + n(head.unit_bias)[u])
+                    log_odds += n(head.unit_effect)[c, u] * max(0.0, seen + n(head.unit_bias)[u] + drive[u])
             probability[word] *= special.expit(log_odds) if y[c] else special.expit(-log_odds)
     return probability
 
 
-@pytest.mark.parametrize("units", [None, 1, 7])
-def test_binary_words_have_the_product_of_their_channels(units: int | None) -> None:
-    head, data, states = words(units)
-    eta = n(states)[0, 0] @ n(head.readout.weight).T + n(head.readout.baseline)
-    expected = words_by_hand(head, eta)
+@pytest.mark.parametrize(("units", "driven"), [(None, False), (1, False), (7, False), (7, True)])
+def test_binary_words_have_the_product_of_their_channels(units: int | None, driven: bool) -> None:
+    head, data, states = words(units, driven)
+    expected = words_by_hand(head, n(states)[0, 0])
     assert expected.sum() == pytest.approx(1.0, abs=1e-12)
     fn = head(states, head.inputs(data))
     np.testing.assert_allclose(n(fn.log_prob(data.observations["y"])), np.log(expected), rtol=1e-10)
@@ -177,11 +178,10 @@ def test_binary_words_have_the_product_of_their_channels(units: int | None) -> N
     )
 
 
-@pytest.mark.parametrize("units", [None, 7])
-def test_binary_words_are_drawn_as_often_as_they_are_probable(units: int | None) -> None:
-    head, data, states = words(units)
-    eta = n(states)[0, 0] @ n(head.readout.weight).T + n(head.readout.baseline)
-    expected, draws = words_by_hand(head, eta), 100_000
+@pytest.mark.parametrize(("units", "driven"), [(None, False), (7, False), (7, True)])
+def test_binary_words_are_drawn_as_often_as_they_are_probable(units: int | None, driven: bool) -> None:
+    head, data, states = words(units, driven)
+    expected, draws = words_by_hand(head, n(states)[0, 0]), 100_000
     fn = head(states[:1], head.inputs(data[:1]))
     drawn = fn.sample((draws,))[:, 0, 0]
     found = np.bincount((n(drawn) @ [8, 4, 2, 1]).astype(int), minlength=16) / draws
@@ -203,7 +203,7 @@ def test_means_of_binary_words_are_close_and_the_same_at_every_call(units: int |
         before = torch.random.get_rng_state()
         assert torch.equal(head.mean(fn), head.mean(fn))
         assert torch.equal(torch.random.get_rng_state(), before)
-        expected = words_by_hand(head, eta) @ WORDS
+        expected = words_by_hand(head, n(states)[0, 0]) @ WORDS
         errors.append(n(head.mean(fn))[0, 0] - expected)
         crude.append(special.expit(eta) - expected)  # negative control: as if nothing acted within a step
     rms, without = (np.sqrt(np.mean(np.square(each))) for each in (errors, crude))
@@ -355,6 +355,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no units": (
         lambda: lr.AutoregressiveBernoulli(0),
         "AutoregressiveBernoulli: units must be a positive integer; found 0",
+    ),
+    "driven units without units": (
+        lambda: lr.AutoregressiveBernoulli(driven_units=True),
+        "AutoregressiveBernoulli: driven_units needs units; found units=None",
     ),
     "one channel": (
         lambda: built(lr.AutoregressiveBernoulli(), COUNTS[..., :1]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, reduce
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import pyro.distributions as dist
@@ -12,12 +13,13 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn import functional as F
 
-from latentrnn.data import HeadSpec
+from latentrnn.data import DataSpec, HeadSpec
 from latentrnn.models.features.units import channel_means
 from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.observation import Observation, refuse_outside
 from latentrnn.models.readouts.linear import per_entry
-from latentrnn.support.arguments import check_size
+from latentrnn.models.transitions.transition import concatenate_channels
+from latentrnn.support.arguments import check_flag, check_size
 from latentrnn.support.shown import first_entry
 
 POINTS = 16  # over which a mean is taken
@@ -29,31 +31,55 @@ class AutoregressiveBernoulli(Observation):
         logit p(y_tc = 1 | h_t, y_t1, ..., y_t,c-1) = eta_tc + sum_{d<c} W_cd y'_td + sum_u B_cu relu(a_u + (A y'_t)_u)
 
     where y' = y - its mean in the training data, and unit u sees the first channels alone and acts on later ones alone.
+    With `driven_units` the state moves the units too, a_tu = a_u + (C h_t)_u, so that what channels do to each other
+    depends on the state, as the notes of a chord do on the harmony.
     What channels do together at one step (the notes of a chord, the spikes of a word) then needs no latent variable,
     and the density of a step stays exact; a mean is taken over draws. The order of channels is part of the model.
     Without units the pairwise terms remain, a fully visible sigmoid belief network.
 
     Args:
         units: size of the masked network, or None for pairwise terms alone.
+        driven_units: whether the state moves the units, each by a weight for every hidden unit.
         **shared: see `Observation`. The head must be per step, of two channels or more.
 
     Raises:
         ValueError: `units` below one; a per-sequence head or a single channel; data some of whose steps have observed
-            and missing channels (a step is observed as a whole or not at all: what is missing cannot be summed out).
+            and missing channels (a step is observed as a whole or not at all: what is missing cannot be summed out);
+            `driven_units` without units.
 
     References:
         Neal. Connectionist learning of belief networks. 1992.
         Frey. Graphical models for machine learning and digital communication. 1998.
         Germain, Gregor, Murray, Larochelle. MADE: masked autoencoder for distribution estimation. 2015.
+        Boulanger-Lewandowski, Bengio, Vincent. Modeling temporal dependencies in high-dimensional sequences. 2012
+        (RNN-NADE, whose units the state moves).
     """
 
     discrete = True
     joint = True
+    arguments_added_later: ClassVar = MappingProxyType({"driven_units": False})
     sees: Tensor  # which channels a unit sees, (unit, channel)
 
-    def __init__(self, units: int | None = None, **shared: Any) -> None:
+    def __init__(self, units: int | None = None, *, driven_units: bool = False, **shared: Any) -> None:
         super().__init__(**shared)
         self.units = None if units is None else check_size("AutoregressiveBernoulli", "units", units)
+        self.driven_units = check_flag("AutoregressiveBernoulli", "driven_units", driven_units)
+        if self.driven_units and self.units is None:
+            raise ValueError("AutoregressiveBernoulli: driven_units needs units; found units=None")
+
+    def arguments(self) -> dict[str, Any]:
+        found = super().arguments()
+        if not self.driven_units:
+            del found["driven_units"]  # described as before there was one, so that what was begun then goes on
+        return found
+
+    def build(self, head: HeadSpec, spec: DataSpec, hidden_size: int) -> None:
+        self.hidden_size = hidden_size
+        super().build(head, spec, hidden_size)
+
+    @property
+    def width(self) -> int:
+        return self.outputs + (self.units if self.units is not None and self.driven_units else 0)
 
     def build_family(self, head: HeadSpec) -> None:
         owner, channels = f"observations[{head.name!r}]", head.channels
@@ -66,6 +92,8 @@ class AutoregressiveBernoulli(Observation):
             self.unit_weight = nn.Parameter(torch.empty(self.units, channels))
             self.unit_bias = nn.Parameter(torch.empty(self.units))
             self.unit_effect = nn.Parameter(torch.empty(channels, self.units))
+            if self.driven_units:
+                self.unit_drive = nn.Parameter(torch.empty(self.units, self.hidden_size))
             last = torch.arange(self.units) * (channels - 1) // self.units  # channel that a unit sees last
             sees = torch.arange(channels) <= last[:, None]
             self.register_buffer("sees", sees, persistent=False)
@@ -80,6 +108,8 @@ class AutoregressiveBernoulli(Observation):
                 self.unit_weight.normal_(0.0, self.head.channels**-0.5)
                 self.unit_bias.zero_()
                 self.unit_effect.normal_(0.0, 0.01)
+                if self.driven_units:
+                    self.unit_drive.normal_(0.0, 0.5 / self.hidden_size**0.5)
 
     @property
     def pairwise_weight(self) -> Tensor:
@@ -89,10 +119,19 @@ class AutoregressiveBernoulli(Observation):
     def family(self, eta: Tensor) -> dist.Distribution:
         raise TypeError("AutoregressiveBernoulli joins the channels of a step; use distribution(eta, inputs)")
 
+    def predictor(self, states: Tensor, inputs: HeadInputs, history: Tensor | None) -> Tensor:
+        """Return eta and, where units are driven, what the state adds to their biases, (..., time, width)."""
+        eta = super().predictor(states, inputs, history)
+        return concatenate_channels(eta, F.linear(states, self.unit_drive)) if self.driven_units else eta
+
     def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
         units = None
         if self.units is not None:
-            units = Units(self.unit_weight * self.sees, self.unit_bias, self.unit_effect * ~self.sees.mT)
+            bias = self.unit_bias
+            if self.driven_units:
+                eta, drive = eta.split([self.outputs, self.units], -1)
+                bias = bias + drive
+            units = Units(self.unit_weight * self.sees, bias, self.unit_effect * ~self.sees.mT)
         return BinaryWords(eta, Within(self.history_centre, self.pairwise_weight, units), inputs.mask)
 
     def entry_log_prob(self, distribution: dist.Distribution, value: Tensor) -> Tensor:
@@ -113,7 +152,7 @@ class AutoregressiveBernoulli(Observation):
 
 
 class Units(NamedTuple):
-    """The masked network: its input weights (unit, channel), bias (unit,) and output weights (channel, unit)."""
+    """The masked network: its input weights (unit, channel), bias (..., unit) and output weights (channel, unit)."""
 
     weight: Tensor
     bias: Tensor
@@ -139,7 +178,8 @@ class Within(NamedTuple):
         effects = per_entry(value, self.pairwise)
         if self.units is None:
             return effects
-        return effects + per_entry(per_entry(value, self.units.weight, self.units.bias).relu(), self.units.effect)
+        seen = per_entry(value, self.units.weight) + self.units.bias
+        return effects + per_entry(seen.relu(), self.units.effect)
 
     @torch.no_grad()
     def draw(self, eta: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:

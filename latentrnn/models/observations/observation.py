@@ -269,6 +269,11 @@ class Observation(HeadUnits):
         return [*([] if self.gain is None else [self.gain.stimulus]), *self.known_by_covariate.values()]
 
     @property
+    def width(self) -> int:
+        """Numbers that a draw of the state makes of a step, by which memory is bounded."""
+        return self.outputs
+
+    @property
     def by_step(self) -> bool:
         """Whether the density of each step is that of its own state alone, so that steps can be taken in parts."""
         return self.stepwise and self.head.per_step and self.readout.memory == 0

@@ -102,7 +102,7 @@ class Rollout:
         event = self.data.observations[name].shape[1:]
         states, inputs = head.at_clock(self.states(), event[0]), self.inputs[name]
         largest = self.max_elements // (2 if self.is_double else 1)  # in double precision half as many fit
-        steps = max(1, largest // (states.shape[:-2].numel() * head.outputs))
+        steps = max(1, largest // (states.shape[:-2].numel() * head.width))
         if steps >= event[0]:
             return self.distribution(name)
         return ChunkedDensity(self.heads[name], states, inputs, self._history.get(name), steps, event)

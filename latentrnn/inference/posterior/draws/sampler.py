@@ -158,7 +158,7 @@ class PosteriorSampler:
 
     def chunk_sizes(self, num_samples: int) -> tuple[int, int]:
         """Return how many draws and how many sequences there are in a chunk."""
-        width = max([self.model.transition.state_size, *(head.outputs for head in self.model.observations.values())])
+        width = max([self.model.transition.state_size, *(head.width for head in self.model.observations.values())])
         steps = self.data.num_steps if self.cut is None else min(self.data.num_steps, self.cut.steps)
         per_draw = steps * width
         largest = LARGEST_CHUNK if self.max_elements is None else self.max_elements

@@ -191,7 +191,7 @@ def some_of(model: LatentRNN, data: SequenceData | StoredSequences, num_samples:
     if isinstance(data, StoredSequences):
         data = data.for_start()
     unit = math.lcm(*(head.clock for head in data.spec.heads.values()))
-    width = max([model.transition.state_size, *(head.outputs for head in model.observations.values())])
+    width = max([model.transition.state_size, *(head.width for head in model.observations.values())])
     fit = NUMBERS // ((num_samples + STARTS) * width)  # steps of all sequences together
     steps = -(-max(min(STEPS, fit), FEWEST) // unit) * unit
     rows = np.linspace(0, len(data) - 1, max(1, min(SEQUENCES, len(data), fit // min(steps, data.num_steps))))
