@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 import latentrnn as lr
-from benchmarks import jsb, network_priors
+from benchmarks import network_priors, polyphonic
 
 ROOT = Path(__file__).resolve().parents[1]
 Parts = tuple[lr.SequenceData, lr.SequenceData, lr.SequenceData]  # training, validation, test
@@ -134,7 +134,7 @@ CASES = {
 
 def chorales() -> Parts:
     """The first forty training chorales, and some of the others."""
-    train, valid, test = jsb.load()
+    train, valid, test = polyphonic.load("chorales")
     return train[:40], valid[:20], test[:40]
 
 
