@@ -122,7 +122,7 @@ class AutoregressiveBernoulli(Observation):
     def predictor(self, states: Tensor, inputs: HeadInputs, history: Tensor | None) -> Tensor:
         """Return eta and, where units are driven, what the state adds to their biases, (..., time, width)."""
         eta = super().predictor(states, inputs, history)
-        return concatenate_channels(eta, F.linear(states, self.unit_drive)) if self.driven_units else eta
+        return concatenate_channels(eta, per_entry(states, self.unit_drive)) if self.driven_units else eta
 
     def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
         units = None
