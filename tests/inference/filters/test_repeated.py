@@ -17,7 +17,7 @@ from latentrnn.inference.filters.repeated import COMPARED, KINDS, RepeatedStep, 
 from tests.inference.filters.streamed import STREAMED, setting, steps_of
 from tests.registry import LATENTS, TRANSITIONS
 
-READ = ("binary words", "binary words history")  # whose families look at values
+READ = ("binary words", "binary words, driven", "binary words history")  # whose families look at values
 STEPS = 26  # enough for the steps of every phase of a slow head to be recorded, compared and repeated
 
 
