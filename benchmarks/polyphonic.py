@@ -109,13 +109,14 @@ MODELS: dict[str, Callable[[lr.DataSpec], tuple[lr.LatentRNN, lr.Guide]]] = {
 
 def fitted(train: list[np.ndarray], valid: list[np.ndarray], name: str, semitones: int) -> lr.FitResult:
     """Fit the training pieces in all keys, then in their own."""
-    watched = stretches(valid, 0)
+    moved = stretches(train, semitones)
+    watched = stretches(valid, 0).without(moved)  # some tunes share a refrain
     model, guide = MODELS[name](watched.spec)
     settings = {"seed": 0, "batch_size": 20, "compute": lr.Compute("cpu"), "reporting": lr.Reporting(progress=False)}
     first = lr.fit(
         model,
         guide,
-        stretches(train, semitones),
+        moved,
         watched,
         steps=FIRST,
         optimizer=lr.AdamW(4e-3, weight_decay=0.1, averaging=0.99),
