@@ -18,7 +18,6 @@ from latentrnn.models.features.units import channel_means
 from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.observation import Observation, refuse_outside
 from latentrnn.models.readouts.linear import per_entry
-from latentrnn.models.transitions.transition import concatenate_channels
 from latentrnn.support.arguments import check_flag, check_size
 from latentrnn.support.shown import first_entry
 
@@ -119,19 +118,14 @@ class AutoregressiveBernoulli(Observation):
     def family(self, eta: Tensor) -> dist.Distribution:
         raise TypeError("AutoregressiveBernoulli joins the channels of a step; use distribution(eta, inputs)")
 
-    def predictor(self, states: Tensor, inputs: HeadInputs, history: Tensor | None) -> Tensor:
-        """Return eta and, where units are driven, what the state adds to their biases, (..., time, width)."""
-        eta = super().predictor(states, inputs, history)
-        return concatenate_channels(eta, per_entry(states, self.unit_drive)) if self.driven_units else eta
+    def forward(self, states: Tensor, inputs: HeadInputs, history: Tensor | None = None) -> dist.Distribution:
+        words = super().forward(states, inputs, history)
+        return words.driven(per_entry(states, self.unit_drive)) if self.driven_units else words
 
     def distribution(self, eta: Tensor, inputs: HeadInputs) -> dist.Distribution:
         units = None
         if self.units is not None:
-            bias = self.unit_bias
-            if self.driven_units:
-                eta, drive = eta.split([self.outputs, self.units], -1)
-                bias = bias + drive
-            units = Units(self.unit_weight * self.sees, bias, self.unit_effect * ~self.sees.mT)
+            units = Units(self.unit_weight * self.sees, self.unit_bias, self.unit_effect * ~self.sees.mT)
         return BinaryWords(eta, Within(self.history_centre, self.pairwise_weight, units), inputs.mask)
 
     def entry_log_prob(self, distribution: dist.Distribution, value: Tensor) -> Tensor:
@@ -229,6 +223,12 @@ class BinaryWords(TorchDistribution):
     def __init__(self, eta: Tensor, within: Within, mask: Tensor | None) -> None:
         self.eta, self.within, self.mask = eta, within, mask
         super().__init__(eta.shape[:-2], eta.shape[-2:], validate_args=False)
+
+    def driven(self, drive: Tensor) -> BinaryWords:
+        """Return the same with something added to the biases of the units, (..., time, unit)."""
+        assert self.within.units is not None
+        units = self.within.units._replace(bias=self.within.units.bias + drive)
+        return BinaryWords(self.eta, self.within._replace(units=units), self.mask)
 
     @property
     def mean(self) -> Tensor:
