@@ -6,6 +6,10 @@ where the data have no clock) and unit; `summarise` makes means and intervals of
 """
 
 from latentrnn.interpret.adaptation import adaptation as adaptation
+from latentrnn.interpret.attractors import attractor as attractor
+from latentrnn.interpret.explained_variance import explained_variance as explained_variance
+from latentrnn.interpret.fixed_points import FixedPoints as FixedPoints
+from latentrnn.interpret.fixed_points import fixed_points as fixed_points
 from latentrnn.interpret.gain_share import gain_share as gain_share
 from latentrnn.interpret.gradient_flow import gradient_flow as gradient_flow
 from latentrnn.interpret.head_gradients import HeadGradients as HeadGradients
@@ -19,6 +23,8 @@ from latentrnn.interpret.interventions import intervene as intervene
 from latentrnn.interpret.interventions import lesion as lesion
 from latentrnn.interpret.interventions import perturb as perturb
 from latentrnn.interpret.jacobians import jacobians as jacobians
+from latentrnn.interpret.lyapunov import lyapunov as lyapunov
+from latentrnn.interpret.lyapunov import lyapunov_along as lyapunov_along
 from latentrnn.interpret.mask_sensitivity import mask_sensitivity as mask_sensitivity
 from latentrnn.interpret.sensitivity import sensitivity as sensitivity
 from latentrnn.interpret.spectrum import spectrum as spectrum
@@ -26,3 +32,5 @@ from latentrnn.interpret.summaries import summarise as summarise
 from latentrnn.interpret.telemetry import telemetry as telemetry
 from latentrnn.interpret.time_constants import time_constants as time_constants
 from latentrnn.interpret.traces import trace as trace
+from latentrnn.interpret.trajectories import phase_portrait as phase_portrait
+from latentrnn.interpret.trajectories import trajectories as trajectories

@@ -2,6 +2,11 @@
 
 from latentrnn.plotting.calibration import time_rescaling as time_rescaling
 from latentrnn.plotting.checks import predictive_check as predictive_check
+from latentrnn.plotting.dynamics import explained_variance as explained_variance
+from latentrnn.plotting.dynamics import fixed_points as fixed_points
+from latentrnn.plotting.dynamics import lyapunov as lyapunov
+from latentrnn.plotting.dynamics import phase_portrait as phase_portrait
+from latentrnn.plotting.dynamics import trajectories as trajectories
 from latentrnn.plotting.gates import band as band
 from latentrnn.plotting.gates import gate_map as gate_map
 from latentrnn.plotting.history import history as history

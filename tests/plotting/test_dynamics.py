@@ -1,0 +1,59 @@
+"""Plots of dynamics draw what they are given, into the Axes that they are given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from latentrnn import plotting
+
+
+def new_axes(**options: object):
+    from matplotlib import pyplot
+
+    return pyplot.figure().add_subplot(**options)
+
+
+def test_points_are_drawn_by_their_kind() -> None:
+    states = np.array([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, -1.0, 0.0]])
+    ax = new_axes()
+    assert plotting.fixed_points(states, [1, 0, 0, 0], [True, True, True, False], ax=ax) is ax
+    drawn = {each.get_label(): each.get_offsets() for each in ax.collections}
+    assert {label: len(places) for label, places in drawn.items()} == {"slow": 1, "saddle": 1, "stable": 2}
+    plane = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    ax = plotting.fixed_points(states[:1], [0], [True], directions=plane, centre=[1.0, 1.0, 0.0], ax=new_axes())
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), [[-1.0, -1.0]])
+    ax.figure.canvas.draw()
+    with pytest.raises(ValueError, match="one number for each of 4 states"):
+        plotting.fixed_points(states, [0], [True])
+
+
+def test_a_field_has_stream_lines() -> None:
+    x, y = np.linspace(-1, 1, 6), np.linspace(-2, 2, 5)
+    grid = np.meshgrid(x, y)
+    ax = plotting.phase_portrait(x, y, -grid[0], -grid[1], ax=new_axes())
+    assert len(ax.collections[0].get_segments()) > 5
+    ax.figure.canvas.draw()
+    with pytest.raises(ValueError, match="expected \\(5, 6\\)"):
+        plotting.phase_portrait(x, y, grid[0].T, grid[1].T)
+
+
+def test_paths_are_drawn_in_two_or_three_dimensions() -> None:
+    paths = np.random.default_rng(0).normal(size=(2, 5, 3))
+    ax = plotting.trajectories(paths, ax=new_axes(projection="3d"))
+    assert len(ax.lines) == 4
+    ax = plotting.trajectories(paths[..., :2], label="mine", ax=new_axes())
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), paths[0, :, 1])
+    with pytest.raises(ValueError, match="2 or 3"):
+        plotting.trajectories(paths[..., :1])
+
+
+def test_a_spectrum_and_shares_are_drawn() -> None:
+    ax = plotting.lyapunov([0.9, 0.0, -14.6], [0.1, 0.01, 0.1], ax=new_axes())
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), [0.9, 0.0, -14.6])
+    with pytest.raises(ValueError, match="exponents, errors"):
+        plotting.lyapunov([0.9], [0.1, 0.2])
+    shares = np.random.default_rng(0).random((4, 3))
+    ax = plotting.explained_variance(shares, shares, shares, ax=new_axes())
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), shares.mean(0))
+    ax.figure.canvas.draw()
