@@ -12,7 +12,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from latentrnn.inference.posterior.posterior import Posterior
-from latentrnn.interpret.held import Held, HeldMap, held_maps, jacobians, visited
+from latentrnn.interpret.derivatives import jacobian
+from latentrnn.interpret.held import Held, HeldMap, held_maps, visited
 from latentrnn.interpret.labelled import AnyPosterior, labelled, pooled
 from latentrnn.interpret.names import states_by_name
 from latentrnn.interpret.point_search import EXACT, Spread, distinct, settle
@@ -221,7 +222,7 @@ def _of_one(owner: str, posterior: Posterior, num_samples: int, held: Held, sett
         "fixed": (pointwise, torch.where(there, fixed, torch.nan)),
         "speed": (pointwise, step / seconds),
         "eigenvalue": (modes, eigenvalue),
-        "time_constant": (modes, -seconds / modulus.log()),
+        "time_constant": (modes, _time_constants(modulus, seconds)),
         "frequency": (modes, torch.where(modulus.isnan(), torch.nan, turning)),
         "unstable": (pointwise, torch.where(there, unstable, torch.nan)),
         "basin": (pointwise, put([each.basin for each in found])),
@@ -246,7 +247,7 @@ def _of_map(step: HeldMap, states: Tensor, spread: Spread, posterior: Posterior,
     basin = _basins(ends, points, spread)
     eigenvalue = np.zeros((0, states.shape[-1]), dtype=complex)
     if len(points):
-        eigenvalue = np.linalg.eigvals(jacobians(step, points).cpu().numpy()).astype(complex)
+        eigenvalue = np.linalg.eigvals(jacobian(step, points).cpu().numpy()).astype(complex)
         order = np.argsort(-np.abs(eigenvalue), -1, kind="stable")
         eigenvalue = np.take_along_axis(eigenvalue, order, -1)
     unstable = torch.from_numpy((np.abs(eigenvalue) > 1 + NEUTRAL).sum(-1))
@@ -299,6 +300,12 @@ def _matched(found: list[Tensor], spread: Spread) -> list[Tensor]:
             known.append(points[index])
         places.append(place)
     return places
+
+
+def _time_constants(modulus: Tensor, seconds: float) -> Tensor:
+    """Return -dt / ln |eigenvalue|, infinite where rounding alone tells the modulus from one."""
+    growth = modulus.log()
+    return torch.where(growth.abs() < 1e-12, torch.inf, -seconds / growth)
 
 
 def _slowest(time_constants: np.ndarray[Any, Any]) -> float:

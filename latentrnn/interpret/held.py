@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,18 +83,6 @@ def held_maps(owner: str, posterior: Posterior, num_samples: int, held: Held) ->
     model = model.to(device).double()
     data = _constant_data(owner, model, posterior.data, held)
     return [_of_model(owner, each, data, held) for each in _models(model, posterior, num_samples)]
-
-
-def jacobians(step: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
-    """Return d step(s) / d s at states (row, size): (row, size, size), one backward pass for each row of the matrix."""
-    with torch.enable_grad():
-        s = states.detach().requires_grad_()
-        moved = step(s)
-        rows = [
-            torch.autograd.grad(channel.sum(), s, retain_graph=True, materialize_grads=True)[0]
-            for channel in moved.unbind(-1)
-        ]
-    return torch.stack(rows, -2)
 
 
 def visited(posterior: Posterior, num_samples: int) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from latentrnn.inference.posterior.draws.transition_runs import TransitionRun
 from latentrnn.inference.posterior.posterior import Posterior
-from latentrnn.interpret.held import Held, HeldMap, held_maps, jacobians, visited
+from latentrnn.interpret.derivatives import jacobian
+from latentrnn.interpret.held import Held, HeldMap, held_maps, visited
 from latentrnn.interpret.labelled import AnyPosterior, labelled, pooled
 from latentrnn.support.arguments import check_integer, check_size
 from latentrnn.support.clock import step_length
@@ -161,7 +162,7 @@ def _growth(owner: str, step: HeldMap, state: Tensor, size: int, burn_in: int, s
         before, state = torch.stack(path[:-1]), path[-1]
         if not bool(state.isfinite().all()):
             raise ValueError(f"{owner}: runs without noise leave all bounds; the dynamics do not stay near the data")
-        slopes = jacobians(step, before.flatten(0, 1)).unflatten(0, before.shape[:2])
+        slopes = jacobian(step, before.flatten(0, 1)).unflatten(0, before.shape[:2])
         for slope in slopes:  # (run, size, size) of a step
             directions, log = _turn(slope, directions)
             if done >= 0:
@@ -181,7 +182,7 @@ def _along(run: TransitionRun, size: int, burn_in: int) -> Tensor:
         here = slice(start, start + chunk)
         before, inputs = run.before[:, :, here], run.inputs[:, :, here].detach()
         flat = inputs.flatten(1, 2)
-        slopes = jacobians(lambda s, a_t=flat: run.transition.step(s, a_t), before.flatten(1, 2))  # type: ignore[misc]
+        slopes = jacobian(lambda s, a_t=flat: run.transition.step(s, a_t), before.flatten(1, 2))  # type: ignore[misc]
         slopes = slopes.unflatten(1, before.shape[1:3])
         for step in range(before.shape[2]):
             there = inside[:, start + step]

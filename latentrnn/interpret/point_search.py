@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from latentrnn.interpret.held import jacobians
+from latentrnn.interpret.derivatives import jacobian
 
 Map = Callable[[Tensor], Tensor]
 
@@ -71,7 +71,7 @@ def polish(step: Map, states: Tensor, spread: Spread) -> Tensor:
         if not len(open_):
             break
         here, r = state[open_], residual[open_]
-        slope = jacobians(step, here) - identity
+        slope = jacobian(step, here) - identity
         normal = slope.mT @ slope + damping[open_, None, None] * identity
         move = torch.linalg.solve(normal, slope.mT @ r.unsqueeze(-1)).squeeze(-1)
         there = here - move

@@ -59,7 +59,7 @@ def fixed_points(
     ax.set_xlabel("dimension 1")
     ax.set_ylabel("dimension 2")
     if len(points):
-        ax.legend(fontsize="small", frameon=False)
+        ax.legend(fontsize="small", frameon=False, loc="upper right")
     return ax
 
 
