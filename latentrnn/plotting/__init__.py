@@ -10,6 +10,11 @@ from latentrnn.plotting.dynamics import trajectories as trajectories
 from latentrnn.plotting.gates import band as band
 from latentrnn.plotting.gates import gate_map as gate_map
 from latentrnn.plotting.history import history as history
+from latentrnn.plotting.memories import gate_sensitivity as gate_sensitivity
+from latentrnn.plotting.memories import gradient_flow as gradient_flow
+from latentrnn.plotting.memories import sensitivity as sensitivity
+from latentrnn.plotting.memories import spectrum as spectrum
+from latentrnn.plotting.memories import time_constants as time_constants
 from latentrnn.plotting.rates import raster as raster
 from latentrnn.plotting.rates import rates as rates
 from latentrnn.plotting.simulation_based import coverage as coverage
