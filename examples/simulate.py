@@ -75,6 +75,56 @@ def depression(
     return Depression(pulses[..., None], spikes[..., None], ends[:, 1], dt * (ends[:, 1] - ends[:, 0]), dt)
 
 
+class Attention(NamedTuple):
+    """A memory that lets a stimulus in where a gate is open, and what was recorded of it."""
+
+    stimulus: Array  # (trial, time, 1)
+    cue: Array  # (trial, time, 1)
+    gate: Array  # (trial, time, 1), in [0, 1]: the share of the stimulus that was let in
+    response: Array  # (trial, time, 1)
+    dt: float  # seconds per bin
+
+
+def attention(
+    seed: int,
+    trials: int,
+    *,
+    sharp: float = 4.0,
+    own: float = 0.0,
+    steps: int = 60,
+    tau: float = 0.1,
+    noise: float = 0.3,
+    dt: float = 0.01,
+) -> Attention:
+    """Simulate attention: a cue says how much of a stimulus gets into a memory, and the stimulus may say so itself.
+
+        m_t = exp(-dt / tau) m_{t-1} + g_t x_t,   g_t = sigmoid(sharp * u_t + own * x_t),   y_t ~ Normal(m_t, noise)
+
+    x is white noise, and the cue u_t = 0.9 u_{t-1} + noise; both have standard deviation one.
+
+    Args:
+        seed: of stimuli, cues and noise.
+        trials: number of trials.
+        sharp: how far the cue opens the gate.
+        own: how far the stimulus itself opens the gate: what stands out draws attention.
+        steps: bins of each trial.
+        tau: time constant of the memory, seconds.
+        noise: standard deviation of what is recorded of it.
+        dt: seconds per bin.
+
+    References:
+        Reynolds, Heeger. The normalization model of attention. 2009.
+        Itti, Koch. Computational modelling of visual attention. 2001 (what stands out draws attention).
+    """
+    rng = np.random.default_rng(seed)
+    cue = leaky(np.sqrt(0.19) * rng.normal(size=(trials, steps)), 0.9, rng.normal(size=trials))
+    stimulus = rng.normal(size=(trials, steps))
+    gate = 1 / (1 + np.exp(-sharp * cue - own * stimulus))
+    memory = leaky(gate * stimulus, np.exp(-dt / tau))
+    response = memory + noise * rng.normal(size=memory.shape)
+    return Attention(*(each[..., None] for each in (stimulus, cue, gate, response)), dt)
+
+
 class Forgetting(NamedTuple):
     """Items that were rehearsed now and then, and whether they were recalled when asked for."""
 

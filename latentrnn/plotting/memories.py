@@ -47,6 +47,8 @@ def time_constants(
     labels = [str(unit) for unit in range(drawn.shape[1])] if names is None else list(names)
     if len(labels) != drawn.shape[1]:
         raise ValueError(f"names: expected {drawn.shape[1]}, one per unit; found {len(labels)}")
+    from matplotlib import ticker
+
     ax, rows = axes_or_new(ax), [*drawn.T]
     if jacobian is not None:
         rows, labels = [*rows, np.asarray(jacobian, float).ravel()], [*labels, "Jacobian"]
@@ -59,6 +61,9 @@ def time_constants(
         ax.axvspan(*plausible, color="0.9", zorder=0, label="plausible")
         ax.legend(fontsize="small", frameon=False)
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    ax.xaxis.set_minor_locator(ticker.NullLocator())
     ax.set_yticks(range(len(rows)), labels)
     ax.invert_yaxis()
     ax.set_xlabel(f"time constant ({UNITS[time_unit]})")
