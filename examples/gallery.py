@@ -31,6 +31,7 @@ EXAMPLES = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("LATENTRNN_SHARED", EXAMPLES.parents[1] / "shared")) / "data"
 SYSTEMS = {  # by row of the gallery
     1: "monkey_reach",
+    6: "input_attention",
     8: "synaptic_depression",
     22: "forgetting_curve",
     25: "methylation_memory",

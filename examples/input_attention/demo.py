@@ -1,9 +1,8 @@
 # %% [markdown]
 # # When is an input gate attention?
 #
-# The input gate i_t of an LSTM is often read as attention: how much of the stimulus gets in at this moment. If so, a
-# small change of the stimulus should move the cell in proportion to it. There are two such changes: one with the gates
-# held where they were, and one with the gates free, which a change of the stimulus may open or close:
+# The input gate i_t of an LSTM is often read as attention: how much of the stimulus gets in. If so, a small change of
+# the stimulus should move the cell in proportion to it: one with the gates held where they were, or with gates free:
 #
 #     held: |d c_t / d x_t| = i_t (1 - g_t^2) |W_g|,   free: + f_t (1 - f_t) c_{t-1} W_f + i_t (1 - i_t) g_t W_i
 #
@@ -18,13 +17,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where `examples` is
-
-import matplotlib
-
-matplotlib.use("Agg")
 
 import numpy as np
 from matplotlib import pyplot
@@ -37,7 +33,6 @@ from examples.simulate import Array, Attention, attention
 WORLDS = {"cue alone": 0.0, "cue and stimulus": 3.0}  # by name: `own`
 
 
-# %%
 def opened(found: Attention, seed: int, steps: int) -> dict[str, Array]:
     """Fit an LSTM, and return its input gate and how far the stimulus moves the cell, gates held and free."""
     covariates = {"stimulus": found.stimulus, "cue": found.cue}
@@ -48,8 +43,8 @@ def opened(found: Attention, seed: int, steps: int) -> dict[str, Array]:
     result = lr.fit(model, lr.Guide(model), data, steps=steps, seed=seed, optimizer=lr.AdamW(2e-2), reporting=quiet)
     posterior = result.posterior(data)
     slopes = lr.interpret.jacobians(posterior, "cell", "input", num_samples=1).isel(sample=0, of=0).sel(by="stimulus")
-    gates = lr.interpret.trace(posterior, 1).isel(sample=0, unit=0)
-    return {"gate": gates.input.values, "held": slopes.direct.values, "free": slopes.total.values}
+    gate = lr.interpret.trace(posterior, 1).input.values[0, ..., 0]
+    return {"gate": gate, "held": slopes.direct.values, "free": slopes.total.values}
 
 
 def on_logs(gate: Array, slope: Array) -> tuple[float, float]:
@@ -59,7 +54,6 @@ def on_logs(gate: Array, slope: Array) -> tuple[float, float]:
 
 
 def agree(one: Array, other: Array) -> float:
-    """Size of the correlation."""
     return abs(float(np.corrcoef(one.ravel(), other.ravel())[0, 1]))
 
 
@@ -72,17 +66,14 @@ def by_regression(found: Attention, lags: int = 20) -> Array:
     return weights[0] + weights[1] * found.cue[..., 0]
 
 
-def spread(values: list[float], form: str = ".3f") -> str:
-    """Mean and range in words."""
+def spread(values: Sequence[float], form: str = ".3f") -> str:
     return f"{np.mean(values):{form}} [{min(values):{form}}, {max(values):{form}}]"
 
 
-# %%
 def main() -> None:
     """Fit both worlds, check the claim, and draw."""
     given = options(__file__)
-    trials, seeds, steps = (60, 1, 500) if given.smoke else (100, 3, 600)
-    told, baselines, drawn = [], [], {}
+    (trials, seeds, steps), told, baselines, drawn = (60, 1, 500) if given.smoke else (100, 3, 600), [], [], {}
     for world, own in WORLDS.items():
         found = attention(0, trials, own=own) if own else attention(0, trials)
         truth = found.gate[..., 0]
@@ -91,14 +82,13 @@ def main() -> None:
         held, free = ([on_logs(fit["gate"], fit[path]) for fit in fits] for path in ("held", "free"))
         attends = [agree(fit["gate"], truth) for fit in fits]
         answers = [agree(fit["free"], whole) for fit in fits]
-        regression = by_regression(found)
-        drawn[world] = fits[0]
-        rs, slopes, rs_free = [r for r, _ in held], [slope for _, slope in held], [r for r, _ in free]
+        drawn[world], ridge = fits[0], by_regression(found)
+        (rs, slopes), (rs_free, _) = zip(*held, strict=True), zip(*free, strict=True)
         told.append(
             f"{world}: held r {spread(rs)}, slope {spread(slopes, '.2f')}; free r {spread(rs_free)}; input gate "
             f"against planted gate r {spread(attends)}, free path against planted derivative r {spread(answers)}"
         )
-        baselines.append(f"{world}: r {agree(regression, truth):.3f} and {agree(regression, whole):.3f}")
+        baselines.append(f"{world}: r {agree(ridge, truth):.3f} and {agree(ridge, whole):.3f}")
         print(told[-1], "; regression", baselines[-1], flush=True)
         assert min(attends) > (0.9 if given.smoke else 0.95), f"{world}: the input gate should be the planted attention"
         assert min(rs) > (0.98 if given.smoke else 0.99), f"{world}: held, it should be the input gate"
@@ -127,5 +117,4 @@ if __name__ == "__main__":
 # So an input gate is attention in one sense: it says what is let in of a stimulus as it is. It does not say how the
 # response would change with another stimulus, where the gate listens to that stimulus itself: ask for the total path.
 #
-# What to try next: more units, of which some saturate (their sensitivity falls by 1 - g_t^2 although the gate is open);
-# `lr.interpret.clamp("input", 1.0)`, what the response would have been under full attention.
+# What to try next: more units, of which some saturate; `lr.interpret.clamp("input", 1.0)`, full attention.

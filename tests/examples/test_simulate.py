@@ -11,6 +11,7 @@ from scipy.signal import lfilter
 from scipy.special import expit
 
 from examples.simulate import (
+    attention,
     clicks,
     depression,
     enhancers,
@@ -51,6 +52,15 @@ def test_spikes_of_a_synapse_have_the_mean_that_the_equation_gives() -> None:
         there = found.pulses[kind, :, 0] > 0
         error = np.sqrt(expected[kind, there] / 10_000)
         assert (np.abs(found.spikes[kind::2, there, 0].mean(0) - expected[kind, there]) < 5 * error).all()
+
+
+def test_a_stimulus_gets_in_where_a_cue_opens_the_gate() -> None:
+    found = attention(0, 400, own=2.0, noise=0.1)
+    np.testing.assert_allclose(found.gate, expit(4 * found.cue + 2 * found.stimulus))
+    assert abs(found.cue.std() - 1) < 0.05
+    left = found.response[..., 0] - recursion((found.gate * found.stimulus)[..., 0], np.exp(-0.1))
+    assert abs(left.std() - 0.1) < 0.005
+    assert float(np.abs(attention(0, 9, sharp=0.0).gate - 0.5).max()) == 0.0
 
 
 def test_recall_follows_rehearsals() -> None:
@@ -164,13 +174,14 @@ def test_returns_follow_losses_and_sentiment() -> None:
     "simulator",
     [
         lambda seed: depression(seed, trains(9)),
+        lambda s: attention(s, 9),
         lambda s: forgetting(s, 9),
         lambda s: methylation(s, 9),
         lambda s: enhancers(s, 9),
         lambda s: reaches(s, 9),
         lambda s: market(s, 9),
     ],
-    ids=["depression", "forgetting", "methylation", "enhancers", "reaches", "market"],
+    ids=["depression", "attention", "forgetting", "methylation", "enhancers", "reaches", "market"],
 )
 def test_a_seed_says_what_is_simulated(simulator: Callable[[int], Any]) -> None:
     first, again, other = simulator(0), simulator(0), simulator(1)
