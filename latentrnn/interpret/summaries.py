@@ -39,6 +39,7 @@ def summarise(dataset: xarray.Dataset, probability: float = 0.9) -> xarray.Datas
         raise ValueError(f"summarise: expected the dim 'sample'; found {sorted(map(str, dataset.dims))}")
     drawn = dataset[[name for name, value in dataset.data_vars.items() if "sample" in value.dims]]
     drawn = drawn.drop_vars([name for name, value in drawn.coords.items() if "sample" in value.dims])
+    drawn = drawn.map(lambda value: value.astype(float) if value.dtype == bool else value)  # shares of draws
     tail = (1 - probability) / 2
     bounds = [drawn.quantile(q, "sample", skipna=False).drop_vars("quantile") for q in (tail, 1 - tail)]
     parts = [drawn.mean("sample", skipna=False), *bounds]

@@ -150,6 +150,9 @@ def test_a_posterior_of_the_time_constant_gives_its_draws() -> None:
     np.testing.assert_allclose(found.tau[:, 0, 3], tau, rtol=1e-6)
     np.testing.assert_allclose(found.jacobian_tau[:, 1], tau.max(-1), rtol=1e-6)
     np.testing.assert_allclose(found.within, (tau > 0.05) & (tau < 0.2))
+    short = lr.interpret.summarise(found)
+    np.testing.assert_allclose(short.within.sel(statistic="mean"), ((tau > 0.05) & (tau < 0.2)).mean(0))
+    assert float(short.reads_state.max()) == 0.0
 
 
 def test_a_rotation_has_a_frequency() -> None:
