@@ -154,7 +154,12 @@ class LatentRNN(nn.Module):
 
     def trace(self, data: SequenceData) -> tuple[dict[str, Tensor], Rollout]:
         """Run the Pyro program on a batch, and return the heads' values and the rollout that they came from."""
-        rollout, plate = self._begin(data)
+        rollout, plate = self.begin(data)
+        return self.observe(rollout, plate), rollout
+
+    def observe(self, rollout: Rollout, plate: pyro.plate) -> dict[str, Tensor]:
+        """Sample every head of a rollout that `begin` gave (Pyro statements), and return their values."""
+        data = rollout.data
         with plate:
             for name in rollout.feedback_heads:
                 value = pyro.sample(name, rollout.feedback_distribution(name), obs=data.observations[name])
@@ -162,7 +167,7 @@ class LatentRNN(nn.Module):
             others = [name for name in self.observations if name not in rollout.values]
             for name in others:
                 rollout.outcomes[name] = pyro.sample(name, rollout.scored(name), obs=data.observations[name])
-        return rollout.values | rollout.outcomes, rollout
+        return rollout.values | rollout.outcomes
 
     def unroll(self, data: SequenceData) -> Rollout:
         """Sample parameters and latents (Pyro statements), and return the rollout of the batch before any head.
@@ -170,9 +175,10 @@ class LatentRNN(nn.Module):
         With `poutine.replay` this is how a guide's draws become states and distributions of heads. Shapes and
         errors are those of `forward`.
         """
-        return self._begin(data)[0]
+        return self.begin(data)[0]
 
-    def _begin(self, data: SequenceData) -> tuple[Rollout, pyro.plate]:
+    def begin(self, data: SequenceData) -> tuple[Rollout, pyro.plate]:
+        """Do as `unroll`, and return the plate besides."""
         refuse_param_store(self)
         self._check_spec(data)
         parts = self.draw_parts()

@@ -23,10 +23,12 @@ from latentrnn.inference.posterior.posterior import Posterior
 from latentrnn.inference.posterior.priors.check import warn_of_priors
 from latentrnn.inference.sampling.hamiltonian.density import FlatDensity
 from latentrnn.inference.sampling.hamiltonian.sampler import NotFinite, run
+from latentrnn.inference.sampling.noncentred import NonCentred
 from latentrnn.models.sites import LATENTS
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import (
     LARGEST_COUNT,
+    check_choice,
     check_flag,
     check_number,
     check_seed,
@@ -48,6 +50,7 @@ def sample(
     chains: int = 4,
     given: FitResult | None = None,
     sites: Literal["all", "parameters"] = "all",
+    parametrisation: Literal["centred", "noncentred"] = "centred",
     num_particles: int = 64,
     target_acceptance: float = 0.8,
     max_tree_depth: int = 10,
@@ -72,6 +75,11 @@ def sample(
         given: a fit of this model: its weights are taken and chains start from draws of its guide. Without it, the
             model's own weights, and starts uniform in (-2, 2) of unconstrained space.
         sites: "all" or "parameters".
+        parametrisation: of what moves within the sampler; draws are of latents and baselines themselves by either.
+            "centred": these. "noncentred": the standard normal noise e_t that latents are made of, z_t = location_t +
+            scale_t e_t, and in the place of a baseline with a prior the mean over steps of baseline + W h_t. That mixes
+            better where data say little of the latents beside the prior, above all if scale or persistence of the prior
+            are inferred, or if latents move so slowly that a baseline is hard to tell from them.
         num_particles: importance samples of the local latents, where they are integrated out.
         target_acceptance: smaller steps the closer to one; raise it where draws diverge.
         max_tree_depth: at most 2 to this power steps per draw.
@@ -88,7 +96,8 @@ def sample(
 
     Raises:
         ValueError: nothing to sample, a log density that is not finite where a chain starts, a batch of a larger plate,
-            local latents to be integrated out without `given`, or a setting out of range.
+            local latents to be integrated out without `given`, latents without a noncentred parametrisation (only
+            where each step is a location and scale of normal noise has one), or a setting out of range.
         TypeError: an argument of the wrong kind.
 
     Warns:
@@ -104,6 +113,11 @@ def sample(
         check_size("sample", name, value)
     if not isinstance(sites, str) or sites not in ("all", "parameters"):
         raise ValueError(f"sample: sites must be 'all' or 'parameters'; found {sites!r}")
+    check_choice("sample", "parametrisation", parametrisation, ("centred", "noncentred"))
+    if parametrisation == "noncentred" and sites == "parameters":
+        raise ValueError(
+            "sample: with sites='parameters' no latents are drawn that parametrisation='noncentred' could be of"
+        )
     check_size("sample", "num_particles", num_particles)
     check_size("sample", "max_tree_depth", max_tree_depth, most=DEEPEST_TREE)
     target_acceptance = check_number("sample", "target_acceptance", target_acceptance, above=0, below=1)
@@ -124,14 +138,17 @@ def sample(
     integrate = integrate and bool(exact.latent_sites())
     arguments: tuple[Any, ...] = (exact_data,)
     program: Any = exact
+    noncentred = NonCentred(exact, exact_data) if parametrisation == "noncentred" else None
     if integrate:
         with random_state(seed, device):
             program, arguments = Marginal(exact, guide, exact_data, num_particles), ()
+    if noncentred is not None:
+        program = noncentred
     density = FlatDensity(program, arguments)
     try:
         values, statistics = run(
             density,
-            [_start(density, guide, exact_data, seed + 1 + number) for number in range(chains)],
+            [_start(density, guide, exact_data, seed + 1 + number, noncentred) for number in range(chains)],
             num_samples=num_samples,
             warmup=warmup,
             target_acceptance=target_acceptance,
@@ -141,6 +158,7 @@ def sample(
         )
     except NotFinite as error:
         raise ValueError(f"sample: {_not_finite(exact, density, error.start)}") from error
+    values = values if noncentred is None else noncentred.values(values)
     acceptance, step_size = (statistics[name].mean(1) for name in ("acceptance_rate", "step_size"))
     found = Chains.of(values, statistics["diverging"], acceptance, step_size, statistics)
     _warn(found)
@@ -167,7 +185,9 @@ def _stored(
     )
 
 
-def _start(density: FlatDensity, guide: Guide | None, data: SequenceData, seed: int) -> Callable[[], np.ndarray]:
+def _start(
+    density: FlatDensity, guide: Guide | None, data: SequenceData, seed: int, noncentred: NonCentred | None
+) -> Callable[[], np.ndarray]:
     """Return what draws starts of one chain: of the guide, and uniform in (-2, 2) what it knows nothing of."""
     random = RandomNumbers(seed, data.device)
 
@@ -175,6 +195,7 @@ def _start(density: FlatDensity, guide: Guide | None, data: SequenceData, seed: 
         with random.drawn(), torch.no_grad():
             uniform = 4 * torch.rand(density.dim, dtype=density.dtype, device=density.device) - 2
             values = {} if guide is None else _guided(guide, data)
+            values = noncentred.noise(values) if noncentred and values else values
             return density.flat(values, uniform).cpu().numpy()
 
     return drawn

@@ -10,8 +10,11 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Independent, constraints
 
+from latentrnn.models.latents.from_noise import FromNoise
+from latentrnn.models.transitions.recurrence import linear_recurrence
 
-class AutoregressiveNormal(TorchDistribution):
+
+class AutoregressiveNormal(FromNoise):
     """u_1 ~ Normal(0, scale^2); u_t ~ Normal(phi_t u_{t-1}, (1 - phi_t^2) scale^2); standard normal in padding.
 
     Args:
@@ -64,16 +67,18 @@ class AutoregressiveNormal(TorchDistribution):
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
-        steps = (torch.randn(shape, dtype=self.noise.dtype, device=self.noise.device) * self.noise).unbind(-2)
-        u, path = torch.zeros_like(steps[0]) if self.before is None else self.before, []
-        for phi, step in zip(self.memory.unbind(-2), steps, strict=True):
-            u = phi * u + step
-            path.append(u)
-        return torch.stack(path, -2)
+        return self.from_noise(torch.randn(shape, dtype=self.noise.dtype, device=self.noise.device))
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        moved = noise * self.noise
+        start = torch.zeros_like(moved[..., 0, :]) if self.before is None else self.before
+        return linear_recurrence(self.memory, moved, start)
+
+    def noise_of(self, value: Tensor) -> Tensor:
+        return (value - self.memory * _lagged(value, self.before)) / self.noise
 
     def log_prob(self, value: Tensor) -> Tensor:
-        standard = (value - self.memory * _lagged(value, self.before)) / self.noise
-        return (-0.5 * standard**2 - self.noise.log() - 0.5 * math.log(2 * math.pi)).sum((-2, -1))
+        return (-0.5 * self.noise_of(value) ** 2 - self.noise.log() - 0.5 * math.log(2 * math.pi)).sum((-2, -1))
 
 
 @torch.distributions.register_kl(Independent, AutoregressiveNormal)

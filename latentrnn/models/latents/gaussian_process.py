@@ -12,6 +12,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Independent, constraints
 
+from latentrnn.models.latents.from_noise import FromNoise
+
 NUGGET = 1e-3  # share of the variance that is white, as in GPFA: the covariance stays well conditioned
 LARGEST = 2048  # steps; the factorisation is cubic in them
 
@@ -30,7 +32,7 @@ def matern32(lag: Tensor, length_scale: Tensor) -> Tensor:
 KERNELS = {"squared_exponential": squared_exponential, "matern32": matern32}
 
 
-class GaussianProcess(TorchDistribution):
+class GaussianProcess(FromNoise):
     """u^d_{1:T} ~ Normal(0, K^d) for every dimension d, standard normal in padding.
 
         K_{ts} = scale^2 [(1 - nugget) kernel(|time_t - time_s|; length_scale) + nugget 1(t = s)]
@@ -100,16 +102,18 @@ class GaussianProcess(TorchDistribution):
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
-        noise = torch.randn(shape, dtype=self.tril.dtype, device=self.tril.device)
+        return self.from_noise(torch.randn(shape, dtype=self.tril.dtype, device=self.tril.device))
+
+    def from_noise(self, noise: Tensor) -> Tensor:
         drawn = self._by_columns(torch.matmul, noise)
         return drawn if self.valid is None else torch.where(self.valid.unsqueeze(-1), drawn, noise)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        standard, log_scale = self._whiten(value), self._log_diagonal()
+        standard, log_scale = self.noise_of(value), self._log_diagonal()
         value = (-0.5 * standard**2 - log_scale - 0.5 * math.log(2 * math.pi)).sum((-2, -1))
         return value.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
 
-    def _whiten(self, value: Tensor) -> Tensor:
+    def noise_of(self, value: Tensor) -> Tensor:
         """Return L^-1 u, (..., time, dim); u itself in padding, on which no earlier step depends."""
         solved = self._by_columns(partial(torch.linalg.solve_triangular, upper=False), value)
         return solved if self.valid is None else torch.where(self.valid.unsqueeze(-1), solved, value)
@@ -143,5 +147,5 @@ def _kl_mean_field_gaussian_process(q: Independent, p: GaussianProcess) -> Tenso
     traced = p._by_columns(torch.matmul, variance, of=inverse**2)
     if p.valid is not None:
         traced = torch.where(p.valid.unsqueeze(-1), traced, variance)
-    squared = p._whiten(loc) ** 2 + traced
+    squared = p.noise_of(loc) ** 2 + traced
     return (0.5 * squared + p._log_diagonal() - 0.5 * variance.log() - 0.5).sum((-2, -1))

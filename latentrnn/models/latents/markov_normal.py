@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn import functional as F
 
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
+from latentrnn.models.latents.from_noise import FromNoise
 from latentrnn.models.latents.initial_state import Affine
 from latentrnn.models.latents.latent import STATE, Latent, along_time, where_valid
 from latentrnn.models.latents.path import Carry, LatentSite, Path, Step
@@ -128,7 +128,7 @@ def _positive(raw: Tensor) -> Tensor:
     return F.softplus(raw) + 1e-4
 
 
-class MarkovNormalPath(TorchDistribution):
+class MarkovNormalPath(FromNoise):
     """p(z_{1:T} | z_0, a_{1:T}): sampled along time, scored for all steps in one call; standard normal in padding."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -155,31 +155,50 @@ class MarkovNormalPath(TorchDistribution):
         return found.unflatten(-2, previous.shape[-3:-1])
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        z, path = self.z_0.expand(*sample_shape, *self.batch_shape, -1), []
+        start = self.z_0.expand(*sample_shape, *self.batch_shape, -1)
+        return self._moved_by(start, (torch.randn_like(start) for _ in range(self.event_shape[0])))
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        return self._moved_by(self.z_0.expand(*noise.shape[:-2], -1), noise.unbind(-2))
+
+    def noise_of(self, value: Tensor) -> Tensor:
+        return self._standard(value)[0]
+
+    def _moved_by(self, z: Tensor, noises: Iterable[Tensor]) -> Tensor:
+        """Return z_{1:T} from z_0 and the noise of every step, (..., dim)."""
+        path = []
         valid = self.data.valid.unsqueeze(-1).unbind(1) if self.data.padded else None
-        for t, a_t in enumerate(self.inputs.unbind(-2)):
+        for t, (a_t, noise) in enumerate(zip(self.inputs.unbind(-2), noises, strict=True)):
             h_t = self.transition.step(z, a_t.expand(*z.shape[:-1], -1))
-            noise = torch.randn_like(z)
             z = h_t + self.latent.noise_scale(h_t) * noise
             if valid is not None:
                 z = torch.where(valid[t], z, noise)
             path.append(z)
         return torch.stack(path, -2)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def _standard(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the noise of every step, (..., time, dim), and its scale; the value itself and one in padding."""
+        previous, inputs = self._before(value)
+        loc = self._step(previous, inputs)
+        loc, scale = torch.broadcast_tensors(loc, self.latent.scales_of(loc))
+        scale = where_valid(scale, self.data, 1.0)
+        return (value - where_valid(loc, self.data, 0.0)) / scale, scale
+
+    def _before(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z_{0:T-1} and the inputs of every step."""
         z_0 = self.z_0.unsqueeze(-2).expand(*value.shape[:-2], 1, -1)
         previous = torch.cat([z_0, value[..., :-1, :]], -2)
-        inputs = self.inputs.expand(*previous.shape[:-1], -1)
+        return previous, self.inputs.expand(*previous.shape[:-1], -1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
         inside = self.data.inside
         constant = 0.5 * math.log(2 * math.pi) * self.event_shape.numel()
         if inside is None or not self.transition.by_rows:
-            loc = self._step(previous, inputs)
-            loc, scale = torch.broadcast_tensors(loc, self.latent.scales_of(loc))
-            scale = where_valid(scale, self.data, 1.0)
-            standard = (value - where_valid(loc, self.data, 0.0)) / scale
+            standard, scale = self._standard(value)
             return (-0.5 * standard**2 - scale.log()).sum((-2, -1)) - constant
         # padding needs no transition
-        z, previous, inputs = (part.flatten(-3, -2).index_select(-2, inside) for part in (value, previous, inputs))
+        parts = (value, *self._before(value))
+        z, previous, inputs = (part.flatten(-3, -2).index_select(-2, inside) for part in parts)
         loc = self.transition.step(previous, inputs)
         loc, scale = torch.broadcast_tensors(loc, self.latent.noise_scale(loc))
         entries = (-0.5 * ((z - loc) / scale) ** 2 - scale.log()).sum(-1)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 from torch.nn import functional as F
 
 from latentrnn.data import SequenceData
 from latentrnn.models import sites
+from latentrnn.models.latents.from_noise import FromNoise
 from latentrnn.models.latents.initial_state import Affine, NormalStart
 from latentrnn.models.latents.latent import DRAWN, STATE, Latent, learned_vector, where_valid
 from latentrnn.models.latents.path import Carry, LatentSite, Path, Step
@@ -138,7 +138,7 @@ class RecurrentNormal(Latent):
         return z_t if self.reads == "latent" else concatenate_channels(z_t, transition.output(carry.state))
 
 
-class RecurrentNormalPath(TorchDistribution):
+class RecurrentNormalPath(FromNoise):
     """p(z_{1:T} | s_0, a_{1:T}): sampled along time, scored by one scan; standard normal in padding."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -184,20 +184,35 @@ class RecurrentNormalPath(TorchDistribution):
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         batch = torch.Size(sample_shape) + self.batch_shape
+        like = self.start.new_empty(*batch, self.latent.dim)
+        return self._moved_by(batch, (torch.randn_like(like) for _ in range(self.event_shape[0])))
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        return self._moved_by(noise.shape[:-2], noise.unbind(-2))
+
+    def noise_of(self, value: Tensor) -> Tensor:
+        return self._standard(value)[0]
+
+    def _moved_by(self, batch: torch.Size, noises: Iterable[Tensor]) -> Tensor:
+        """Return z_{1:T} with leading axes `batch` from the noise of every step, (*batch, dim)."""
         state, path = self.start.expand(*batch, -1), []
         z = state.new_zeros(*batch, self.latent.dim) if self.before is None else self.before.expand(*batch, -1)
         valid = self.data.valid.unsqueeze(-1).unbind(1) if self.data.padded else None
-        for t, a_t in enumerate(self.inputs.unbind(-2)):
+        for t, (a_t, noise) in enumerate(zip(self.inputs.unbind(-2), noises, strict=True)):
             state = self.transition.step(state, concatenate_channels(a_t, z))
             loc, scale = self.latent.prior_at_step(self.transition.output(state))
-            noise = torch.randn_like(z)
             z = loc + scale * noise
             if valid is not None:
                 z = torch.where(valid[t], z, noise)
             path.append(z)
         return torch.stack(path, -2)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def _standard(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the noise of every step, (..., time, dim), and its scale; the value itself and one in padding."""
         loc, scale = self.latent.prior(self.hidden(value))
-        loc, scale = where_valid(loc, self.data, 0.0), where_valid(scale, self.data, 1.0)
-        return (-0.5 * ((value - loc) / scale) ** 2 - scale.log() - 0.5 * math.log(2 * math.pi)).sum((-2, -1))
+        scale = where_valid(scale, self.data, 1.0)
+        return (value - where_valid(loc, self.data, 0.0)) / scale, scale
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        standard, scale = self._standard(value)
+        return (-0.5 * standard**2 - scale.log() - 0.5 * math.log(2 * math.pi)).sum((-2, -1))
