@@ -33,6 +33,7 @@ from latentrnn.inference.posterior.imputation import impute
 from latentrnn.inference.posterior.interventions.clamps import Clamp, Hold
 from latentrnn.inference.posterior.interventions.counterfactual import Counterfactual, counterfactual
 from latentrnn.inference.posterior.interventions.places import Steps
+from latentrnn.inference.posterior.interventions.replays import Replay, replays
 from latentrnn.inference.posterior.leaving_out import reason_against_loo
 from latentrnn.inference.posterior.one_step_ahead import one_step_ahead
 from latentrnn.inference.posterior.refinement import refined
@@ -189,6 +190,17 @@ class Posterior:
             num_samples: number of draws.
         """
         return self._sampler.in_parts(lambda: transition_runs(self._sampler, num_samples))
+
+    def replays(self, num_samples: int = 100) -> Iterator[Replay]:
+        """Draw latents and parameters, and yield draws and sequences as rows that run again under other covariates.
+
+        Saliency and mutagenesis of `latentrnn.interpret` stand on it; see `Replay`. Where nothing is random, all draws
+        are the same, and there is one of each sequence.
+
+        Args:
+            num_samples: number of draws.
+        """
+        return self._sampler.in_parts(lambda: replays(self._sampler, num_samples))
 
     @isolated
     def parameters(self, num_samples: int = 100) -> dict[str, Tensor]:

@@ -12,3 +12,4 @@ from latentrnn.models.features.lags import Lags as Lags
 from latentrnn.models.features.lags import lagged as lagged
 from latentrnn.models.features.symbols import Embedding as Embedding
 from latentrnn.models.features.symbols import OneHot as OneHot
+from latentrnn.models.features.symbols import Symbols as Symbols

@@ -13,7 +13,31 @@ from latentrnn.support.arguments import check_size, check_text
 from latentrnn.support.shown import first_entry
 
 
-class OneHot(Feature):
+class Symbols(Feature):
+    """A feature of symbols: of each feature of a covariate of codes 0 to symbols - 1.
+
+    Attributes:
+        stand_in: weights of the symbols, (sequence, time, feature, symbol), that stand in for the codes while they are
+            set: one-hot codes themselves, or what lies between them, where derivatives are asked for.
+    """
+
+    covariate: str
+    symbols: int
+    stand_in: Tensor | None = None
+
+    def check(self, data: SequenceData) -> None:
+        check_codes(type(self).__name__, self.covariate, self.symbols, data)
+
+    def coding(self, data: SequenceData) -> Tensor:
+        """Return the codes one-hot, (sequence, time, feature, symbol), or what stands in for them."""
+        if self.stand_in is not None:
+            return self.stand_in
+        codes = data.covariates[self.covariate]
+        symbols = torch.arange(self.symbols, dtype=codes.dtype, device=codes.device)
+        return (codes.unsqueeze(-1) == symbols).to(codes.dtype)
+
+
+class OneHot(Symbols):
     """x_t = e_{s_t}: one channel per symbol, for each feature of a covariate of codes 0 to symbols - 1.
 
     Args:
@@ -32,16 +56,11 @@ class OneHot(Feature):
     def build(self, owner: str, spec: DataSpec) -> None:
         self.size = find(owner, self.covariate, spec).features * self.symbols
 
-    def check(self, data: SequenceData) -> None:
-        check_codes("OneHot", self.covariate, self.symbols, data)
-
     def forward(self, data: SequenceData) -> Tensor:
-        codes = data.covariates[self.covariate]
-        symbols = torch.arange(self.symbols, dtype=codes.dtype, device=codes.device)
-        return (codes.unsqueeze(-1) == symbols).to(codes.dtype).flatten(-2)
+        return self.coding(data).flatten(-2)
 
 
-class Embedding(Feature):
+class Embedding(Symbols):
     """x_t = E[s_t]: a learned vector for each symbol, for each feature of a covariate of codes 0 to symbols - 1.
 
     Args:
@@ -67,10 +86,9 @@ class Embedding(Feature):
         self.size = features * self.dim
         self.vectors = nn.Embedding(self.symbols, self.dim)
 
-    def check(self, data: SequenceData) -> None:
-        check_codes("Embedding", self.covariate, self.symbols, data)
-
     def forward(self, data: SequenceData) -> Tensor:
+        if self.stand_in is not None:
+            return (self.stand_in @ self.vectors.weight).flatten(-2)
         codes = data.covariates[self.covariate].long()
         codes = torch.where(data.valid.unsqueeze(-1), codes, 0) if data.padded else codes
         return self.vectors(codes).flatten(-2)

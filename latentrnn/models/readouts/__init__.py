@@ -1,5 +1,6 @@
 """From the state to a head's raw outputs."""
 
+from latentrnn.models.readouts.attention import AttentionReadout as AttentionReadout
 from latentrnn.models.readouts.attention import CausalAttention as CausalAttention
 from latentrnn.models.readouts.attention import ModulatedAttention as ModulatedAttention
 from latentrnn.models.readouts.attention import WindowedAttention as WindowedAttention

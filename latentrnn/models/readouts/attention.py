@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,10 @@ class AttentionReadout(Readout):
             for weight in (self.weight, self.attended_weight):
                 weight.normal_(0.0, 0.5 / weight.shape[-1] ** 0.5)
             self.baseline.zero_()
+
+    @abstractmethod
+    def weights(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
+        """Return alpha, (..., head, time, source time), of states (..., time, hidden_size); see `forward`."""
 
     def _output(self, states: Tensor, attended: Tensor) -> Tensor:
         return F.linear(states, self.weight, self.baseline) + F.linear(attended, self.attended_weight)
@@ -72,9 +77,12 @@ class CausalAttention(AttentionReadout):
         attended = self.attention(states, with_past(states, surroundings.past), causal=True)
         return self._output(states, attended)
 
+    def weights(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
+        return self.attention.weights(states, with_past(states, surroundings.past), causal=True)
+
     def attention_weights(self, states: Tensor) -> Tensor:
         """Return alpha, (..., head, time, source time), of states (..., time, hidden_size)."""
-        return self.attention.weights(states, states, causal=True)
+        return self.weights(states)
 
 
 class WindowedAttention(AttentionReadout):
@@ -117,16 +125,31 @@ class WindowedAttention(AttentionReadout):
 
     def forward(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
         together = with_past(states, surroundings.past)
+        alpha = self._alpha(states, together)
+        values = self._windows(self.attention.value(together), states.shape[-2])
+        return self._output(states, self.attention.join(torch.einsum("...htw,...htcw->...htc", alpha, values)))
+
+    def weights(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
+        together = with_past(states, surroundings.past)
+        alpha = self._alpha(states, together)
+        known, time = together.shape[-2], states.shape[-2]
+        place = torch.arange(known - time, known, device=states.device)[:, None] + torch.arange(
+            self.window, device=states.device
+        )  # from window - 1 steps before the first state on
+        padded = alpha.new_zeros(*alpha.shape[:-1], known + self.window - 1)
+        return padded.scatter(-1, place.expand_as(alpha), alpha)[..., self.window - 1 :]
+
+    def _alpha(self, states: Tensor, together: Tensor) -> Tensor:
+        """Return the weights of each window, (..., head, time, window), the oldest state first."""
         known, time = together.shape[-2], states.shape[-2]
         attention = self.attention
         # one window per step, all within [start of the recording - window, t]: (..., head, time, channel, window)
-        keys, values = (self._windows(part(together), time) for part in (attention.key, attention.value))
+        keys = self._windows(attention.key(together), time)
         scores = torch.einsum("...htc,...htcw->...htw", attention.split(attention.query(states)), keys)
         scores = scores / math.sqrt(self.size // self.heads) + self.lag_bias.unsqueeze(-2)
         step = torch.arange(known - time, known, device=states.device)
         lag = torch.arange(self.window - 1, -1, -1, device=states.device)
-        scores = scores.masked_fill(step[:, None] < lag, -math.inf)  # before the first state
-        return self._output(states, attention.join(torch.einsum("...htw,...htcw->...htc", scores.softmax(-1), values)))
+        return scores.masked_fill(step[:, None] < lag, -math.inf).softmax(-1)  # nothing before the first state
 
     def _windows(self, together: Tensor, time: int) -> Tensor:
         padded = F.pad(self.attention.split(together), (0, 0, self.window - 1, 0))
@@ -181,11 +204,17 @@ class ModulatedAttention(AttentionReadout):
         return Surroundings(context=self.reader(data))
 
     def forward(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
+        together = with_past(states, surroundings.past)
+        return self._output(states, self.attention(states, together, causal=True, **self._modulation(surroundings)))
+
+    def weights(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
+        together = with_past(states, surroundings.past)
+        return self.attention.weights(states, together, causal=True, **self._modulation(surroundings))
+
+    def _modulation(self, surroundings: Surroundings) -> dict[str, Tensor]:
         x = surroundings.context
         assert x is not None
-        scale, shift = 1 + F.linear(x, self.scale_weight), F.linear(x, self.shift_weight)
-        together = with_past(states, surroundings.past)
-        return self._output(states, self.attention(states, together, causal=True, scale=scale, shift=shift))
+        return {"scale": 1 + F.linear(x, self.scale_weight), "shift": F.linear(x, self.shift_weight)}
 
 
 class Attention(nn.Module):
@@ -223,9 +252,7 @@ class Attention(nn.Module):
             valid: which steps of the source exist, (sequence, source time); None for all.
             scale, shift: modulation of the queries, (..., time, size).
         """
-        query = self.query(states)
-        query = query if scale is None else query * scale + shift
-        query, key, value = self.split(query), self.split(self.key(source)), self.split(self.value(source))
+        query, key, value = self._queries(states, scale, shift), self.split(self.key(source)), self.split(self.value(source))
         batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
         query, key, value = (part.expand(*batch, *part.shape[-2:]) for part in (query, key, value))
         mask = self._mask(states, source, causal, valid)
@@ -233,10 +260,23 @@ class Attention(nn.Module):
             return self.join(_softmax_of(query, key, mask) @ value)
         return self.join(F.scaled_dot_product_attention(query, key, value, attn_mask=mask))
 
-    def weights(self, states: Tensor, source: Tensor, *, causal: bool = False, valid: Tensor | None = None) -> Tensor:
-        """Return the softmax weights, (..., head, time, source time)."""
-        query, key = self.split(self.query(states)), self.split(self.key(source))
+    def weights(
+        self,
+        states: Tensor,
+        source: Tensor,
+        *,
+        causal: bool = False,
+        valid: Tensor | None = None,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+    ) -> Tensor:
+        """Return the softmax weights, (..., head, time, source time), of the arguments of `forward`."""
+        query, key = self._queries(states, scale, shift), self.split(self.key(source))
         return _softmax_of(query, key, self._mask(states, source, causal, valid))
+
+    def _queries(self, states: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+        query = self.query(states)
+        return self.split(query if scale is None else query * scale + shift)
 
     def _mask(self, states: Tensor, source: Tensor, causal: bool, valid: Tensor | None) -> Tensor | None:
         if valid is not None:

@@ -61,6 +61,10 @@ class CrossAttention(AttentionReadout):
         attended = self.attention(states[..., self._query], together[..., self._source], causal=True)
         return self._output(states, attended)
 
+    def weights(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
+        together = with_past(states, surroundings.past)
+        return self.attention.weights(states[..., self._query], together[..., self._source], causal=True)
+
     def attention_weights(self, states: Tensor) -> Tensor:
         """Return alpha, (..., head, time, source time), of states (..., time, hidden_size)."""
-        return self.attention.weights(states[..., self._query], states[..., self._source], causal=True)
+        return self.weights(states)

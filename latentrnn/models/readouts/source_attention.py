@@ -108,8 +108,10 @@ class SourceAttention(AttentionReadout):
         assert surroundings.source is not None
         return self._output(states, self.attention(states, surroundings.source, valid=surroundings.source_valid))
 
+    def weights(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
+        assert surroundings.source is not None
+        return self.attention.weights(states, surroundings.source, valid=surroundings.source_valid)
+
     def attention_weights(self, states: Tensor, data: SequenceData) -> Tensor:
         """Return alpha, (..., head, time, source time), of states (..., time, hidden_size) and their batch."""
-        found = self.surroundings(data)
-        assert found.source is not None
-        return self.attention.weights(states, found.source, valid=found.source_valid)
+        return self.weights(states, self.surroundings(data))

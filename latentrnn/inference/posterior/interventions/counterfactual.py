@@ -117,9 +117,9 @@ def counterfactual(
         start = stop
         if by_draw:
             draws = [_of_draw(sampler.model, sampled, what, number) for number in range(num_samples)]
-            parts = [_seen(_rollout(*draw, 1), data, 1) for draw in draws]
+            parts = [_seen(rollout_of(*draw, 1), data, 1) for draw in draws]
         else:
-            parts = [_seen(_rollout(sampler.model, sampled, what, num_samples), data, num_samples)]
+            parts = [_seen(rollout_of(sampler.model, sampled, what, num_samples), data, num_samples)]
         for name, found in rates.items():
             found.append(torch.cat([part[name] for part, _ in parts]))
         states.append(torch.cat([seen for _, seen in parts]))
@@ -144,10 +144,8 @@ def _seen(rollout: Rollout, data: SequenceData, num_samples: int) -> tuple[dict[
 def _of_draw(
     model: LatentRNN, sampled: SampledRollout, what: Intervention, number: int
 ) -> tuple[LatentRNN, SampledRollout, Intervention]:
-    """Return one of the draws by itself: the model with its parameters in their place, which are no sites there."""
-    alone = model.with_parameters({name: value[number, 0] for name, value in sampled.parameters.items()})
-    alone.given = copy.copy(model.given)
-    alone.given.sampled = []
+    """Return one of the draws by itself."""
+    alone = with_draw(model, sampled.parameters, number)
     latents = {name: value[number : number + 1] for name, value in sampled.latents.items()}
     with pyro.plate("draws", 1, dim=-2), poutine.block(), poutine.condition(data=latents):
         before = alone.unroll(sampled.rollout.data)
@@ -156,7 +154,15 @@ def _of_draw(
     return alone, sampled._replace(rollout=before, latents=latents, parameters={}), what.of_draw(number)
 
 
-def _rollout(model: LatentRNN, sampled: SampledRollout, what: Intervention, num_samples: int) -> Rollout:
+def with_draw(model: LatentRNN, parameters: Mapping[str, Tensor], number: int) -> LatentRNN:
+    """Return the model with one of the draws, (sample, 1, *shape), in the place of its parameters, no sites there."""
+    alone = model.with_parameters({name: value[number, 0] for name, value in parameters.items()})
+    alone.given = copy.copy(model.given)
+    alone.given.sampled = []
+    return alone
+
+
+def rollout_of(model: LatentRNN, sampled: SampledRollout, what: Intervention, num_samples: int) -> Rollout:
     """Return the rollout of the changed data with the latents of a draw."""
     data, shape = what.data, torch.Size((num_samples, len(what.data)))
     summed_out = sampled.rollout.path.states is not None and not model.latent_sites()
