@@ -6,6 +6,7 @@ where the data have no clock) and unit; `summarise` makes means and intervals of
 """
 
 from latentrnn.interpret.adaptation import adaptation as adaptation
+from latentrnn.interpret.attention import attention as attention
 from latentrnn.interpret.attractors import attractor as attractor
 from latentrnn.interpret.explained_variance import explained_variance as explained_variance
 from latentrnn.interpret.fixed_points import FixedPoints as FixedPoints

@@ -124,7 +124,8 @@ def _changed(place: Substitute, target: Target, changes: Changes, replay: Replay
     before, outputs = target.of(replay.rollout(replay.data))
     before = before.cpu()
     found = torch.full((len(replay) * len(changes), before.shape[-1]), torch.nan, dtype=before.dtype)
-    row, change = (each.flatten() for each in _pairs(len(replay), len(changes)))
+    pair = torch.arange(len(found))
+    row, change = pair // len(changes), pair % len(changes)
     lengths, codes = replay.data.lengths.cpu(), replay.data.covariates[place.name].cpu()
     inside = changes.position[change] < lengths[row]
     at = row, changes.position[change].clamp_max(codes.shape[1] - 1), changes.feature[change]
@@ -143,10 +144,6 @@ def _changed(place: Substitute, target: Target, changes: Changes, replay: Replay
         found[part] = after.cpu() - before[row[part]]
     shaped = found.reshape(len(replay), *changes.shape, -1)
     return Found({"change": (("time", *place.dims, "output"), shaped)}, outputs)
-
-
-def _pairs(rows: int, changes: int) -> tuple[Tensor, Tensor]:
-    return torch.meshgrid(torch.arange(rows), torch.arange(changes), indexing="ij")
 
 
 def _positions(positions: Sequence[int] | None, num_steps: int) -> list[int]:

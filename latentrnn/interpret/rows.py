@@ -39,6 +39,7 @@ def of_rows(
     attributes: Mapping[str, Any],
     *,
     steps: Sequence[int] | None = None,
+    output: bool = True,
 ) -> xarray.Dataset:
     """Return what is found of all pairs of draw and sequence, (sample, sequence, ...), NaN in padding.
 
@@ -46,31 +47,34 @@ def of_rows(
         posterior: of which draws are taken.
         num_samples: number of draws.
         find: of some of the rows.
-        coords: of the dims.
+        coords: of the dims, which are as long as these say.
         attributes: of the dataset.
         steps: base steps that "time" has; all by default.
+        output: whether "output" is one of the dims.
     """
-    data, arrays, draws = posterior.data, {}, num_samples
+    data, draws = posterior.data, num_samples
+    arrays: dict[str, Tensor] = {}
     dims: dict[str, Sequence[str]] = {}
     outputs: Sequence[Any] = ()
+    long = {"time": data.num_steps if steps is None else len(steps), **{dim: len(own) for dim, own in coords.items()}}
     for replay in posterior.replays(num_samples):
         found = find(replay)
         draws, outputs = replay.draws, found.outputs
         for name, (names, value) in found.variables.items():
             value = value.detach().cpu()
-            along_time = (data.num_steps if steps is None else len(steps),) if names[0] == "time" else ()
             if name not in arrays:
-                shape = (draws, len(data), *along_time, *value.shape[1 + len(along_time) :])
-                arrays[name], dims[name] = value.new_full(shape, torch.nan), names
-            into = arrays[name][:, :, : value.shape[1]] if along_time else arrays[name]
-            into[replay.samples, replay.sequences] = value
+                shape = [long.get(dim, size) for dim, size in zip(names, value.shape[1:], strict=True)]
+                arrays[name], dims[name] = value.new_full((draws, len(data), *shape), torch.nan), names
+            there = tuple(slice(0, size) for size in value.shape[1:])  # some sequences may all be shorter
+            arrays[name][(replay.samples, replay.sequences, *there)] = value
     variables: dict[str, Variable] = {}
     for name, value in arrays.items():
         if dims[name][0] == "time" and steps is None:
             value = without_padding(value, data)
         value = value.expand(num_samples, *value.shape[1:])  # one, where all draws are the same
         variables[name] = (("sample", "sequence", *dims[name]), value)
-    coords = {**coords, "output": list(outputs)}
+    if output:
+        coords = {**coords, "output": list(outputs)}
     if steps is None:
         return labelled(data, variables, coords=coords, attributes=attributes)
     named = {name: ([STEP if dim == "time" else dim for dim in own], value) for name, (own, value) in variables.items()}

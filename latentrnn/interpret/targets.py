@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from latentrnn.data import HeadSpec
 from latentrnn.inference.posterior.posterior import Posterior
-from latentrnn.models.observations import Observation
+from latentrnn.models.observations import HeadInputs, Observation
 from latentrnn.models.rollout import Rollout
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_choice, check_integer, is_integer
@@ -50,7 +50,7 @@ class Target:
         if self.quantity == "mean":
             found = rollout.observations[name].mean(rollout.distribution(name))
         else:
-            found = _predictor(rollout, name)
+            found = asked_instead(rollout, name, _predictor)  # (..., [frame,] output)
         found = found.squeeze(0).flatten(2 if self.spec.per_step else 1)  # (row, [frame,] output)
         found = found.expand(data.num_sequences, *found.shape[1:])
         names = _names(self.spec, found.shape[-1])
@@ -119,17 +119,27 @@ def _place(owner: str, names: list[Any], channel: Any) -> int:
     raise ValueError(f"{owner}: channel must be one of {names}, or a place among them; found {shown(channel)}")
 
 
-def _predictor(rollout: Rollout, head: str) -> Tensor:
-    """Return eta of a rollout, (..., [frame,] output)."""
+def asked_instead(rollout: Rollout, head: str, ask: Callable[..., Tensor]) -> Tensor:
+    """Return what `ask(head's part, states, inputs, history)` is of what a rollout would give its head.
 
-    def call(states: Tensor, inputs: Any, history: Tensor | None = None) -> Any:
-        return part.predictor(states, inputs, history)
+    Args:
+        rollout: of any number of draws.
+        head: its name.
+        ask: of the observation, what its readout sees, `HeadInputs` and features of its past or None.
+    """
+    part: Any = rollout.heads[head]
 
-    part, heads = rollout.heads[head], rollout.heads
-    predictor: Callable[..., Any] = call
-    rollout.heads = {**heads, head: predictor}
+    def call(states: Tensor, inputs: HeadInputs, history: Tensor | None = None) -> Any:
+        return ask(part, states, inputs, history)
+
+    heads = rollout.heads
+    rollout.heads = {**heads, head: call}
     try:
-        found: Tensor = rollout.given(head, rollout.states())  # type: ignore[assignment]
+        found: Any = rollout.given(head, rollout.states())
     finally:
         rollout.heads = heads
-    return found
+    return cast(Tensor, found)
+
+
+def _predictor(part: Observation, states: Tensor, inputs: HeadInputs, history: Tensor | None) -> Tensor:
+    return part.predictor(states, inputs, history)

@@ -17,6 +17,9 @@ from latentrnn.plotting.memories import spectrum as spectrum
 from latentrnn.plotting.memories import time_constants as time_constants
 from latentrnn.plotting.rates import raster as raster
 from latentrnn.plotting.rates import rates as rates
+from latentrnn.plotting.saliency import attention as attention
+from latentrnn.plotting.saliency import mutagenesis as mutagenesis
+from latentrnn.plotting.saliency import saliency as saliency
 from latentrnn.plotting.simulation_based import coverage as coverage
 from latentrnn.plotting.simulation_based import pit as pit
 from latentrnn.plotting.simulation_based import rank_ecdf as rank_ecdf

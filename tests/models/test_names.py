@@ -29,7 +29,8 @@ MODEL_PARTS, GUIDE_PARTS = parts(models), parts(inference)
 BASES = {
     "AttentionReadout", "Component", "ExposedCounts", "Fading", "GammaShaped", "HeadUnits", "Identity",
     "LibraryTransition", "LogExposure", "NoReadout", "PositiveLink", "ProjectedInputTransition", "RealLink",
-    "SharedTotal", "StepAndSequence", "TimeScaled", "Trials", "UnitLink", "ZeroInflated", "ReadingEncoder", "Clamped",
+    "SharedTotal", "StepAndSequence", "Symbols", "TimeScaled", "Trials", "UnitLink", "ZeroInflated", "ReadingEncoder",
+    "Clamped",
 }  # fmt: skip
 # what is chosen by name: link="softplus", pooling="mean"
 NAMED = {name for name in MODEL_PARTS if name.endswith("Link") and name != "Link"} | {"LastState", "MeanState"}

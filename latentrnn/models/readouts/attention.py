@@ -252,7 +252,11 @@ class Attention(nn.Module):
             valid: which steps of the source exist, (sequence, source time); None for all.
             scale, shift: modulation of the queries, (..., time, size).
         """
-        query, key, value = self._queries(states, scale, shift), self.split(self.key(source)), self.split(self.value(source))
+        query, key, value = (
+            self._queries(states, scale, shift),
+            self.split(self.key(source)),
+            self.split(self.value(source)),
+        )
         batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
         query, key, value = (part.expand(*batch, *part.shape[-2:]) for part in (query, key, value))
         mask = self._mask(states, source, causal, valid)

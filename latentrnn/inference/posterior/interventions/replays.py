@@ -103,9 +103,7 @@ def _rows(model: LatentRNN, sampled: SampledRollout, samples: Tensor, sequences:
     return _sampled(model, _taken(sampled.rollout.data, sequences), latents, states)
 
 
-def _sampled(
-    model: LatentRNN, data: SequenceData, latents: dict[str, Tensor], states: Tensor | None
-) -> SampledRollout:
+def _sampled(model: LatentRNN, data: SequenceData, latents: dict[str, Tensor], states: Tensor | None) -> SampledRollout:
     """Return the rollout of rows under latents that are known; of states that are summed out, drawn ones."""
     with torch.no_grad(), pyro.plate("draws", 1, dim=-2), poutine.block(), poutine.condition(data=latents):
         rollout = model.unroll(data)
