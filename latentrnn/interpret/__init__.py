@@ -28,6 +28,8 @@ from latentrnn.interpret.lyapunov import lyapunov as lyapunov
 from latentrnn.interpret.lyapunov import lyapunov_along as lyapunov_along
 from latentrnn.interpret.mask_sensitivity import mask_sensitivity as mask_sensitivity
 from latentrnn.interpret.mutagenesis import mutagenesis as mutagenesis
+from latentrnn.interpret.probes import decode as decode
+from latentrnn.interpret.probes import probe as probe
 from latentrnn.interpret.saliency import saliency as saliency
 from latentrnn.interpret.sensitivity import sensitivity as sensitivity
 from latentrnn.interpret.spectrum import spectrum as spectrum

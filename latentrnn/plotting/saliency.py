@@ -88,9 +88,7 @@ def mutagenesis(
     return ax
 
 
-def attention(
-    weight: Any, *, time: Any = None, source: Any = None, unit: str = "step", ax: Axes | None = None
-) -> Axes:
+def attention(weight: Any, *, time: Any = None, source: Any = None, unit: str = "step", ax: Axes | None = None) -> Axes:
     """Draw attention weights as a map: a row for each step, a column for each step that it reads.
 
     Args:

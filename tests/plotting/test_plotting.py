@@ -171,3 +171,29 @@ def test_a_band_is_between_its_bounds() -> None:
     assert ax.collections[0].get_paths()[0].vertices.max() == 4
     with pytest.raises(ValueError, match="alike"):
         plotting.band([0, 1], [1, 2, 3], [0, 1, 2], [2, 3, 4])
+
+
+def test_saliency_is_drawn_as_shares():
+    norm = torch.tensor([[1.0, 3.0, 0.0], [2.0, 2.0, 4.0]]).numpy()
+    (ax,) = axes()
+    assert plotting.saliency(norm, time=[0.0, 0.5, 1.0], unit="s", ax=ax) is ax
+    assert ax.lines[0].get_ydata().tolist() == [0.25, 0.5, 0.25]
+    assert ax.get_xlabel() == "time (s)"
+    with pytest.raises(ValueError, match="norm"):
+        plotting.saliency(-norm, ax=ax)
+    with pytest.raises(ValueError, match="level"):
+        plotting.saliency(norm, level=1.0, ax=ax)
+
+
+def test_changes_and_weights_are_drawn_as_maps():
+    (left, right) = axes(2)
+    change = torch.tensor([[0.0, -2.0], [1.0, 0.0], [0.5, 0.0]]).numpy()
+    plotting.mutagenesis(change, symbols="AC", ax=left)
+    assert left.collections[0].get_clim() == (-2.0, 2.0)
+    assert [label.get_text() for label in left.get_yticklabels()] == ["A", "C"]
+    plotting.attention(change.clip(0), time=[3.0, 4.0, 5.0], ax=right)
+    assert right.get_ylim() == (5.5, 2.5)
+    with pytest.raises(ValueError, match="symbols"):
+        plotting.mutagenesis(change, symbols="ACG", ax=left)
+    with pytest.raises(ValueError, match="weight"):
+        plotting.attention(change[0], ax=right)

@@ -72,8 +72,7 @@ class Replay:
 def replays(sampler: PosteriorSampler, num_samples: int) -> Iterator[Replay]:
     """Yield all pairs of draw and sequence; see `Posterior.replays`."""
     model = sampler.model
-    if not (model.latent_sites() or model.latent.marginalises or model.given.sampled):
-        num_samples = 1  # all draws are the same
+    num_samples = 1 if all_alike(model) else num_samples
     largest = LARGEST_REPLAY if sampler.max_elements is None else sampler.max_elements
     for sampled in sampler.rollouts(num_samples):
         data, first = sampled.rollout.data, sampled.indices.rows.start
@@ -87,6 +86,11 @@ def replays(sampler: PosteriorSampler, num_samples: int) -> Iterator[Replay]:
                 sequences = rows % len(data)
                 found = _rows(own, sampled, samples, sequences)
                 yield Replay(own, found, samples, first + sequences, num_samples, width, largest)
+
+
+def all_alike(model: LatentRNN) -> bool:
+    """Return whether all draws of a posterior are the same: nothing in the model is random but what it observes."""
+    return not (model.latent_sites() or model.latent.marginalises or model.given.sampled)
 
 
 def _rows(model: LatentRNN, sampled: SampledRollout, samples: Tensor, sequences: Tensor) -> SampledRollout:
