@@ -89,17 +89,23 @@ def _padded(owner: str, data: SequenceData, parts: Any) -> Array:
     return found
 
 
+def all_known(values: Array) -> NDArray[np.bool_]:
+    """Return where none of the last axis is NaN."""
+    return np.asarray(~np.isnan(values).any(-1))
+
+
 def exchanged(values: Array, rng: np.random.Generator) -> Array:
     """Return the numbers of other sequences in the place of each one's own: the same structure, and nothing to read.
 
-    Where another sequence is shorter it is repeated, from a step on that is drawn; NaN stays where it was.
+    They stay at their steps, so that what all sequences have in common along time is there too. Where another sequence
+    is shorter it begins again; NaN stays where it was.
 
     Args:
         values: (sequence, time, variable) or (sequence, variable), NaN where not known.
         rng: draws which takes whose place.
     """
     found = np.full_like(values, np.nan)
-    known = ~np.isnan(values).any(-1)
+    known = all_known(values)
     if values.ndim == 2:
         rows = np.flatnonzero(known)
         found[rows] = values[rng.permutation(rows)]
@@ -107,8 +113,7 @@ def exchanged(values: Array, rng: np.random.Generator) -> Array:
     rows = np.flatnonzero(known.any(1))
     for row, other in zip(rows, _derangement(rows, rng), strict=True):
         donor = values[other][known[other]]
-        start, count = int(rng.integers(len(donor))), int(known[row].sum())
-        found[row, known[row]] = donor[(start + np.arange(count)) % len(donor)]
+        found[row, known[row]] = donor[np.arange(int(known[row].sum())) % len(donor)]
     return found
 
 
@@ -131,7 +136,7 @@ def by_type(values: Array, types: Array, rng: np.random.Generator) -> Array:
     References:
         Hewitt, Liang. Designing and interpreting probes with control tasks. 2019.
     """
-    known = ~np.isnan(values).any(-1)
+    known = all_known(values)
     pool = values[known]
     found = np.full_like(values, np.nan)
     _, code = np.unique(types[known], return_inverse=True)

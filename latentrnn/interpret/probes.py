@@ -15,7 +15,7 @@ from latentrnn.inference.posterior.posterior import Posterior
 from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 from latentrnn.interpret.labelled import AnyPosterior, labelled
 from latentrnn.interpret.names import by_layer, states_by_name
-from latentrnn.interpret.probe_targets import Array, ProbeTarget, by_type, exchanged, probe_target
+from latentrnn.interpret.probe_targets import Array, ProbeTarget, all_known, by_type, exchanged, probe_target
 from latentrnn.interpret.regressions import INNER, read, require_sklearn
 from latentrnn.support.arguments import check_choice, check_integer, check_list, check_names, check_seed, check_size
 from latentrnn.support.isolation import isolated
@@ -59,11 +59,10 @@ def probe(
         ridge:     target_t ~ w . s_t + b            logistic:  P(target_t = k) ~ exp(w_k . s_t + b_k)
 
     s_t is the posterior mean of what `of` names. Readers are scored on whole sequences that they were not fitted to;
-    the penalty is chosen within each fold, by sequence too. A control task has the target's structure and nothing that
-    the state could know of it: whole sequences of the target change places (with a random start, so that slow drifts
-    stay what they are), or, where `types` are given, every type of entry gets the target of an entry drawn at random,
-    so that a reader which learns the types by heart does as well. A target that is read better than its controls is in
-    the state; the difference is the probe's selectivity.
+    the penalty is chosen within each fold, by sequence too. A control task has the target's structure and nothing of
+    it that the state could know: whole sequences of the target change places, or, where `types` are given, every type
+    of entry gets the target of an entry drawn at random, so that a reader which learns the types by heart does as well.
+    A target that is read better than its controls is in the state; the difference is the probe's selectivity.
 
     Args:
         posterior: of any model; of an ensemble, whose members' states differ, each member is probed.
@@ -172,7 +171,7 @@ def _of_one(posterior: Posterior, target: Any, types: Any, settings: _Settings, 
     states = _lagged(_average(posterior, settings.of, num_samples), settings.lags)
     if not wanted.per_step:
         states = _pooled(states, data, settings.pooling)
-    known = ~np.isnan(wanted.values).any(-1) & ~np.isnan(states).any(-1)
+    known = all_known(wanted.values) & all_known(states)
     rows = np.nonzero(known)
     if (count := len(np.unique(rows[0]))) < max(2, settings.folds) or count - -(-count // settings.folds) < INNER:
         raise ValueError(f"probe: {settings.folds} folds need more sequences than {count} whose target is known")

@@ -57,7 +57,8 @@ def read(
     fit = _ridge if kind == "ridge" else _logistic
     score, rng = _scorer(metric), np.random.default_rng(seed)
     columns = targets.shape[1]
-    found = Reading(*(np.full((folds, columns), np.nan) for _ in range(2)), np.full(targets.shape, np.nan))
+    by_fold = np.full((2, folds, columns), np.nan)
+    found = Reading(by_fold[0], by_fold[1], np.full(targets.shape, np.nan))
     for fold, (train, test) in enumerate(_splits(groups, folds, rng)):
         inner = np.full((INNER, len(PENALTIES), columns), np.nan)
         for part, (within, left) in enumerate(_splits(groups[train], INNER, rng)):

@@ -65,8 +65,10 @@ def of_rows(
             if name not in arrays:
                 shape = [long.get(dim, size) for dim, size in zip(names, value.shape[1:], strict=True)]
                 arrays[name], dims[name] = value.new_full((draws, len(data), *shape), torch.nan), names
-            there = tuple(slice(0, size) for size in value.shape[1:])  # some sequences may all be shorter
-            arrays[name][(replay.samples, replay.sequences, *there)] = value
+            into = arrays[name]
+            for axis, size in enumerate(value.shape[1:], 2):  # some sequences may all be shorter
+                into = into.narrow(axis, 0, size)
+            into[replay.samples, replay.sequences] = value
     variables: dict[str, Variable] = {}
     for name, value in arrays.items():
         if dims[name][0] == "time" and steps is None:

@@ -15,6 +15,7 @@ from latentrnn.plotting.memories import gradient_flow as gradient_flow
 from latentrnn.plotting.memories import sensitivity as sensitivity
 from latentrnn.plotting.memories import spectrum as spectrum
 from latentrnn.plotting.memories import time_constants as time_constants
+from latentrnn.plotting.probes import probe as probe
 from latentrnn.plotting.rates import raster as raster
 from latentrnn.plotting.rates import rates as rates
 from latentrnn.plotting.saliency import attention as attention

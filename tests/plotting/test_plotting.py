@@ -197,3 +197,15 @@ def test_changes_and_weights_are_drawn_as_maps():
         plotting.mutagenesis(change, symbols="ACG", ax=left)
     with pytest.raises(ValueError, match="weight"):
         plotting.attention(change[0], ax=right)
+
+
+def test_probes_are_drawn_beside_their_controls():
+    (ax,) = axes()
+    score, control = torch.rand(5, 2).numpy(), torch.rand(9, 2).numpy() - 1
+    assert plotting.probe(score, control, names=["charge", "hydropathy"], metric="R2", ax=ax) is ax
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["charge", "hydropathy"]
+    drawn = ax.collections[0].get_offsets()
+    assert len(drawn) == 18
+    assert drawn[:, 1].max() <= 0
+    with pytest.raises(ValueError, match="variable"):
+        plotting.probe(score, control[:, :1], ax=ax)
