@@ -6,9 +6,12 @@ where the data have no clock) and unit; `summarise` makes means and intervals of
 """
 
 from latentrnn.interpret.adaptation import adaptation as adaptation
+from latentrnn.interpret.alignment import Alignment as Alignment
+from latentrnn.interpret.alignment import align as align
 from latentrnn.interpret.attention import attention as attention
 from latentrnn.interpret.attractors import attractor as attractor
 from latentrnn.interpret.explained_variance import explained_variance as explained_variance
+from latentrnn.interpret.factors import factors as factors
 from latentrnn.interpret.fixed_points import FixedPoints as FixedPoints
 from latentrnn.interpret.fixed_points import fixed_points as fixed_points
 from latentrnn.interpret.gain_share import gain_share as gain_share
@@ -30,6 +33,7 @@ from latentrnn.interpret.mask_sensitivity import mask_sensitivity as mask_sensit
 from latentrnn.interpret.mutagenesis import mutagenesis as mutagenesis
 from latentrnn.interpret.probes import decode as decode
 from latentrnn.interpret.probes import probe as probe
+from latentrnn.interpret.replication import replication as replication
 from latentrnn.interpret.saliency import saliency as saliency
 from latentrnn.interpret.sensitivity import sensitivity as sensitivity
 from latentrnn.interpret.spectrum import spectrum as spectrum

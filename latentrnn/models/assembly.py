@@ -12,6 +12,7 @@ from latentrnn.models.couplings import Coupling
 from latentrnn.models.features import CovariateReader, Feature, Gap
 from latentrnn.models.latents import Latent
 from latentrnn.models.observations import Observation
+from latentrnn.models.readouts import FactorReadout
 from latentrnn.models.transitions import Transition
 from latentrnn.support.arguments import check_list
 
@@ -70,6 +71,11 @@ def build_heads(
         head.readout.parts = latent.parts(transition)
         head.build(spec.heads[name], spec, latent.readout_size(transition))
     for name, head in observations.items():
+        if isinstance(head.readout, FactorReadout) and (of := head.readout.of) is not None:
+            if of not in observations or of == name:
+                others = sorted(set(observations) - {name})
+                raise ValueError(f"observations[{name!r}]: FactorReadout(of={of!r}), but the other heads are {others}")
+            head.readout.share_factors(name, observations[of].readout)
         if head.reads is None:
             continue
         if head.reads not in observations:

@@ -571,6 +571,11 @@ class Posterior:
         return shortcut("power_scaling")(self, **settings)
 
     @isolated
+    def factors(self, num_samples: int = 100) -> Any:
+        """Return draws of the factors of heads with a `FactorReadout`; see `latentrnn.interpret.factors`."""
+        return shortcut("factors")(self, num_samples)
+
+    @isolated
     def to_arviz(self, **settings: Any) -> Any:
         """Return the posterior as ArviZ's InferenceData (or DataTree); see `latentrnn.export.to_arviz`."""
         return shortcut("to_arviz")(self, **settings)

@@ -268,6 +268,10 @@ class EnsemblePosterior:
         found: pandas.DataFrame = shortcut("summary")(self, **settings)
         return found
 
+    def factors(self, num_samples: int = 100) -> Any:
+        """Return pooled draws of factors, each member's in its own coordinates; see `latentrnn.interpret.factors`."""
+        return shortcut("factors")(self, num_samples)
+
     def to_arviz(self, **settings: Any) -> Any:
         """Return pooled draws as ArviZ groups, without latents; see `latentrnn.export.to_arviz`."""
         return shortcut("to_arviz")(self, **settings)
