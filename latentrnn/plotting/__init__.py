@@ -18,6 +18,8 @@ from latentrnn.plotting.memories import time_constants as time_constants
 from latentrnn.plotting.probes import probe as probe
 from latentrnn.plotting.rates import raster as raster
 from latentrnn.plotting.rates import rates as rates
+from latentrnn.plotting.replication import alignment as alignment
+from latentrnn.plotting.replication import replication as replication
 from latentrnn.plotting.saliency import attention as attention
 from latentrnn.plotting.saliency import mutagenesis as mutagenesis
 from latentrnn.plotting.saliency import saliency as saliency

@@ -57,3 +57,19 @@ def test_a_spectrum_and_shares_are_drawn() -> None:
     ax = plotting.explained_variance(shares, shares, shares, ax=new_axes())
     np.testing.assert_allclose(ax.lines[0].get_ydata(), shares.mean(0))
     ax.figure.canvas.draw()
+
+
+def test_fits_are_drawn_beside_each_other() -> None:
+    r2, effect = np.array([[0.9, 0.8, np.nan], [0.9, 0.7, 0.0]]), np.array([[0.5, 0.1, np.nan], [0.4, 0.2, 0.0]])
+    ax = plotting.replication(r2, effect, least_effect=0.01, ax=new_axes())
+    np.testing.assert_allclose(ax.lines[1].get_xdata(), [0.4, 0.2, 1e-4])
+    ax.figure.canvas.draw()
+    with pytest.raises(ValueError, match="r2, effect"):
+        plotting.replication(r2, effect[:1])
+    paths = np.random.default_rng(0).normal(size=(2, 6, 3))
+    paths[1, 4:] = np.nan
+    ax = plotting.alignment(paths, paths, ax=new_axes())
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), ax.lines[2].get_xdata())
+    ax.figure.canvas.draw()
+    with pytest.raises(ValueError, match="paths, others"):
+        plotting.alignment(paths, paths[:1])
