@@ -53,7 +53,7 @@ def test_the_largest_exponent_is_that_of_the_literature(learned: lr.Posterior) -
 def test_fits_agree_and_dimensions_that_are_too_many_do_not_replicate(
     world: tuple[lr.SequenceData, np.ndarray], learned: lr.Posterior
 ) -> None:
-    larger = fit(world[0], 6, 1, 800)
+    larger = fit(world[0], 6, 1, 1000)
     found = lr.interpret.align(learned, larger)
     assert found.r2("linear", "a from b") > 0.95
     assert found.r2("linear", "b from a") > 0.95
