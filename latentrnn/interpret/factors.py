@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -51,7 +51,7 @@ def _of_one(posterior: Posterior, num_samples: int) -> xarray.Dataset:
         states = with_sample_axis(run.rollout.states(), num_samples)
         found = {}
         for name in heads:
-            readout = run.rollout.observations[name].readout
+            readout = cast(FactorReadout, run.rollout.observations[name].readout)
             with torch.no_grad():
                 found[name] = without_padding(readout.to_factors(states), run.rollout.data)
             loading = readout.loading.detach()

@@ -199,12 +199,12 @@ def _by_hand(model: lr.LatentRNN, covariates: list[float]) -> list[float]:
 
 def test_draws_of_laplace_and_of_nuts_have_points_of_their_own() -> None:
     rng = np.random.default_rng(0)
-    drive = rng.normal(size=(6, 20, 1))
-    data = lr.SequenceData.from_arrays({"v": rng.normal(size=(6, 20, 1))}, {"u": drive}, dt=0.01, dtype=torch.float64)
+    drive = rng.normal(size=(3, 10, 1))
+    data = lr.SequenceData.from_arrays({"v": rng.normal(size=(3, 10, 1))}, {"u": drive}, dt=0.01, dtype=torch.float64)
     memory = lr.LeakyIntegrator(1, priors={"time_constant": dist.LogNormal(-3.0, 0.3)}, fixed={"input_weight": 1.0})
     heads = {"v": lr.Gaussian(fixed={"scale": 1.0})}
     model = lr.LatentRNN(data.spec, transition=memory, latent=lr.Deterministic(), observations=heads).double()
-    fits = [lr.laplace(model, data), lr.sample(model, data, num_samples=6, warmup=6, progress=False)]
+    fits = [lr.laplace(model, data), lr.sample(model, data, num_samples=100, warmup=100, progress=False)]
     for posterior in [fits[0].posterior(data), fits[1]]:
         tau = posterior.parameters(3)["transition.time_constant"].numpy().reshape(-1)
         found = lr.interpret.fixed_points(posterior, {"u": 0.5}, num_samples=3, num_starts=10, within=1e3).dataset
