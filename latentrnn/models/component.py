@@ -61,6 +61,8 @@ class Component(nn.Module):
 
     declared: ClassVar[Mapping[str, ParameterSpec]] = MappingProxyType({})  # of its own class, by name
     writes_priors = False  # whether files hold its priors where it has none, as those of earlier versions do
+    network_weights: ClassVar[tuple[str, ...]] = ()  # own tensors that decay, besides those of torch's layers
+    is_network = True  # whether weights within it may decay; False where its numbers mean something by themselves
     priors: Any = None  # those that it was given, by parameter
     fixed: Any = None  # known values, by parameter
     _sampled: Mapping[str, Any] = MappingProxyType({})  # priors of its own parameters, once built

@@ -45,7 +45,7 @@ def fit(
     *,
     seed: int | None = 0,
     steps: int | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     objective: Objective = ELBO(),  # noqa: B008 - frozen
     optimizer: AdamW = AdamW(),  # noqa: B008 - frozen
     stopping: EarlyStopping = EarlyStopping(),  # noqa: B008
@@ -72,7 +72,8 @@ def fit(
             stopped improving: the learning rate falls whenever no further improvement can be told from its error, and
             the fit ends when that has brought nothing (`EarlyStopping` has the rule).
         batch_size: sequences per step at most. A pass over the data takes as few steps as that allows, of batches whose
-            sizes differ by one at most, and every sequence weighs the same in it.
+            sizes differ by one at most, and every sequence weighs the same in it. None: 64, or a quarter of fewer than
+            256 sequences where the transition is a network, but at least 16.
         objective: the bound that is maximised: `ELBO`, `IWAE`, `Renyi` or `FIVO`, with its draws per step, KL warm-up
             and coordinated dropout.
         optimizer: `AdamW` or `Adam`, with its learning-rate schedule, and what it does about a loss that diverges.
@@ -101,6 +102,7 @@ def fit(
     """
     settings = Settings(steps, batch_size, objective, optimizer, stopping, compute, reporting)
     check_arguments(model, guide, train, validation, objective, start_from)
+    settings = settings.suited_to(model, train)
     if checkpointing is not None:
         check_kind_of("fit", "checkpointing", checkpointing, Checkpointing)
     window = compute.window
@@ -131,7 +133,7 @@ def fit(
             "settings": described | {"seed": number, "report_every": reporting.every, "device": device.type},
         }  # fmt: skip
         checkpoints = CheckpointManager(checkpointing, identity)
-    if isinstance(train, StoredSequences) and window is None and batch_size >= len(train):
+    if isinstance(train, StoredSequences) and window is None and settings.batch_size >= len(train):
         train = train.load()  # it is one batch
     with random_state(number, device), matrix_products(compute.matmul_precision):
         first = train.for_start() if isinstance(train, StoredSequences) and start_from is None else train

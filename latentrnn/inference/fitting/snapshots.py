@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,8 +29,9 @@ def take_snapshot(
     """Return a snapshot; nothing in it changes with later steps."""
     found = {f"model/{name}": value for name, value in model.state_dict().items()}
     found |= {f"guide/{name}": value for name, value in guide.state_dict().items()}
+    numbers = _numbers(optimizer)
     for index, moments in optimizer.state_dict()["state"].items():
-        found |= {f"optimiser/{index}/{name}": value for name, value in moments.items()}
+        found |= {f"optimiser/{numbers[index]}/{name}": value for name, value in moments.items()}
     found |= {f"average/{index}": value for index, value in enumerate(average)}
     return Snapshot(step, {name: value.detach().clone() for name, value in found.items()})
 
@@ -43,12 +44,24 @@ def put_back(
     model.load_state_dict(part(snapshot.tensors, "model"))
     guide.load_state_dict(part(snapshot.tensors, "guide"))
     moments: dict[int, dict[str, Tensor]] = {}
+    indices = {number: index for index, number in enumerate(_numbers(optimizer))}
     for path, value in part(snapshot.tensors, "optimiser").items():
         index, _, name = path.partition("/")
-        moments.setdefault(int(index), {})[name] = value.clone()  # the optimizer writes into what it is given
+        moments.setdefault(indices[int(index)], {})[name] = value.clone()  # the optimizer writes into what it is given
     optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
     for number, mean in enumerate(average):
         mean.copy_(snapshot.tensors[f"average/{number}"])
+
+
+def number_moments(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> None:
+    """Tell an optimizer by which numbers snapshots name the moments of parameters: those of their places in a list."""
+    places = {id(parameter): place for place, parameter in enumerate(parameters)}
+    for group in optimizer.param_groups:
+        group["numbers"] = [places[id(parameter)] for parameter in group["params"]]
+
+
+def _numbers(optimizer: torch.optim.Optimizer) -> list[int]:
+    return [number for group in optimizer.param_groups for number in group["numbers"]]
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -35,9 +35,10 @@ from latentrnn.inference.fitting.reports import (
     write_row,
 )
 from latentrnn.inference.fitting.rollback import RollbackPolicy, described
+from latentrnn.inference.fitting.settings.decayed import in_order, network_weights
 from latentrnn.inference.fitting.settings.optimizers import Staircase
 from latentrnn.inference.fitting.settings.settings import Settings
-from latentrnn.inference.fitting.snapshots import Average, Snapshot, put_back, take_snapshot
+from latentrnn.inference.fitting.snapshots import Average, Snapshot, number_moments, put_back, take_snapshot
 from latentrnn.inference.fitting.state import TrainingState
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.windows import WindowPlan
@@ -93,8 +94,9 @@ class Trainer:
                 "fit: there is nothing to learn, for every number of the model is known and nothing has a prior; "
                 "lr.Posterior(model, lr.Guide(model), data) has its evidence and predictions"
             )
-        posteriors = [] if guide.parameter_sites is None else list(guide.parameter_sites.parameters())
-        self.optimizer = settings.optimizer.build(self.parameters, exempt=posteriors)
+        self.optimizer = settings.optimizer.build(self.parameters, network_weights(model, guide))
+        self.trained = in_order(self.parameters, guide)
+        number_moments(self.optimizer, self.trained)
         self.average = Average(self.parameters, settings.optimizer.averaging or 0.0)
         self.loss = TrainingLoss(model, guide, settings.objective, scored_steps(train))
         self.rollback = RollbackPolicy(settings.optimizer.rollback, settings.steps)
@@ -464,8 +466,7 @@ class Trainer:
         values = check_values(where, found.values)
         if self.checkpoints is not None:
             self.checkpoints.check_identity(values["identity"])
-        trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        check_tensors(where, found.tensors, values, self.snapshot(), trained, self.batches.place().start)
+        check_tensors(where, found.tensors, values, self.snapshot(), self.trained, self.batches.place().start)
         try:
             self.state, now = restore(found.tensors, values, self.batches, self.monitor, self.device)
             self.go_to(now)

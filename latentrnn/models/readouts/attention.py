@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ class AttentionReadout(Readout):
     """eta_t = W h_t + U c_t + b, with c_t what attention found: the common part of all that attend."""
 
     along_time = True
+    network_weights: ClassVar[tuple[str, ...]] = ("weight", "attended_weight")
     attention: Attention
     size: int
 
@@ -178,6 +179,7 @@ class ModulatedAttention(AttentionReadout):
     """
 
     memory = None
+    network_weights = ("weight", "attended_weight", "scale_weight", "shift_weight")
 
     def __init__(
         self, by: str | Feature | Sequence[str | Feature], size: int = 32, *, heads: int = 1, **shared: Any

@@ -43,6 +43,7 @@ class FactorReadout(Readout):
     broadcasts = True
     per_output = ("loading",)
     arguments_added_later: ClassVar = MappingProxyType({"of": None})
+    network_weights = ("weight", "loading")
     loading: Tensor
     baseline: Tensor
 

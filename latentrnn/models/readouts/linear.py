@@ -28,6 +28,7 @@ class LinearReadout(Readout):
     writes_priors = True
     broadcasts = True
     per_output = ("weight",)
+    network_weights = ("weight",)
     weight: Tensor
     baseline: Tensor
 

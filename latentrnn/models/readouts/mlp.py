@@ -27,6 +27,8 @@ class MLPReadout(Readout):
         ValueError: a size below one or an unknown activation.
     """
 
+    network_weights = ("weight",)
+
     def __init__(self, hidden_size: int = 32, *, layers: int = 1, activation: str = "tanh", **shared: Any) -> None:
         super().__init__(**shared)
         self.hidden_size = check_size("MLPReadout", "hidden_size", hidden_size)

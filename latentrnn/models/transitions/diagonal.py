@@ -36,6 +36,7 @@ class DiagonalLinear(Transition):
         "frequency": ParameterSpec("frequency", unit="radians per step", dims=("oscillator",)),
     }
 
+    is_network = False
     input_units = "standard"
 
     def __init__(self, hidden_size: int, **shared: Any) -> None:

@@ -40,6 +40,7 @@ class LeakyIntegrator(Fading):
     declared: ClassVar = {"input_weight": ParameterSpec("input_weight", dims=("unit", "input"))}
 
     fastest, slowest = 2.0, 50.0
+    is_network = False
     input_units = "scaled"
 
     def __init__(

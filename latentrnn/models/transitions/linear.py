@@ -28,6 +28,7 @@ class Linear(Transition):
         "bias": ParameterSpec("bias", dims=("state",)),
     }
 
+    is_network = False
     input_units = "standard"
 
     def __init__(self, hidden_size: int, **shared: Any) -> None:

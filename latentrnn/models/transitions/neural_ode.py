@@ -66,6 +66,7 @@ class NeuralODE(TimeScaled):
         super().__init__(**shared)
         self.hidden_size = self.state_size = check_size("NeuralODE", "hidden_size", hidden_size)
         self.width = None if width is None else check_size("NeuralODE", "width", width)
+        self.is_network = self.width is not None
         self.time_scale = check_time_scale("NeuralODE", time_scale)
         self.method = check_choice("NeuralODE", "method", method, (*ADAPTIVE, *FIXED))
         self.rtol = check_number("NeuralODE", "rtol", rtol, above=0)

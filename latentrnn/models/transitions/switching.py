@@ -38,6 +38,7 @@ class SwitchingLinear(ProjectedInputTransition):
         linear dynamical systems. 2017.
     """
 
+    is_network = False
     input_units = "standard"
 
     def __init__(

@@ -359,7 +359,7 @@ def test_a_number_of_steps_is_as_it_always_was() -> None:
     """The defaults of the optimizer depend on it, and are written down as they are used."""
     plain, told = (
         fit(steps=20, optimizer=optimizer)
-        for optimizer in (lr.AdamW(0.05), lr.AdamW(0.05, 0.01, 1.0, (0.9, 0.99), 0.0, lr.Cosine()))
+        for optimizer in (lr.AdamW(0.05), lr.AdamW(0.05, 0.3, 1.0, (0.9, 0.99), 0.0, lr.Cosine()))
     )
     assert_same(plain, told)
     assert plain.settings["learning_rate_schedule"] == {"class": "Cosine", "rise": 20, "final": 0.02}

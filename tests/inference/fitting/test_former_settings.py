@@ -19,7 +19,7 @@ BEGUN = Path(__file__).parent / "begun_by_0_1"  # written by version 0.1.0 befor
 
 FORMER: dict[str, Any] = {
     "num_particles": 2,
-    "optimiser": lr.AdamW(0.01, averaging=0.9),
+    "optimiser": lr.AdamW(0.01, weight_decay=0.01, averaging=0.9),
     "learning_rate_schedule": lr.Plateau(1),
     "kl": lr.KLWarmUp(0.3),
     "coordinated_dropout": 0.2,
@@ -30,7 +30,7 @@ FORMER: dict[str, Any] = {
 }
 PRESENT: dict[str, Any] = {
     "objective": lr.ELBO(num_particles=2, kl=lr.KLWarmUp(0.3), coordinated_dropout=0.2, head_weights={"y": 1.5}),
-    "optimizer": lr.AdamW(0.01, averaging=0.9, schedule=lr.Plateau(1)),
+    "optimizer": lr.AdamW(0.01, weight_decay=0.01, averaging=0.9, schedule=lr.Plateau(1)),
     "compute": lr.Compute("cpu"),
     "reporting": lr.Reporting(progress=False, every=2),
 }

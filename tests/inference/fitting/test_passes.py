@@ -7,6 +7,7 @@ are replaced by a function of the sequences themselves, so that they do not depe
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -432,7 +433,7 @@ def test_windows_that_differ_in_kind_are_heard_in_their_measure(size: int) -> No
         )
         return float(result.posterior(data, device="cpu").mean("y")[:, -5:].nanmean())
 
-    pooled = float(np.concatenate(counts).mean())
-    assert rate(1.0) == pytest.approx(pooled, rel=0.06)
+    pooled, unclipped = float(np.concatenate(counts).mean()), rate(math.inf)
+    assert rate(1.0) == pytest.approx(unclipped, rel=0.04)
     steps = {4: 5, 16: 9}[size]  # windows of a batch
-    assert rate(1.0 / steps) < 0.9 * pooled  # negative control: every window held to a norm of one
+    assert rate(1.0 / steps) < 0.9 * min(unclipped, pooled)  # negative control: every window held to a norm of one

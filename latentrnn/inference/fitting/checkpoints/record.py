@@ -192,7 +192,7 @@ def check_tensors(
         where: the file.
         tensors, values: what it holds.
         now: what a step of this fit changes.
-        parameters: that are trained, as the optimizer has them.
+        parameters: that are trained, in the order in which their moments are numbered.
         order: state of the generator of the order.
 
     Raises:

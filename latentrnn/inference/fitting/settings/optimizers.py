@@ -16,7 +16,7 @@ from latentrnn.inference.fitting.settings.rollback import Rollback
 from latentrnn.support.arguments import check_integer, check_kind_of, check_learning_rate, check_number, settle
 from latentrnn.support.deprecations import former_arguments
 
-AVERAGING = 0.98  # of weights, per step, in a fit that goes on until it has converged
+AVERAGING = 0.99  # of weights, per step, in a fit that goes on until it has converged
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,12 @@ COSINE, STAIRCASE = Cosine(), Staircase()  # where no schedule is given
 
 @dataclass(frozen=True)
 class AdamW:
-    """Adam with decoupled weight decay on weight matrices (never on biases, scales or priors' parameters).
+    """Adam with decoupled weight decay on the weight matrices of networks.
+
+    Nothing else decays: no bias, scale, gain, filter or embedding, no posterior's parameter, and nothing of a
+    transition whose numbers mean something by themselves (`Linear`, `SwitchingLinear`, `DiagonalLinear`,
+    `LeakyIntegrator`), nor the loadings that its states have. A component of your own names those of its tensors that
+    are to decay in `network_weights`, besides the matrices of torch's layers.
 
     Args:
         learning_rate: the largest step size.
@@ -139,7 +144,7 @@ class AdamW:
             K times as much for the step of each, of which the average counts. Infinity never clips.
         betas: decay rates of the moments, two numbers in [0, 1).
         averaging: decay per step of an exponential moving average of the weights, which is then what is evaluated
-            and kept, e.g. 0.99; 0 keeps the weights themselves. None: 0.98 in a fit that goes on until it has
+            and kept, e.g. 0.99; 0 keeps the weights themselves. None: 0.99 in a fit that goes on until it has
             converged, and 0 in one of a given number of steps.
         schedule: of the learning rate: `Constant`, `Cosine`, `Plateau` or `Staircase`. None: `Staircase()` in a fit
             that goes on until it has converged, and `Cosine()` in one of a given number of steps.
@@ -155,7 +160,7 @@ class AdamW:
     """
 
     learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
+    weight_decay: float = 0.3
     clip_norm: float = 1.0
     betas: tuple[float, float] = (0.9, 0.99)
     averaging: float | None = None
@@ -204,12 +209,12 @@ class AdamW:
         settle(found, **chosen)
         return found
 
-    def build(self, weights: Sequence[nn.Parameter], exempt: Sequence[nn.Parameter] = ()) -> torch.optim.Optimizer:
-        """Return the torch optimizer over `weights`, of which those in `exempt` never decay."""
-        spared = {id(p) for p in exempt} | {id(p) for p in weights if p.dim() <= 1}
+    def build(self, weights: Sequence[nn.Parameter], decaying: Sequence[nn.Parameter] = ()) -> torch.optim.Optimizer:
+        """Return the torch optimizer over `weights`, of which those in `decaying` decay."""
+        decay = {id(p) for p in decaying}
         groups = [
-            {"params": [p for p in weights if id(p) not in spared], "weight_decay": self.weight_decay},
-            {"params": [p for p in weights if id(p) in spared], "weight_decay": 0.0},
+            {"params": [p for p in weights if id(p) in decay], "weight_decay": self.weight_decay},
+            {"params": [p for p in weights if id(p) not in decay], "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]
         return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, eps=1e-8, fused=True)

@@ -59,7 +59,7 @@ def fit_vectorised(
     device = resolve_device(compute.device)
     train, validation = model.prepare(train.to(device)), None if validation is None else validation.to(device)
     named = {field.name: given[field.name] for field in dataclasses.fields(Settings)}
-    plans = [Settings(**named | {"optimizer": optimizer}) for optimizer in optimizers]
+    plans = [Settings(**named | {"optimizer": optimizer}).suited_to(model, train) for optimizer in optimizers]
     members = [_Member(model, guide, train, validation, *of, device) for of in zip(plans, seeds, strict=True)]
     if plans[0].reporting.check_priors:
         warn_of_priors("fit_ensemble", members[0].trainer.model, train, stacklevel=6)
