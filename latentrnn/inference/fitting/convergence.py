@@ -113,7 +113,9 @@ def remaining(trace: Sequence[float]) -> Gain | None:
     """Return what a trace of bounds will still gain if its gains go on shrinking as they have; None for a short trace.
 
     Averages of its thirds rise by d_1 and then d_2; a geometric series from there adds up to d_2 r / (1 - r) beyond the
-    last third, r = d_2 / d_1 at most `RISING`. Where they fall, nothing remains.
+    last third, r = d_2 / d_1 at most `RISING`. Where they fall, nothing remains. The error is that of the averages, as
+    it comes through this formula; where the ratio had to be held down, no trace tells how far a rise goes on, and what
+    was extrapolated is its own error as well.
     """
     third = len(trace) // 3
     if not third:
@@ -123,8 +125,15 @@ def remaining(trace: Sequence[float]) -> Gain | None:
     error = drift(trace[-2 * third :]).error if third > 2 else jitter(trace)
     if second <= 0:
         return Gain(0.0, error)
-    ratio = min(second / first, RISING) if first > 0 else RISING
-    return Gain(second * ratio / (1 - ratio), max(error, error * ratio / (1 - ratio)))
+    held = first <= 0 or second / first > RISING
+    ratio = RISING if held else second / first
+    left = second * ratio / (1 - ratio)
+    # slopes of the formula in d_2 and d_1, which share the average of the middle third
+    by_second = ratio / (1 - ratio) if held else ratio * (2 - ratio) / (1 - ratio) ** 2
+    by_first = 0.0 if held else -((ratio / (1 - ratio)) ** 2)
+    slopes = (-by_first, by_first - by_second, by_second)
+    spread = error / math.sqrt(2) * math.hypot(*slopes)
+    return Gain(left, max(error, math.hypot(spread, left if held else 0.0)))
 
 
 @dataclass

@@ -111,7 +111,20 @@ def test_what_remains_of_a_geometric_rise() -> None:
     straight = remaining(steps.astype(float).tolist())
     assert straight is not None
     assert straight.value == pytest.approx(9 * 8.0)  # at most nine times the last gain is promised
+    assert straight.error >= straight.value  # and it may as well be nothing
     assert remaining([1.0, 2.0]) is None
+
+
+def test_the_error_of_what_remains_is_that_of_the_extrapolation() -> None:
+    """As far as noise of the trace moves the formula's result, over draws of it."""
+    rng, steps = np.random.default_rng(0), np.arange(60)
+    rise = 10.0 - 4.0 * 0.97**steps
+    found = [remaining((rise + 0.02 * rng.normal(size=60)).tolist()) for _ in range(200)]
+    values, errors = (np.array([getattr(each, name) for each in found]) for name in Gain._fields)
+    assert 1.0 < np.median(errors) / values.std() < 2.5  # a curve is taken for noise, too
+    truth = remaining(rise.tolist())
+    assert truth is not None
+    assert np.mean(np.abs(values - truth.value) < 2 * errors) > 0.9
 
 
 def test_a_gain_is_shown_to_the_digits_that_its_error_leaves() -> None:
