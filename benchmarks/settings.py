@@ -24,10 +24,12 @@ ROOT = Path(__file__).resolve().parents[1]
 DEFAULT = "default"
 SETTINGS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
+    "former default": {"optimizer": lr.AdamW(weight_decay=0.01, averaging=0.98), "batch_size": 64},
     "weight decay 0.1": {"optimizer": lr.AdamW(weight_decay=0.1)},
-    "weight decay 0.3": {"optimizer": lr.AdamW(weight_decay=0.3)},
     "weight decay 1": {"optimizer": lr.AdamW(weight_decay=1.0)},
-    "batches of 16": {"batch_size": 16},
+    "averaging 0.98": {"optimizer": lr.AdamW(averaging=0.98)},
+    "batches of 64": {"batch_size": 64},
+    "learning rate 0.005": {"optimizer": lr.AdamW(learning_rate=0.005)},
     "learning rate 0.01": {"optimizer": lr.AdamW(learning_rate=0.01)},
 }
 

@@ -32,6 +32,7 @@ from latentrnn.support.deprecations import former_arguments
 from latentrnn.support.devices import resolve_device
 from latentrnn.support.isolation import isolated, matrix_products, random_state
 
+LARGEST_BATCH, SMALLEST_BATCH = 64, 16  # sequences, where no batch size is given
 JUDGED_FROM = 200  # steps, before which a guide has not learned what its family can say
 
 
@@ -100,9 +101,9 @@ def fit(
     References:
         Hoffman, Blei, Wang, Paisley. Stochastic variational inference. 2013.
     """
-    settings = Settings(steps, batch_size, objective, optimizer, stopping, compute, reporting)
+    size = suited_batch_size(model, train) if batch_size is None else batch_size
+    settings = Settings(steps, size, objective, optimizer, stopping, compute, reporting)
     check_arguments(model, guide, train, validation, objective, start_from)
-    settings = settings.suited_to(model, train)
     if checkpointing is not None:
         check_kind_of("fit", "checkpointing", checkpointing, Checkpointing)
     window = compute.window
@@ -177,6 +178,17 @@ def _judge_family(
     if remark := family_remark(model, guide, train, seed):
         state.events.append(remark)
         warnings.warn(f"fit: {remark}", UserWarning, stacklevel=5)
+
+
+def suited_batch_size(model: Any, train: Any) -> int:
+    """Return the batch size of a fit that was given none: small, so that a network does not learn few sequences by heart.
+
+    Numbers that mean something by themselves are better known from more sequences at once.
+    """
+    known = isinstance(model, LatentRNN) and isinstance(train, SequenceData | StoredSequences)
+    if not known or not model.transition.is_network:
+        return LARGEST_BATCH
+    return min(max(len(train) // 4, SMALLEST_BATCH), LARGEST_BATCH)
 
 
 def check_arguments(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -53,11 +53,10 @@ def put_back(
         mean.copy_(snapshot.tensors[f"average/{number}"])
 
 
-def number_moments(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> None:
-    """Tell an optimizer by which numbers snapshots name the moments of parameters: those of their places in a list."""
-    places = {id(parameter): place for place, parameter in enumerate(parameters)}
-    for group in optimizer.param_groups:
-        group["numbers"] = [places[id(parameter)] for parameter in group["params"]]
+def in_order(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """Return the parameters of an optimizer in the order in which snapshots number their moments."""
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return [parameter for _, parameter in sorted(zip(_numbers(optimizer), held, strict=True), key=lambda pair: pair[0])]
 
 
 def _numbers(optimizer: torch.optim.Optimizer) -> list[int]:

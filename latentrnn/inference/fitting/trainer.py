@@ -35,10 +35,9 @@ from latentrnn.inference.fitting.reports import (
     write_row,
 )
 from latentrnn.inference.fitting.rollback import RollbackPolicy, described
-from latentrnn.inference.fitting.settings.decayed import in_order, network_weights
 from latentrnn.inference.fitting.settings.optimizers import Staircase
 from latentrnn.inference.fitting.settings.settings import Settings
-from latentrnn.inference.fitting.snapshots import Average, Snapshot, number_moments, put_back, take_snapshot
+from latentrnn.inference.fitting.snapshots import Average, Snapshot, in_order, put_back, take_snapshot
 from latentrnn.inference.fitting.state import TrainingState
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.windows import WindowPlan
@@ -79,7 +78,7 @@ class Trainer:
         self.processes, self.checkpoints = processes or SingleProcess(), checkpoints
         if windows is not None:
             train = train.in_windows()
-        self.train = train
+        self.train, self.sequences = train, len(train)
         self.batches = _batches(train, settings.batch_size, generator, self.processes, windows)
         self.validation = None
         if validation is not None:
@@ -94,9 +93,7 @@ class Trainer:
                 "fit: there is nothing to learn, for every number of the model is known and nothing has a prior; "
                 "lr.Posterior(model, lr.Guide(model), data) has its evidence and predictions"
             )
-        self.optimizer = settings.optimizer.build(self.parameters, network_weights(model, guide))
-        self.trained = in_order(self.parameters, guide)
-        number_moments(self.optimizer, self.trained)
+        self.optimizer = settings.optimizer.build_for(model, guide)
         self.average = Average(self.parameters, settings.optimizer.averaging or 0.0)
         self.loss = TrainingLoss(model, guide, settings.objective, scored_steps(train))
         self.rollback = RollbackPolicy(settings.optimizer.rollback, settings.steps)
@@ -106,7 +103,7 @@ class Trainer:
         # on a GPU the host looks at the loss only now and then
         self.check_every = 1 if self.device.type == "cpu" else settings.reporting.every
         self.ending: Ending | None = None  # how a callback ended the fit
-        self.level = Level(settings, self._learned(), len(train), validation is not None)
+        self.level = Level(settings, self._learned(), self.sequences, validation is not None)
         self.most_steps = settings.most_steps
         self.limit: str | None = None  # which was reached
         self.clock = time.monotonic()  # when the last step ended
@@ -241,7 +238,7 @@ class Trainer:
         else:
             return False
         if self.limit is not None and self.pending:
-            state.unreported = row_of(self.pending[-1], len(self.train))
+            state.unreported = row_of(self.pending[-1], self.sequences)
         return True
 
     def _out_of_time(self) -> bool:
@@ -275,7 +272,7 @@ class Trainer:
     def _report(self, report: Report, bar: tqdm) -> bool:
         """Write a report into the history, show it, and return whether to go on."""
         self.state.unreported = {}
-        sequences, steps = len(self.train), self.loss.scored_steps
+        sequences, steps = self.sequences, self.loss.scored_steps
         row = write_report(report, self.state.history, sequences)
         self.pending.clear()
         shown = shown_in_bar(row, sequences, steps)
@@ -409,7 +406,7 @@ class Trainer:
         state.events.append(f"step {divergence.step}: {divergence.message}")
         sound = [report for report in self.pending if report.step < divergence.step]
         if "step" not in state.history and sound:  # what was learnt is told, before it is forgotten
-            write_report(sound[-1], state.history, len(self.train))
+            write_report(sound[-1], state.history, self.sequences)
         if not self.rollback.goes_back(state, divergence):
             self._give_up(divergence)
             return False
@@ -466,7 +463,9 @@ class Trainer:
         values = check_values(where, found.values)
         if self.checkpoints is not None:
             self.checkpoints.check_identity(values["identity"])
-        check_tensors(where, found.tensors, values, self.snapshot(), self.trained, self.batches.place().start)
+        check_tensors(
+            where, found.tensors, values, self.snapshot(), in_order(self.optimizer), self.batches.place().start
+        )
         try:
             self.state, now = restore(found.tensors, values, self.batches, self.monitor, self.device)
             self.go_to(now)

@@ -59,6 +59,7 @@ class Decay(Fading):
         self.transition = transition.fresh()
         self.state_size, self.hidden_size = transition.state_size, transition.hidden_size
         self.given_weights, self.input_units = transition.given_weights, transition.input_units
+        self.is_network = transition.is_network
         self.tau, self.learned = check_times("Decay", tau, self.state_size), check_flag("Decay", "learned", learned)
 
     def build(self, input_size: int) -> None:

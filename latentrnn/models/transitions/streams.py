@@ -70,6 +70,7 @@ class Streams(Transition):
         self.state_size = sum(stream.state_size for stream in streams.values())
         self.hidden_size = sum(stream.hidden_size for stream in streams.values())
         self.timed = any(stream.timed for stream in streams.values())
+        self.is_network = any(stream.is_network for stream in streams.values())
         self.input_units = _least({stream.input_units for stream in streams.values()})
         self.given_weights = _switch_size(streams, self.common)
 

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 import latentrnn as lr
-from latentrnn.inference.fitting.settings.decayed import in_order
-from latentrnn.inference.fitting.snapshots import number_moments, put_back, take_snapshot
+from latentrnn.inference.fitting.snapshots import in_order, put_back, take_snapshot
 
 ENCODER = {"encoder.forwards.weight_ih_l0", "encoder.forwards.weight_hh_l0"}
 GIVEN: dict[str, Any] = {"compute": lr.Compute("cpu"), "reporting": lr.Reporting(progress=False)}
@@ -132,7 +131,8 @@ def test_moments_are_numbered_as_they_always_were() -> None:
     gain = lr.StimulusGain("u", priors={"beta": torch.distributions.Normal(0.0, 1.0)})
     model, guide = parts(data, lr.Linear(2), lr.Innovations(1), lr.Poisson(gain=gain))
     parameters = [*model.parameters(), *guide.parameters()]
-    order = in_order(parameters, guide)
+    optimizer = lr.AdamW(0.01).build_for(model, guide)
+    order = in_order(optimizer)
     assert guide.parameter_sites is not None
     posteriors = {id(p) for p in guide.parameter_sites.parameters()}
     first = [p for p in parameters if p.dim() > 1 and id(p) not in posteriors]
@@ -140,8 +140,6 @@ def test_moments_are_numbered_as_they_always_were() -> None:
     assert any(id(p) in posteriors and p.dim() > 1 for p in rest)
     assert [id(p) for p in order] == [id(p) for p in (*first, *rest)]
 
-    optimizer = lr.AdamW(0.01).build(parameters, parameters[1:3])
-    number_moments(optimizer, order)
     for number, parameter in enumerate(order):
         parameter.grad = torch.full_like(parameter, number + 1.0)
     optimizer.step()

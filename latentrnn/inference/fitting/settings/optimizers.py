@@ -13,9 +13,14 @@ import torch
 from torch import nn
 
 from latentrnn.inference.fitting.settings.rollback import Rollback
+from latentrnn.inference.guides.guide import Guide
+from latentrnn.models.component import Component
+from latentrnn.models.readouts import FactorReadout, LinearReadout
+from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_integer, check_kind_of, check_learning_rate, check_number, settle
 from latentrnn.support.deprecations import former_arguments
 
+LAYERS = (nn.Linear, nn.RNNBase, nn.modules.conv._ConvNd)  # of torch, whose weight matrices decay
 AVERAGING = 0.99  # of weights, per step, in a fit that goes on until it has converged
 
 
@@ -209,6 +214,21 @@ class AdamW:
         settle(found, **chosen)
         return found
 
+    def build_for(self, model: LatentRNN, guide: Guide) -> torch.optim.Optimizer:
+        """Return the torch optimizer over the weights of both, in whose groups "numbers" say how snapshots call moments.
+
+        These number matrices first, then vectors and what belongs to posteriors of parameters, whatever decays.
+        """
+        weights = [*model.parameters(), *guide.parameters()]
+        sites = guide.parameter_sites
+        posteriors = set[int]() if sites is None else {id(p) for p in sites.parameters()}
+        ordered = sorted(weights, key=lambda p: p.dim() <= 1 or id(p) in posteriors)
+        places = {id(p): place for place, p in enumerate(ordered)}
+        found = self.build(weights, network_weights(model, guide))
+        for group in found.param_groups:
+            group["numbers"] = [places[id(p)] for p in group["params"]]
+        return found
+
     def build(self, weights: Sequence[nn.Parameter], decaying: Sequence[nn.Parameter] = ()) -> torch.optim.Optimizer:
         """Return the torch optimizer over `weights`, of which those in `decaying` decay."""
         decay = {id(p) for p in decaying}
@@ -229,6 +249,32 @@ class Adam(AdamW):
     """
 
     weight_decay: float = 0.0
+
+
+def network_weights(model: LatentRNN, guide: Guide) -> list[nn.Parameter]:
+    """Return the weight matrices of the networks of a model and its guide, in order: what decays.
+
+    These are those of torch's layers and those that a component names (`Component.network_weights`). Under a transition
+    that is no network, the loadings that states have in linear readouts, and the map that they start by, are none
+    either.
+    """
+    spared: set[int] = set()
+    if not model.transition.is_network:
+        loadings = [part for part in model.modules() if isinstance(part, LinearReadout | FactorReadout)]
+        spared = {id(p) for part in (model.latent, *loadings) for p in part.parameters()}
+    return [weight for weight in (*_matrices(model), *_matrices(guide)) if id(weight) not in spared]
+
+
+def _matrices(module: nn.Module) -> list[nn.Parameter]:
+    if isinstance(module, Component) and not module.is_network:
+        return []
+    own = list(module.named_parameters(recurse=False))
+    if isinstance(module, LAYERS):
+        found = [tensor for name, tensor in own if name.startswith("weight") and tensor.dim() > 1]
+    else:
+        names = module.network_weights if isinstance(module, Component) else ()
+        found = [tensor for name, tensor in own if name in names]
+    return found + [weight for child in module.children() for weight in _matrices(child)]
 
 
 def _two_rates(owner: str, betas: Any) -> tuple[float, float]:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from latentrnn.data import SequenceData, StoredSequences
 from latentrnn.inference.fitting.settings.compute import Compute
-from latentrnn.inference.fitting.settings.decayed import is_network
 from latentrnn.inference.fitting.settings.optimizers import AdamW
 from latentrnn.inference.fitting.settings.reporting import Reporting
 from latentrnn.inference.fitting.settings.stopping import EarlyStopping
 from latentrnn.inference.objectives.objective import Objective
-from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import LARGEST_COUNT, check_size, settle
 
 MAX_STEPS = 50_000  # of a fit that goes on until it has converged, where no other limit is given
-LARGEST_BATCH, SMALLEST_BATCH = 64, 16  # sequences, where no batch size is given
 WARM_UP_OF = 1000  # steps, of which the KL term's warm-up is a share where nobody knows how many there will be
 
 
@@ -29,7 +25,7 @@ class Settings:
     """The settings of one fit; see `fit`."""
 
     steps: int | None
-    batch_size: Any  # an integer, or None before `suited_to`
+    batch_size: int
     objective: Objective
     optimizer: AdamW
     stopping: EarlyStopping
@@ -37,7 +33,7 @@ class Settings:
     reporting: Reporting
 
     def __post_init__(self) -> None:
-        counts = [name for name in ("batch_size", "steps") if getattr(self, name) is not None]
+        counts = ("batch_size", *(() if self.steps is None else ("steps",)))
         sizes = {name: check_size("fit", name, getattr(self, name), most=LARGEST_COUNT) for name in counts}
         kinds: dict[str, type] = {
             "objective": Objective,
@@ -56,17 +52,6 @@ class Settings:
                 "ends when it has converged; give one of them"
             )
         settle(self, **sizes, optimizer=self.optimizer.resolved(steps))
-
-    def suited_to(self, model: LatentRNN, train: SequenceData | StoredSequences) -> Settings:
-        """Return the same with a batch size that suits model and data, where none was given.
-
-        Small batches keep a network from learning few sequences by heart; numbers that mean something are better known
-        from all at once.
-        """
-        if self.batch_size is not None:
-            return self
-        few = len(train) // 4 if is_network(model.transition) else LARGEST_BATCH
-        return replace(self, batch_size=min(max(few, SMALLEST_BATCH), LARGEST_BATCH))
 
     @property
     def warm_up_of(self) -> int:

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from latentrnn.data import SequenceData
 from latentrnn.data.record import Fact
-from latentrnn.inference.fitting.fit import check_arguments, fit, starting_point
+from latentrnn.inference.fitting.fit import check_arguments, fit, starting_point, suited_batch_size
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.fitting.settings.optimizers import AdamW
 from latentrnn.inference.fitting.settings.settings import Settings
@@ -59,7 +59,7 @@ def fit_vectorised(
     device = resolve_device(compute.device)
     train, validation = model.prepare(train.to(device)), None if validation is None else validation.to(device)
     named = {field.name: given[field.name] for field in dataclasses.fields(Settings)}
-    plans = [Settings(**named | {"optimizer": optimizer}).suited_to(model, train) for optimizer in optimizers]
+    plans = [Settings(**named | {"optimizer": optimizer}) for optimizer in optimizers]
     members = [_Member(model, guide, train, validation, *of, device) for of in zip(plans, seeds, strict=True)]
     if plans[0].reporting.check_priors:
         warn_of_priors("fit_ensemble", members[0].trainer.model, train, stacklevel=6)
@@ -290,6 +290,8 @@ def _arguments(model: Any, guide: Any, train: Any, validation: Any, settings: Ma
     bound = inspect.signature(fit).bind(model, guide, train, validation, **settings)
     bound.apply_defaults()
     given = dict(bound.arguments)
+    if given["batch_size"] is None:
+        given["batch_size"] = suited_batch_size(model, train)
     Settings(**{field.name: given[field.name] for field in dataclasses.fields(Settings)})  # whose kinds come first
     names = list(inspect.signature(check_arguments).parameters)
     check_arguments(*(given[name] for name in names))
