@@ -181,7 +181,7 @@ def _judge_family(
 
 
 def suited_batch_size(model: Any, train: Any) -> int:
-    """Return the batch size of a fit that was given none: small, so that a network does not learn few sequences by heart.
+    """Return the batch size of a fit that was given none: small, where a network might learn few sequences by heart.
 
     Numbers that mean something by themselves are better known from more sequences at once.
     """

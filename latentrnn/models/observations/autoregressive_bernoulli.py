@@ -57,7 +57,7 @@ class AutoregressiveBernoulli(Observation):
     discrete = True
     joint = True
     arguments_added_later: ClassVar = MappingProxyType({"driven_units": False})
-    network_weights = ("pairwise", "unit_weight", "unit_effect")
+    network_weights = ("pairwise", "unit_weight", "unit_effect", "unit_drive")
     sees: Tensor  # which channels a unit sees, (unit, channel)
 
     def __init__(self, units: int | None = None, *, driven_units: bool = False, **shared: Any) -> None:

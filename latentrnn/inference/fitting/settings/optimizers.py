@@ -215,9 +215,10 @@ class AdamW:
         return found
 
     def build_for(self, model: LatentRNN, guide: Guide) -> torch.optim.Optimizer:
-        """Return the torch optimizer over the weights of both, in whose groups "numbers" say how snapshots call moments.
+        """Return the torch optimizer over the weights of both.
 
-        These number matrices first, then vectors and what belongs to posteriors of parameters, whatever decays.
+        In its groups "numbers" say how snapshots call their moments: matrices come first, then vectors and what belongs
+        to posteriors of parameters, whatever decays.
         """
         weights = [*model.parameters(), *guide.parameters()]
         sites = guide.parameter_sites
