@@ -49,7 +49,9 @@ def head_gradients(
     check_kind_of("head_gradients", "guide", guide, nn.Module)
     check_kind_of("head_gradients", "data", data, SequenceData)
     check_size("head_gradients", "num_particles", num_particles)
-    check_seed("head_gradients", seed)
+    seed = check_seed("head_gradients", seed)
+    if type(guide).forward is nn.Module.forward:
+        raise TypeError(f"head_gradients: guide must be a Guide; found {type(guide).__name__}")
     heads = list(model.observations)
     if len(heads) < 2:
         raise ValueError(f"head_gradients: expected a model of several heads; found {heads}")

@@ -140,6 +140,8 @@ def _constant_data(owner: str, model: LatentRNN, data: SequenceData, held: Held)
     features = model.features
     steps = LONG if math.isinf(features.lookahead) else int(features.memory + features.lookahead) + 1
     steps = 2 * steps + 2
+    if held.covariates is not None and not isinstance(held.covariates, Mapping):
+        raise TypeError(f"{owner}: covariates must be a dict of name to value; found {type(held.covariates).__name__}")
     given = dict(held.covariates or {})
     if unknown := sorted(set(map(str, given)) - set(data.spec.covariates)):
         raise ValueError(f"{owner}: unknown covariates {unknown}; the data have {sorted(data.spec.covariates)}")
@@ -196,7 +198,7 @@ def _feeds(head: Any) -> bool:
 def _pasts(owner: str, model: LatentRNN, past: str | Mapping[str, Any], like: Tensor) -> list[Tensor]:
     """Return the features of each feeding head's constant past."""
     heads = {name: head for name, head in model.observations.items() if _feeds(head)}
-    if not isinstance(past, Mapping) and past not in ("mean", "zero"):
+    if not isinstance(past, Mapping) and not (isinstance(past, str) and past in ("mean", "zero")):
         raise ValueError(f"{owner}: past must be 'mean', 'zero' or head to values; found {shown(past)}")
     if isinstance(past, Mapping) and (names := sorted(map(str, past))) != sorted(heads):
         raise ValueError(f"{owner}: past must name the heads that feed back, {sorted(heads)}; found {names}")

@@ -112,7 +112,9 @@ def probe(
     check_choice("probe", "kind", kind, METRICS)
     check_choice("probe", "pooling", pooling, ("last", "mean"))
     check_integer("probe", "controls", controls)
-    check_seed("probe", seed)
+    seed = check_seed("probe", seed) % 2**32  # what scikit-learn takes
+    if metric is not None:
+        check_choice("probe", f"metric of a {kind} probe", metric, METRICS[kind])
     settings = _Settings(
         [of] if isinstance(of, str) else check_names("probe", "of", of),
         kind,

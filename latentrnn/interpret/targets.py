@@ -112,7 +112,7 @@ def _names(spec: HeadSpec, outputs: int) -> list[Any]:
 
 
 def _place(owner: str, names: list[Any], channel: Any) -> int:
-    if channel in names and not isinstance(channel, bool):
+    if isinstance(channel, str) and channel in names:
         return names.index(channel)
     if is_integer(channel) and 0 <= channel < len(names):
         return int(channel)

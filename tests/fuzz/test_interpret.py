@@ -32,7 +32,11 @@ def calls() -> dict[str, Call]:
         "label": lr.Bernoulli(pooling=lr.AttentionPooling()),
     }
     model = lr.LatentRNN(
-        data.spec, transition=lr.LSTM(3), latent=lr.Innovations(1), observations=heads, inputs=["x", lr.OneHot("symbol", 3)]
+        data.spec,
+        transition=lr.LSTM(3),
+        latent=lr.Innovations(1),
+        observations=heads,
+        inputs=["x", lr.OneHot("symbol", 3)],
     )
     guide = lr.Guide(model, encoder=lr.RNNEncoder(3))
     posterior = lr.Posterior(model, guide, data, device="cpu")
@@ -48,39 +52,84 @@ def calls() -> dict[str, Call]:
         "clamp": (of.clamp, {"gate": "forget", "value": 1.0, "at": 1, "units": [0], "dims": None}),
         "contrast": (
             of.contrast,
-            {"posterior": posterior, "treated": of.lesion([0]), "control": of.do("x", 1.0), "num_samples": 2, "feedback": "free"},
+            {
+                "posterior": posterior,
+                "treated": of.lesion([0]),
+                "control": of.do("x", 1.0),
+                "num_samples": 2,
+                "feedback": "free",
+            },
         ),
         "decode": (
             of.decode,
-            {"posterior": posterior, "behaviour": rng.normal(size=(6, 5, 1)), "lags": (0, 1), "of": "hidden", "num_samples": 2},
+            {
+                "posterior": posterior,
+                "behaviour": rng.normal(size=(6, 5, 1)),
+                "lags": (0, 1),
+                "of": "hidden",
+                "num_samples": 2,
+            },
         ),
         "do": (of.do, {"covariate": "x", "value": 1.0, "at": slice(1, 2)}),
         "explained_variance": (of.explained_variance, {"posterior": posterior, "head": "y", "num_samples": 2}),
         "factors": (of.factors, {"posterior": posterior, "num_samples": 2}),
         "fixed_points": (
             of.fixed_points,
-            {"posterior": posterior, **held, "num_starts": 4, "num_samples": 1, "noise": 0.5, "slow": 0.1, "within": 2.0,
-             "descent": 5, "run": 5},
+            {
+                "posterior": posterior,
+                **held,
+                "num_starts": 4,
+                "num_samples": 1,
+                "noise": 0.5,
+                "slow": 0.1,
+                "within": 2.0,
+                "descent": 5,
+                "run": 5,
+            },
         ),
         "gain_share": (of.gain_share, {"posterior": posterior, "head": "y", "num_samples": 2}),
         "gradient_flow": (
             of.gradient_flow,
-            {"posterior": posterior, "lags": [1, 2], "of": "output", "path": "total", "vanishing": 0.01, "exploding": 100.0,
-             "num_samples": 2},
+            {
+                "posterior": posterior,
+                "lags": [1, 2],
+                "of": "output",
+                "path": "total",
+                "vanishing": 0.01,
+                "exploding": 100.0,
+                "num_samples": 2,
+            },
         ),
-        "head_gradients": (of.head_gradients, {"model": model, "guide": guide, "data": data, "num_particles": 1, "seed": 0}),
+        "head_gradients": (
+            of.head_gradients,
+            {"model": model, "guide": guide, "data": data, "num_particles": 1, "seed": 0},
+        ),
         "HeadGradients": (of.HeadGradients, {"data": data, "every": 5, "num_particles": 1, "seed": 0}),
-        "head_sensitivity": (of.head_sensitivity, {"posterior": posterior, "head": "y", "gate": "output", "num_samples": 2}),
+        "head_sensitivity": (
+            of.head_sensitivity,
+            {"posterior": posterior, "head": "y", "gate": "output", "num_samples": 2},
+        ),
         "intervene": (
             of.intervene,
             {"posterior": posterior, "intervention": of.clamp("forget", 1.0), "num_samples": 2, "feedback": "recorded"},
         ),
-        "jacobians": (of.jacobians, {"posterior": posterior, "of": "state", "by": "state", "path": "both", "num_samples": 2}),
+        "jacobians": (
+            of.jacobians,
+            {"posterior": posterior, "of": "state", "by": "state", "path": "both", "num_samples": 2},
+        ),
         "lesion": (of.lesion, {"units": [0], "at": 1}),
         "lyapunov": (
             of.lyapunov,
-            {"posterior": posterior, **held, "num_exponents": 1, "num_samples": 1, "num_runs": 2, "steps": 8, "burn_in": 2,
-             "num_blocks": 2},
+            {
+                "posterior": posterior,
+                **held,
+                "num_exponents": 1,
+                "num_samples": 1,
+                "num_runs": 2,
+                "steps": 8,
+                "burn_in": 2,
+                "num_blocks": 2,
+            },
         ),
         "lyapunov_along": (
             of.lyapunov_along,
@@ -92,8 +141,17 @@ def calls() -> dict[str, Call]:
         ),
         "mutagenesis": (
             of.mutagenesis,
-            {"posterior": posterior, "head": "label", "covariate": "symbol", "positions": [1], "delta": None, "channel": 0,
-             "step": None, "quantity": "predictor", "num_samples": 2},
+            {
+                "posterior": posterior,
+                "head": "label",
+                "covariate": "symbol",
+                "positions": [1],
+                "delta": None,
+                "channel": 0,
+                "step": None,
+                "quantity": "predictor",
+                "num_samples": 2,
+            },
         ),
         "perturb": (of.perturb, {"covariate": "x", "delta": 1.0, "at": [1, 2]}),
         "phase_portrait": (
@@ -102,8 +160,20 @@ def calls() -> dict[str, Call]:
         ),
         "probe": (
             of.probe,
-            {"posterior": posterior, "target": rng.normal(size=6), "of": "hidden", "kind": "ridge", "metric": None,
-             "lags": (0,), "pooling": "last", "folds": 2, "controls": 2, "types": None, "num_samples": 2, "seed": 0},
+            {
+                "posterior": posterior,
+                "target": rng.normal(size=6),
+                "of": "hidden",
+                "kind": "ridge",
+                "metric": None,
+                "lags": (0,),
+                "pooling": "last",
+                "folds": 2,
+                "controls": 2,
+                "types": None,
+                "num_samples": 2,
+                "seed": 0,
+            },
         ),
         "replication": (
             of.replication,
@@ -111,12 +181,30 @@ def calls() -> dict[str, Call]:
         ),
         "saliency": (
             of.saliency,
-            {"posterior": posterior, "head": "label", "covariate": "symbol", "channel": 0, "step": None, "quantity": "predictor",
-             "method": "integrated_gradients", "baseline": "mean", "points": 2, "num_samples": 2},
+            {
+                "posterior": posterior,
+                "head": "label",
+                "covariate": "symbol",
+                "channel": 0,
+                "step": None,
+                "quantity": "predictor",
+                "method": "integrated_gradients",
+                "baseline": "mean",
+                "points": 2,
+                "num_samples": 2,
+            },
         ),
         "sensitivity": (
             of.sensitivity,
-            {"posterior": posterior, "at": 1, "span": 2, "of": "output", "by": "input", "path": "total", "num_samples": 2},
+            {
+                "posterior": posterior,
+                "at": 1,
+                "span": 2,
+                "of": "output",
+                "by": "input",
+                "path": "total",
+                "num_samples": 2,
+            },
         ),
         "spectrum": (of.spectrum, {"posterior": posterior, "path": "total", "num_samples": 2}),
         "summarise": (of.summarise, {"dataset": traced, "probability": 0.9}),
@@ -126,12 +214,19 @@ def calls() -> dict[str, Call]:
         ),
         "time_constants": (
             of.time_constants,
-            {"posterior": posterior, "gate": "forget", "complement": False, "plausible": (0.1, 1.0), "left": 0.1,
-             "disagreement": None, "num_samples": 2},
+            {
+                "posterior": posterior,
+                "gate": "forget",
+                "complement": False,
+                "plausible": (0.1, 1.0),
+                "left": 0.1,
+                "disagreement": None,
+                "num_samples": 2,
+            },
         ),
         "trace": (of.trace, {"posterior": posterior, "num_samples": 2}),
         "trajectories": (of.trajectories, {"posterior": posterior, "dims": 2, "num_samples": 2}),
-    }  # fmt: skip
+    }
 
 
 RESULTS = {"Alignment", "FixedPoints", "Intervention"}  # what calls return
