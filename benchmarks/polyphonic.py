@@ -207,7 +207,7 @@ def write(out: Path, rows: dict[Key, str]) -> None:
         "pieces, and how many draws from the posterior the importance draws of a piece are worth (median); where "
         f"that is a few, the figure is a bound too, and its Monte Carlo error too small. Particle filters, {FILTERS} "
         f"of {PARTICLES} particles from the guide, resample on the way and stay tight on long pieces. Minutes are the "
-        "processor's.",
+        "processor's; an empty cell was not computed.",
         "",
         "| collection | model | semitones | validation, bound | test, bound | test, importance-sampled "
         "| test, particle filters | s.e. over pieces | effective draws | best step | minutes of the fit "
