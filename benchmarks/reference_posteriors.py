@@ -33,7 +33,6 @@ DRAWS, WARM_UP, CHAINS = 1000, 500, 4
 # of each chain, where tails are heavy or neighbouring draws much alike
 MORE_DRAWS = {
     "stochastic_volatility_sp500_small": 2500,
-    "stochastic_volatility_log_sp500_small": 2500,
     "gp_pois_regr": 4000,
 }
 NONCENTRED = ("stochastic_volatility_sp500_small", "stochastic_volatility_log_sp500_small", "gp_pois_regr")

@@ -214,22 +214,42 @@ def rows(design: Sequence[tuple[str, int, int]]) -> list[str]:
     return lines
 
 
+def of_networks(networks: int) -> list[str]:
+    """The lines on a network's gains."""
+    found = [network_gains(seed) for seed in range(networks)]
+    held, asked = sum(each[0] for each in found), sum(each[1] for each in found)
+    no_mode = sum(any("is no mode" in text for text in said) for *_, said in found)
+    return [
+        f"Of a network's gains (a GRU and its heads, 122 weights, {networks} simulations of 12 channels) {held} of "
+        f"{asked}",
+        "intervals over all weights held the planted one (bounds as above for as many that are independent: "
+        f"{int(binom.ppf(BOUND / 2, asked, LEVEL))} to {int(binom.ppf(1 - BOUND / 2, asked, LEVEL))}).",
+        f"In {no_mode} of the {networks} simulations it was said that the point was no mode after 100 Newton steps.",
+        "",
+    ]
+
+
 def main() -> None:
     """Simulate, infer and write the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--simulations", type=int, default=100)
-    count = parser.parse_args().simulations
+    parser.add_argument("--networks", action="store_true", help="only a network's gains; the table stays as it is")
+    options = parser.parse_args()
+    count = options.simulations
     torch.set_num_threads(1)
+    out = Path(__file__).parent / "results" / "uncertainty.md"
+    few, half, networks = (max(1, count // share) for share in (10, 2, 20))
+    if options.networks:
+        before = out.read_text().split("\nOf a network's gains")[0].rstrip("\n").split("\n")
+        out.write_text("\n".join([*before, "", *of_networks(networks)]))
+        return
     start = time.process_time()
     every, plain, bootstrap, gain_alone, laplace, guide, nuts = WAYS
-    few, half, networks = (max(1, count // share) for share in (10, 2, 20))
     many = [(name, 20, count) for name in (every, gain_alone, laplace)]
     many += [(guide, 20, half), (bootstrap, 20, few), (nuts, 20, few)]
     less = [(name, 5, count) for name in (every, plain, gain_alone, laplace)]
     lines = rows([*many, *less])
-    found = [network_gains(seed) for seed in range(networks)]
-    held, asked = sum(each[0] for each in found), sum(each[1] for each in found)
-    no_mode = sum(any("is no mode" in text for text in said) for *_, said in found)
+    about_networks = of_networks(networks)
     page = [
         "# Intervals of a decay and of a gain, by simulation",
         "",
@@ -245,14 +265,9 @@ def main() -> None:
         "|---|---|---|---|---|---|---|---|---|",
         *lines,
         "",
-        f"Of a network's gains (a GRU and its heads, 122 weights, {networks} simulations of 12 channels) {held} of "
-        f"{asked}",
-        "intervals over all weights held the planted one (bounds as above for as many that are independent: "
-        f"{int(binom.ppf(BOUND / 2, asked, LEVEL))} to {int(binom.ppf(1 - BOUND / 2, asked, LEVEL))}).",
-        f"In {no_mode} of the {networks} simulations it was said that the point was no mode after 100 Newton steps.",
-        "",
+        *about_networks,
     ]
-    (Path(__file__).parent / "results" / "uncertainty.md").write_text("\n".join(page))
+    out.write_text("\n".join(page))
 
 
 if __name__ == "__main__":
