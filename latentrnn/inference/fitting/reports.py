@@ -51,7 +51,12 @@ def row_of(report: Report, sequences: int) -> dict[str, float]:
 
 
 def write_row(row: Mapping[str, float], history: dict[str, list[float]]) -> None:
-    """Write what `row_of` returned into the history."""
+    """Write what `row_of` returned into the history: every number at the end of its name's list.
+
+    Args:
+        row: numbers by name, nats per sequence.
+        history: of the fit, added to in place; a name that is new begins a list.
+    """
     for name, value in row.items():
         history.setdefault(name, []).append(value)
 

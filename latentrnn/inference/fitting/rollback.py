@@ -44,7 +44,12 @@ class RollbackPolicy(NamedTuple):
 
 
 def described(divergence: Divergence, state: TrainingState) -> str:
-    """Say what diverged, and where."""
+    """Return what diverged, and where, as a sentence of a result's `stop_reason`.
+
+    Args:
+        divergence: kind, step, and the sites whose terms were not finite.
+        state: of the fit, which knows how often it went back before.
+    """
     # the bound and the gradient stand for all sites
     names = [name.partition("/")[2] for name in divergence.sites if "/" in name] or divergence.sites
     tried = f", after {state.rollbacks} rollback{'s' if state.rollbacks > 1 else ''}" if state.rollbacks else ""

@@ -77,7 +77,7 @@ class Readout(Component):
         """Raise a ValueError that names the first value of a covariate that the readout cannot take in."""
 
     def surroundings(self, data: SequenceData) -> Surroundings:
-        """Return what it reads of a batch besides the states, at base steps."""
+        """Return what it reads of a batch besides the states, at the model's steps; nothing, if not overridden."""
         return Surroundings()
 
     @abstractmethod

@@ -100,7 +100,17 @@ def restore(
 
 
 def surroundings(device: torch.device, processes: int) -> dict[str, Any]:
-    """Return what the last digits of a fit depend on."""
+    """Return what the last digits of a fit depend on, beside its data, settings and seed, in JSON form.
+
+    A fit that goes on elsewhere is the same but for rounding; whoever resumes compares, and says what is another.
+
+    Args:
+        device: that the fit runs on.
+        processes: among which its batches are shared.
+
+    Returns:
+        By name: version of torch, threads, processes, and the name of the device.
+    """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     threads = torch.get_num_threads()
     return {"torch": str(torch.__version__), "threads": threads, "processes": processes, "device": name}

@@ -29,7 +29,11 @@ LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun
 
 
 class ProcessLost(RuntimeError):
-    """Another process of the fit is gone."""
+    """Another process of the fit is gone, so that gradients can no longer be added up.
+
+    `fit` raises it in all processes that are left, after it has written the state that all had reached, where it has
+    `checkpointing`; with `Checkpointing(folder, resume=True)` the same fit goes on from there.
+    """
 
 
 class Terminated(BaseException):
@@ -37,7 +41,12 @@ class Terminated(BaseException):
 
 
 class SingleProcess:
-    """The one process of a fit."""
+    """The one process of a fit: every method is that of a process among several, where nothing is to be shared.
+
+    Attributes:
+        rank: number of the process, from zero.
+        size: how many there are.
+    """
 
     rank, size = 0, 1
 

@@ -20,7 +20,17 @@ from latentrnn.support.strict_json import checksum, dumps
 
 
 class Savable(Fit, Protocol):
-    """What there is to save: a `FitResult`."""
+    """What there is to save, by the attributes that a `FitResult` has for it.
+
+    Attributes:
+        spec: of the data that it was fitted to.
+        history: reports by name, a number each.
+        stop_reason: why the fit ended, in words.
+        best_step: the step whose weights these are.
+        seed: of the fit.
+        settings: what decided its course, in JSON form.
+        events: what happened on the way, in words.
+    """
 
     @property
     def spec(self) -> DataSpec: ...

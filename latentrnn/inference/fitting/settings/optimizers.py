@@ -26,7 +26,7 @@ AVERAGING = 0.99  # of weights, per step, in a fit that goes on until it has con
 
 @dataclass(frozen=True)
 class Constant:
-    """A learning rate that stays."""
+    """A learning rate that stays: lr_s = lr at every step s, whatever the number of steps and evaluations."""
 
     @former_arguments("Constant.factor")
     def factor(self, step: int, steps: int, evaluations_without_improvement: int) -> float:
