@@ -1,6 +1,6 @@
 """The posterior of a stochastic volatility's three numbers, without sampling: quadrature over a filter on a grid.
 
-`python benchmarks/volatility_quadrature.py` writes `benchmarks/results/volatility_quadrature.md`, in some minutes.
+`python benchmarks/volatility_quadrature.py` writes `benchmarks/results/volatility_quadrature.md`, in a minute.
 The models are those of the two volatilities of `benchmarks/reference_posteriors.py`:
 
     x_1 ~ Normal(mu, s^2 / (1 - phi^2)),  x_t ~ Normal(mu + phi (x_{t-1} - mu), s^2),  y_t ~ Normal(0, exp(x_t))
@@ -89,7 +89,7 @@ def rows(name: str, sizes: tuple[int, int, int]) -> list[str]:
 def main() -> None:
     """Integrate, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs=3, default=(48, 26, 71), help="of the grid: phi, s, mu")
+    parser.add_argument("--sizes", type=int, nargs=3, default=(28, 16, 51), help="of the grid: phi, s, mu")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "volatility_quadrature.md")
     options = parser.parse_args()
     start, sizes = time.process_time(), tuple(options.sizes)
