@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import dijkstra, minimum_spanning_tree
-from scipy.spatial.distance import pdist, squareform
 
 from latentrnn.interpret.fixed_points import FixedPoints
 from latentrnn.support.arguments import check_kind_of, check_number
@@ -110,6 +108,9 @@ def _told(states: Array, neutral: NDArray[np.int_], spread: float, size: int) ->
 
 def _ends(states: Array) -> tuple[float, bool]:
     """Return how far the ends of a curve through points are apart, over its length, and whether they meet."""
+    from scipy.sparse.csgraph import dijkstra, minimum_spanning_tree  # scipy is for those who ask
+    from scipy.spatial.distance import pdist, squareform
+
     distance = squareform(pdist(states))
     tree = minimum_spanning_tree(distance)
     along = dijkstra(tree, directed=False)

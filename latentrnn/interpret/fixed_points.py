@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from latentrnn.inference.posterior.posterior import Posterior
@@ -284,6 +283,8 @@ def _basins(ends: Tensor, points: Tensor, spread: Spread) -> Tensor:
 
 def _matched(found: list[Tensor], spread: Spread) -> list[Tensor]:
     """Return the place of every draw's points: that of the point of earlier draws that is nearest, or a new one."""
+    from scipy.optimize import linear_sum_assignment  # scipy is for those who ask
+
     known: list[Tensor] = []
     places = []
     for points in found:
