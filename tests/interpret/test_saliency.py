@@ -171,13 +171,13 @@ def test_attributions_add_up_through_every_feature_of_symbols(kind: str) -> None
 
 
 def test_numbers_in_parts_are_those_in_one() -> None:
-    posterior = posterior_of(lr.GRU(3), lr.Innovations(1))
-    small = lr.Posterior(posterior.model, posterior.guide, posterior.data, max_elements=120)
+    posterior = posterior_of(lr.GRU(3), lr.Deterministic())
+    small = lr.Posterior(posterior.model, posterior.guide, posterior.data, max_elements=40)
+    assert len(list(small.replays(1))) > len(list(posterior.replays(1)))
     for find in (saliency, lambda *given, **named: mutagenesis(*given, delta=0.5, **named)):
-        whole, parts = (find(each, "spikes", "x", num_samples=1) for each in (posterior, small))
-        name = next(iter(whole.data_vars))
-        assert whole[name].shape == parts[name].shape
-        assert bool(whole[name].isnull().equals(parts[name].isnull()))
+        whole, parts = (find(each, "spikes", "x", num_samples=2) for each in (posterior, small))
+        for name in whole.data_vars:
+            np.testing.assert_allclose(parts[name], whole[name], atol=1e-12)
 
 
 def test_nothing_random_is_found_once_for_all_draws() -> None:
