@@ -17,7 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,17 +34,21 @@ SYSTEMS = {  # by row of the gallery
     6: "input_attention",
     8: "synaptic_depression",
     22: "forgetting_curve",
+    24: "protein_probes",
     25: "methylation_memory",
     26: "volatility",
     37: "clinical_gaps",
     45: "enhancer_decay",
     47: "next_click",
+    50: "splice_junctions",
 }
 FAILED = "its claim did not hold"
 RECORDINGS = {  # by system: the folder of `--data` without which it cannot be run in full
     "clinical_gaps": "icu_physionet2012",
     "monkey_reach": "monkey_reach_bmi",
     "next_click": "clicks_msnbc323",
+    "protein_probes": "protein_cb513",
+    "splice_junctions": "splice_junctions",
     "volatility": "bitcoin_daily",
 }
 
@@ -92,6 +96,12 @@ def shown(values: Any, form: str = ".3g") -> str:
     """Return estimate and interval, (low, middle, high), in words."""
     low, middle, high = (format(float(value), form) for value in values)
     return f"{middle} [{low}, {high}]"
+
+
+def ranged(values: Iterable[float], form: str = ".3f") -> str:
+    """Return mean and range of what several seeds gave, in words."""
+    listed = list(values)
+    return f"{np.mean(listed):{form}} ({min(listed):{form}} to {max(listed):{form}})"
 
 
 def held(intervals: Sequence[NDArray[np.float64]], planted: float) -> str:
