@@ -6,9 +6,9 @@
 #     h_t = GRU(h_{t-1}, residue_t),   structure_t ~ softmax(A h_t),   and beside it   residue_{t+1} ~ softmax(B h_t)
 #
 # Linear probes of h_t are asked for net charge and hydropathy, each summed over the last nine residues. Two controls
-# say what a score is worth: the same sums of other proteins, of which h_t can know nothing, and sums of arbitrary
-# scales, the numbers of charge or hydropathy dealt out to residues at random: what any network that remembers residues
-# would know: `python examples/protein_probes/demo.py --data ../shared/data --out build/protein_probes`.
+# say what a score is worth: the same sums of other proteins, of which h_t can know nothing, and of arbitrary scales,
+# charges or hydropathies dealt out to residues at random, which any state that remembers residues would know:
+# `python examples/protein_probes/demo.py --data ../shared/data --out build/protein_probes`.
 
 # %%
 from __future__ import annotations
@@ -117,5 +117,5 @@ if __name__ == "__main__":
     main()
 
 # %% [markdown]
-# What to try next: other windows (what is further back is harder to read); `of="update"`, the gates; a state of more
-# units; `kind="logistic"` for classes of residues.
+# A state that was not trained remembers residues of any kind best; training keeps hydropathy, which structure follows,
+# and lets charge go. What to try next: other windows, `of="update"`, a state of more units, `kind="logistic"`.

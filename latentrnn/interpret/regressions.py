@@ -114,14 +114,16 @@ def _logistic(train: Array, targets: Array, test: Array, penalty: Array) -> tupl
 def _scorer(metric: str) -> Callable[[Array, Array, Array], Array]:
     _, metrics = require_sklearn("probe")
 
-    def one(values: Array, outputs: Array, predicted: Array) -> float:
-        if metric == "accuracy":
-            return float(np.mean(predicted == values))
-        if len(values) < 2 or np.ptp(values) == 0:
-            return np.nan
-        return float((metrics.r2_score if metric == "r2" else metrics.roc_auc_score)(values, outputs))
+    def area(values: Array, outputs: Array) -> float:
+        return float(metrics.roc_auc_score(values, outputs)) if np.ptp(values) > 0 else np.nan
 
     def score(values: Array, outputs: Array, predicted: Array) -> Array:
-        return np.array([one(values[:, c], outputs[:, c], predicted[:, c]) for c in range(values.shape[1])])
+        if metric == "accuracy":
+            return np.asarray((predicted == values).mean(0))
+        if metric == "auroc":
+            return np.array([area(values[:, c], outputs[:, c]) for c in range(values.shape[1])])
+        varies = np.ptp(values, axis=0) > 0
+        total = np.where(varies, ((values - values.mean(0)) ** 2).sum(0), 1.0)
+        return np.where(varies, 1 - ((values - outputs) ** 2).sum(0) / total, np.nan)
 
     return score

@@ -86,6 +86,10 @@ def test_predictions_are_those_of_the_normal_equations(posterior: lr.Posterior, 
     weights = np.linalg.solve(z.T @ z + float(found.penalty[0, 0]) * len(z) * np.eye(6), z.T @ (y - y.mean()))
     expected = (hidden[left] - centre) / spread @ weights + y.mean()
     np.testing.assert_allclose(found.prediction[left, :, 0], expected, atol=1e-10)
+    there = known[left]
+    r2 = 1 - np.var((target[left] - expected)[there]) / np.var(target[left][there])
+    bias = np.mean((target[left] - expected)[there]) ** 2 / np.var(target[left][there])
+    np.testing.assert_allclose(found.score[0, 0], r2 - bias, atol=1e-10)
 
 
 def test_classes_are_read_by_logistic_regression(posterior: lr.Posterior, hidden: np.ndarray) -> None:
