@@ -82,7 +82,6 @@ def scores(found: Proteins, seed: int, steps: int) -> tuple[Array, Array]:
     return np.array(read), np.array(controls)
 
 
-# %%
 def main() -> None:
     """Train, probe, check the claim, and draw."""
     given = options(__file__)
