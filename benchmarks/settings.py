@@ -24,12 +24,12 @@ ROOT = Path(__file__).resolve().parents[1]
 DEFAULT = "default"
 SETTINGS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
-    "former default": {"optimizer": lr.AdamW(weight_decay=0.01, averaging=0.98), "batch_size": 64},
+    "former default": {"optimizer": lr.AdamW(0.003, weight_decay=0.01, averaging=0.98), "batch_size": 64},
     "weight decay 0.1": {"optimizer": lr.AdamW(weight_decay=0.1)},
     "weight decay 1": {"optimizer": lr.AdamW(weight_decay=1.0)},
     "averaging 0.98": {"optimizer": lr.AdamW(averaging=0.98)},
     "batches of 64": {"batch_size": 64},
-    "learning rate 0.005": {"optimizer": lr.AdamW(learning_rate=0.005)},
+    "learning rate 0.003": {"optimizer": lr.AdamW(learning_rate=0.003)},
     "learning rate 0.01": {"optimizer": lr.AdamW(learning_rate=0.01)},
 }
 

@@ -163,10 +163,11 @@ class Trainer:
     def prepare_step(self, terms: dict[str, Tensor], kl_weight: float) -> Report:
         """Clip the gradient that is in place, set the learning rate, and return what there is to say about the step."""
         state, settings = self.state, self.settings
-        schedule = settings.optimizer.schedule
+        schedule, largest_rate = settings.optimizer.schedule, settings.optimizer.learning_rate
         assert schedule is not None
+        assert largest_rate is not None
         factor = schedule.factor(state.step, settings.warm_up_of, state.evaluations_without_improvement)
-        rate = state.learning_rate_factor * settings.optimizer.learning_rate * factor
+        rate = state.learning_rate_factor * largest_rate * factor
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # of windows what they add to the pass is held to it: were each held to it alone, those of rare kinds would lose

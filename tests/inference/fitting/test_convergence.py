@@ -368,6 +368,9 @@ def test_settings_that_exclude_each_other_are_refused(settings: dict[str, Any], 
         fit(**settings)
 
 
+ONE_AND_ANY: tuple[dict[str, int], ...] = ({"steps": 1}, {"max_steps": 1})
+
+
 def test_a_number_of_steps_is_as_it_always_was() -> None:
     """The defaults of the optimizer depend on it, and are written down as they are used."""
     plain, told = (
@@ -382,6 +385,8 @@ def test_a_number_of_steps_is_as_it_always_was() -> None:
     open_end = fit(max_steps=3)
     assert open_end.settings["learning_rate_schedule"]["class"] == "Staircase"
     assert open_end.settings["optimiser"]["averaging"] > 0
+    rates = [fit(optimizer=lr.AdamW(), **given).settings["optimiser"]["learning_rate"] for given in ONE_AND_ANY]
+    assert rates == [3e-3, 5e-3]
 
 
 def test_the_warm_up_is_a_share_of_a_thousand_steps() -> None:

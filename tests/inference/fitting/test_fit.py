@@ -195,7 +195,7 @@ def test_learning_rates() -> None:
         result = fit(
             make_data(), steps=6, reporting=lr.Reporting(progress=False, every=1), optimizer=lr.AdamW(schedule=schedule)
         )
-        rates = np.array(result.history["learning_rate"]) / lr.AdamW().learning_rate
+        rates = np.array(result.history["learning_rate"]) / 3e-3
         np.testing.assert_allclose(rates, expected, atol=1e-3)
     assert [lr.Plateau(patience=2).factor(0, 1, stale) for stale in (0, 1, 2, 4)] == [1.0, 1.0, 0.5, 0.25]
 

@@ -151,7 +151,7 @@ def test_optimizers_of_their_own() -> None:
     apart = lr.fit_ensemble(*given, seeds=SEEDS, optimizers=optimizers, **settings)
     for member, other, optimizer in zip(found.members, apart.members, optimizers, strict=True):
         assert_same(member, other)
-        assert member.settings["optimiser"]["learning_rate"] == optimizer.learning_rate
+        assert member.settings["optimiser"]["learning_rate"] == (optimizer.learning_rate or 3e-3)
     with pytest.raises(ValueError, match="optimizers must be one for each of 3 seeds"):
         lr.fit_ensemble(*given, seeds=SEEDS, optimizers=optimizers[:2], **settings)
 

@@ -21,6 +21,7 @@ from latentrnn.support.arguments import check_integer, check_kind_of, check_lear
 from latentrnn.support.deprecations import former_arguments
 
 LAYERS = (nn.Linear, nn.RNNBase, nn.modules.conv._ConvNd)  # of torch, whose weight matrices decay
+LEARNING_RATE, LEARNING_RATE_OF_STEPS = 5e-3, 3e-3  # until a fit has converged, and for a number of steps
 AVERAGING = 0.99  # of weights, per step, in a fit that goes on until it has converged
 
 
@@ -143,7 +144,8 @@ class AdamW:
     are to decay in `network_weights`, besides the matrices of torch's layers.
 
     Args:
-        learning_rate: the largest step size.
+        learning_rate: the largest step size. None: 5e-3 in a fit that goes on until it has converged, whose averaged
+            weights can do with larger steps, and 3e-3 in one of a given number of steps.
         weight_decay: decay per unit of learning rate; 0 is plain Adam.
         clip_norm: largest norm of the gradient of the ELBO per scored step; where batches have K windows on average,
             K times as much for the step of each, of which the average counts. Infinity never clips.
@@ -164,7 +166,7 @@ class AdamW:
         Polyak, Juditsky. Acceleration of stochastic approximation by averaging. 1992.
     """
 
-    learning_rate: float = 3e-3
+    learning_rate: float | None = None
     weight_decay: float = 0.3
     clip_norm: float = 1.0
     betas: tuple[float, float] = (0.9, 0.99)
@@ -181,14 +183,14 @@ class AdamW:
         check_kind_of(owner, "rollback", self.rollback, Rollback)
         settle(
             self,
-            learning_rate=check_learning_rate(owner, self.learning_rate),
+            learning_rate=None if self.learning_rate is None else check_learning_rate(owner, self.learning_rate),
             weight_decay=check_number(owner, "weight_decay", self.weight_decay, least=0),
             clip_norm=check_number(owner, "clip_norm", self.clip_norm, above=0, finite=False),
             betas=_two_rates(owner, self.betas),
         )
 
     def resolved(self, steps: int | None) -> Self:
-        """Return the same with a schedule and averaging that suit a fit of so many steps, or of any number.
+        """Return the same with schedule, averaging and learning rate for a fit of so many steps, or of any number.
 
         Raises:
             ValueError: a schedule that needs a number of steps and has none, or the other way round.
@@ -208,6 +210,8 @@ class AdamW:
             chosen["schedule"] = STAIRCASE if steps is None else COSINE
         if self.averaging is None:
             chosen["averaging"] = AVERAGING if steps is None else 0.0
+        if self.learning_rate is None:
+            chosen["learning_rate"] = LEARNING_RATE if steps is None else LEARNING_RATE_OF_STEPS
         if not chosen:
             return self
         found = copy(self)  # of what was checked, nothing is checked again
@@ -238,6 +242,7 @@ class AdamW:
             {"params": [p for p in weights if id(p) not in decay], "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]
+        assert self.learning_rate is not None  # resolved
         return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, eps=1e-8, fused=True)
 
 
