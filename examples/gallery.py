@@ -33,6 +33,7 @@ SYSTEMS = {  # by row of the gallery
     1: "monkey_reach",
     6: "input_attention",
     8: "synaptic_depression",
+    17: "dynamical_systems",
     22: "forgetting_curve",
     24: "protein_probes",
     25: "methylation_memory",

@@ -438,3 +438,74 @@ def junctions(seed: int, number: int, *, absent: float = 0.3) -> Junctions:
     bases[gt, 30:32], bases[ag, 28:30] = (2, 3), (0, 2)
     missed = (rng.random(number) < absent) & (site < 2)
     return Junctions(bases, np.where(missed, 2, site), 1 - 0.5 * absent)
+
+
+class Bits(NamedTuple):
+    """Bits that pulses set, and spikes of neurons that are driven by them."""
+
+    pulses: Array  # (trial, time, bit), -1, 0 or 1; all bits are set at the first step
+    bits: Array  # (trial, time, bit), -1 or 1
+    spikes: Array  # (trial, time, neuron)
+    dt: float
+
+
+def flip_flop(seed: int, trials: int, *, bits: int = 3, steps: int = 40, neurons: int = 24, dt: float = 0.02) -> Bits:
+    """Simulate a flip-flop: every bit keeps the sign of its last pulse.
+
+        b_t = x_t where x_t is not 0, else b_{t-1};  y_t ~ Poisson(exp(C b_t)),  columns of C 0.8 long
+
+    Args:
+        seed: of pulses and spikes; the loadings C are the same for all.
+        trials, bits, steps, neurons: how many.
+        dt: seconds per bin.
+
+    References:
+        Sussillo, Barak. Opening the black box: low-dimensional dynamics in high-dimensional recurrent neural networks.
+        2013.
+    """
+    rng = np.random.default_rng(seed)
+    pulses = rng.choice([-1.0, 0.0, 1.0], size=(trials, steps, bits), p=[0.05, 0.9, 0.05])
+    pulses[:, 0] = rng.choice([-1.0, 1.0], size=(trials, bits))
+    held, state = np.zeros_like(pulses), pulses[:, 0]
+    for t in range(steps):
+        state = np.where(pulses[:, t] != 0, pulses[:, t], state)
+        held[:, t] = state
+    loading = np.random.default_rng(100).normal(size=(bits, neurons))
+    loading *= 0.8 / np.linalg.norm(loading, axis=0)
+    return Bits(pulses, held, rng.poisson(np.exp(held @ loading)).astype(float), dt)
+
+
+class Angles(NamedTuple):
+    """An angle that is cued, turned by its velocity and held, and spikes of neurons that prefer angles."""
+
+    cue: Array  # (trial, time, 2), cosine and sine of the angle at the first step, then zeros
+    velocity: Array  # (trial, time, 1), radians per bin
+    angle: Array  # (trial, time), radians
+    spikes: Array  # (trial, time, neuron)
+    dt: float
+
+
+def angle_memory(seed: int, trials: int, *, steps: int = 40, neurons: int = 24, dt: float = 0.02) -> Angles:
+    """Simulate the memory of a heading: an angle goes by its velocity, which is zero most of the time.
+
+        a_t = a_{t-1} + v_t;  y_t^i ~ Poisson(exp(1.2 cos(a_t - p_i))),  preferred angles p_i evenly spaced
+
+    Args:
+        seed: of all that is drawn.
+        trials, steps, neurons: how many.
+        dt: seconds per bin.
+
+    References:
+        Zhang. Representation of spatial orientation by the intrinsic dynamics of the head-direction cell ensemble: a
+        theory. 1996.
+    """
+    rng = np.random.default_rng(seed)
+    velocity = np.where(rng.random((trials, steps)) < 0.3, rng.normal(0.0, 0.5, (trials, steps)), 0.0)
+    start = rng.uniform(0.0, 2 * np.pi, trials)
+    velocity[:, 0] = 0.0
+    angle = start[:, None] + np.cumsum(velocity, 1)
+    cue = np.zeros((trials, steps, 2))
+    cue[:, 0] = np.stack([np.cos(start), np.sin(start)], -1)
+    preferred = np.linspace(0.0, 2 * np.pi, neurons, endpoint=False)
+    spikes = rng.poisson(np.exp(1.2 * np.cos(angle[..., None] - preferred))).astype(float)
+    return Angles(cue, velocity[..., None], angle, spikes, dt)
