@@ -449,14 +449,17 @@ class Bits(NamedTuple):
     dt: float
 
 
-def flip_flop(seed: int, trials: int, *, bits: int = 3, steps: int = 40, neurons: int = 24, dt: float = 0.02) -> Bits:
+def flip_flop(
+    seed: int, trials: int, *, bits: int = 3, steps: int = 40, neurons: int = 24, kept: float = 1.0, dt: float = 0.02
+) -> Bits:
     """Simulate a flip-flop: every bit keeps the sign of its last pulse.
 
-        b_t = x_t where x_t is not 0, else b_{t-1};  y_t ~ Poisson(exp(C b_t)),  columns of C 0.8 long
+        b_t = x_t where x_t is not 0, else kept b_{t-1};  y_t ~ Poisson(exp(C b_t)),  columns of C 0.8 long
 
     Args:
         seed: of pulses and spikes; the loadings C are the same for all.
         trials, bits, steps, neurons: how many.
+        kept: of a bit, a bin later; below one nothing is remembered for good.
         dt: seconds per bin.
 
     References:
@@ -468,7 +471,7 @@ def flip_flop(seed: int, trials: int, *, bits: int = 3, steps: int = 40, neurons
     pulses[:, 0] = rng.choice([-1.0, 1.0], size=(trials, bits))
     held, state = np.zeros_like(pulses), pulses[:, 0]
     for t in range(steps):
-        state = np.where(pulses[:, t] != 0, pulses[:, t], state)
+        state = np.where(pulses[:, t] != 0, pulses[:, t], kept * state)
         held[:, t] = state
     loading = np.random.default_rng(100).normal(size=(bits, neurons))
     loading *= 0.8 / np.linalg.norm(loading, axis=0)

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Dynamical systems in a box: what a fit to spikes says of the system behind them
 #
-# Two memories are seen through spikes alone: three bits that pulses set (a flip-flop), and a heading that is cued, turned
-# by its velocity and held in between. The same recurrent model is fitted to each, and opened:
+# Two memories are seen through spikes alone: three bits that pulses set (a flip-flop), and a heading that is cued,
+# turned by its velocity and held in between. The same recurrent model is fitted to each, and opened:
 #
 #     h_t = GRU(h_{t-1}, x_t),   y_t ~ Poisson(exp(W h_t + b))
 #
@@ -91,9 +91,9 @@ def main() -> None:
     slowest = float(here.time_constant.values[here.unstable.values == 0].max())
     Result(
         claim="from spikes alone: three bits are eight stable points with saddles between them, a heading is a ring",
-        found=f"{counts['stable']} stable points, one for each word (slowest mode {slowest:.1f} s), {saddles} points with "
-        f"one unstable mode for a cube's 12 edges; a {kind.kind.values} of {int(kind.number)} fixed and slow points, "
-        f"radius {radius:.2f}; bits read from states {right:.3f} of the time (one seed each)",
+        found=f"{counts['stable']} stable points, one for each word (slowest mode {slowest:.1f} s), {saddles} points "
+        f"with one unstable mode for a cube's 12 edges; a {kind.kind.values} of {int(kind.number)} fixed and slow "
+        f"points, radius {radius:.2f}; bits read from states {right:.3f} of the time (one seed each)",
         baseline=f"bits read from smoothed counts: {smoothed:.3f} of the time; of what is stable they say nothing",
     ).write(given.out)
 

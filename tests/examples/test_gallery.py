@@ -117,6 +117,7 @@ def test_results_say_what_was_claimed_and_found(tmp_path: Path) -> None:
 OTHERWISE = {  # by system: the simulator, and what it plants instead of what the example claims
     "input_attention": partial(simulate.attention, sharp=0.0),
     "synaptic_depression": partial(simulate.depression, tau=0.06),
+    "dynamical_systems": partial(simulate.flip_flop, kept=0.7),
     "forgetting_curve": partial(simulate.forgetting, decay=60.0),
     "methylation_memory": partial(simulate.methylation, rate=0.2),
     "enhancer_decay": partial(simulate.enhancers, r=0.9),

@@ -11,10 +11,12 @@ from scipy.signal import lfilter
 from scipy.special import expit
 
 from examples.simulate import (
+    angle_memory,
     attention,
     clicks,
     depression,
     enhancers,
+    flip_flop,
     forgetting,
     leaky,
     market,
@@ -188,3 +190,26 @@ def test_a_seed_says_what_is_simulated(simulator: Callable[[int], Any]) -> None:
     for one, two in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, two)
     assert any(not np.array_equal(one, two, equal_nan=True) for one, two in zip(first, other, strict=True))
+
+
+def test_bits_keep_the_sign_of_their_last_pulse() -> None:
+    found = flip_flop(0, 50, steps=30)
+    for trial, bit in ((0, 0), (7, 2)):
+        pulses = found.pulses[trial, :, bit]
+        last = [np.flatnonzero(pulses[: t + 1])[-1] for t in range(30)]
+        np.testing.assert_array_equal(found.bits[trial, :, bit], pulses[last])
+    loading = np.random.default_rng(100).normal(size=(3, 24))
+    expected = np.exp(found.bits @ (loading * 0.8 / np.linalg.norm(loading, axis=0)))
+    assert abs((found.spikes - expected).mean()) < 6 * np.sqrt(expected.mean() / expected.size)
+    assert found.spikes.shape == (50, 30, 24)
+
+
+def test_a_heading_goes_by_its_velocity_and_neurons_prefer_angles() -> None:
+    found = angle_memory(0, 400)
+    np.testing.assert_allclose(np.diff(found.angle, axis=1), found.velocity[:, 1:, 0], atol=1e-12)
+    np.testing.assert_allclose(found.cue[:, 0], np.stack([np.cos(found.angle[:, 0]), np.sin(found.angle[:, 0])], -1))
+    assert not found.cue[:, 1:].any()
+    preferred = np.linspace(0.0, 2 * np.pi, 24, endpoint=False)
+    near = np.cos(found.angle[..., None] - preferred) > 0.95
+    rate = found.spikes[near].mean()
+    assert abs(rate - np.exp(1.2 * 0.983)) < 6 * np.sqrt(rate / near.sum()) + 0.02
