@@ -32,7 +32,9 @@ SHARED = Path(os.environ.get("LATENTRNN_SHARED", EXAMPLES.parents[1] / "shared")
 SYSTEMS = {  # by row of the gallery
     1: "monkey_reach",
     6: "input_attention",
+    7: "readout_valve",
     8: "synaptic_depression",
+    16: "fading_memory",
     17: "dynamical_systems",
     22: "forgetting_curve",
     24: "protein_probes",

@@ -125,6 +125,84 @@ def attention(
     return Attention(*(each[..., None] for each in (stimulus, cue, gate, response)), dt)
 
 
+class Valve(NamedTuple):
+    """A memory that is read through a valve, and counts that follow what is read."""
+
+    stimulus: Array  # (trial, time, 1)
+    cue: Array  # (trial, time, 1)
+    memory: Array  # (trial, time, 1)
+    gate: Array  # (trial, time, 1), in [0, 1]: how far the valve is open
+    counts: Array  # (trial, time, 1)
+    dt: float  # seconds per bin
+
+
+def valve(
+    seed: int,
+    trials: int,
+    *,
+    weight: float = 1.5,
+    sharp: float = 4.0,
+    steps: int = 60,
+    tau: float = 0.1,
+    dt: float = 0.01,
+) -> Valve:
+    """Simulate working memory whose read-out is gated: a cue says how far counts follow what is held.
+
+        m_t = exp(-dt / tau) m_{t-1} + x_t / 2,   g_t = sigmoid(sharp * u_t),   y_t ~ Poisson(exp(weight g_t tanh(m_t)))
+
+    x is white noise, and the cue u_t = 0.9 u_{t-1} + noise; both have standard deviation one.
+
+    Args:
+        seed: of stimuli, cues and counts.
+        trials: number of trials.
+        weight: how far the logarithm of the rate follows what is read.
+        sharp: how far the cue opens the valve.
+        steps: bins of each trial.
+        tau: time constant of the memory, seconds.
+        dt: seconds per bin.
+
+    References:
+        Hochreiter, Schmidhuber. Long short-term memory. 1997 (output gates).
+        O'Reilly, Frank. Making working memory work: a computational model of learning in the prefrontal cortex and
+        basal ganglia. 2006 (output gating).
+    """
+    rng = np.random.default_rng(seed)
+    cue = leaky(np.sqrt(0.19) * rng.normal(size=(trials, steps)), 0.9, rng.normal(size=trials))
+    stimulus = rng.normal(size=(trials, steps))
+    memory, gate = leaky(stimulus / 2, np.exp(-dt / tau)), 1 / (1 + np.exp(-sharp * cue))
+    counts = rng.poisson(np.exp(weight * gate * np.tanh(memory))).astype(float)
+    return Valve(*(each[..., None] for each in (stimulus, cue, memory, gate, counts)), dt)
+
+
+class Delayed(NamedTuple):
+    """A value that is shown once, and asked for at the end."""
+
+    inputs: Array  # (trial, time, 1)
+    answer: Array  # (trial, 1)
+
+
+def delayed(seed: int, trials: int, *, delay: int = 60, distraction: float = 0.3, noise: float = 0.1) -> Delayed:
+    """Simulate a delayed answer: the first of many inputs is to be told after the last.
+
+        x_0 ~ Normal(0, 1),   x_t ~ Normal(0, distraction),   y ~ Normal(x_0, noise)
+
+    Args:
+        seed: of inputs and answers.
+        trials: number of trials.
+        delay: steps from the first input to the last.
+        distraction: standard deviation of the inputs after the first.
+        noise: standard deviation of the answer.
+
+    References:
+        Bengio, Simard, Frasconi. Learning long-term dependencies with gradient descent is difficult. 1994.
+        Hochreiter, Schmidhuber. Long short-term memory. 1997.
+    """
+    rng = np.random.default_rng(seed)
+    inputs = distraction * rng.normal(size=(trials, delay + 1, 1))
+    inputs[:, 0] = rng.normal(size=(trials, 1))
+    return Delayed(inputs, inputs[:, 0] + noise * rng.normal(size=(trials, 1)))
+
+
 class Forgetting(NamedTuple):
     """Items that were rehearsed now and then, and whether they were recalled when asked for."""
 

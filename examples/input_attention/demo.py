@@ -39,8 +39,8 @@ def opened(found: Attention, seed: int, steps: int) -> dict[str, Array]:
     data = lr.SequenceData.from_arrays({"response": found.response}, covariates, dt=found.dt)
     heads = {"response": lr.Gaussian()}
     model = lr.LatentRNN(data.spec, transition=lr.LSTM(1), latent=lr.Deterministic(), observations=heads)
-    quiet = lr.Reporting(progress=False)
-    result = lr.fit(model, lr.Guide(model), data, steps=steps, seed=seed, optimizer=lr.AdamW(2e-2), reporting=quiet)
+    settings = {"optimizer": lr.AdamW(2e-2, weight_decay=0.0), "reporting": lr.Reporting(progress=False)}
+    result = lr.fit(model, lr.Guide(model), data, steps=steps, seed=seed, batch_size=128, **settings)
     posterior = result.posterior(data)
     slopes = lr.interpret.jacobians(posterior, "cell", "input", num_samples=1).isel(sample=0, of=0).sel(by="stimulus")
     gate = lr.interpret.trace(posterior, 1).input.values[0, ..., 0]

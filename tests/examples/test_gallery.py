@@ -115,7 +115,9 @@ def test_results_say_what_was_claimed_and_found(tmp_path: Path) -> None:
 
 
 OTHERWISE = {  # by system: the simulator, and what it plants instead of what the example claims
-    "input_attention": partial(simulate.attention, sharp=0.0),
+    "input_attention": partial(simulate.attention, noise=20.0),
+    "readout_valve": partial(simulate.valve, weight=0.0),
+    "fading_memory": partial(simulate.delayed, noise=20.0),
     "synaptic_depression": partial(simulate.depression, tau=0.06),
     "dynamical_systems": partial(simulate.flip_flop, kept=0.7),
     "forgetting_curve": partial(simulate.forgetting, decay=60.0),

@@ -14,6 +14,7 @@ from examples.simulate import (
     angle_memory,
     attention,
     clicks,
+    delayed,
     depression,
     enhancers,
     flip_flop,
@@ -24,6 +25,7 @@ from examples.simulate import (
     reaches,
     stays,
     trains,
+    valve,
 )
 
 
@@ -63,6 +65,22 @@ def test_a_stimulus_gets_in_where_a_cue_opens_the_gate() -> None:
     left = found.response[..., 0] - recursion((found.gate * found.stimulus)[..., 0], np.exp(-0.1))
     assert abs(left.std() - 0.1) < 0.005
     assert float(np.abs(attention(0, 9, sharp=0.0).gate - 0.5).max()) == 0.0
+
+
+def test_counts_follow_a_memory_as_far_as_the_valve_is_open() -> None:
+    found = valve(0, 2000, weight=1.2)
+    np.testing.assert_allclose(found.memory[..., 0], recursion(found.stimulus[..., 0] / 2, np.exp(-0.1)), atol=1e-12)
+    np.testing.assert_allclose(found.gate, expit(4 * found.cue))
+    rate = np.exp(1.2 * found.gate * np.tanh(found.memory))
+    for some in (found.gate > 0.9, found.gate < 0.1, found.memory > 1):
+        assert abs(found.counts[some].mean() - rate[some].mean()) < 5 * np.sqrt(rate[some].mean() / some.sum())
+
+
+def test_the_first_input_is_asked_for() -> None:
+    found = delayed(0, 4000, delay=5, distraction=0.3, noise=0.1)
+    assert found.inputs.shape == (4000, 6, 1)
+    np.testing.assert_allclose(found.inputs.std((0, 2)), [1.0, 0.3, 0.3, 0.3, 0.3, 0.3], rtol=0.05)
+    assert abs((found.answer - found.inputs[:, 0]).std() - 0.1) < 0.01
 
 
 def test_recall_follows_rehearsals() -> None:
@@ -177,13 +195,15 @@ def test_returns_follow_losses_and_sentiment() -> None:
     [
         lambda seed: depression(seed, trains(9)),
         lambda s: attention(s, 9),
+        lambda s: valve(s, 9),
+        lambda s: delayed(s, 9),
         lambda s: forgetting(s, 9),
         lambda s: methylation(s, 9),
         lambda s: enhancers(s, 9),
         lambda s: reaches(s, 9),
         lambda s: market(s, 9),
     ],
-    ids=["depression", "attention", "forgetting", "methylation", "enhancers", "reaches", "market"],
+    ids=["depression", "attention", "valve", "delayed", "forgetting", "methylation", "enhancers", "reaches", "market"],
 )
 def test_a_seed_says_what_is_simulated(simulator: Callable[[int], Any]) -> None:
     first, again, other = simulator(0), simulator(0), simulator(1)

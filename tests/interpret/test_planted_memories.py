@@ -50,8 +50,8 @@ def test_a_fitted_input_gate_is_a_share_of_the_input_with_gates_held_alone() -> 
     data = lr.SequenceData.from_arrays({"response": found.response}, covariates, dt=found.dt)
     heads = {"response": lr.Gaussian()}
     model = lr.LatentRNN(data.spec, transition=lr.LSTM(1), latent=lr.Deterministic(), observations=heads)
-    quiet = lr.Reporting(progress=False)
-    fitted = lr.fit(model, lr.Guide(model), data, steps=600, seed=0, optimizer=lr.AdamW(2e-2), reporting=quiet)
+    settings = {"optimizer": lr.AdamW(2e-2, weight_decay=0.0), "reporting": lr.Reporting(progress=False)}
+    fitted = lr.fit(model, lr.Guide(model), data, steps=600, seed=0, batch_size=128, **settings)
     posterior = fitted.posterior(data)
     slopes = lr.interpret.jacobians(posterior, "cell", "input", num_samples=1).sel(by="stimulus")
     gate = np.log(lr.interpret.trace(posterior, 1).input.values.ravel())

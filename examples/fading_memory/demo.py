@@ -1,0 +1,119 @@
+# %% [markdown]
+# # Fading memory: what is left of a gradient after 60 steps, and whether it suffices to learn
+#
+# A value is shown once and asked for 60 steps later, with distraction in between:
+#
+#     x_0 ~ Normal(0, 1),   x_1 ... x_60 ~ Normal(0, 0.3),   y ~ Normal(x_0, 0.1)
+#
+# A fit can only learn to hold it if some of the gradient reaches the first step. For a vanilla RNN that is turned by an
+# orthogonal matrix of spectral radius r, r^60 is left at rest; of a cell whose forget gate (LSTM) or kept share (GRU)
+# is f, f^60: 0.95^60 is 4.6%, 0.962^60 10%, 0.5^60 nothing, and above one it explodes. Fits start from weights that
+# plant these numbers; what is left is measured, not typed in. Simulated: `python examples/fading_memory/demo.py`.
+
+# %%
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where `examples` is
+
+import numpy as np
+import torch
+from matplotlib import pyplot
+from sklearn.linear_model import RidgeCV
+
+import latentrnn as lr
+from examples.gallery import Result, options
+from examples.simulate import Array, Delayed, delayed
+
+UNITS, DELAY = 12, 60
+LAGS = [1, *range(5, DELAY + 1, 5)]
+STARTS: dict[str, tuple[type[lr.LSTM | lr.GRU | lr.VanillaRNN], float]] = {  # by name: radius, or share that is kept
+    **{f"vanilla {radius}": (lr.VanillaRNN, radius) for radius in (0.5, 0.95, 1.2)},
+    **{f"LSTM {kept}": (lr.LSTM, kept) for kept in (0.5, 0.962)},
+    **{f"GRU {kept}": (lr.GRU, kept) for kept in (0.5, 0.962)},
+}
+
+
+def plant(kernel: torch.nn.RNNBase, kept: float) -> None:
+    """Put in starting weights; gates read the inputs alone."""
+    for name, weight in kernel.named_parameters():
+        if "_ih" not in name or "bias" in name:
+            weight.zero_()
+    if isinstance(kernel, torch.nn.RNN):
+        kernel.weight_hh_l0.copy_(kept * torch.linalg.qr(torch.randn(UNITS, UNITS))[0])
+    else:  # the second block of torch's LSTM is the forget gate, that of its GRU what is kept
+        kernel.bias_ih_l0[UNITS : 2 * UNITS] = float(np.log(kept / (1 - kept)))
+    if isinstance(kernel, torch.nn.LSTM):  # input and output gates begin open
+        kernel.bias_ih_l0[:UNITS] = kernel.bias_ih_l0[-UNITS:] = 2.0
+
+
+def as_sequences(found: Delayed) -> lr.SequenceData:
+    return lr.SequenceData.from_arrays({"answer": found.answer}, {"x": found.inputs}, per_sequence=["answer"])
+
+
+def learned(name: str, train: Delayed, test: Delayed, seed: int, steps: int) -> tuple[Array, float]:
+    """Return the norms of the gradient by lag before the fit, at rest, and the variance explained after it."""
+    (make, kept), data, held_out = STARTS[name], as_sequences(train), as_sequences(test)
+    heads = {"answer": lr.Gaussian()}
+    model = lr.LatentRNN(data.spec, transition=make(UNITS), latent=lr.Deterministic(), observations=heads)
+    guide, quiet = lr.Guide(model), lr.Reporting(progress=False)
+    begun = lr.fit(model, guide, data, steps=1, seed=seed, optimizer=lr.AdamW(1e-6), reporting=quiet)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        plant(begun.model.transition.kernel, kept)
+    silent, of = (
+        as_sequences(Delayed(0 * test.inputs[:1] + train.inputs.mean(), test.answer[:1])),
+        "cell" if make is lr.LSTM else "output",
+    )
+    flow = lr.interpret.gradient_flow(begun.posterior(silent), LAGS, of, num_samples=1)
+    options = {"optimizer": lr.AdamW(5e-3, weight_decay=0.0), "batch_size": 64, "reporting": quiet}
+    result = lr.fit(model, guide, data, steps=steps, seed=seed, start_from=begun, **options)
+    errors = result.posterior(held_out).mean("answer", 1).numpy() - test.answer
+    return flow.norm.values[0, 0], float(1 - np.mean(errors**2) / test.answer.var())
+
+
+def main() -> None:
+    """Measure, fit, check the claim, and draw."""
+    given = options(__file__)
+    seeds, steps = 1 if given.smoke else 3, 140
+    names = ["vanilla 0.5", "vanilla 0.95", "GRU 0.962"] if given.smoke else list(STARTS)
+    train, test = delayed(0, 256), delayed(1, 200)
+    ridge = RidgeCV(np.logspace(-3, 3, 13)).fit(train.inputs[..., 0], train.answer[:, 0])
+    ceiling = ridge.score(test.inputs[..., 0], test.answer[:, 0])
+    flows, explained, told, fades, lasts = {}, {}, [], [], []
+    for name in names:
+        norms, scores = zip(*(learned(name, train, test, seed, steps) for seed in range(seeds)), strict=True)
+        flows[name], explained[name], kept = np.stack(norms), scores, float(np.mean(norms, 0)[-1])
+        told.append(f"{name}: {kept:.2g} left, R2 {np.mean(scores):.2f} [{min(scores):.2f}, {max(scores):.2f}]")
+        print(told[-1], flush=True)
+        assert abs(np.log(kept / STARTS[name][1] ** DELAY)) < 0.1, f"{name}: the planted share should be what is left"
+        if kept < 1:  # what explodes learns in some seeds
+            (fades if kept < 1e-6 else lasts).extend(scores)
+    assert max(fades) < min(lasts) - (0.2 if given.smoke else 0.3), "what arrives should be what is learned from"
+    assert min(lasts) > (0.3 if given.smoke else 0.5), "where some of the gradient arrives the value should be held"
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    lr.plotting.gradient_flow(LAGS, {name: flow for name, flow in flows.items() if "GRU" not in name}, ax=left)
+    for place, scores in enumerate(explained.values()):
+        right.plot(scores, [place] * seeds, "o", color="#0072B2", alpha=0.6)
+    right.set_yticks(range(len(names)), names)
+    right.set_xlabel("variance explained of the value 60 steps back")
+    figure.savefig(given.out / "fading_memory.png", dpi=90)
+    Result(
+        claim="of a gradient over 60 steps 0.95^60 is left in a vanilla RNN, 0.962^60 in an LSTM or GRU, as measured "
+        "at the start of a fit, and above one it explodes; in 140 steps of fitting a value 60 steps back is learned "
+        "where some is left, not where none is, and where it explodes in some seeds",
+        found="; ".join(told) + f" (mean [lowest, highest] of {seeds} seeds)",
+        baseline=f"ridge regression on all 61 inputs: R2 {ceiling:.2f}",
+    ).write(given.out)
+
+
+if __name__ == "__main__":
+    main()
+
+# %% [markdown]
+# The start is not fate: given 400 steps (of a rate of 3e-3), two of three fits from the vanilla start that keeps
+# nothing found their way, by growing their recurrent weights on what is near. What to try next: one bit in the place of
+# a value, which vanilla RNNs latch sooner; `lr.interpret.time_constants` of what was learned.
