@@ -91,8 +91,9 @@ def main() -> None:
         assert abs(np.log(kept / STARTS[name][1] ** DELAY)) < 0.1, f"{name}: the planted share should be what is left"
         if kept < 1:  # what explodes learns in some seeds
             (fades if kept < 1e-6 else lasts).extend(scores)
-    assert max(fades) < min(lasts) - (0.2 if given.smoke else 0.3), "what arrives should be what is learned from"
-    assert min(lasts) > (0.3 if given.smoke else 0.5), "where some of the gradient arrives the value should be held"
+    assert max(fades) < 0.05, "where no gradient arrives nothing should be learned"
+    assert min(lasts) > 0.1, "where some arrives the value should be learned in every seed"
+    assert np.mean(lasts) > 0.5, "and it should be learned well in most"
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     lr.plotting.gradient_flow(LAGS, {name: flow for name, flow in flows.items() if "GRU" not in name}, ax=left)
