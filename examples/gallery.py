@@ -31,6 +31,7 @@ EXAMPLES = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("LATENTRNN_SHARED", EXAMPLES.parents[1] / "shared")) / "data"
 SYSTEMS = {  # by row of the gallery
     1: "monkey_reach",
+    3: "stimulus_gain",
     6: "input_attention",
     7: "readout_valve",
     8: "synaptic_depression",
@@ -50,6 +51,7 @@ RECORDINGS = {  # by system: the folder of `--data` without which it cannot be r
     "clinical_gaps": "icu_physionet2012",
     "monkey_reach": "monkey_reach_bmi",
     "next_click": "clicks_msnbc323",
+    "stimulus_gain": "locust_odour",
     "protein_probes": "protein_cb513",
     "splice_junctions": "splice_junctions",
     "volatility": "bitcoin_daily",

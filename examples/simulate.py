@@ -590,3 +590,37 @@ def angle_memory(seed: int, trials: int, *, steps: int = 40, neurons: int = 24, 
     preferred = np.linspace(0.0, 2 * np.pi, neurons, endpoint=False)
     spikes = rng.poisson(np.exp(1.2 * np.cos(angle[..., None] - preferred))).astype(float)
     return Angles(cue, velocity[..., None], angle, spikes, dt)
+
+
+class Gain(NamedTuple):
+    """Counts that answer to a stimulus through a gate, and the gate."""
+
+    counts: Array  # (trial, time, channel)
+    stimulus: Array  # (trial, time, 1)
+    gate: Array  # (trial, time, 1), as a share of its largest value
+    beta: Array  # (channel,), gain of a fully open gate
+    dt: float  # seconds per bin
+
+
+def gain(seed: int, trials: int, *, channels: int = 8, bins: int = 120, tau: float = 0.3, dt: float = 0.02) -> Gain:
+    """Simulate channels that hear a stimulus through one gate, which closes as the stimulus goes on.
+
+        a_t = exp(-dt / tau) a_{t-1} + (1 - exp(-dt / tau)) s_t,  g_t = 1 / (1 + exp(8 (a_{t-1} - 0.4)))
+        y_tk ~ Poisson(0.5 exp(beta_k g_t s_t)),  beta_k ~ Normal(0, 1)
+
+    Args:
+        seed: of stimulus, gains and counts.
+        trials: how many.
+        channels: of counts.
+        bins: of a trial.
+        tau: time constant of the adaptation, seconds.
+        dt: seconds per bin.
+    """
+    rng, kept = np.random.default_rng(seed), np.exp(-dt / tau)
+    stimulus = np.repeat((rng.random((trials, bins // 10)) < 0.5) * rng.uniform(0.5, 1.5, (trials, bins // 10)), 10, 1)
+    level = leaky((1 - kept) * stimulus[..., None], kept)
+    before = np.concatenate([np.zeros_like(level[:, :1]), level[:, :-1]], 1)
+    gate = 1 / (1 + np.exp(8 * (before - 0.4)))
+    beta = rng.normal(size=channels)
+    counts = rng.poisson(0.5 * np.exp(beta * gate * stimulus[..., None]))
+    return Gain(counts.astype(float), stimulus[..., None], gate / gate.max(), beta * gate.max(), dt)
