@@ -75,7 +75,7 @@ def main() -> None:
     seeds, units, others, best, settings = SEEDS, UNITS, OTHERS, BEST, SETTINGS
     limit: dict[str, Any] = {}
     if given.smoke:
-        seeds, units, others, best, settings = (0,), 8, (), 16, {"steps": 150, "optimizer": lr.AdamW(1e-2)}
+        seeds, units, others, best, settings = (0,), 8, (), 16, {"steps": 300, "optimizer": lr.AdamW(1e-2)}
         limit = settings
     default = [fitted(parts, units, pages, seed, **limit) for seed in seeds]
     tuned = [fitted(parts, best, pages, seed, **settings) for seed in seeds]
