@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
@@ -15,25 +15,25 @@ import numpy as np
 from examples.simulate import Array
 
 
-def draw(path: Path, dose: Array, gates: Sequence[Array], ahead: Mapping[tuple[str, int], tuple[float, float]]) -> None:
+def draw(path: Path, dose: Array, gate: Array, ahead: Mapping[str, tuple[float, float]]) -> None:
     """Draw the gate by dose, and how far a gated gain is ahead of others.
 
     Args:
         path: of the picture.
         dose: of each test trial, log10.
-        gates: each test trial's gate under the odour, by seed.
-        ahead: nats a trial and standard error, by rival and seed.
+        gate: each test trial's gate under the odour.
+        ahead: nats a trial and standard error, by rival.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+    scatter = np.random.default_rng(0).uniform(-0.12, 0.12, len(dose))
+    left.plot(dose + scatter, gate, ".", color="0.6", label="test trials")
     doses = np.unique(dose)
-    for seed, gate in enumerate(gates):
-        left.plot(doses, [gate[dose == each].mean() for each in doses], "o-", color=f"C{seed}", label=f"seed {seed}")
-    left.set(xlabel="dose (log10), told to no model", ylabel="gate under the odour", ylim=(0, 1.02))
+    left.plot(doses, [gate[dose == each].mean() for each in doses], "o-", color="C0", label="mean")
+    left.set(xlabel="dose (log10), not told to the model", ylabel="gate under the odour", ylim=(0, 1.02))
     left.legend(fontsize=8)
-    for place, rival in enumerate(("none", "linear")):
-        values, errors = zip(*(found for (name, _), found in ahead.items() if name == rival), strict=True)
-        right.errorbar(place + 0.1 * np.arange(len(values)), values, errors, fmt="o", color=f"C{place}")
+    for place, (gained, error) in enumerate(ahead.values()):
+        right.errorbar([place], [gained], [2 * error], fmt="o", color="C0", capsize=3)
     right.axhline(0.0, color="0.6", linewidth=0.8)
-    right.set_xticks([0.1, 1.1], ["no gain", "a gain that stands still"])
-    right.set(ylabel="gated gain ahead of (nats a trial)", xlim=(-0.4, 1.7))
+    right.set_xticks(range(len(ahead)), list(ahead))
+    right.set(ylabel="gated gain ahead (nats a trial, two s.e.)", xlim=(-0.5, len(ahead) - 0.5))
     figure.savefig(path, dpi=110)
