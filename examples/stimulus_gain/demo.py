@@ -93,7 +93,7 @@ def main() -> None:
     dose, (evidence, gate, share) = found.dose[folds(found)[2]], compared(found, 0)
     ahead = {rival: evidence["gated"] - evidence[rival] for rival in ("none", "linear")}
     none, still = ((gained.mean(), gained.std(ddof=1) / len(gained) ** 0.5) for gained in ahead.values())
-    told = spearmanr(gate, dose)
+    told, part = spearmanr(gate, dose), np.quantile(share, [0.05, 0.5, 0.95])
     print(f"gated less none {none}, less linear {still}; gate and dose {told}")
     draw(given.out / "stimulus_gain.png", dose, gate, {"no gain": none, "a gain that stands still": still})
     Result(
@@ -101,8 +101,8 @@ def main() -> None:
         "what a gated gain is worth in the locust's antennal lobe, and whether it tells the dose, is said, not claimed",
         found=f"planted, least of three seeds: gate r {min(gates):.3f}, beta r {min(betas):.3f} (with a free readout "
         f"{min(loose):.3f}); locust, one seed, nats a trial: {none[0]:+.2f} (s.e. {none[1]:.2f}) ahead of no gain; "
-        f"held back, gain makes {shown(np.quantile(share, [0.05, 0.5, 0.95]), '.2f')} of the response; rank correlation of "
-        f"gate and dose {told.statistic:+.2f} (p = {told.pvalue:.2f})",
+        f"held back, gain makes {shown(part, '.2f')} of the response; rank correlation "
+        f"of gate and dose {told.statistic:+.2f} (p = {told.pvalue:.2f})",
         baseline=f"a gain that stands still: the gated one is {still[0]:+.2f} (s.e. {still[1]:.2f}) ahead",
     ).write(given.out)
 
