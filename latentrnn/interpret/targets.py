@@ -48,10 +48,13 @@ class Target:
         """
         name, data = self.spec.name, rollout.data
         if self.quantity == "mean":
-            found = rollout.observations[name].mean(rollout.distribution(name))
+            distribution = rollout.distribution(name)
+            found, drawn = rollout.observations[name].mean(distribution), len(distribution.batch_shape) > 1
         else:
             found = asked_instead(rollout, name, _predictor)  # (..., [frame,] output)
-        found = found.squeeze(0).flatten(2 if self.spec.per_step else 1)  # (row, [frame,] output)
+            drawn = found.dim() > 2 + self.spec.per_step
+        found = found.squeeze(0) if drawn else found  # where nothing is random there is no axis of draws
+        found = found.flatten(2 if self.spec.per_step else 1)  # (row, [frame,] output)
         found = found.expand(data.num_sequences, *found.shape[1:])
         names = _names(self.spec, found.shape[-1])
         if self.channel is not None:

@@ -398,7 +398,8 @@ def test_where_no_gradient_is_followed_nothing_is_recorded(taken: list[bool]) ->
     expected = one_by_one(cell, inputs, state)[0].detach()
     for context in (torch.no_grad(), torch.inference_mode()):
         with context:
-            torch.testing.assert_close(cell.scan(inputs, state)[0], expected, rtol=0, atol=0)
+            # all steps' inputs are one product here and one each there, which processors round in ways of their own
+            torch.testing.assert_close(cell.scan(inputs, state)[0], expected, rtol=1e-14, atol=1e-14)
     cell.requires_grad_(False)
     assert not cell.scan(inputs, state)[0].requires_grad
     assert not taken

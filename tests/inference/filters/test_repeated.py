@@ -42,7 +42,8 @@ def agree(found: lr.FilteredState, expected: lr.FilteredState) -> None:
             torch.testing.assert_close(own, other, rtol=0, atol=0)
     assert found.rates.keys() == expected.rates.keys()
     for name, rate in found.rates.items():
-        torch.testing.assert_close(rate, expected.rates[name], rtol=0, atol=0)
+        # products of a few numbers round by where these lie in memory, on some processors
+        torch.testing.assert_close(rate, expected.rates[name], rtol=1e-14, atol=1e-15)
     assert found.step == expected.step
 
 
