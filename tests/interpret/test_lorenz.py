@@ -29,10 +29,9 @@ def fit(data: lr.SequenceData, dim: int, seed: int, steps: int) -> lr.Posterior:
     encoder = lr.RNNEncoder(24, direction="bidirectional")
     guide = lr.Guide(model, encoder=encoder, family=lr.Markov(24, mixing="step"))
     objective = lr.ELBO(sticking_the_landing=True, kl=lr.KLWarmUp(0.05))
-    result = lr.fit(
-        model, guide, data, seed=seed, steps=steps, batch_size=50, optimizer=lr.AdamW(8e-3, averaging=0.98),
-        objective=objective, reporting=lr.Reporting(progress=False),
-    )  # fmt: skip
+    optimizer = lr.AdamW(8e-3, weight_decay=0.01, averaging=0.98)
+    settings = {"objective": objective, "optimizer": optimizer, "reporting": lr.Reporting(progress=False)}
+    result = lr.fit(model, guide, data, seed=seed, steps=steps, batch_size=50, **settings)
     return result.posterior(data[:100])
 
 
