@@ -49,6 +49,7 @@ def fit(train: lr.SequenceData, valid: lr.SequenceData, seed: int, steps: int) -
         valid,
         seed=seed,
         steps=steps,
+        batch_size=64,
         optimizer=lr.AdamW(learning_rate=4e-3, weight_decay=1.0),
         stopping=lr.EarlyStopping(every=20, patience=5),
         compute=lr.Compute(device="cpu"),

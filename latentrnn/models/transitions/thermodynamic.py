@@ -47,7 +47,7 @@ class ThermodynamicCell(TimeScaled, ProjectedInputTransition):
     """
 
     contents = ("force",)
-    network_weights = ("energy_weight", "drive_weight", "dissipation_weight")
+    is_network = False  # potentials, whose shape decay would flatten
     input_units = "scaled"  # without an input, rest
 
     def __init__(self, hidden_size: int, width: int = 32, time_scale: float | None = None, **shared: Any) -> None:

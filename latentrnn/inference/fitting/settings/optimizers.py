@@ -140,7 +140,7 @@ class AdamW:
 
     Nothing else decays: no bias, scale, gain, filter or embedding, no posterior's parameter, and nothing of a
     transition whose numbers mean something by themselves (`Linear`, `SwitchingLinear`, `DiagonalLinear`,
-    `LeakyIntegrator`), nor the loadings that its states have. A component of your own names those of its tensors that
+    `LeakyIntegrator`, `ThermodynamicCell`), nor the loadings that its states have. A component of your own names those of its tensors that
     are to decay in `network_weights`, besides the matrices of torch's layers.
 
     Args:
