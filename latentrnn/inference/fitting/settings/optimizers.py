@@ -140,8 +140,8 @@ class AdamW:
 
     Nothing else decays: no bias, scale, gain, filter or embedding, no posterior's parameter, and nothing of a
     transition whose numbers mean something by themselves (`Linear`, `SwitchingLinear`, `DiagonalLinear`,
-    `LeakyIntegrator`, `ThermodynamicCell`), nor the loadings that its states have. A component of your own names those of its tensors that
-    are to decay in `network_weights`, besides the matrices of torch's layers.
+    `LeakyIntegrator`, `ThermodynamicCell`), nor the loadings that its states have. A component of your own names those
+    of its tensors that are to decay in `network_weights`, besides the matrices of torch's layers.
 
     Args:
         learning_rate: the largest step size. None: 5e-3 in a fit that goes on until it has converged, whose averaged
