@@ -83,7 +83,7 @@ def _of_pooling(head: str, replay: Replay) -> Found:
     rollout = replay.rollout(replay.data)
     pooling = rollout.observations[head].pooling
     assert isinstance(pooling, AttentionPooling)
-    weight = pooling.weights(rollout.states(), rollout.data).squeeze(0)
+    weight = pooling.weights(rollout.states(), rollout.data).flatten(0, -2)  # (row, source), an axis of draws or none
     weight = weight.expand(len(replay), -1).masked_fill(~rollout.data.valid, torch.nan)
     return Found({"weight": (("source",), weight)}, [])
 
@@ -91,7 +91,7 @@ def _of_pooling(head: str, replay: Replay) -> Found:
 @torch.no_grad()
 def _of_readout(head: str, base: bool, replay: Replay) -> Found:
     rollout = replay.rollout(replay.data)
-    weight = asked_instead(rollout, head, _weights).squeeze(0).movedim(-3, -2)  # (row, frame, head, source)
+    weight = asked_instead(rollout, head, _weights).flatten(0, -4).movedim(-3, -2)  # (row, frame, head, source)
     weight = weight.expand(len(replay), *weight.shape[1:])
     data, clock = rollout.data, rollout.observations[head].head.clock
     frames = (data.lengths // clock)[:, None]

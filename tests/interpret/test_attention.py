@@ -137,6 +137,14 @@ def test_draws_of_parameters_attend_each_for_itself(make: Callable[[], lr.Readou
     np.testing.assert_allclose(found[:, 0].sum(-1), 1.0)
 
 
+@pytest.mark.parametrize("name", ["v", "kind"])
+def test_one_sequence_where_nothing_is_random_is_one_of_several(name: str) -> None:
+    head = lr.Gaussian(readout=lr.CausalAttention(4)) if name == "v" else lr.Gaussian(pooling="attention")
+    posterior = posterior_of(head, name, latent=lr.Deterministic())
+    whole, alone = (attention(each, name, num_samples=2) for each in (posterior, posterior.restricted(1)))
+    np.testing.assert_allclose(alone.weight, whole.weight[:, :1], atol=1e-12)
+
+
 def test_what_does_not_attend_is_refused() -> None:
     with pytest.raises(ValueError, match="does not attend"):
         attention(posterior_of(lr.Gaussian()), "v")
