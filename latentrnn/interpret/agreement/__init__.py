@@ -1,0 +1,1 @@
+"""What of the state matters, and what other fits show too."""

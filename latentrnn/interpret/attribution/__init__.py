@@ -1,0 +1,1 @@
+"""Which values of the input an answer comes from: saliency, mutagenesis, attention."""

@@ -1,0 +1,1 @@
+"""Where the state goes by itself: fixed points, attractors, exponents, trajectories."""

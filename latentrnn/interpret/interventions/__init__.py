@@ -1,0 +1,1 @@
+"""What would have been: interventions, what they change, and responses read off them."""

@@ -1,0 +1,1 @@
+"""How long memories last: by gates, by Jacobians, by the linearised spectrum."""

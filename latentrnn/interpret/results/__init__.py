@@ -1,0 +1,1 @@
+"""What is found, labelled: names, dimensions, coordinates, and intervals over draws."""
