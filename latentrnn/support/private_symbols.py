@@ -54,6 +54,17 @@ def modes_active() -> bool:
     return torch._C._len_torch_dispatch_stack() > 0 or torch._C._len_torch_function_stack() > 0
 
 
+def never_traced(function: Any) -> None:
+    """Tell `torch.compile` to break the graph at a function written in Python, and to run its own frame as it is.
+
+    What it calls is traced. `torch.compiler.disable` is public, and imports the whole compiler to say the same.
+    """
+    function._torchdynamo_disable = True
+    tracer: Any = torch._C._dynamo.eval_frame
+    skip = tracer._FrameExecStrategy(tracer._FrameAction.SKIP, tracer._FrameAction.DEFAULT)
+    tracer.set_code_exec_strategy(function.__code__, skip)
+
+
 def hooked(module: nn.Module) -> bool:
     """Whether anything is to be called besides the modules within one. There are methods to add hooks, none to ask."""
     kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")

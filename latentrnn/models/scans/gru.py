@@ -27,9 +27,10 @@ from latentrnn.models.scans.transforms import (
 )
 from latentrnn.models.scans.vmap_members import MembersGRU
 from latentrnn.support.private_symbols import transforms_active, within_transform
+from latentrnn.support.uncompiled import uncompiled
 
 
-@torch.compiler.disable
+@uncompiled
 def gru_scan(
     inputs: Tensor,
     state: Tensor | None,

@@ -13,9 +13,10 @@ from latentrnn.models.scans.layout import DenseLayout, Layer, ScanLayout, active
 from latentrnn.models.scans.packed_layout import LengthOrder, PackedLayout
 from latentrnn.models.scans.transforms import gradient_wanted, gradients_by_autograd
 from latentrnn.support.private_symbols import transforms_active
+from latentrnn.support.uncompiled import uncompiled
 
 
-@torch.compiler.disable
+@uncompiled
 def vanilla_scan(
     inputs: Tensor,
     state: Tensor | None,

@@ -20,6 +20,7 @@ from latentrnn.models.scans import (
     gradients_by_autograd,
 )
 from latentrnn.support.private_symbols import transforms_active
+from latentrnn.support.uncompiled import uncompiled
 
 _SHIFT = math.log(math.expm1(START_SCALE))  # as in `positive`
 
@@ -79,7 +80,7 @@ class _CombinerStep(MarkovStep):
         return combiner_scan(start, parameters, noise, valid, *weights)
 
 
-@torch.compiler.disable
+@uncompiled
 def combiner_scan(
     start: Tensor,
     features: Tensor,

@@ -18,6 +18,7 @@ from latentrnn.models.scans import (
     gradients_by_autograd,
 )
 from latentrnn.support.private_symbols import transforms_active
+from latentrnn.support.uncompiled import uncompiled
 
 _SHIFT = math.log(math.expm1(START_SCALE))  # as in `positive`
 
@@ -38,7 +39,7 @@ class MarkovWeights(NamedTuple):
     mixing: Tensor
 
 
-@torch.compiler.disable
+@uncompiled
 def markov_scan(
     start: Tensor, parameters: Tensor, noise: Tensor, valid: Tensor | None, weights: MarkovWeights
 ) -> tuple[Tensor, Tensor]:
