@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from latentrnn.data.metadata import Metadata
 from latentrnn.data.sequence_data import SequenceData
 from latentrnn.data.spec import DataSpec, SequenceKey
 
@@ -32,6 +33,10 @@ class Sequences(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """Name of each sequence."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """What else is known of each sequence, (sequence,) by name."""
 
     @property
     def total(self) -> int:

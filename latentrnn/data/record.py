@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from latentrnn.data.calendar import Calendar
+from latentrnn.data.metadata import Metadata
 from latentrnn.data.spec import DataSpec, HeadSpec, SequenceKey
 from latentrnn.support.private_symbols import version
 
@@ -46,6 +48,8 @@ class SequenceRecord:
         host_lengths: `lengths` as numpy, so that no decision on the host waits for the device.
         host_context: `context` as numpy.
         sessions: name of the session of each sequence, in data made by `join`, else None.
+        metadata: what else is known of each sequence (condition, subject, what came of it), (sequence,) by name.
+        calendar: the dates of the steps, where the data came with any, else None.
         around: what lies around a window of longer sequences that `fit` or a posterior cut, else None.
         gapless: per head whether every entry inside the sequences is observed, where that is known.
         constants: per head what is known of its log-density whatever the parameters; see `constant`.
@@ -67,6 +71,8 @@ class SequenceRecord:
     host_lengths: NDArray[np.int64]
     host_context: NDArray[np.int64]
     sessions: tuple[str, ...] | None = None
+    metadata: Metadata = field(default_factory=dict)
+    calendar: Calendar | None = None
     around: WindowContext[Any] | None = None
     gapless: Mapping[str, Fact[bool]] = field(default_factory=dict)
     constants: Mapping[str, Fact[Tensor]] = field(default_factory=dict)
@@ -77,7 +83,13 @@ class SequenceRecord:
         return found | {"gapless": {}, "constants": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({"gapless": {}, "constants": {}} | state)  # pickles of earlier versions know no facts
+        later: dict[str, Any] = {
+            "gapless": {},
+            "constants": {},
+            "metadata": {},
+            "calendar": None,
+        }  # unknown to earlier versions
+        self.__dict__.update(later | state)
 
     @property
     def num_sequences(self) -> int:
@@ -114,6 +126,23 @@ class SequenceRecord:
             return None
         there = np.arange(self.num_steps) < self.host_lengths[:, None]
         return torch.from_numpy(np.flatnonzero(there)).to(self.device, non_blocking=True)
+
+    @property
+    def dates(self) -> NDArray[np.datetime64]:
+        """The date of every step, (sequence, time), NaT in padding; in UTC where dates have a time zone.
+
+        Raises:
+            ValueError: the data came without dates.
+        """
+        if self.calendar is None:
+            raise ValueError("dates: expected data that came with dates (SequenceData.from_dataframe), found none")
+        found = np.full((len(self), self.num_steps), np.datetime64("NaT", "ns"))
+        for row, length in enumerate(self.host_lengths.tolist()):
+            if self.times is None:
+                found[row, :length] = self.calendar.at(row, np.arange(length), self.spec.dt)
+            else:
+                found[row, :length] = self.calendar.after(row, self.times[row, :length].cpu().numpy())
+        return found
 
     @property
     def carry_in(self) -> Mapping[str, Tensor] | None:

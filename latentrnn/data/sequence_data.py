@@ -16,6 +16,7 @@ from latentrnn.data.in_memory import InMemory
 from latentrnn.data.ingest.arrays import check_dtype
 from latentrnn.data.ingest.ingest import FromArrays, ingest
 from latentrnn.data.ingest.spikes import count_spikes
+from latentrnn.data.metadata import matching
 from latentrnn.data.record import Fact, SequenceRecord, WindowContext
 from latentrnn.data.summary import describe
 from latentrnn.data.views import batches, selection, splits, time_slices
@@ -27,6 +28,8 @@ from latentrnn.support.devices import read_device
 
 if TYPE_CHECKING:
     import xarray
+
+    from latentrnn.data.ingest.tables import FromTable
 
 
 @former_attributes
@@ -56,6 +59,7 @@ class SequenceData(FromArrays, InMemory, SequenceRecord):
         channel_names: Sequence[str] | None = None,
         feature_names: Mapping[str, Sequence[str]] | None = None,
         sequence_names: Sequence[str] | None = None,
+        metadata: Any = None,
         standardise: Sequence[str] | Mapping[str, tuple[Any, Any]] = (),
         dtype: torch.dtype = torch.float32,
     ) -> SequenceData:
@@ -75,6 +79,7 @@ class SequenceData(FromArrays, InMemory, SequenceRecord):
             channel_names: one name per channel, unless spike times come by name.
             feature_names: as for `from_arrays`.
             sequence_names: as for `from_arrays`.
+            metadata: as for `from_arrays`.
             standardise: as for `from_arrays`.
             dtype: as for `from_arrays`.
 
@@ -96,9 +101,146 @@ class SequenceData(FromArrays, InMemory, SequenceRecord):
             channel_names=None if names is None else {name: names},
             feature_names=feature_names,
             sequence_names=sequence_names,
+            metadata=metadata,
             standardise=standardise,
             dtype=dtype,
         )
+
+    @classmethod
+    def from_dataframe(
+        cls,
+        frame: Any,
+        observations: Any,
+        covariates: Any = None,
+        *,
+        time: str | None = None,
+        group: str | Sequence[str] | None = None,
+        variable: str | None = None,
+        value: str | None = None,
+        per_sequence: Sequence[str] = (),
+        metadata: Sequence[str] = (),
+        dt: Any = None,
+        sampling: str = "regular",
+        missing_covariates: Any = "refuse",
+        levels: Mapping[str, Sequence[Any]] | None = None,
+        standardise: Sequence[str] | Mapping[str, tuple[Any, Any]] = (),
+        dtype: torch.dtype = torch.float32,
+    ) -> SequenceData:
+        """Read a table with a row for each step, or for each value, as CSV files and spreadsheets hold them.
+
+        Rows may come in any order; sequences are in the order in which they come first. Observed columns may have
+        gaps. Columns of names (text, categories) become codes 0, 1, ... as observations, whose names the data keep
+        (`data.spec.heads[name].levels`), and one indicator for each name as covariates, `"odour=citral"`. Dates are
+        kept: `data.dates`, and in what is exported.
+
+        Args:
+            frame: a table of pandas, or one that becomes it (polars). Levels of its index count as columns.
+            observations: a dict of head to its column or columns, which become its channels; or columns that are a head
+                each.
+            covariates: likewise.
+            time: the column of times: numbers (seconds), durations or dates; by default an index of dates or
+                durations, else rows are steps in their order.
+            group: the column, or columns, that tell sequences apart; by default all rows are one sequence.
+            variable, value: where every row is one value, the columns that say of what and which; heads and covariates
+                are then made of the names in `variable`.
+            per_sequence: heads and covariates with one value per sequence, the same in all of its rows.
+            metadata: columns that say what else is known of each sequence, the same in all of its rows. Several
+                columns of `group` are metadata by themselves.
+            dt: time between steps, seconds or a duration ("15min") or steps of a calendar ("MS", as pandas calls
+                them); rows that are missing then leave a gap. It is found where rows are at equal distances.
+            sampling: "regular"; "irregular", each row at a time of its own; or "rows", each row a step whatever its
+                time (trading days).
+            missing_covariates: "refuse"; "indicator", zero where a covariate is missing and a feature more that says
+                so, for every column; or a dict of the columns that may be missing to the number that stands there.
+            levels: column to the names of its values in order, for tables that do not have all of them.
+            standardise: as for `from_arrays`.
+            dtype: as for `from_arrays`.
+
+        Raises:
+            TypeError: when something is of the wrong type.
+            ValueError: when a column is not there, rows are not at equal distances, two rows have the same time, or
+                something is inconsistent, naming what, what was expected and what came.
+
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"day": pd.date_range("2024-01-01", periods=4), "sales": [3, 1, None, 2]})
+        >>> data = SequenceData.from_dataframe(frame, ["sales"], time="day")
+        >>> data
+        SequenceData: 1 sequence of 4 steps, dt = 86400 s
+          observations: sales (1 channel, some missing)
+          dates: from 2024-01-01
+        >>> data.dates[0, -1]
+        np.datetime64('2024-01-04T00:00:00.000000000')
+        """
+        # pandas takes half a second to import, which only those who read tables should wait for
+        from latentrnn.data.ingest.tables import read_table
+
+        table = read_table(
+            frame,
+            observations,
+            covariates,
+            time=time,
+            group=group,
+            variable=variable,
+            value=value,
+            per_sequence=per_sequence,
+            metadata=metadata,
+            dt=dt,
+            sampling=sampling,
+            missing_covariates=missing_covariates,
+            levels=levels,
+        )
+        return cls._from_table(table, standardise, dtype)
+
+    @classmethod
+    def from_xarray(
+        cls,
+        dataset: xarray.Dataset,
+        observations: Any,
+        covariates: Any = None,
+        *,
+        dt: Any = None,
+        sampling: str = "regular",
+        standardise: Sequence[str] | Mapping[str, tuple[Any, Any]] = (),
+        dtype: torch.dtype = torch.float32,
+    ) -> SequenceData:
+        """Read variables of a dataset whose axes have names, which are matched by them, never by position.
+
+        Axes are called sequence (trial, episode, ...), time (step, bin, ...) and channel (unit, neuron, feature, ...),
+        in any order; a variable without an axis of sequences or channels has one of it, and one without time has one
+        value per sequence. Coordinates are the names of sequences and channels; those of time, numbers (seconds, or
+        what their attribute "units" says), durations or dates, say how long a step is; others along the sequences are
+        metadata. What `to_xarray` wrote is read as it was.
+
+        Args:
+            dataset: an `xarray.Dataset`.
+            observations: names of variables, or a dict of head to variable.
+            covariates: likewise.
+            dt, sampling: as for `from_dataframe`.
+            standardise, dtype: as for `from_arrays`.
+
+        Raises:
+            TypeError: when it is no dataset.
+            ValueError: when a variable is not there or has an axis of another name, or steps are not equally long.
+
+        >>> import numpy as np, xarray
+        >>> time = {"time": np.arange(4) / 100}
+        >>> counts = xarray.DataArray(np.ones((4, 2, 5)), time, dims=("time", "unit", "trial"))
+        >>> SequenceData.from_xarray(xarray.Dataset({"spikes": counts}), "spikes")
+        SequenceData: 5 sequences of 4 steps, dt = 0.01 s
+          observations: spikes (2 channels)
+        """
+        from latentrnn.data.ingest.tables import read_dataset
+
+        table = read_dataset(dataset, observations, covariates, dt=dt, sampling=sampling)
+        return cls._from_table(table, standardise, dtype)
+
+    @classmethod
+    def _from_table(cls, table: FromTable, standardise: Any, dtype: torch.dtype) -> SequenceData:
+        data = cls.from_arrays(**table.arrays, standardise=standardise, dtype=dtype)
+        heads = {
+            name: dataclasses.replace(head, levels=table.levels.get(name)) for name, head in data.spec.heads.items()
+        }
+        return dataclasses.replace(data, spec=dataclasses.replace(data.spec, heads=heads), calendar=table.calendar)
 
     @classmethod
     def join(cls, sessions: Mapping[str, SequenceData], *, shared: Sequence[str] = ()) -> SequenceData:
@@ -178,6 +320,23 @@ class SequenceData(FromArrays, InMemory, SequenceRecord):
         chosen = batches.read_index(item, len(self))
         return dataclasses.replace(batches.take(self, torch.from_numpy(chosen)), total=len(chosen), indices=None)
 
+    def where(self, **metadata: Any) -> SequenceData:
+        """The sequences of which this is known: `data.where(condition="left", subject=["a", "b"])`.
+
+        Args:
+            metadata: by name a value, or a list of values of which a sequence has one.
+
+        Raises:
+            ValueError: when nothing of such a name is known, or no sequence has a value, or all of them.
+
+        >>> import numpy as np
+        >>> sides = {"side": ["left", "right", "left"]}
+        >>> data = SequenceData.from_arrays({"y": np.ones((3, 5, 1))}, metadata=sides)
+        >>> data.where(side="left").names
+        ('0', '2')
+        """
+        return self[matching(self.metadata, metadata)]
+
     def batch(self, indices: Tensor, *, padded_as: Tensor | None = None, total: int | None = None) -> SequenceData:
         """A sub-sample of the plate, padded no further than its longest sequence.
 
@@ -228,8 +387,8 @@ class SequenceData(FromArrays, InMemory, SequenceRecord):
             valid: fraction for validation.
             test: fraction for testing; the three add up to 1.
             seed: of the random assignment of sequences; None for a different one each time.
-            stratify: one label per sequence, or the name of a per-sequence head with one channel; labels are then
-                spread over the parts in proportion.
+            stratify: one label per sequence, or the name of metadata, or of a per-sequence head with one channel;
+                labels are then spread over the parts in proportion.
             along: "sequence" to give each sequence to one part, at random; "time" to cut every sequence in three
                 contiguous stretches, in this order.
             context: with `along="time"`, base steps of the part before that later parts see but do not score.
@@ -393,4 +552,5 @@ class SequenceData(FromArrays, InMemory, SequenceRecord):
         return to_xarray(self)
 
     def __repr__(self) -> str:
-        return describe(self.spec, self.host_lengths, self.host_context, None if self.indices is None else self.total)
+        plate = None if self.indices is None else self.total
+        return describe(self.spec, self.host_lengths, self.host_context, plate, self.metadata, self.calendar)

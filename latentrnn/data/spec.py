@@ -45,6 +45,7 @@ class HeadSpec:
         scale: divides after `location`, per channel, user units; None when not standardised.
         session: the session whose own head it is, in joined data, nothing of which is observed in the sequences of
             other sessions; None where it is there in every sequence.
+        levels: per channel what its values 0, 1, ... stand for, empty where they are numbers; None where all are.
     """
 
     name: str
@@ -56,6 +57,7 @@ class HeadSpec:
     location: tuple[float, ...] | None = None
     scale: tuple[float, ...] | None = None
     session: str | None = None
+    levels: tuple[tuple[str, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,8 @@ class DataSpec:
         for name, head in self.heads.items():
             for field in ("channels", "channel_names", "per_step", "clock"):
                 _same(f"observations[{name!r}].{field}", getattr(head, field), getattr(other.heads[name], field))
+            if None not in (head.levels, other.heads[name].levels):  # arrays have codes alone, of which nothing is told
+                _same(f"observations[{name!r}].levels", head.levels, other.heads[name].levels)
         for name, covariate in self.covariates.items():
             for field in ("features", "feature_names"):
                 found = getattr(other.covariates[name], field)
@@ -178,7 +182,11 @@ def _to_json(item: HeadSpec | CovariateSpec) -> dict[str, Any]:
 
 
 def _from_json(content: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+    return {key: _tuples(value) for key, value in content.items()}
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _check_head(head: HeadSpec) -> None:
@@ -190,6 +198,11 @@ def _check_head(head: HeadSpec) -> None:
     _check_field(f"{where}: clock", head.clock, is_integer(head.clock) and head.clock >= 1, "a positive integer")
     named = head.session is None or isinstance(head.session, str)
     _check_field(f"{where}: session", head.session, named, "a name, or None")
+    if head.levels is not None:
+        right = isinstance(head.levels, tuple) and len(head.levels) == head.channels
+        right = right and all(isinstance(names, tuple) for names in head.levels)
+        right = right and all(isinstance(name, str) for names in head.levels for name in names)
+        _check_field(f"{where}: levels", head.levels, right, "names of the values of each channel, or None")
 
 
 def _check_channels(kind: str, name: Any, size: Any, names: Any, item: HeadSpec | CovariateSpec) -> None:

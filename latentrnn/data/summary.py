@@ -5,11 +5,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from latentrnn.data.calendar import Calendar
+from latentrnn.data.metadata import Metadata
 from latentrnn.data.spec import DataSpec
 
 
-def describe(spec: DataSpec, lengths: NDArray[np.int64], context: NDArray[np.int64], plate: int | None) -> str:
-    """Sizes, units, heads and covariates; `plate` is the size of the plate when this is a sub-sample of it."""
+def describe(
+    spec: DataSpec,
+    lengths: NDArray[np.int64],
+    context: NDArray[np.int64],
+    plate: int | None,
+    metadata: Metadata,
+    calendar: Calendar | None = None,
+) -> str:
+    """Sizes, units, heads, covariates and metadata; `plate` is the size of the plate of which this is a sub-sample."""
     shortest, longest = int(lengths.min()), int(lengths.max())
     steps = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
     unit = "irregular times" if spec.irregular else "unit steps" if spec.dt is None else f"dt = {spec.dt:g} s"
@@ -26,6 +35,10 @@ def describe(spec: DataSpec, lengths: NDArray[np.int64], context: NDArray[np.int
     if spec.covariates:
         items = [f"{item.name} ({_count(item.features, 'feature')})" for item in spec.covariates.values()]
         lines.append("  covariates: " + ", ".join(items))
+    if metadata:
+        lines.append("  metadata: " + ", ".join(metadata))
+    if calendar is not None:
+        lines.append("  dates: " + calendar.described())
     if context.any():
         lines.append(f"  up to {int(context.max())} leading steps are context and not scored")
     if plate is not None:

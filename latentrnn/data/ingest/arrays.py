@@ -11,6 +11,7 @@ import torch
 
 from latentrnn.data.ingest.axes import Named, by_name
 from latentrnn.data.ingest.plain_numbers import Array, is_frame, to_numpy
+from latentrnn.data.metadata import read_metadata
 from latentrnn.support.shown import first_entry
 
 LOSS = 1e-3  # of a channel's range, below which rounding is nothing beside any noise
@@ -31,8 +32,13 @@ class Arrays:
     channel_names: Mapping[str, Sequence[str]]
     feature_names: Mapping[str, Sequence[str]]
     sequence_names: Sequence[str] | None
+    metadata: Any
     standardise: Sequence[str] | Mapping[str, tuple[Any, Any]]
     dtype: torch.dtype
+
+    def read_metadata(self, sequences: tuple[str, ...], named: bool) -> dict[str, Array]:
+        """The metadata of sequences of these names, (sequence,) by name; `named` where the names are the user's."""
+        return read_metadata(self.metadata, sequences, [*self.observations, *self.covariates], named=named)
 
 
 def read_steps(where: str, value: Any, last: str) -> list[Array]:

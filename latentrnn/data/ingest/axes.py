@@ -93,7 +93,7 @@ def _ordered(where: str, name: str, array: Any, axes: tuple[str, ...]) -> Any:
     last = "feature" if where.startswith("covariates") else "channel"
     found = {}
     for dim in array.dims:
-        axis = _axis(str(dim), name)
+        axis = axis_of(str(dim), name)
         if axis is None or axis not in axes or axis in found:
             known = "; ".join(f"{a}: {', '.join(NAMES[a])}" for a in axes)
             what = "two axes" if axis in found else "an axis"
@@ -112,8 +112,8 @@ def _ordered(where: str, name: str, array: Any, axes: tuple[str, ...]) -> Any:
     return array.transpose(*(found[axis] for axis in axes))
 
 
-def _axis(dim: str, name: str) -> str | None:
-    """Which of our axes an axis of this name is."""
+def axis_of(dim: str, name: str) -> str | None:
+    """Which of our axes an axis of this name is, of the head or covariate `name`; None where it is none."""
     own = {f"{name}_channel": "channel", f"{name}_feature": "channel", f"{name}_time": "time"}
     if dim in own:
         return own[dim]

@@ -48,6 +48,7 @@ class FromArrays(ABC):
         channel_names: Mapping[str, Sequence[str]] | None = None,
         feature_names: Mapping[str, Sequence[str]] | None = None,
         sequence_names: Sequence[str] | None = None,
+        metadata: Any = None,
         standardise: Sequence[str] | Mapping[str, tuple[Any, Any]] = (),
         dtype: torch.dtype = torch.float32,
     ) -> Self:
@@ -71,6 +72,8 @@ class FromArrays(ABC):
             channel_names: per head one name per channel.
             feature_names: per covariate one name per feature.
             sequence_names: one name per sequence.
+            metadata: what else is known of each sequence, a dict of name to one value per sequence (labels, numbers,
+                booleans, dates), or a table of one row per sequence.
             standardise: heads and covariates whose mean and standard deviation over observed entries go to the
                 spec, for the model to apply; or a dict of name to (location, scale), e.g. of training data.
             dtype: torch.float32, with a warning where it changes values by more than rounding, or torch.float64.
@@ -113,6 +116,7 @@ class FromArrays(ABC):
                 channel_names=of_heads("channel_names", channel_names),
                 feature_names=check_mapping("feature_names", feature_names, covariates, "a covariate"),
                 sequence_names=sequence_names,
+                metadata=metadata,
                 standardise=standardise,
                 dtype=dtype,
             )
@@ -148,13 +152,16 @@ def ingest(given: Arrays, *, part: bool = False) -> dict[str, Any]:
         for words in filter(None, lost):
             warnings.warn(words, UserWarning, stacklevel=3)  # whoever called `from_arrays`
     tensors = _tensors(heads, inputs, totals, num_steps, given.dtype)
+    own_names = labels if given.sequence_names is None else given.sequence_names
+    names = read_labels("sequence_names", own_names, count)
     return {
         **tensors,
         "lengths": torch.from_numpy(lengths),  # on the host, whatever torch's default device
         "context": torch.zeros(count, dtype=torch.long, device="cpu"),
         "times": None if stamps is None else torch.from_numpy(continued(stamps, num_steps)),
         "keys": content_keys(_contents(heads, inputs, stamps), lengths),
-        "names": read_labels("sequence_names", labels if given.sequence_names is None else given.sequence_names, count),
+        "names": names,
+        "metadata": {} if given.metadata is None else given.read_metadata(names, own_names is not None),
         "spec": spec,
         "total": count,
         "indices": None,

@@ -12,7 +12,19 @@ SITES = ("initial", "innovations", "switch_logits", "states", "sequences")
 # nodes that every trace of Pyro has
 TRACES = ("_INPUT", "_RETURN")
 # names of axes and coordinates in what is exported
-AXES = ("sequence", "time", "channel", "feature", "sample", "chain", "draw", "num_steps", "context_steps", "seconds")
+AXES = (
+    "sequence",
+    "time",
+    "channel",
+    "feature",
+    "sample",
+    "chain",
+    "draw",
+    "num_steps",
+    "context_steps",
+    "seconds",
+    "date",
+)
 # what an export appends to a name
 SUFFIXES = ("_channel", "_feature", "_time", "_total")
 

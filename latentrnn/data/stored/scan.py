@@ -146,7 +146,7 @@ def _ingest(
 
     arrays: dict[str, Any] = {kind: {n: read(kind, n, s) for n, s in named.items()} for kind, named in sources.items()}
     times = arrays.pop("times").get("times")
-    some = dataclasses.replace(given, **arrays, times=times, sequence_names=None)
+    some = dataclasses.replace(given, **arrays, times=times, sequence_names=None, metadata=None)
     try:
         return SequenceData(**ingest(some, part=True))
     except (TypeError, ValueError) as error:

@@ -20,6 +20,7 @@ from latentrnn.data.ingest.axes import check_same
 from latentrnn.data.ingest.ingest import FromArrays, ingest_again
 from latentrnn.data.ingest.names import check_known, read_labels
 from latentrnn.data.ingest.padding import continued
+from latentrnn.data.metadata import Metadata, find, matching, taken
 from latentrnn.data.record import Fact
 from latentrnn.data.sequence_data import SequenceData
 from latentrnn.data.spec import DataSpec, SequenceKey
@@ -58,6 +59,7 @@ class StoredSequences(FromArrays):
         host_lengths: base steps of each.
         keys: identity of each by content.
         names: name of each.
+        metadata: what else is known of each, (sequence,) by name.
         fillers: per head (channel,), what stands where nothing was observed.
         dtype: floating type in which they are read.
         total: sequences that these stand for, all of the plate.
@@ -83,6 +85,7 @@ class StoredSequences(FromArrays):
     fillers: dict[str, Tensor]
     dtype: torch.dtype
     total: int
+    metadata: Metadata = dataclasses.field(default_factory=dict)
     positions: NDArray[np.int64] | None = None
     device: torch.device = CPU
     unread: bool = False  # whether batches are stored sequences too, of which windows are read
@@ -100,8 +103,8 @@ class StoredSequences(FromArrays):
         check_known("per_sequence", given.per_sequence, given.observations, what)
         sources = _sources(given)
         count = _count(sources)
-        names = given.sequence_names
-        names = read_labels("sequence_names", _agreed_names(sources, given.clocks) if names is None else names, count)
+        labels = _agreed_names(sources, given.clocks) if given.sequence_names is None else given.sequence_names
+        names = read_labels("sequence_names", labels, count)
         given = dataclasses.replace(
             given,
             channel_names={**_channel_names(sources["observations"]), **given.channel_names},
@@ -118,6 +121,7 @@ class StoredSequences(FromArrays):
             "fillers": fillers,
             "dtype": given.dtype,
             "total": count,
+            "metadata": {} if given.metadata is None else given.read_metadata(names, labels is not None),
         }
 
     def __getstate__(self) -> dict[str, Any]:
@@ -164,6 +168,10 @@ class StoredSequences(FromArrays):
         """Sequences chosen by an integer, a slice, integers or booleans: a plate of their own, not read yet."""
         chosen = batching.read_index(item, len(self))
         return dataclasses.replace(self._taken(chosen), total=len(chosen), positions=None)
+
+    def where(self, **metadata: Any) -> StoredSequences:
+        """The sequences of which this is known; see `SequenceData.where`."""
+        return self[matching(self.metadata, metadata)]
 
     def batch(self, indices: Tensor, *, padded_as: Tensor | None = None, total: int | None = None) -> Any:
         """A sub-sample of the plate, read (or not, where windows of it are read later); see `SequenceData.batch`."""
@@ -266,12 +274,13 @@ class StoredSequences(FromArrays):
         Args:
             train, valid, test: fractions that add up to 1.
             seed: of the random assignment; None for a different one each time.
-            stratify: one label per sequence.
+            stratify: one label per sequence, or the name of metadata.
 
         Raises:
             ValueError: when fractions do not add up to 1 or a part would be empty.
         """
-        labels = None if stratify is None else splitting.strata_of(stratify, len(self))
+        labels = find(self.metadata, stratify, "stratify") if isinstance(stratify, str) else stratify
+        labels = None if labels is None else splitting.strata_of(labels, len(self))
         parts = splitting.assign(len(self), splitting.read_fractions(train, valid, test), seed, labels)
         return self[parts[0]], self[parts[1]], self[parts[2]]
 
@@ -318,7 +327,7 @@ class StoredSequences(FromArrays):
 
     def __repr__(self) -> str:
         plate = None if self.positions is None else self.total
-        text = describe(self.spec, self.host_lengths, self.host_context, plate)
+        text = describe(self.spec, self.host_lengths, self.host_context, plate, self.metadata)
         return text.replace("SequenceData", "StoredSequences", 1)
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -331,6 +340,7 @@ class StoredSequences(FromArrays):
             host_lengths=self.host_lengths[chosen],
             keys=tuple(self.keys[i] for i in chosen),
             names=tuple(self.names[i] for i in chosen),
+            metadata=taken(self.metadata, chosen) if self.metadata else {},
             positions=chosen if self.positions is None else self.positions[chosen],
         )
 
@@ -362,6 +372,7 @@ class StoredSequences(FromArrays):
             num_steps=stop - start,
             host_lengths=lengths,
             host_context=self.host_context,
+            metadata=self.metadata,
             gapless={n: Fact.of(not self.spec.heads[n].missing, mask) for n, mask in fields["masks"].items()},
         )
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from latentrnn.data.metadata import taken
 from latentrnn.data.record import Fact, Record
 from latentrnn.support.arguments import is_integer
 
@@ -58,6 +59,8 @@ def take(data: Record, indices: Tensor, longest: Tensor | None = None, total: in
         keys=tuple(data.keys[i] for i in chosen),
         names=tuple(data.names[i] for i in chosen),
         sessions=None if data.sessions is None else tuple(data.sessions[i] for i in chosen),
+        metadata=taken(data.metadata, chosen) if data.metadata else {},
+        calendar=None if data.calendar is None else data.calendar.take(chosen),
         indices=on_device if data.indices is None else data.indices.index_select(0, on_device),
         total=data.total if total is None else total,
         num_steps=num_steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,15 +35,16 @@ def to_xarray(data: SequenceRecord) -> xarray.Dataset:
     for name, head in data.spec.heads.items():
         values = np.where(_numpy(data.masks[name]), _numpy(data.observations[name]), np.nan)
         coords[f"{name}_channel"] = (f"{name}_channel", list(head.channel_names))
+        levels = {} if head.levels is None else {"levels": json.dumps(head.levels)}  # files hold no nested lists
         if not head.per_step:
-            variables[name] = (("sequence", f"{name}_channel"), values)
+            variables[name] = (("sequence", f"{name}_channel"), values, levels)
             continue
         time = "time"
         if head.clock > 1:
             time = f"{name}_time"
             start = np.arange(values.shape[1]) * head.clock * unit
             coords[time] = (time, start, {"units": units, "long_name": f"start of frames of {head.clock} steps"})
-        variables[name] = (("sequence", time, f"{name}_channel"), values)
+        variables[name] = (("sequence", time, f"{name}_channel"), values, levels)
         if name in data.totals:
             inside = np.arange(values.shape[1]) < (data.host_lengths // head.clock)[:, None]
             variables[f"{name}_total"] = (("sequence", time), np.where(inside, _numpy(data.totals[name]), np.nan))
@@ -50,6 +52,9 @@ def to_xarray(data: SequenceRecord) -> xarray.Dataset:
         values = np.where(_numpy(data.valid)[..., None], _numpy(data.covariates[name]), np.nan)
         coords[f"{name}_feature"] = (f"{name}_feature", list(covariate.feature_names))
         variables[name] = (("sequence", "time", f"{name}_feature"), values)
+    coords |= {name: ("sequence", values) for name, values in data.metadata.items()}
+    if data.calendar is not None:
+        coords["date"] = (("sequence", "time"), data.dates)
     attributes = {} if data.spec.dt is None else {"dt": data.spec.dt}
     return xarray.Dataset(variables, coords, attributes)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from latentrnn.data import calendar, metadata
 from latentrnn.data.ingest.names import check_known, check_names
 from latentrnn.data.ingest.padding import fill
 from latentrnn.data.record import Fact, SequenceRecord
@@ -47,6 +48,8 @@ def join(sessions: Mapping[str, SequenceRecord], shared: Sequence[str]) -> dict[
         "keys": _keys(parts),
         "names": tuple(f"{session}/{name}" for session, part in sessions.items() for name in part.names),
         "sessions": tuple(session for session, part in sessions.items() for _ in part.names),
+        "metadata": metadata.joined({session: part.metadata for session, part in sessions.items()}),
+        "calendar": calendar.joined({session: part.calendar for session, part in sessions.items()}),
         "spec": DataSpec(heads, dict(first.spec.covariates), first.spec.dt, first.spec.irregular),
         "total": plate.size,
         "indices": None,

@@ -36,8 +36,11 @@ def read_fractions(train: float, valid: float, test: float) -> Fractions:
 
 def read_strata(data: SequenceRecord, stratify: Any) -> NDArray[np.int64]:
     """One whole number per sequence, equal for equal labels; sequences with a missing label are a stratum."""
+    if isinstance(stratify, str) and stratify in data.metadata:
+        return strata_of(data.metadata[stratify], len(data))
     if isinstance(stratify, str):
-        check_known("stratify", [stratify], data.observations, "an observation head")
+        known = [*data.observations, *data.metadata]
+        check_known("stratify", [stratify], known, "an observation head or metadata")
         head = data.spec.heads[stratify]
         if head.per_step or head.channels != 1:
             found = f"{head.channels} channels" + (", per step" if head.per_step else "")

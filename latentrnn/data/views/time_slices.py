@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentrnn.data.metadata import taken
 from latentrnn.data.record import Record, SequenceRecord
 from latentrnn.data.spec import DataSpec, SequenceKey
 from latentrnn.data.views.splits import PARTS, Fractions
@@ -61,6 +62,7 @@ def time_slice(data: Record, start: int, stop: int) -> Record:
         times=None if data.times is None else data.times[:, start:stop],
         keys=tuple(keys),
         num_steps=stop - start,
+        calendar=None if data.calendar is None else data.calendar.later(start),
         host_lengths=(data.host_lengths - start).clip(0, stop - start),
         host_context=(data.host_context - start).clip(0, stop - start),
         around=None,
@@ -154,6 +156,8 @@ def _gather(data: Record, pieces: list[_Piece], names: list[str]) -> Record:
     rows = torch.tensor([piece.row for piece in pieces], device=data.device)[:, None]
     begins = torch.tensor([piece.begin for piece in pieces], device=data.device)[:, None]
     on_device = torch.from_numpy(lengths).to(data.device)
+    owners = np.array([piece.row for piece in pieces], dtype=np.int64)
+    firsts = np.array([piece.begin for piece in pieces], dtype=np.int64)
 
     def pick(tensor: Tensor, clock: int = 1) -> tuple[Tensor, Tensor]:
         """Frames of each piece and whether they are inside it; what is outside repeats the last frame of the row."""
@@ -183,6 +187,8 @@ def _gather(data: Record, pieces: list[_Piece], names: list[str]) -> Record:
         ),
         names=tuple(names),
         sessions=None if data.sessions is None else tuple(data.sessions[piece.row] for piece in pieces),
+        metadata=taken(data.metadata, owners) if data.metadata else {},
+        calendar=None if data.calendar is None else data.calendar.take(owners).later(firsts),
         total=len(pieces),
         indices=None,
         num_steps=num_steps,
