@@ -18,7 +18,8 @@ from latentrnn.data.ingest.names import check_mapping
 from latentrnn.data.ingest.plain_numbers import to_tensor
 from latentrnn.inference.posterior.draws.predictions import concatenate_sequences, padding_to_nan, with_sample_axis
 from latentrnn.inference.posterior.draws.sampler import PosteriorSampler, SampledRollout
-from latentrnn.inference.posterior.interventions.clamps import Clamp, Clamped, Clamps, Hold, checked_clamps
+from latentrnn.inference.posterior.interventions.clamped import Clamped
+from latentrnn.inference.posterior.interventions.clamps import Clamp, Clamps, Hold, checked_clamps
 from latentrnn.inference.posterior.interventions.places import Silent, Steps, checked_units, silenced, steps_of
 from latentrnn.models.features.gap import gaps
 from latentrnn.models.rollout import Rollout
