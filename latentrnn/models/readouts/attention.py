@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -13,9 +12,9 @@ from torch.nn import functional as F
 
 from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models.features import CovariateReader, Feature, listed
+from latentrnn.models.readouts.dot_product import Asked, Attention
 from latentrnn.models.readouts.readout import Readout, Surroundings, with_past
 from latentrnn.support.arguments import check_size
-from latentrnn.support.private_symbols import within_transform
 
 
 class AttentionReadout(Readout):
@@ -39,9 +38,16 @@ class AttentionReadout(Readout):
                 weight.normal_(0.0, 0.5 / weight.shape[-1] ** 0.5)
             self.baseline.zero_()
 
-    @abstractmethod
+    def forward(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
+        return self._output(states, self.attention(self._asked(states, surroundings)))
+
     def weights(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
         """Return alpha, (..., head, time, source time), of states (..., time, hidden_size); see `forward`."""
+        return self.attention.weights(self._asked(states, surroundings))
+
+    def _asked(self, states: Tensor, surroundings: Surroundings) -> Asked:
+        """Return what the states ask: by default all states up to the present one."""
+        return Asked(states, with_past(states, surroundings.past), causal=True)
 
     def _output(self, states: Tensor, attended: Tensor) -> Tensor:
         return F.linear(states, self.weight, self.baseline) + F.linear(attended, self.attended_weight)
@@ -73,13 +79,6 @@ class CausalAttention(AttentionReadout):
     def build(self, hidden_size: int, outputs: int, spec: DataSpec) -> None:
         self._build(hidden_size, hidden_size, outputs, self.heads)
         self.reset_parameters()
-
-    def forward(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
-        attended = self.attention(states, with_past(states, surroundings.past), causal=True)
-        return self._output(states, attended)
-
-    def weights(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
-        return self.attention.weights(states, with_past(states, surroundings.past), causal=True)
 
     def attention_weights(self, states: Tensor) -> Tensor:
         """Return alpha, (..., head, time, source time), of states (..., time, hidden_size)."""
@@ -205,107 +204,11 @@ class ModulatedAttention(AttentionReadout):
     def surroundings(self, data: SequenceData) -> Surroundings:
         return Surroundings(context=self.reader(data))
 
-    def forward(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
-        together = with_past(states, surroundings.past)
-        return self._output(states, self.attention(states, together, causal=True, **self._modulation(surroundings)))
-
-    def weights(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
-        together = with_past(states, surroundings.past)
-        return self.attention.weights(states, together, causal=True, **self._modulation(surroundings))
-
-    def _modulation(self, surroundings: Surroundings) -> dict[str, Tensor]:
+    def _asked(self, states: Tensor, surroundings: Surroundings) -> Asked:
         x = surroundings.context
         assert x is not None
-        return {"scale": 1 + F.linear(x, self.scale_weight), "shift": F.linear(x, self.shift_weight)}
-
-
-class Attention(nn.Module):
-    """Scaled dot-product attention with learned maps to queries, keys and values; sample axes broadcast.
-
-    Args:
-        asking: channels of what asks.
-        asked: channels of what is attended to.
-        size, heads: see `CausalAttention`.
-    """
-
-    def __init__(self, asking: int, asked: int, size: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(asking, size)
-        self.key = nn.Linear(asked, size, bias=False)  # a bias of the keys leaves the softmax as it is
-        self.value = nn.Linear(asked, size, bias=False)  # one of the values is the readout's baseline
-
-    def forward(
-        self,
-        states: Tensor,
-        source: Tensor,
-        *,
-        causal: bool = False,
-        valid: Tensor | None = None,
-        scale: Tensor | None = None,
-        shift: Tensor | None = None,
-    ) -> Tensor:
-        """Return the attended values, (..., time, size).
-
-        Args:
-            states: what asks, (..., time, channel).
-            source: what is attended to, (..., source time, channel).
-            causal: the last states of `source` are `states`, and each step sees those up to its own.
-            valid: which steps of the source exist, (sequence, source time); None for all.
-            scale, shift: modulation of the queries, (..., time, size).
-        """
-        query, key, value = (
-            self._queries(states, scale, shift),
-            self.split(self.key(source)),
-            self.split(self.value(source)),
-        )
-        batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
-        query, key, value = (part.expand(*batch, *part.shape[-2:]) for part in (query, key, value))
-        mask = self._mask(states, source, causal, valid)
-        if within_transform(query, key, value):  # which the library's kernel does not know
-            return self.join(_softmax_of(query, key, mask) @ value)
-        return self.join(F.scaled_dot_product_attention(query, key, value, attn_mask=mask))
-
-    def weights(
-        self,
-        states: Tensor,
-        source: Tensor,
-        *,
-        causal: bool = False,
-        valid: Tensor | None = None,
-        scale: Tensor | None = None,
-        shift: Tensor | None = None,
-    ) -> Tensor:
-        """Return the softmax weights, (..., head, time, source time), of the arguments of `forward`."""
-        query, key = self._queries(states, scale, shift), self.split(self.key(source))
-        return _softmax_of(query, key, self._mask(states, source, causal, valid))
-
-    def _queries(self, states: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-        query = self.query(states)
-        return self.split(query if scale is None else query * scale + shift)
-
-    def _mask(self, states: Tensor, source: Tensor, causal: bool, valid: Tensor | None) -> Tensor | None:
-        if valid is not None:
-            valid = valid | ~valid.any(-1, keepdim=True)  # nothing to see: no NaN, and nothing counts there anyway
-            return valid[..., None, None, :]  # (sequence, head, time, source time)
-        asking, asked = states.shape[-2], source.shape[-2]
-        if not causal or asking == 1:
-            return None
-        return torch.ones(asking, asked, dtype=torch.bool, device=states.device).tril(asked - asking)
-
-    def split(self, values: Tensor) -> Tensor:
-        """Return (..., head, time, channel) of (..., time, size)."""
-        return values.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
-
-    @staticmethod
-    def join(values: Tensor) -> Tensor:
-        """Return (..., time, size) of (..., head, time, channel)."""
-        return values.transpose(-2, -3).flatten(-2)
-
-
-def _softmax_of(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
-    scores = query @ key.mT / math.sqrt(query.shape[-1])
-    return (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
+        scale, shift = 1 + F.linear(x, self.scale_weight), F.linear(x, self.shift_weight)
+        return super()._asked(states, surroundings)._replace(scale=scale, shift=shift)
 
 
 def check_heads(owner: str, size: int, heads: int) -> tuple[int, int]:

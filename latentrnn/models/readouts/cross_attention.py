@@ -8,6 +8,7 @@ from torch import Tensor
 
 from latentrnn.data import DataSpec
 from latentrnn.models.readouts.attention import AttentionReadout, check_heads
+from latentrnn.models.readouts.dot_product import Asked
 from latentrnn.models.readouts.readout import Surroundings, with_past
 from latentrnn.support.arguments import check_text
 
@@ -56,14 +57,9 @@ class CrossAttention(AttentionReadout):
         self._build(hidden_size, asked, outputs, self.heads, asking=asking)
         self.reset_parameters()
 
-    def forward(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
-        together = with_past(states, surroundings.past)
-        attended = self.attention(states[..., self._query], together[..., self._source], causal=True)
-        return self._output(states, attended)
-
-    def weights(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
-        together = with_past(states, surroundings.past)
-        return self.attention.weights(states[..., self._query], together[..., self._source], causal=True)
+    def _asked(self, states: Tensor, surroundings: Surroundings) -> Asked:
+        source = with_past(states, surroundings.past)[..., self._source]
+        return Asked(states[..., self._query], source, causal=True)
 
     def attention_weights(self, states: Tensor) -> Tensor:
         """Return alpha, (..., head, time, source time), of states (..., time, hidden_size)."""

@@ -13,6 +13,7 @@ from latentrnn.data import DataSpec, SequenceData
 from latentrnn.models.features import CovariateReader, Feature, listed
 from latentrnn.models.features.feature import find
 from latentrnn.models.readouts.attention import AttentionReadout, check_heads
+from latentrnn.models.readouts.dot_product import Asked
 from latentrnn.models.readouts.readout import Surroundings
 from latentrnn.models.scans import run_directions
 from latentrnn.support.arguments import check_size, check_text
@@ -104,13 +105,9 @@ class SourceAttention(AttentionReadout):
             source, valid = source.gather(1, where.unsqueeze(-1).expand_as(source)), there
         return Surroundings(source=source, source_valid=valid)
 
-    def forward(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
+    def _asked(self, states: Tensor, surroundings: Surroundings) -> Asked:
         assert surroundings.source is not None
-        return self._output(states, self.attention(states, surroundings.source, valid=surroundings.source_valid))
-
-    def weights(self, states: Tensor, surroundings: Surroundings = Surroundings()) -> Tensor:  # noqa: B008 - immutable
-        assert surroundings.source is not None
-        return self.attention.weights(states, surroundings.source, valid=surroundings.source_valid)
+        return Asked(states, surroundings.source, valid=surroundings.source_valid)
 
     def attention_weights(self, states: Tensor, data: SequenceData) -> Tensor:
         """Return alpha, (..., head, time, source time), of states (..., time, hidden_size) and their batch."""
