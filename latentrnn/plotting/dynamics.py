@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from latentrnn.plotting.axes import axes_or_new
+from latentrnn.plotting.dimensions import leading_directions, name_dimensions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +47,7 @@ def fixed_points(
         )
     ax = axes_or_new(ax)
     middle = points.mean(0) if centre is None else np.asarray(centre, float)
-    axes = _leading(points - middle) if directions is None else _matrix("directions", directions)
+    axes = leading_directions(points - middle) if directions is None else _matrix("directions", directions)
     x, y = _padded((points - middle) @ axes.T)
     kinds = (
         ("slow", ~still, 8, SLOW, SLOW),
@@ -56,8 +57,7 @@ def fixed_points(
     for label, mask, size, inside, edge in kinds:
         if mask.any():
             ax.scatter(x[mask], y[mask], size, label=label, zorder=3, facecolors=inside, edgecolors=edge)
-    ax.set_xlabel("dimension 1")
-    ax.set_ylabel("dimension 2")
+    name_dimensions(ax)
     if len(points):
         ax.legend(fontsize="small", frameon=False, loc="upper right")
     return ax
@@ -88,8 +88,7 @@ def phase_portrait(
         across, up, u, v, color=np.log10(speed + 1e-3 * speed.max() + 1e-12), cmap="Greys", density=1.1, linewidth=0.8,
         arrowsize=0.7,
     )  # fmt: skip
-    ax.set_xlabel("dimension 1")
-    ax.set_ylabel("dimension 2")
+    name_dimensions(ax)
     return ax
 
 
@@ -116,8 +115,7 @@ def trajectories(paths: ArrayLike, *, color: Any = PATH, label: str | None = Non
     for number, path in enumerate(found):
         ax.plot(*path.T, color=color, linewidth=0.7, label=None if number else label)
         ax.plot(*path[:1].T, ".", color=color, markersize=3)
-    for axis, name in zip("xyz"[: found.shape[-1]], ("dimension 1", "dimension 2", "dimension 3"), strict=False):
-        getattr(ax, f"set_{axis}label")(name)
+    name_dimensions(ax)
     return ax
 
 
@@ -176,12 +174,6 @@ def _matrix(name: str, value: ArrayLike) -> Array:
     found = np.asarray(value, float)
     if found.ndim != 2:
         raise ValueError(f"{name}: expected two axes; found {found.shape}")
-    return found
-
-
-def _leading(centred: Array) -> Array:
-    """Return the first two principal directions, (2 or fewer, size)."""
-    found: Array = np.linalg.svd(centred, full_matrices=False)[2][:2]
     return found
 
 

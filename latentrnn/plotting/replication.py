@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from latentrnn.plotting.axes import axes_or_new
+from latentrnn.plotting.dimensions import leading_directions, name_dimensions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,12 +63,10 @@ def alignment(paths: ArrayLike, others: ArrayLike, *, ax: Axes | None = None) ->
     ax = axes_or_new(ax)
     rows = first.reshape(-1, first.shape[-1])
     rows = rows[~np.isnan(rows).any(-1)]
-    axes = np.linalg.svd(rows - rows.mean(0), full_matrices=False)[2][:2]
+    axes = leading_directions(rows - rows.mean(0))
     for found, color, style, label in ((first, "0.6", "-", "one fit"), (second, FITS[1], "--", "another, aligned")):
         for number, path in enumerate((found - rows.mean(0)) @ axes.T):
             across, up = path[:, 0], path[:, -1]
             ax.plot(across, up, style, color=color, linewidth=0.9, label=None if number else label)
-    ax.set_xlabel("dimension 1")
-    ax.set_ylabel("dimension 2")
-    ax.legend(fontsize="small", frameon=False)
+    name_dimensions(ax, legend=True)
     return ax
