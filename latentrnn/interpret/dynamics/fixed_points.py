@@ -51,7 +51,7 @@ class FixedPoints:
         """Return how many points one draw has: "stable", "saddle" (some modes grow), "repeller" (all do), "slow"."""
         here = self.dataset.isel(sample=sample)
         there, fixed = here.speed.notnull().values, here.fixed.values == 1
-        unstable, modes = here.unstable.values, self.dataset.sizes["mode"]
+        unstable, modes = here.unstable.values, here.eigenvalue.notnull().sum("mode").values
         kinds = {
             "stable": unstable == 0,
             "saddle": (unstable > 0) & (unstable < modes),
@@ -128,7 +128,9 @@ def fixed_points(
         noise: largest standard deviation of what is added to starts, in units of each number's own.
         slow: a minimum of |F(s) - s| is a slow point where a sequence's length at that speed covers less than this,
             in units of the spread of visited states.
-        within: points further than this from every visited state, in the same units, are left out.
+        within: points further than this from every visited state, in the same units, are left out. At covariates far
+            from those of the data the state may rest where it never was: raise this to see such points, whose "away"
+            says how far the model is asked beyond its data.
         descent: iterations before Newton's method.
         run: steps after which a run counts as ended, for basins; ten times the longest sequence by default, at most
             2000.

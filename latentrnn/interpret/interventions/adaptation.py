@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     import xarray
 
 
-def adaptation(effect: xarray.Dataset, head: str, onset: int, *, steady: int = 5) -> xarray.Dataset:
+def adaptation(
+    effect: xarray.Dataset, head: str, onset: int, *, steady: int = 5, within: int | None = None
+) -> xarray.Dataset:
     """Return how a response adapts to a step that stays on, draw by draw.
 
     The response, averaged over sequences, goes from its peak to a plateau, the average of its last steps. The time
@@ -25,6 +27,8 @@ def adaptation(effect: xarray.Dataset, head: str, onset: int, *, steady: int = 5
         head: whose response it is.
         onset: base step at which the step begins.
         steady: steps at the end that make the plateau.
+        within: steps from the onset on among which the peak, what is furthest from zero, is looked for; None for all.
+            Where an excitation gives way to an inhibition that is larger still, the latter is no peak.
 
     Returns:
         "peak", "plateau" (in the effect's units), "adapted" (1 - plateau / peak), "peak_time" (since the onset) and
@@ -58,18 +62,19 @@ def adaptation(effect: xarray.Dataset, head: str, onset: int, *, steady: int = 5
     steps = response.sizes[clock]
     check_integer(owner, "onset", onset, most=steps - 1)
     check_integer(owner, "steady", steady, least=1, most=steps - onset)
+    within = steps - onset if within is None else check_integer(owner, "within", within, least=1, most=steps - onset)
     averaged = response.mean("sequence").transpose("sample", clock, ...)
-    found = _of(averaged.values[:, onset:], effect[clock].values[onset:], steady)
+    found = _of(averaged.values[:, onset:], effect[clock].values[onset:], steady, within)
     dims = ("sample", *averaged.dims[2:])
     coords = {dim: effect[dim] for dim in dims if dim in effect.coords}
     return xarray.Dataset({name: (dims, value) for name, value in found.items()}, coords, effect.attrs)
 
 
-def _of(response: NDArray[Any], time: NDArray[Any], steady: int) -> dict[str, NDArray[Any]]:
+def _of(response: NDArray[Any], time: NDArray[Any], steady: int, within: int) -> dict[str, NDArray[Any]]:
     """Return what `adaptation` does of (sample, time, ...) and times."""
     plateau = response[:, -steady:].mean(1)
     above = response - plateau[:, None]
-    where = np.abs(response).argmax(1)
+    where = np.abs(response[:, :within]).argmax(1)
     peak = np.take_along_axis(response, where[:, None], 1)[:, 0]
     height = peak - plateau
     gap = np.diff(time, append=2 * time[-1] - time[-2] if len(time) > 1 else time[-1] + 1.0)

@@ -56,6 +56,8 @@ def pooled(
 ) -> xarray.Dataset:
     """Return what is found of a posterior; of an ensemble, its members' draws after one another, each saying whose.
 
+    Where members have different sizes (units, fixed points), the smaller ones have NaN in the places that they lack.
+
     Args:
         owner: who asks, for error messages.
         posterior: of one model, or of an ensemble.
@@ -64,7 +66,7 @@ def pooled(
 
     Raises:
         TypeError: something that is no posterior.
-        ValueError: no draws, or members of which not all can be asked this.
+        ValueError: no draws, members of which not all can be asked this, or in which different things are found.
     """
     check_size(owner, "num_samples", num_samples)
     if isinstance(posterior, Posterior):
@@ -79,8 +81,24 @@ def pooled(
         for number, member in enumerate(posterior.posteriors)
         if (count := int((members == number).sum()))
     ]
-    joined = xarray.concat(parts, "sample", join="exact", combine_attrs="override", data_vars="minimal")
+    parts = _alike(owner, parts)
+    joined = xarray.concat(parts, "sample", join="outer", combine_attrs="override", data_vars="minimal")
     return joined.assign_coords(member=("sample", members.sort().values.numpy()))
+
+
+def _alike(owner: str, parts: Sequence[xarray.Dataset]) -> list[xarray.Dataset]:
+    """Return datasets of the same sizes along all dims but "sample"; those with labels are joined by these later."""
+    names = [sorted(map(str, part.data_vars)) for part in parts]
+    if any(found != names[0] for found in names):
+        told = "; ".join(", ".join(found) for found in names)
+        raise ValueError(f"{owner}: members of the ensemble have different variables ({told}); ask `posteriors` singly")
+    plain = {dim for part in parts for dim in part.dims if dim not in part.coords} - {"sample"}
+    most = {dim: max(part.sizes[dim] for part in parts) for dim in plain}
+    lacking = [{dim: (0, size - part.sizes[dim]) for dim, size in most.items()} for part in parts]
+    return [
+        part.pad(lacks) if any(after for _, after in lacks.values()) else part
+        for part, lacks in zip(parts, lacking, strict=True)
+    ]
 
 
 def in_rows(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

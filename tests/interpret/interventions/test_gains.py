@@ -6,6 +6,7 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
+import xarray
 
 import latentrnn as lr
 from latentrnn.interpret import adaptation, contrast, do, gain_share
@@ -77,6 +78,18 @@ def test_a_planted_high_pass_adapts_by_its_time_constant() -> None:
     np.testing.assert_allclose(found.adapted, 1 - 1 / (1 + 2 * q), rtol=1e-4)
 
 
+def test_an_inhibition_that_is_larger_than_the_excitation_before_it_is_no_peak() -> None:
+    time = 0.01 * np.arange(300)
+    response = -2.0 + 3.0 * np.exp(-time / 0.2)
+    axes = ("sample", "sequence", "time", "v_channel")
+    effect = xarray.Dataset({"v": (axes, response[None, None, :, None])}, {"time": time})
+    found = adaptation(effect, "v", 0, within=20)
+    np.testing.assert_allclose(found.peak, 1.0)
+    np.testing.assert_allclose(found.adapted, 3.0, rtol=1e-4)
+    np.testing.assert_allclose(found.time_constant, 0.01 / (1 - np.exp(-0.05)), rtol=1e-3)
+    assert adaptation(effect, "v", 0).peak.item() < -1.9  # over all steps it is the inhibition
+
+
 def test_mistakes_are_named() -> None:
     plain = posterior_of(lr.GRU(3), lr.InitialState(1))
     with pytest.raises(ValueError, match="no StimulusGain"):
@@ -88,5 +101,7 @@ def test_mistakes_are_named() -> None:
         adaptation(effect, "v", 0)
     with pytest.raises(ValueError, match="onset"):
         adaptation(effect, "spikes", 50)
+    with pytest.raises(ValueError, match="within"):
+        adaptation(effect, "spikes", 0, within=0)
     with pytest.raises(TypeError, match="with draws"):
         adaptation(effect.mean("sample"), "spikes", 0)
