@@ -13,6 +13,7 @@ from latentrnn.data.ingest.names import AXES, SUFFIXES
 from latentrnn.support.shown import shown
 
 Metadata = Mapping[str, NDArray[Any]]
+SCALARS = (str, bool, int, float, np.generic, datetime.date, datetime.timedelta)
 
 
 def read_metadata(
@@ -77,14 +78,19 @@ def matching(metadata: Metadata, wanted: Mapping[str, Any]) -> NDArray[np.bool_]
     """Which sequences have, under every name of `wanted`, its value or one of its values.
 
     Raises:
+        TypeError: something that is no value.
         ValueError: a name of which nothing is known, or a value that no sequence has.
     """
     found: NDArray[np.bool_] | None = None
     for name, value in wanted.items():
         known = find(metadata, name, "where")
-        values = list(value) if isinstance(value, list | tuple | set | frozenset | np.ndarray) else [value]
+        several = isinstance(value, list | tuple | set | frozenset) or (
+            isinstance(value, np.ndarray) and value.ndim == 1
+        )
         here = np.zeros(len(known), bool)
-        for item in values:
+        for item in value if several else [value]:
+            if not isinstance(item, SCALARS):
+                raise TypeError(f"where: expected a value of {name}, or a list of values, found {shown(value)}")
             same = np.asarray(known == item, bool)
             if same.shape != known.shape or not same.any():
                 raise ValueError(

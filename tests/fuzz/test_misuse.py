@@ -11,6 +11,7 @@ from functools import cache, wraps
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyro.distributions as dist
 import pytest
 import torch
@@ -243,6 +244,28 @@ def world() -> dict[str, Any]:
     }
 
 
+def table() -> pd.DataFrame:
+    """Rows of two sequences, two of which are missing."""
+    return pd.DataFrame(
+        {
+            "who": ["p"] * 3 + ["q"] * 2,
+            "t": [0.0, 0.5, 1.5, 0.0, 0.5],
+            "a": np.arange(5.0),
+            "b": [1.0, np.nan, 2.0, 0.5, 1.5],
+            "kind": list("pqppq"),
+            "dose": [1.0, np.nan, 2.0, 0.0, 1.0],
+            "site": ["x"] * 3 + ["y"] * 2,
+            "died": [0] * 3 + [1] * 2,
+        }
+    )
+
+
+def tagged() -> lr.SequenceData:
+    """Data of which something is known."""
+    tags = {"side": ["l", "r", "l"], "age": [1, 2, 3]}
+    return lr.SequenceData.from_arrays({"y": np.ones((3, 4, 1))}, metadata=tags)
+
+
 def briefly(fit: Callable[..., Any]) -> Callable[..., Any]:
     """Return a fit that takes one step where no number of steps is given, which is no mistake."""
 
@@ -290,10 +313,56 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "channel_names": {"y": ["a", "b"]},
                 "feature_names": {"x": ["f"]},
                 "sequence_names": ["1", "2", "3"],
+                "metadata": {"side": ["l", "r", "l"]},
                 "standardise": ["x"],
                 "dtype": torch.float64,
             },
         ),
+        "from_dataframe": (
+            lr.SequenceData.from_dataframe,
+            {
+                "frame": table(),
+                "observations": {"y": ["a", "b"], "died": "died"},
+                "covariates": ["kind", "dose"],
+                "time": "t",
+                "group": "who",
+                "per_sequence": ["died"],
+                "metadata": ["site"],
+                "dt": 0.5,
+                "sampling": "regular",
+                "missing_covariates": {"dose": 0.0, "kind": 0.0},
+                "levels": {"kind": ["p", "q"]},
+                "standardise": ["y"],
+                "dtype": torch.float64,
+            },
+        ),
+        "from_dataframe, a row for each value": (
+            lr.SequenceData.from_dataframe,
+            {
+                "frame": table().melt(["who", "t"], ["a", "b"], "what", "number"),
+                "observations": ["a"],
+                "covariates": ["b"],
+                "time": "t",
+                "group": ["who"],
+                "variable": "what",
+                "value": "number",
+                "dt": 0.5,
+                "missing_covariates": "indicator",
+            },
+        ),
+        "from_xarray": (
+            lr.SequenceData.from_xarray,
+            {
+                "dataset": data.to_xarray(),
+                "observations": ["y"],
+                "covariates": {"x": "x"},
+                "dt": 0.1,
+                "sampling": "regular",
+                "standardise": None,
+                "dtype": torch.float32,
+            },
+        ),
+        "where": (tagged().where, {"side": "l", "age": [1, 2]}),
         "stored": (
             lr.StoredSequences.from_arrays,
             {

@@ -55,7 +55,7 @@ def read_clock(
         TypeError: `dt` is no time.
         ValueError: rows do not lie on steps of one length.
     """
-    if sampling not in SAMPLINGS:
+    if not isinstance(sampling, str) or sampling not in SAMPLINGS:
         raise ValueError(f"sampling: expected one of {SAMPLINGS}, found {shown(sampling)}")
     step, frequency = _read_step(dt)
     if columns is None:
@@ -127,21 +127,21 @@ def _read_step(dt: Any) -> tuple[float | None, str | None]:
         return (None if dt is None else read_dt(dt)), None
     import pandas
 
-    try:
-        return pandas.Timedelta(dt).total_seconds(), None
-    except ValueError:
-        pass
+    for read in (pandas.Timedelta, lambda text: pandas.Timedelta(pandas.tseries.frequencies.to_offset(text))):
+        try:
+            return read_dt(read(dt).total_seconds()), None
+        except (ValueError, TypeError):
+            continue
     try:
         offset = pandas.tseries.frequencies.to_offset(dt)
     except ValueError:
+        offset = None
+    if offset is None or offset.n < 1:
         raise ValueError(
             'dt: expected seconds, a duration ("15min") or steps of a calendar as pandas calls them ("MS"), found '
             f"{dt!r}"
-        ) from None
-    try:
-        return pandas.Timedelta(offset).total_seconds(), None
-    except (ValueError, TypeError):
-        return None, offset.freqstr
+        )
+    return None, str(offset.freqstr)
 
 
 def _since_first(column: pandas.Series) -> NDArray[np.float64]:

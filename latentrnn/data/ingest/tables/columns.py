@@ -17,6 +17,24 @@ if TYPE_CHECKING:
 Levels = tuple[str, ...]
 
 
+def column_names(option: str, given: Any, columns: Sequence[Any]) -> list[Any]:
+    """Columns of a table, from one, several or None.
+
+    Raises:
+        TypeError: no column or list of columns.
+        ValueError: one that is not there, or is named twice.
+    """
+    names = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+    for name in names:
+        if not isinstance(name, str | int | np.integer):
+            raise TypeError(f"{option}: expected a column or a list of columns, found {shown(given)}")
+        if name not in columns:
+            raise ValueError(f"{option}: expected a column among {shown(list(columns), 200)}, found {name!r}")
+        if names.count(name) > 1:
+            raise ValueError(f"{option}: expected every column once, found {name!r} twice")
+    return names
+
+
 def named_columns(option: str, given: Any, columns: Sequence[Any]) -> dict[str, list[str]]:
     """Names of heads or covariates with the columns of each.
 
@@ -31,22 +49,14 @@ def named_columns(option: str, given: Any, columns: Sequence[Any]) -> dict[str, 
     """
     if given is None:
         return {}
-    if isinstance(given, str):
-        given = [given]
-    if isinstance(given, Sequence) and all(isinstance(name, str) for name in given):
-        given = {name: [name] for name in given}
     if not isinstance(given, Mapping):
-        raise TypeError(f"{option}: expected a dict of name to columns, or columns, found {shown(given)}")
-    found = {name: [item] if isinstance(item, str) else list(item) for name, item in given.items()}
+        given = {str(name): name for name in column_names(option, given, columns)}
+    found = {name: column_names(f"{option}[{name!r}]", item, columns) for name, item in given.items()}
     taken: set[Any] = set()
     for name, items in found.items():
         if not items:
             raise ValueError(f"{option}[{name!r}]: expected at least one column, found none")
         for item in items:
-            if item not in columns:
-                raise ValueError(
-                    f"{option}[{name!r}]: expected a column among {shown(list(columns), 200)}, found {item!r}"
-                )
             if item in taken:
                 raise ValueError(f"{option}[{name!r}]: expected every column once, found {item!r} twice")
             taken.add(item)

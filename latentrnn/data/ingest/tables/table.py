@@ -15,6 +15,7 @@ from latentrnn.data.ingest.tables.clock import Clock, as_times, read_clock
 from latentrnn.data.ingest.tables.columns import (
     Levels,
     codes,
+    column_names,
     is_category,
     named_columns,
     numbers,
@@ -62,9 +63,9 @@ def read_table(
 ) -> FromTable:
     """Read a table; see `SequenceData.from_dataframe`."""
     table = _as_table(frame)
-    groups = [group] if isinstance(group, str) else list(group or ())
+    columns = list(table.columns)
+    groups, metadata = column_names("group", group, columns), column_names("metadata", metadata, columns)
     table, time = _with_time(table, time, groups)
-    _check_columns(table, {"group": groups, "metadata": metadata, "time": [] if time is None else [time]})
     facts = table
     if variable is not None or value is not None:
         table = _wide(table, groups, time, variable, value)
@@ -73,8 +74,8 @@ def read_table(
     check_known("per_sequence", per_sequence, [*heads, *inputs], "a head or covariate")
     sequences = _sequences(table, groups, time)
     names = list(sequences)
-    columns = None if time is None else [part[time] for part in sequences.values()]
-    clock = read_clock(columns, [len(part) for part in sequences.values()], dt, sampling, names)
+    times = None if time is None else [part[time] for part in sequences.values()]
+    clock = read_clock(times, [len(part) for part in sequences.values()], dt, sampling, names)
     reader = _Reader(table, sequences, clock, read_levels(levels, [*_all(heads), *_all(inputs)]))
     fill = read_fill(missing_covariates, _all(inputs))
     read = {name: reader.head(name, items, name in per_sequence) for name, items in heads.items()}
@@ -88,7 +89,7 @@ def read_table(
         "channel_names": heads,
         "feature_names": {name: item[1] for name, item in given.items()},
         "sequence_names": names,
-        "metadata": _metadata(facts, groups, list(metadata), names) or None,
+        "metadata": _metadata(facts, groups, metadata, names) or None,
     }
     named = {name: head[1] for name, head in read.items() if any(head[1])}
     return FromTable(arrays, named, clock.calendar)
@@ -116,20 +117,31 @@ class _Reader:
         self, name: str, columns: list[str], single: bool, fill: Mapping[str, float] | None
     ) -> tuple[Any, list[str]]:
         """Values, one column per name where they are names, and whether they are missing where they may be."""
-        where, read, named = f"covariates[{name!r}]", [], []
+        where, read = f"covariates[{name!r}]", []
+        named: list[str] = []
+        firsts, allowed, instead = [], [], []
         for column in columns:
             values, names = self._column(f"{where}, column {column!r}", column)
+            firsts.append(len(named))
             if names:
                 read += [np.where(np.isnan(values), np.nan, values == code) for code in range(len(names))]
                 named += [f"{column}={level}" for level in names]
             else:
                 read.append(values)
-                named.append(column)
+                named.append(str(column))
+            width = max(len(names), 1)
+            allowed += [fill is not None and column in fill] * width
+            # of names none is true where none is known, whatever stands for a number
+            instead += [0.0 if names or fill is None else fill.get(column, 0.0)] * width
         arrays = self._arrays(where, named, np.stack(read, 1), single)
-        if fill is None:
-            self._refuse_missing(where, arrays, named, single)
+        self._refuse_missing(where, [np.where(allowed, 0.0, array) for array in arrays], named, single)
+        told = [(column, first) for column, first in zip(columns, firsts, strict=True) if allowed[first]]
+        if not told:
             return arrays, named
-        return self._told(where, arrays, columns, named, fill, single)
+        gone = [np.isnan(array[..., [first for _, first in told]]).astype(np.float64) for array in arrays]
+        filled = [np.where(np.isnan(array), instead, array) for array in arrays]
+        full = [np.concatenate([values, missing], -1) for values, missing in zip(filled, gone, strict=True)]
+        return (np.stack(full) if single else full), [*named, *(f"{column} missing" for column, _ in told)]
 
     def _column(self, where: str, column: str) -> tuple[NDArray[np.float64], Levels]:
         if column in self.levels or is_category(self.table[column]):
@@ -162,27 +174,6 @@ class _Reader:
                 'missing_covariates="indicator" tells the model where they are missing'
             )
 
-    def _told(
-        self, where: str, arrays: Any, columns: list[str], names: list[str], fill: Mapping[str, float], single: bool
-    ) -> tuple[Any, list[str]]:
-        """Values with a number in the place of a missing one, and for each column whether it is missing."""
-        owner = [name if name in columns else next(c for c in columns if name.startswith(f"{c}=")) for name in names]
-        told = [column for column in columns if column in fill]
-        self._refuse_missing(
-            where,
-            [np.where([name in told for name in owner], 0.0, array) for array in arrays],
-            names,
-            single,
-        )
-        # of names none is true where none is known, whatever stands for a number
-        value = np.array([fill.get(o, 0.0) if n == o else 0.0 for n, o in zip(names, owner, strict=True)])
-        firsts = [owner.index(column) for column in told]
-        full = [
-            np.concatenate([np.where(np.isnan(a), value, a), np.isnan(a[..., firsts]).astype(np.float64)], -1)
-            for a in arrays
-        ]
-        return (np.stack(full) if single else full), [*names, *(f"{column} missing" for column in told)]
-
 
 def _one_row(where: str, rows: NDArray[np.float64], names: list[str], sequence: str) -> NDArray[np.float64]:
     out = np.full(rows.shape[1], np.nan)
@@ -207,7 +198,9 @@ def _as_table(frame: Any) -> pandas.DataFrame:
     if not len(frame):
         raise ValueError("from_dataframe: expected at least one row, found none")
     named = [name for name in frame.index.names if name is not None and name not in frame.columns]
-    if named and not (frame.index.nlevels == 1 and frame.index.equals(pandas.RangeIndex(len(frame)))):
+    if named and isinstance(frame.index, pandas.DatetimeIndex | pandas.TimedeltaIndex):
+        frame = frame.assign(**{named[0]: frame.index})  # which may be asked for by name, or not
+    elif named:
         frame = frame.reset_index(named)
     twice = frame.columns[frame.columns.duplicated()]
     if len(twice):
@@ -228,24 +221,15 @@ def _with_time(table: pandas.DataFrame, time: Any, groups: list[str]) -> tuple[p
                 f"time: expected the column that says when, found none, and dates in {dated}; write time={dated[0]!r}"
             )
         return table.reset_index(drop=True), None
-    if isinstance(time, str) and time in table.columns:
-        table = table.reset_index(drop=True)
-        return table.assign(**{time: as_times(f"time, column {time!r}", table[time])}), time
-    raise ValueError(f"time: expected a column among {shown(list(table.columns), 200)}, found {shown(time)}")
-
-
-def _check_columns(table: pandas.DataFrame, options: Mapping[str, Sequence[str]]) -> None:
-    for option, names in options.items():
-        check_known(option, names, list(table.columns), "a column")
+    column_names("time", [time], list(table.columns))
+    table = table.reset_index(drop=True)
+    return table.assign(**{time: as_times(f"time, column {time!r}", table[time])}), time
 
 
 def _wide(table: pandas.DataFrame, groups: list[str], time: str | None, variable: Any, value: Any) -> pandas.DataFrame:
     """A table with a row for each value as one with a column for each variable."""
     for option, name in (("variable", variable), ("value", value)):
-        if name not in table.columns:
-            raise ValueError(
-                f"{option}: expected a column among {shown(list(table.columns), 200)}, found {shown(name)}"
-            )
+        column_names(option, [name], list(table.columns))
     if time is None:
         raise ValueError("time: expected a column of times where every row is one value, found none")
     keys = [*groups, time]
