@@ -8,9 +8,9 @@ Some private names cannot be here, since they are methods that a subclass overri
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pyro.poutine.runtime import _PYRO_STACK
@@ -19,6 +19,8 @@ from torch.utils._python_dispatch import (
     TorchDispatchMode as TorchDispatchMode,  # sees factories, too, unlike `overrides`
 )
 from torch.utils._pytree import tree_leaves as tree_leaves  # `torch.func` flattens trees and has no name for it
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 # what `Tensor.item` is, seen as an operation: its public name is not dispatched
 read_number = torch.ops.aten._local_scalar_dense.default
@@ -54,15 +56,17 @@ def modes_active() -> bool:
     return torch._C._len_torch_dispatch_stack() > 0 or torch._C._len_torch_function_stack() > 0
 
 
-def never_traced(function: Any) -> None:
-    """Tell `torch.compile` to break the graph at a function written in Python, and to run its own frame as it is.
+def never_traced(function: Function) -> Function:
+    """Mark a function that `torch.compile` leaves alone: the graph breaks at its call, and nothing in it is traced.
 
-    What it calls is traced. `torch.compiler.disable` is public, and imports the whole compiler to say the same.
+    As `torch.compiler.disable`, which is public, but imports the whole compiler, as long as all of torch takes, and
+    puts a frame around every call.
     """
-    function._torchdynamo_disable = True
+    function._torchdynamo_disable = True  # type: ignore[attr-defined]
     tracer: Any = torch._C._dynamo.eval_frame
-    skip = tracer._FrameExecStrategy(tracer._FrameAction.SKIP, tracer._FrameAction.DEFAULT)
-    tracer.set_code_exec_strategy(function.__code__, skip)
+    skip = tracer._FrameExecStrategy(tracer._FrameAction.SKIP, tracer._FrameAction.SKIP)  # itself, and what it calls
+    tracer.set_code_exec_strategy(function.__code__, skip)  # type: ignore[attr-defined]
+    return function
 
 
 def hooked(module: nn.Module) -> bool:

@@ -26,11 +26,10 @@ from latentrnn.models.scans.transforms import (
     over_members,
 )
 from latentrnn.models.scans.vmap_members import MembersGRU
-from latentrnn.support.private_symbols import transforms_active, within_transform
-from latentrnn.support.uncompiled import uncompiled
+from latentrnn.support.private_symbols import never_traced, transforms_active, within_transform
 
 
-@uncompiled
+@never_traced
 def gru_scan(
     inputs: Tensor,
     state: Tensor | None,

@@ -12,11 +12,10 @@ from torch.nn import functional as F
 from latentrnn.models.scans.layout import DenseLayout, Layer, ScanLayout, active_rows, split_layers, step_by_step
 from latentrnn.models.scans.packed_layout import LengthOrder, PackedLayout
 from latentrnn.models.scans.transforms import gradient_wanted, gradients_by_autograd
-from latentrnn.support.private_symbols import transforms_active
-from latentrnn.support.uncompiled import uncompiled
+from latentrnn.support.private_symbols import never_traced, transforms_active
 
 
-@uncompiled
+@never_traced
 def vanilla_scan(
     inputs: Tensor,
     state: Tensor | None,

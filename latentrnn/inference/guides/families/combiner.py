@@ -19,8 +19,7 @@ from latentrnn.models.scans import (
     gradient_wanted,
     gradients_by_autograd,
 )
-from latentrnn.support.private_symbols import transforms_active
-from latentrnn.support.uncompiled import uncompiled
+from latentrnn.support.private_symbols import never_traced, transforms_active
 
 _SHIFT = math.log(math.expm1(START_SCALE))  # as in `positive`
 
@@ -80,7 +79,7 @@ class _CombinerStep(MarkovStep):
         return combiner_scan(start, parameters, noise, valid, *weights)
 
 
-@uncompiled
+@never_traced
 def combiner_scan(
     start: Tensor,
     features: Tensor,

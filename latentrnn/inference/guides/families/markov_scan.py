@@ -17,8 +17,7 @@ from latentrnn.models.scans import (
     gradient_wanted,
     gradients_by_autograd,
 )
-from latentrnn.support.private_symbols import transforms_active
-from latentrnn.support.uncompiled import uncompiled
+from latentrnn.support.private_symbols import never_traced, transforms_active
 
 _SHIFT = math.log(math.expm1(START_SCALE))  # as in `positive`
 
@@ -39,7 +38,7 @@ class MarkovWeights(NamedTuple):
     mixing: Tensor
 
 
-@uncompiled
+@never_traced
 def markov_scan(
     start: Tensor, parameters: Tensor, noise: Tensor, valid: Tensor | None, weights: MarkovWeights
 ) -> tuple[Tensor, Tensor]:
