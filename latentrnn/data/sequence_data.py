@@ -235,6 +235,40 @@ class SequenceData(FromArrays, InMemory, SequenceRecord):
         return cls._from_table(table, standardise, dtype)
 
     @classmethod
+    def from_pynapple(
+        cls,
+        observations: Mapping[str, Any],
+        covariates: Mapping[str, Any] | None = None,
+        *,
+        dt: float,
+        trials: Any = None,
+        standardise: Sequence[str] | Mapping[str, tuple[Any, Any]] = (),
+        dtype: torch.dtype = torch.float32,
+    ) -> SequenceData:
+        """Bin time series of pynapple in trials; with it, what NWB files hold: `pynapple.load_file("session.nwb")`.
+
+        A trial has as many whole bins as it lasts. Units (`TsGroup`, `Ts`) are counted, as in `from_spike_times`;
+        values in time (`Tsd`, `TsdFrame`) are averaged in each bin, unobserved where a bin has no sample. A covariate
+        is then in between its neighbouring samples. Names of units and columns are kept, and what the intervals know of
+        themselves, with their starts in seconds, is metadata.
+
+        Args:
+            observations: head to a time series.
+            covariates: covariate to a `Tsd` or `TsdFrame`.
+            dt: seconds per bin.
+            trials: intervals (`IntervalSet`), a sequence each; by default those in which the first head was recorded.
+            standardise, dtype: as for `from_arrays`.
+
+        Raises:
+            TypeError: when something is no object of pynapple.
+            ValueError: when a trial is shorter than a bin, or a covariate does not last as long.
+        """
+        from latentrnn.data.ingest.tables import read_recording
+
+        table = read_recording(observations, covariates, trials=trials, dt=dt)
+        return cls._from_table(table, standardise, dtype)
+
+    @classmethod
     def _from_table(cls, table: FromTable, standardise: Any, dtype: torch.dtype) -> SequenceData:
         data = cls.from_arrays(**table.arrays, standardise=standardise, dtype=dtype)
         heads = {
