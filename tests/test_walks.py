@@ -62,9 +62,10 @@ def test_walks_are_no_longer_than_they_were() -> None:
     heads = {"spikes": lr.Poisson()}
     model = lr.LatentRNN(data.spec, transition=lr.GRU(8), latent=lr.Innovations(2), observations=heads, inputs="x")
     guide = lr.Guide(model, encoder=lr.RNNEncoder(8))
-    lr.fit(model, guide, data, steps=1)  # what is imported and cached once is no part of a step
+    silent = lr.Reporting(progress=False)  # a bar, of tqdm on a terminal, is no part of a step either
+    lr.fit(model, guide, data, steps=1, reporting=silent)  # what is imported and cached once is no part of a step
     _, ingested = walk(read)
-    result, step = walk(lambda: lr.fit(model, guide, data, steps=1))
+    result, step = walk(lambda: lr.fit(model, guide, data, steps=1, reporting=silent))
     result.posterior(data).mean("spikes")
     posterior = result.posterior(data)
     _, mean = walk(lambda: posterior.mean("spikes"))

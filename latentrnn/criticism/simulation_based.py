@@ -11,7 +11,6 @@ import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from latentrnn.criticism.ranks import Calibration, rank_calibration
 from latentrnn.data import SequenceData
@@ -21,6 +20,7 @@ from latentrnn.inference.objectives.terms import local_log_prob, paired_traces
 from latentrnn.inference.posterior.posterior import Posterior
 from latentrnn.support.arguments import check_flag, check_kind_of, check_seed, check_size
 from latentrnn.support.isolation import isolated, random_state
+from latentrnn.support.progress import progress_bar
 
 JOINT_DENSITY = "log density"  # log p(y, z): sees what the data say, which no function of z alone does
 TARP = "distance to a reference"
@@ -240,7 +240,7 @@ def _of_parameters(
     drawn: dict[str, list[Tensor]] = {}
     # what draws from a posterior must not repeat itself, nor the simulation: ranks would then share their errors
     seeds = torch.randint(2**31, (number, 2), generator=torch.Generator().manual_seed(seed), device="cpu").tolist()
-    for of_simulation, of_draws in tqdm(seeds, disable=not progress, desc="refits"):
+    for of_simulation, of_draws in progress_bar(seeds, disable=not progress, desc="refits"):
         with random_state(of_simulation, data.device):
             trace, simulated = _simulate(model, data)
             reference, _ = _simulate(model, data)

@@ -42,6 +42,7 @@ from latentrnn.inference.fitting.state import TrainingState
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.windows import WindowPlan
 from latentrnn.models.state_space import LatentRNN
+from latentrnn.support.progress import progress_bar
 
 ONWARDS = "..., checkpointing=Checkpointing(directory, resume=True)"
 
@@ -132,8 +133,8 @@ class Trainer:
                     self.state.log("interrupted")
                 except (ProcessLost, Terminated) as end:
                     self._leave(end)
-            if self.state.finished and self.checkpoints is not None and self.processes.first:
-                self._write_checkpoint()
+                if self.state.finished and self.processes.first:
+                    self._write_checkpoint()
         self.conclude()
 
     def _take_steps(self, bar: tqdm) -> None:
@@ -268,7 +269,9 @@ class Trainer:
     def _progress_bar(self) -> tqdm:
         shown = self.settings.reporting.progress and self.processes.first
         total = self.settings.steps or self.settings.stopping.max_steps
-        return tqdm(total=total, initial=self.state.step, disable=not shown, desc="fit", unit="step")
+        if not shown:
+            return tqdm(disable=True)
+        return progress_bar(total=total, initial=self.state.step, desc="fit", unit="step")
 
     def _report(self, report: Report, bar: tqdm) -> bool:
         """Write a report into the history, show it, and return whether to go on."""

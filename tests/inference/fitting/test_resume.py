@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyro.distributions as dist
 import pytest
 import torch
@@ -325,7 +327,8 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
     replace, calls = os.replace, iter(range(100))
 
     def once(source: Path, target: Path) -> None:
-        (full if next(calls) == 4 else replace)(source, target)
+        state = Path(target).suffix == ".safetensors"  # the history is written beside it
+        (full if state and next(calls) == 4 else replace)(source, target)
 
     monkeypatch.setattr(os, "replace", once)
     with pytest.warns(RuntimeWarning, match="no checkpoint was written at step 5"):
@@ -454,3 +457,41 @@ def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"safetensors: not the state of a fit \("):
             fit(checkpointing=lr.Checkpointing(folder, resume=True))
         shutil.rmtree(folder)
+
+
+def test_the_history_lies_beside_the_checkpoints_as_a_table(tmp_path: Path) -> None:
+    result = fit(checkpointing=lr.Checkpointing(tmp_path, every=0))
+    table = pd.read_csv(tmp_path / "metrics.csv", index_col="step", float_precision="round_trip")
+    for name, values in result.history.items():
+        if name in ("step", "validation_step"):
+            continue
+        clock = "validation_step" if name.startswith("validation_") else "step"
+        assert table[name].dropna().index.tolist() == result.history[clock]
+        assert table[name].dropna().tolist() == values
+
+
+def test_notice_of_the_end_leaves_a_checkpoint(tmp_path: Path) -> None:
+    def terminate(progress: lr.Progress) -> None:
+        if progress.step == 7:
+            signal.raise_signal(signal.SIGTERM)
+
+    reporting = lr.Reporting(progress=False, every=2, callbacks=[terminate])
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        fit(checkpointing=lr.Checkpointing(tmp_path, every=1e6), reporting=reporting)
+    assert signal.getsignal(signal.SIGTERM) is before
+    table = pd.read_csv(tmp_path / "metrics.csv")
+    assert table.step.max() == 7  # what was reported before the notice is written down
+    resumed = fit(checkpointing=lr.Checkpointing(tmp_path, resume=True))
+    assert not differs(resumed, fit())
+
+
+def test_a_program_that_handles_the_notice_itself_keeps_its_way(tmp_path: Path) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        callback = lambda progress: signal.raise_signal(signal.SIGTERM) if progress.step == 3 else None  # noqa: E731
+        fit(reporting=lr.Reporting(progress=False, every=2, callbacks=[callback]))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentrnn.data import SequenceData, StoredSequences
+from latentrnn.inference.fitting.checkpoints.metrics import METRICS, metrics_table
 from latentrnn.inference.fitting.checkpoints.unfinished import (
     Unfinished,
     read_unfinished,
@@ -18,12 +19,13 @@ from latentrnn.inference.fitting.checkpoints.unfinished import (
     unfinished_files,
     write_unfinished,
 )
+from latentrnn.inference.fitting.saving.weights import write_atomically
 from latentrnn.inference.fitting.settings.checkpointing import Checkpointing
 from latentrnn.support.strict_json import dumps, loads
 
 
 class CheckpointManager:
-    """Writes the state of a fit to a folder every now and then, and reads it again.
+    """Writes the state of a fit to a folder every now and then, and reads it again; its history as plain text, too.
 
     Args:
         settings: the folder, how often, and whether to go on from what the folder holds.
@@ -63,6 +65,7 @@ class CheckpointManager:
         problem = None
         try:
             write_unfinished(Unfinished(found.tensors, values), self.directory)
+            write_atomically(self.directory / METRICS, metrics_table(values["history"]).encode())
         except OSError as error:
             if self.last == -math.inf:
                 raise

@@ -96,7 +96,7 @@ def unfinished_files(directory: Path) -> list[Path]:
 
 def remove_remnants(directory: Path) -> None:
     """Remove what processes that were killed while writing left behind."""
-    for path in directory.glob(".fit-*.tmp") if directory.is_dir() else ():
+    for path in directory.glob(".*.tmp") if directory.is_dir() else ():
         owner = path.name.split(".")[-2]
         if owner.isdigit() and not _alive(int(owner)):
             path.unlink(missing_ok=True)

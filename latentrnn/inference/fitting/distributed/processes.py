@@ -49,6 +49,7 @@ class SingleProcess:
     """
 
     rank, size = 0, 1
+    terminated = False  # whether this process was asked to end, which it does after the step that it is in
 
     @property
     def first(self) -> bool:
@@ -101,11 +102,28 @@ class SingleProcess:
 
     def raise_pending_signals(self) -> None:
         """Between two steps: raise `KeyboardInterrupt` or `Terminated` where any process was asked to stop."""
+        if self.terminated:
+            self.terminated = False
+            raise Terminated
 
     @contextmanager
     def defer_signals(self) -> Iterator[None]:
-        """Within the block, signals wait until `raise_pending_signals`."""
-        yield
+        """Within the block, signals wait until `raise_pending_signals`.
+
+        Of one process SIGTERM alone, with which schedulers give notice, and unless the program has its own way with it.
+        """
+        mine = threading.current_thread() is threading.main_thread()
+        if not mine or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+            yield
+            return
+        signal.signal(signal.SIGTERM, lambda number, frame: setattr(self, "terminated", True))
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if self.terminated:  # too late for a step to end with it
+                self.terminated = False
+                signal.raise_signal(signal.SIGTERM)
 
 
 class ProcessGroup(SingleProcess):

@@ -15,7 +15,8 @@ class Checkpointing:
 
     Args:
         directory: a folder for checkpoints (weights, optimizer, schedules, history, random state, order of the data);
-            the last two are kept. They are no results: `FitResult.save` writes those, to the same folder if you like.
+            the last two are kept, and for `metrics.csv`, the history up to the newest as a table. They are no results:
+            `FitResult.save` writes those, to the same folder if you like. SIGTERM, a scheduler's notice, leaves one.
         every: seconds between checkpoints.
         resume: go on from the folder's newest checkpoint, or begin where it has none yet, so that the same script can
             be started again however often it is killed. Model, data and settings must be what the fit was begun with;

@@ -29,6 +29,7 @@ from latentrnn.models.scans import vmap_over_members
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.devices import resolve_device
 from latentrnn.support.isolation import matrix_products, random_state
+from latentrnn.support.progress import progress_bar
 
 
 def fit_vectorised(
@@ -64,7 +65,7 @@ def fit_vectorised(
     if plans[0].reporting.check_priors:
         warn_of_priors("fit_ensemble", members[0].trainer.model, train, stacklevel=6)
     total, shown = plans[0].steps or plans[0].stopping.max_steps, plans[0].reporting.progress
-    bar = tqdm(total=total, disable=not shown, desc="fit", unit="step")
+    bar = progress_bar(total=total, disable=not shown, desc="fit", unit="step")
     with random_state(0, device), bar, pyro.validation_enabled(False), matrix_products(compute.matmul_precision):
         active, stack = members, _Stack(members)
         try:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from latentrnn.inference.sampling.hamiltonian.chain import Chain
 from latentrnn.inference.sampling.hamiltonian.density import Evaluator, FlatDensity
 from latentrnn.inference.sampling.hamiltonian.trajectory import Statistics, is_finite
+from latentrnn.support.progress import progress_bar
 
 ATTEMPTS = 100  # to find a start where the density is finite
 FAR = 1e6  # times the size of the best log density of all starts: so far below it none begins
@@ -118,7 +118,7 @@ def _advance(evaluate: Evaluator, chains: Sequence[Chain], progress: bool) -> No
     positions = np.stack([next(chain) for chain in running])
     going = list(range(len(chains)))
     total = sum(chain.warmup + chain.num_samples for chain in chains)
-    with tqdm(total=total, disable=not progress, desc="sample", unit="draw") as bar:
+    with progress_bar(total=total, disable=not progress, desc="sample", unit="draw") as bar:
         while going:
             log_densities, gradients = evaluate(positions)
             for number in tuple(going):

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from latentrnn.data import SequenceData
 from latentrnn.inference.fitting.fit import fit
@@ -41,6 +40,7 @@ from latentrnn.inference.sampling.uncertainty.quantities import (
 from latentrnn.inference.sampling.uncertainty.result import Uncertainty
 from latentrnn.inference.sampling.uncertainty.weights import Weights
 from latentrnn.support.isolation import generator
+from latentrnn.support.progress import progress_bar
 
 FEWEST = 10  # independent sequences of a session that can be resampled
 CONTINUED = 10  # refits that are made longer, to see whether they had come to rest
@@ -142,7 +142,7 @@ def by_resampling(
     found: list[Tensor] = []
     failures: list[str] = []
     kept: list[tuple[FitResult, int, Tensor]] = []
-    for number, chosen in enumerate(tqdm(rows, desc="refits", disable=not refits.progress)):
+    for number, chosen in enumerate(progress_bar(rows, desc="refits", disable=not refits.progress)):
         try:
             values, again = refit(data[chosen], number)
         except (ValueError, RuntimeError) as error:
