@@ -28,6 +28,7 @@ from latentrnn.criticism import predictive_pit as predictive_pit
 from latentrnn.criticism import prior_predictive_check as prior_predictive_check
 from latentrnn.criticism import r2 as r2
 from latentrnn.criticism import rank_calibration as rank_calibration
+from latentrnn.criticism import score_of as score_of
 from latentrnn.criticism import seasonal_naive as seasonal_naive
 from latentrnn.criticism import simulation_based_calibration as simulation_based_calibration
 from latentrnn.criticism import teacher_forced_check as teacher_forced_check

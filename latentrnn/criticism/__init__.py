@@ -12,6 +12,8 @@ from latentrnn.criticism.checks import teacher_forced_check as teacher_forced_ch
 from latentrnn.criticism.compare import compare as compare
 from latentrnn.criticism.elpd import elpd_data as elpd_data
 from latentrnn.criticism.held_out import held_out_log_likelihood as held_out_log_likelihood
+from latentrnn.criticism.outside import OutsideEvidence as OutsideEvidence
+from latentrnn.criticism.outside import score_of as score_of
 from latentrnn.criticism.pit import PIT as PIT
 from latentrnn.criticism.pit import predictive_pit as predictive_pit
 from latentrnn.criticism.power_scaling import PowerScaling as PowerScaling

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentrnn.criticism.elpd import arviz_compare, elpd_data
 from latentrnn.criticism.held_out import check_held_out, check_no_bound, check_posterior
+from latentrnn.criticism.outside import OutsideEvidence
 from latentrnn.criticism.spikes import block_sums, check_block_length, is_one_step_ahead
 from latentrnn.inference.evidence.evidence import AIS, SMC, Evidence
 from latentrnn.support.arguments import check_choice, check_flag
@@ -59,7 +60,8 @@ def compare(
     shifted by its best model, which changes neither differences nor weights.
 
     Args:
-        models: `{"name": posterior}` or `{"name": one_step_ahead}`, at least two, all of the same held-out data.
+        models: `{"name": posterior}` or `{"name": one_step_ahead}`, at least two, all of the same held-out data; what
+            another package says of these data joins them by `latentrnn.score_of`.
         block_length: steps per block, for `OneStepAhead`; longer than the correlations in the recording. None
             takes each sequence as a unit.
         scale: "log", "negative_log" or "deviance", as in ArviZ.
@@ -102,7 +104,7 @@ def compare(
     held_out, block_length = check_flag("compare", "held_out", held_out), check_block_length(block_length)
     one_step = {name: is_one_step_ahead(model) for name, model in models.items()}
     for name, flag in one_step.items():
-        if not flag:
+        if not flag and not isinstance(models[name], OutsideEvidence):
             check_posterior("compare", str(name), models[name])
     check_no_bound("compare", kind)
     if len(set(one_step.values())) > 1:
@@ -135,8 +137,12 @@ def _evidence(
     models: Mapping[str, Any], kind: str | SMC | AIS, num_particles: int, held_out: bool
 ) -> dict[str, _Pointwise]:
     reference_name, reference = next(iter(models.items()))
-    orders: dict[str, list[int]] = {}
-    for name, posterior in models.items():  # every refusal before the first expensive evaluation
+    outside = {name: model for name, model in models.items() if isinstance(model, OutsideEvidence)}
+    own = {name: model for name, model in models.items() if name not in outside}
+    if own:
+        reference_name, reference = next(iter(own.items()))
+    orders = {name: _pair(name, item.keys, reference_name, _keys(reference)) for name, item in outside.items()}
+    for name, posterior in own.items():  # every refusal before the first expensive evaluation
         used = None if posterior.result is None else posterior.result.used
         orders[name] = _pair(name, posterior.data.keys, reference_name, reference.data.keys)
         heads, expected = (sorted(p.model.observations) for p in (posterior, reference))
@@ -152,6 +158,10 @@ def _evidence(
         check_held_out(name, posterior.data.keys, used, held_out=held_out)
     pointwise = {}
     for name, posterior in models.items():
+        if name in outside:
+            values = posterior.log_prob[orders[name]]
+            pointwise[name] = _Pointwise(values, torch.zeros_like(values))
+            continue
         evidence = posterior.evidence(kind, num_particles=num_particles)
         evidence.warn("compare", repr(name), stacklevel=4)
         values, errors = (part.to(torch.float64)[orders[name]] for part in (evidence.values, evidence.standard_error))
@@ -212,7 +222,8 @@ def _frame(pointwise: Mapping[str, _Pointwise], scale: str, method: str) -> pand
     first = values[frame.index[0]]
     factor, number = _SCALES[scale], first.numel()
     columns: dict[str, list[Any]] = {"elpd": [], "elpd_diff": [], "se": [], "dse": [], "mc_se": [], "warning": []}
-    if pointwise[frame.index[0]].evidence is not None:
+    by_evidence = any(item.evidence is not None for item in pointwise.values())
+    if by_evidence:
         columns |= {"kind": [], "ess": [], "pareto_k": [], "doubtful": []}
     error_of_best = pointwise[frame.index[0]].monte_carlo.square().sum()
     for name in frame.index:
@@ -229,14 +240,18 @@ def _frame(pointwise: Mapping[str, _Pointwise], scale: str, method: str) -> pand
         unsure = name != frame.index[0] and error > max(spread, float(difference.sum()) / 2)
         evidence = pointwise[name].evidence
         columns["warning"].append(unsure or (evidence is not None and bool(evidence.doubtful.any())))
-        if evidence is not None:
-            columns["kind"].append(evidence.kind)
-            columns["ess"].append(_extreme(evidence.effective_sample_size, torch.amin))
-            columns["pareto_k"].append(_extreme(evidence.pareto_k, torch.amax))
-            columns["doubtful"].append(int(evidence.doubtful.sum()))
+        if by_evidence:
+            columns["kind"].append("outside" if evidence is None else evidence.kind)
+            columns["ess"].append(_extreme(None if evidence is None else evidence.effective_sample_size, torch.amin))
+            columns["pareto_k"].append(_extreme(None if evidence is None else evidence.pareto_k, torch.amax))
+            columns["doubtful"].append(0 if evidence is None else int(evidence.doubtful.sum()))
     return frame.assign(**{total if key == "elpd" else key: value for key, value in columns.items()}).assign(
         rank=range(len(frame)), scale=scale
     )
+
+
+def _keys(model: Any) -> tuple[Any, ...]:
+    return tuple(model.keys if isinstance(model, OutsideEvidence) else model.data.keys)
 
 
 def _extreme(values: Tensor | None, pick: Callable[[Tensor], Tensor]) -> float:

@@ -362,6 +362,8 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "dtype": torch.float32,
             },
         ),
+        "score_of": (lr.score_of, {"log_prob": of["ahead"].log_prob, "like": of["ahead"], "mean": of["ahead"].mean}),
+        "score_of, whole sequences": (lr.score_of, {"log_prob": np.zeros(len(posterior.data)), "like": posterior}),
         "where": (tagged().where, {"side": "l", "age": [1, 2]}),
         "stored": (
             lr.StoredSequences.from_arrays,
