@@ -9,13 +9,18 @@ from latentrnn.criticism import Calibration as Calibration
 from latentrnn.criticism import Coverage as Coverage
 from latentrnn.criticism import PowerScaling as PowerScaling
 from latentrnn.criticism import PredictiveCheck as PredictiveCheck
+from latentrnn.criticism import Reliability as Reliability
 from latentrnn.criticism import Score as Score
 from latentrnn.criticism import Statistic as Statistic
 from latentrnn.criticism import TimeRescaling as TimeRescaling
+from latentrnn.criticism import auroc as auroc
 from latentrnn.criticism import bits_per_spike as bits_per_spike
 from latentrnn.criticism import bits_per_spike_by_block as bits_per_spike_by_block
+from latentrnn.criticism import bits_per_symbol as bits_per_symbol
+from latentrnn.criticism import brier_score as brier_score
 from latentrnn.criticism import climatology as climatology
 from latentrnn.criticism import compare as compare
+from latentrnn.criticism import concordance as concordance
 from latentrnn.criticism import elpd_data as elpd_data
 from latentrnn.criticism import held_out_log_likelihood as held_out_log_likelihood
 from latentrnn.criticism import one_step_ahead_bits_per_spike as one_step_ahead_bits_per_spike
@@ -28,6 +33,7 @@ from latentrnn.criticism import predictive_pit as predictive_pit
 from latentrnn.criticism import prior_predictive_check as prior_predictive_check
 from latentrnn.criticism import r2 as r2
 from latentrnn.criticism import rank_calibration as rank_calibration
+from latentrnn.criticism import reliability as reliability
 from latentrnn.criticism import score_of as score_of
 from latentrnn.criticism import seasonal_naive as seasonal_naive
 from latentrnn.criticism import simulation_based_calibration as simulation_based_calibration

@@ -12,6 +12,12 @@ from latentrnn.criticism.checks import teacher_forced_check as teacher_forced_ch
 from latentrnn.criticism.compare import compare as compare
 from latentrnn.criticism.elpd import elpd_data as elpd_data
 from latentrnn.criticism.held_out import held_out_log_likelihood as held_out_log_likelihood
+from latentrnn.criticism.outcomes import Reliability as Reliability
+from latentrnn.criticism.outcomes import auroc as auroc
+from latentrnn.criticism.outcomes import bits_per_symbol as bits_per_symbol
+from latentrnn.criticism.outcomes import brier_score as brier_score
+from latentrnn.criticism.outcomes import concordance as concordance
+from latentrnn.criticism.outcomes import reliability as reliability
 from latentrnn.criticism.outside import OutsideEvidence as OutsideEvidence
 from latentrnn.criticism.outside import score_of as score_of
 from latentrnn.criticism.pit import PIT as PIT

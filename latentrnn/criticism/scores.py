@@ -22,7 +22,7 @@ from latentrnn.criticism.spikes import (
 from latentrnn.inference.evidence.evidence import Evidence
 from latentrnn.support.arguments import check_kind_of
 
-Unit = Literal["bits/spike", "nats/step", "nats/sequence"]
+Unit = Literal["bits/spike", "bits/symbol", "nats/step", "nats/sequence", "AUROC", "Brier", "concordance"]
 
 # as in the benchmark's own code: a rate of exactly zero is scored as this many events per bin
 LEAST_RATE = 1e-9
@@ -35,7 +35,7 @@ class Score:
     Attributes:
         value: in `unit`.
         standard_error: over blocks (delete-one-block jackknife), in `unit`.
-        unit: "bits/spike", "nats/step" or "nats/sequence".
+        unit: "bits/spike", "bits/symbol", "nats/step", "nats/sequence", "AUROC", "Brier" or "concordance".
         num_spikes: events scored (0 where the unit is not per spike).
         num_blocks: blocks with something to score.
         gains: what is averaged, per block, nats (block,).

@@ -1,5 +1,6 @@
 """Plotting: Axes in, Axes out. Every function draws into the Axes given, or new ones, and returns them."""
 
+from latentrnn.plotting.calibration import reliability as reliability
 from latentrnn.plotting.calibration import time_rescaling as time_rescaling
 from latentrnn.plotting.checks import predictive_check as predictive_check
 from latentrnn.plotting.dynamics import explained_variance as explained_variance

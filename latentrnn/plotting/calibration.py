@@ -1,4 +1,4 @@
-"""The Kolmogorov-Smirnov plot of rescaled intervals."""
+"""Rescaled intervals against the uniform distribution, and stated probabilities against what happened."""
 
 from __future__ import annotations
 
@@ -24,6 +24,39 @@ class Rescaled(Protocol):
     def bound_95(self) -> Tensor: ...
     @property
     def within_95(self) -> Tensor: ...
+
+
+class Binned(Protocol):
+    """What is drawn of stated probabilities: their means, and shares to which it happened, (bin,) each."""
+
+    @property
+    def stated(self) -> Tensor: ...
+    @property
+    def happened(self) -> Tensor: ...
+    @property
+    def low(self) -> Tensor: ...
+    @property
+    def high(self) -> Tensor: ...
+
+
+def reliability(result: Binned, *, ax: Axes | None = None) -> Axes:
+    """Draw how often it happened against the probability that was stated, with 90% intervals, and the diagonal.
+
+    Args:
+        result: outcome of `latentrnn.reliability`.
+        ax: where to draw; default a new figure.
+    """
+    ax = axes_or_new(ax)
+    ax.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, label="calibrated")
+    middle = result.happened
+    errors = [(middle - result.low).clamp(min=0).tolist(), (result.high - middle).clamp(min=0).tolist()]
+    ax.errorbar(result.stated.tolist(), middle.tolist(), errors, fmt="o", markersize=4, capsize=2, label="90% interval")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    ax.set_xlabel("stated probability")
+    ax.set_ylabel("share to which it happened")
+    ax.legend(fontsize="small", frameon=False)
+    return ax
 
 
 def time_rescaling(result: Rescaled, *, ax: Axes | None = None) -> Axes:

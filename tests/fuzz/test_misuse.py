@@ -362,6 +362,11 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "dtype": torch.float32,
             },
         ),
+        "auroc": (lr.auroc, {"probability": [0.1, 0.7, 0.4, 0.6], "outcome": [0, 1, 1, 0], "mask": [True] * 4}),
+        "brier_score": (lr.brier_score, {"probability": [0.1, 0.7], "outcome": [0, 1], "mask": None}),
+        "concordance": (lr.concordance, {"risk": [1.0, 2.0], "time": [2.0, 1.0], "observed": [True, True]}),
+        "reliability": (lr.reliability, {"probability": [0.1, 0.7], "outcome": [0, 1], "mask": None, "bins": 2}),
+        "bits_per_symbol": (lr.bits_per_symbol, {"one_step_ahead": of["ahead"], "block_length": 2}),
         "score_of": (lr.score_of, {"log_prob": of["ahead"].log_prob, "like": of["ahead"], "mean": of["ahead"].mean}),
         "score_of, whole sequences": (lr.score_of, {"log_prob": np.zeros(len(posterior.data)), "like": posterior}),
         "where": (tagged().where, {"side": "l", "age": [1, 2]}),
@@ -831,8 +836,8 @@ def test_every_argument_of_every_call_is_taken_or_refused() -> None:
 RESULTS = {
     "Calibration", "Chains", "Counterfactual", "CouplingReport", "Coverage", "DataSpec", "Diagnosis", "Ensemble",
     "Evidence", "FilteredState", "FitResult", "Forecast", "GatePlace", "OneStepAhead", "PIT", "PowerScaling",
-    "PredictiveCheck", "PriorCheck", "PriorPredictive", "ProcessLost", "Progress", "Score", "TimeRescaling",
-    "Uncertainty",
+    "PredictiveCheck", "PriorCheck", "PriorPredictive", "ProcessLost", "Progress", "Reliability", "Score",
+    "TimeRescaling", "Uncertainty",
 }  # fmt: skip
 BASES = {
     "Callback", "Coupling", "Encoder", "Family", "Feature", "Latent", "Link", "Objective", "Observation", "Pooling",
