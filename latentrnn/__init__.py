@@ -7,6 +7,7 @@ from latentrnn import plotting as plotting  # matplotlib is imported when someth
 from latentrnn.criticism import PIT as PIT
 from latentrnn.criticism import Calibration as Calibration
 from latentrnn.criticism import Coverage as Coverage
+from latentrnn.criticism import Criticism as Criticism
 from latentrnn.criticism import PowerScaling as PowerScaling
 from latentrnn.criticism import PredictiveCheck as PredictiveCheck
 from latentrnn.criticism import Reliability as Reliability
@@ -21,6 +22,7 @@ from latentrnn.criticism import brier_score as brier_score
 from latentrnn.criticism import climatology as climatology
 from latentrnn.criticism import compare as compare
 from latentrnn.criticism import concordance as concordance
+from latentrnn.criticism import criticise as criticise
 from latentrnn.criticism import elpd_data as elpd_data
 from latentrnn.criticism import held_out_log_likelihood as held_out_log_likelihood
 from latentrnn.criticism import one_step_ahead_bits_per_spike as one_step_ahead_bits_per_spike

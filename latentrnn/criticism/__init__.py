@@ -10,6 +10,8 @@ from latentrnn.criticism.checks import posterior_predictive_check as posterior_p
 from latentrnn.criticism.checks import prior_predictive_check as prior_predictive_check
 from latentrnn.criticism.checks import teacher_forced_check as teacher_forced_check
 from latentrnn.criticism.compare import compare as compare
+from latentrnn.criticism.criticise import Criticism as Criticism
+from latentrnn.criticism.criticise import criticise as criticise
 from latentrnn.criticism.elpd import elpd_data as elpd_data
 from latentrnn.criticism.held_out import held_out_log_likelihood as held_out_log_likelihood
 from latentrnn.criticism.outcomes import Reliability as Reliability

@@ -362,6 +362,10 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "dtype": torch.float32,
             },
         ),
+        "criticise": (
+            lr.criticise,
+            {"posterior": memory.posterior(of["smooth"][:4]), "heads": ["y"], "num_samples": 4, "level": 0.5},
+        ),
         "auroc": (lr.auroc, {"probability": [0.1, 0.7, 0.4, 0.6], "outcome": [0, 1, 1, 0], "mask": [True] * 4}),
         "brier_score": (lr.brier_score, {"probability": [0.1, 0.7], "outcome": [0, 1], "mask": None}),
         "concordance": (lr.concordance, {"risk": [1.0, 2.0], "time": [2.0, 1.0], "observed": [True, True]}),
@@ -834,8 +838,9 @@ def test_every_argument_of_every_call_is_taken_or_refused() -> None:
 
 # what calls return, or hand to a user's function; bases of classes of a user's own; and what takes no argument
 RESULTS = {
-    "Calibration", "Chains", "Counterfactual", "CouplingReport", "Coverage", "DataSpec", "Diagnosis", "Ensemble",
-    "Evidence", "FilteredState", "FitResult", "Forecast", "GatePlace", "OneStepAhead", "PIT", "PowerScaling",
+    "Calibration", "Chains", "Counterfactual", "CouplingReport", "Coverage", "Criticism", "DataSpec", "Diagnosis",
+    "Ensemble", "Evidence", "FilteredState", "FitResult", "Forecast", "GatePlace", "OneStepAhead", "PIT",
+    "PowerScaling",
     "PredictiveCheck", "PriorCheck", "PriorPredictive", "ProcessLost", "Progress", "Reliability", "Score",
     "TimeRescaling", "Uncertainty",
 }  # fmt: skip
