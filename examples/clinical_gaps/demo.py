@@ -105,13 +105,8 @@ def main() -> None:
     if not given.smoke:
         assert spans["without next chart"][0] > 0, "the head of charts should be worth something"
 
-    draw(
-        given.out / "clinical_gaps.png",
-        {n: (areas[n], draws[n]) for n in areas},
-        risks[arms[0]],
-        risks["another's mask"],
-        died,
-    )
+    own, exchanged = risks[arms[0]], risks["another's mask"]
+    draw(given.out / "clinical_gaps.png", {n: (areas[n], draws[n]) for n in areas}, own, exchanged, died)
     told = {name: f"{areas[name]:.3f} (less by {shown(spans[name], '.3f')})" for name in areas if name != arms[0]}
     Result(
         claim="the mask of what was charted and a head for the next chart both improve the prediction of death, and "

@@ -7,9 +7,11 @@ Imperial College London, recorded in the laboratory of K. Shenoy. Trials have 19
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+import latentrnn as lr
 from examples.simulate import Reaches
 
 DT, BINS = 0.02, 19
@@ -24,3 +26,16 @@ def recorded(folder: Path) -> Reaches:
     velocity = np.gradient(position, DT, axis=1)
     direction = np.array([int(hand[rows[0], 3]) - 1 for rows in trials])
     return Reaches(np.stack([spikes[rows] for rows in trials]), velocity, direction)
+
+
+def split(found: Reaches, values: Any) -> tuple[Any, Any, Any]:
+    """Return what training, validation and test trials have of values, trials first: 80, 10 and 10% of them."""
+    fold = np.arange(len(found.counts)) % 10
+    return values[fold < 8], values[fold == 8], values[fold == 9]
+
+
+def as_sequences(found: Reaches) -> tuple[lr.SequenceData, lr.SequenceData, lr.SequenceData]:
+    """Return training, validation and test trials, every fourth unit hidden, as in `benchmarks/quality_time.py`."""
+    hidden = np.arange(found.counts.shape[-1]) % 4 == 0
+    heads = {"shown": found.counts[..., ~hidden], "hidden": found.counts[..., hidden]}
+    return split(found, lr.SequenceData.from_arrays(heads, dt=DT))

@@ -16,9 +16,8 @@
 from __future__ import annotations
 
 import sys
-import time
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where `examples` is
 
@@ -28,10 +27,10 @@ import torch
 import latentrnn as lr
 from examples.gallery import RECORDINGS, Result, options
 from examples.monkey_reach.baselines import by_regression, by_ridge, smoothed
-from examples.monkey_reach.data import DT, recorded
+from examples.monkey_reach.data import DT, as_sequences, recorded, split
 from examples.monkey_reach.figure import draw
-from examples.simulate import Array, Reaches, reaches
-from latentrnn.criticism import RSquared
+from examples.monkey_reach.scores import fitted, in_words
+from examples.simulate import reaches
 
 TUNED = {  # chosen by validation trials in `benchmarks/quality_time.py`
     "optimizer": lr.AdamW(learning_rate=5e-3, weight_decay=0.1, averaging=0.99),
@@ -41,21 +40,7 @@ TUNED = {  # chosen by validation trials in `benchmarks/quality_time.py`
 
 
 # %%
-def as_sequences(found: Reaches) -> tuple[lr.SequenceData, lr.SequenceData, lr.SequenceData]:
-    """Training, validation and test trials, as in `benchmarks/quality_time.py`."""
-    hidden = np.arange(found.counts.shape[-1]) % 4 == 0
-    data = lr.SequenceData.from_arrays(
-        {"shown": found.counts[..., ~hidden], "hidden": found.counts[..., hidden]}, dt=DT
-    )
-    return split(found, data)
-
-
-def split(found: Reaches, values: Any) -> tuple[Any, Any, Any]:
-    fold = np.arange(len(found.counts)) % 10
-    return values[fold < 8], values[fold == 8], values[fold == 9]
-
-
-def population(data: lr.SequenceData, units: int = 64) -> tuple[lr.LatentRNN, lr.Guide]:
+def population(data: lr.SequenceData, *, units: int = 64) -> tuple[lr.LatentRNN, lr.Guide]:
     """The LSTM above."""
     latent = lr.Innovations(4, initial=16, prior="ar1")
     heads = {"shown": lr.Poisson(), "hidden": lr.Poisson()}
@@ -63,34 +48,11 @@ def population(data: lr.SequenceData, units: int = 64) -> tuple[lr.LatentRNN, lr
     return model, lr.Guide(model, encoder=lr.RNNEncoder(units, observes="shown"))
 
 
-def linear(data: lr.SequenceData, units: int = 32) -> tuple[lr.LatentRNN, lr.Guide]:
+def linear(data: lr.SequenceData) -> tuple[lr.LatentRNN, lr.Guide]:
     """The linear dynamical system above; 8, 16 and 32 states reach 0.190, 0.200 and 0.207 in the validation trials."""
     heads = {"shown": lr.Poisson(), "hidden": lr.Poisson()}
-    model = lr.LatentRNN(data.spec, transition=lr.Linear(units), latent=lr.MarkovNormal(), observations=heads)
+    model = lr.LatentRNN(data.spec, transition=lr.Linear(32), latent=lr.MarkovNormal(), observations=heads)
     return model, lr.Guide(model, encoder=lr.RNNEncoder(64, observes="shown"))
-
-
-class Fitted(NamedTuple):
-    """What one fit says of test trials."""
-
-    score: lr.Score  # bits per spike of the hidden units
-    rates: Array  # of these, (trial, bin, unit)
-    velocity: Array  # (trial, bin, 2)
-    decoding: RSquared
-    seconds: float  # of the fit, the processor's
-    ended: str
-
-
-def fitted(found: Reaches, pair: tuple[lr.LatentRNN, lr.Guide], seed: int, **settings: Any) -> Fitted:
-    """Fit with a seed, predict the hidden units, and read velocity off the states."""
-    parts, start = as_sequences(found), time.process_time()
-    result = lr.fit(*pair, *parts[:2], seed=seed, reporting=lr.Reporting(progress=False), **settings)
-    seconds = time.process_time() - start
-    states = [result.posterior(part).latents(50)["states"].mean(0).double().numpy() for part in parts]
-    velocity, decoding = by_ridge(*zip(states, split(found, found.velocity), strict=True))
-    rates = result.posterior(parts[2]).rates("hidden", 50).mean(0).double()
-    score = lr.bits_per_spike_by_block(rates, parts[2].observations["hidden"])
-    return Fitted(score, rates.numpy(), velocity, decoding, seconds, result.stop_reason)
 
 
 # %%
@@ -101,22 +63,17 @@ def main() -> None:
     found = reaches(0, 280) if given.smoke else recorded(given.data / RECORDINGS["monkey_reach"])
     train, _, test = parts = as_sequences(found)
     tuned = TUNED | {"steps": steps}
-    ways = {"LSTM, tuned": (population, tuned), "linear system, tuned": (linear, tuned)}
+    ways = {"LSTM, tuned": (partial(population, units=units), tuned), "linear system, tuned": (linear, tuned)}
     if not given.smoke:
         ways["LSTM, defaults"] = population, {}
     fits = {
-        how: [
-            fitted(found, build(train, units if build is population else 32), seed, **settings) for seed in range(seeds)
-        ]
+        how: [fitted(found, build(train), seed, **settings) for seed in range(seeds)]
         for how, (build, settings) in ways.items()
     }
-    start = time.process_time()
     rates, chosen = by_regression(*parts)
     glm = lr.bits_per_spike_by_block(torch.as_tensor(rates), test.observations["hidden"])
     told = {how: in_words(each) for how, each in fits.items()}
-    print(
-        f"smoothed-rate GLM ({chosen}): {glm.value:.4f} ({glm.standard_error:.4f}), {time.process_time() - start:.0f} s"
-    )
+    print(f"smoothed-rate GLM ({chosen}): {glm.value:.4f} ({glm.standard_error:.4f})")
     known = [smoothed(part.observations["shown"].double().numpy(), 2.5) for part in parts]
     _, counts = by_ridge(*zip(known, split(found, found.velocity), strict=True))
     print(*(f"{how}: {what}; {fits[how][0].ended}" for how, what in told.items()), sep="\n")
@@ -141,23 +98,13 @@ def main() -> None:
     least = {whom: min(gaps, key=float) for whom, gaps in ahead.items()}
     Result(
         claim="units hidden from the encoder are predicted better by an LSTM than by a Poisson linear dynamical "
-        "system and a smoothed-rate GLM, and its state tells hand velocity (mean [lowest, highest] of three seeds)",
+        "system and a smoothed-rate GLM, and its state tells hand velocity (mean and range of three seeds)",
         found="; ".join(f"{how}: {told[how]}" for how in told if how.startswith("LSTM"))
         + "; least above "
         + " and ".join(f"{whom} {gap.value:.3f} (s.e. {gap.standard_error:.3f})" for whom, gap in least.items()),
         baseline=f"linear system, tuned: {told['linear system, tuned']}; GLM: {glm.value:.3f} (s.e. "
         f"{glm.standard_error:.3f}); velocity from smoothed counts: R2 {float(counts):.3f}",
     ).write(given.out)
-
-
-def in_words(each: list[Fitted]) -> str:
-    """Bits per spike with their spread over seeds, velocity and seconds."""
-    bits, decoded = [fit.score.value for fit in each], [float(fit.decoding) for fit in each]
-    seconds = np.mean([fit.seconds for fit in each])
-    return (
-        f"{np.mean(bits):.3f} [{min(bits):.3f}, {max(bits):.3f}] bits per spike, velocity R2 {np.mean(decoded):.3f} "
-        f"[{min(decoded):.3f}, {max(decoded):.3f}], {seconds:.0f} s a fit"
-    )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from examples.gallery import Result, options
 from examples.next_click.baselines import chains
 from examples.next_click.data import PAGES, as_sequences, load, split
 from examples.next_click.figure import draw
-from examples.next_click.scores import bits, by_chain, by_memory, by_networks, saved
+from examples.next_click.scores import bits, by_chain, by_memory, by_networks, learned, saved
 from examples.simulate import clicks
 
 ORDERS, SEEN = 4, (1, 2, 4, 8, 16, 32)
@@ -54,15 +54,8 @@ def fitted(parts: Sequence[lr.SequenceData], units: int, pages: int, seed: int, 
     model = recurrent(parts[0], units, pages)
     quiet = lr.Reporting(progress=False)
     result = lr.fit(model, lr.Guide(model), parts[0], parts[1], seed=seed, reporting=quiet, **settings)
-    print(
-        f"GRU({units}), seed {seed}, after {int(result.history['step'][-1]) + 1} steps: {result.stop_reason}",
-        flush=True,
-    )
+    print(f"GRU({units}), seed {seed}, after {int(result.history['step'][-1]) + 1} steps: {result.stop_reason}")
     return result
-
-
-def weights(result: lr.FitResult) -> int:
-    return sum(each.numel() for each in result.model.parameters())
 
 
 # %%
@@ -101,12 +94,12 @@ def main() -> None:
 
     assert all(gain > 2 * error for gain, error in gains.values()), "networks should be ahead of every chain"
     assert min(single) > 0, "each fit should be ahead of every chain"
-    assert weights(tuned[0]) < smoothed[2].parameters or given.smoke, "it should be smaller than a chain of order 3"
+    assert learned(tuned[0]) < smoothed[2].parameters or given.smoke, "it should be smaller than a chain of order 3"
     assert losses[0][0] > 2 * losses[0][1], "what a network knows of should be more than the last click"
 
-    sizes = {n: (weights(found[0]), bits(by_networks(found, parts[2]))) for n, found in sorted(alone.items())}
+    sizes = {n: (learned(found[0]), bits(by_networks(found, parts[2]))) for n, found in sorted(alone.items())}
     of_chains = {chain.order: (chain.parameters, bits(theirs[chain.order])) for chain in smoothed}
-    networks = {"GRU, default fit": sizes, "GRU, best settings": {best: (weights(tuned[0]), bits(ours["best"]))}}
+    networks = {"GRU, default fit": sizes, "GRU, best settings": {best: (learned(tuned[0]), bits(ours["best"]))}}
     error = np.array([*(each for _, each in losses), 0.0])
     draw(given.out / "next_click.png", of_chains, networks, (SEEN, np.array([*map(bits, short), bits(whole)]), error))
     by_size = ", ".join(f"{value:.3f} with {number:,}" for number, value in sizes.values())

@@ -46,3 +46,8 @@ def saved(one: lr.OneStepAhead, other: lr.OneStepAhead) -> tuple[float, float]:
     """Return how many bits per click `one` needs fewer than `other`, and the standard error of that over visitors."""
     found = lr.paired_difference(*(lr.one_step_ahead_log_likelihood(each) for each in (one, other)))
     return found.value / np.log(2), found.standard_error / np.log(2)
+
+
+def learned(result: lr.FitResult) -> int:
+    """Return how many numbers a fit has learned."""
+    return sum(each.numel() for each in result.model.parameters())

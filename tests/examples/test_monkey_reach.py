@@ -10,8 +10,7 @@ import latentrnn as lr
 from benchmarks import quality_time
 from examples.gallery import RECORDINGS, SHARED
 from examples.monkey_reach.baselines import by_regression, by_ridge, smoothed
-from examples.monkey_reach.data import recorded
-from examples.monkey_reach.demo import as_sequences
+from examples.monkey_reach.data import as_sequences, recorded
 from examples.simulate import Reaches, reaches
 
 
