@@ -92,14 +92,14 @@ def visitor(data: lr.SequenceData) -> Pair:
 
 
 def influenza() -> Parts:
-    """Weekly cases of influenza in districts of southern Germany, 2005 to 2008, and the time of the year."""
+    """Weekly cases of influenza in districts of southern Germany, 2007 and 2008, and the time of the year."""
     needs("rdata")
     import rdata
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # R classes that rdata does not know are not needed
         found = rdata.read_rda(SHARED / "counts_surveillance" / "fluBYBW.RData")["fluBYBW"]
-    cases = np.asarray(found.observed, float)[-208:].T[..., None]
+    cases = np.asarray(found.observed, float)[-104:].T[..., None]
     phase = 2 * np.pi * np.arange(cases.shape[1]) / YEAR
     season = np.broadcast_to(np.stack([np.sin(phase), np.cos(phase)], -1), (*cases.shape[:2], 2))
     return shuffled(lr.SequenceData.from_arrays({"cases": cases}, {"season": season}), (40, 20, 80))

@@ -32,7 +32,8 @@ from latentrnn.support.deprecations import former_arguments
 from latentrnn.support.devices import resolve_device
 from latentrnn.support.isolation import isolated, matrix_products, random_state
 
-LARGEST_BATCH, SMALLEST_BATCH = 64, 16  # sequences, where no batch size is given
+LARGEST_BATCH = 64  # sequences, where no batch size is given
+SMALLER = {"random": (4, 16), "known": (16, 4)}  # by latents: the part of few sequences that a batch is, and its least
 JUDGED_FROM = 200  # steps, before which a guide has not learned what its family can say
 
 
@@ -73,8 +74,9 @@ def fit(
             stopped improving: the learning rate falls whenever no further improvement can be told from its error, and
             the fit ends when that has brought nothing (`EarlyStopping` has the rule).
         batch_size: sequences per step at most. A pass over the data takes as few steps as that allows, of batches whose
-            sizes differ by one at most, and every sequence weighs the same in it. None: 64, or a quarter of fewer than
-            256 sequences where the transition is a network, but at least 16.
+            sizes differ by one at most, and every sequence weighs the same in it. None: 64, or, where the transition
+            is a network, a quarter of fewer than 256 sequences, but at least 16; where nothing is drawn and no number
+            of steps is given, a sixteenth of fewer than 1,024, but at least 4.
         objective: the bound that is maximised: `ELBO`, `IWAE`, `Renyi` or `FIVO`, with its draws per step, KL warm-up
             and coordinated dropout.
         optimizer: `AdamW` or `Adam`, with its learning-rate schedule, and what it does about a loss that diverges.
@@ -101,7 +103,7 @@ def fit(
     References:
         Hoffman, Blei, Wang, Paisley. Stochastic variational inference. 2013.
     """
-    size = suited_batch_size(model, train) if batch_size is None else batch_size
+    size = suited_batch_size(model, train, steps) if batch_size is None else batch_size
     settings = Settings(steps, size, objective, optimizer, stopping, compute, reporting)
     check_arguments(model, guide, train, validation, objective, start_from)
     if checkpointing is not None:
@@ -180,15 +182,19 @@ def _judge_family(
         warnings.warn(f"fit: {remark}", UserWarning, stacklevel=5)
 
 
-def suited_batch_size(model: Any, train: Any) -> int:
+def suited_batch_size(model: Any, train: Any, steps: int | None) -> int:
     """Return the batch size of a fit that was given none: small, where a network might learn few sequences by heart.
 
-    Numbers that mean something by themselves are better known from more sequences at once.
+    What keeps it from that is noise in the gradient. Where no latent and no parameter is drawn, batches alone bring
+    any, and are smaller in a fit that goes on until it has converged. Numbers that mean something by themselves are
+    better known from more sequences at once.
     """
     known = isinstance(model, LatentRNN) and isinstance(train, SequenceData | StoredSequences)
     if not known or not model.transition.is_network:
         return LARGEST_BATCH
-    return min(max(len(train) // 4, SMALLEST_BATCH), LARGEST_BATCH)
+    drawn = bool(model.latent_sites()) or bool(model.given.sampled)
+    part, least = SMALLER["random" if drawn or steps is not None else "known"]
+    return min(max(len(train) // part, least), LARGEST_BATCH)
 
 
 def check_arguments(

@@ -292,7 +292,7 @@ def _arguments(model: Any, guide: Any, train: Any, validation: Any, settings: Ma
     bound.apply_defaults()
     given = dict(bound.arguments)
     if given["batch_size"] is None:
-        given["batch_size"] = suited_batch_size(model, train)
+        given["batch_size"] = suited_batch_size(model, train, given["steps"])
     Settings(**{field.name: given[field.name] for field in dataclasses.fields(Settings)})  # whose kinds come first
     names = list(inspect.signature(check_arguments).parameters)
     check_arguments(*(given[name] for name in names))
