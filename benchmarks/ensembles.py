@@ -5,13 +5,14 @@
 (`fit_ensemble(vectorised=True)`), and their rates are averaged.
 
 Then one model of the same kind is fitted with default settings to what the ensemble says of the training trials
-(distillation), by one of two sets of trials:
+(distillation), which is added to the recorded ones, four trials for each:
 
-- "hidden units drawn": the shown units as they were recorded, the hidden ones drawn from the ensemble's rates;
-- "all units drawn": shown units drawn from its rates as well, and the hidden ones from its rates given these.
+- "hidden units drawn": the shown units as they were recorded, the hidden ones drawn from the ensemble's mean rates;
+- "all units drawn": shown units drawn from its mean rates as well, and the hidden ones from its rates given these;
+- "trials replicated": all units of a trial from one draw of its latents, which vary as much as those of recorded trials.
 
-The recorded trials are among them both times. Validation trials, as recorded, say which is kept; the test is looked at
-once for each row. The ensemble is kept in `--work`.
+Validation trials, as recorded, say which is kept; the test is looked at once for each row. The ensemble and what was
+distilled from it are kept in `--work`.
 
 References:
     Hinton, Vinyals, Dean. Distilling the knowledge in a neural network. 2015.
@@ -32,7 +33,8 @@ import latentrnn as lr
 from benchmarks.quality_time import DRAWS, Recipe, bits, build, expected, folder, load
 
 ROOT = Path(__file__).resolve().parents[1]
-SEEDS, COPIES = 10, 4  # members, and drawn trials for each recorded one
+SEEDS, COPIES = 10, 4  # members, and trials that they make of each recorded one
+WAYS = ("hidden units drawn", "all units drawn", "trials replicated")
 QUIET = {"compute": lr.Compute("cpu"), "reporting": lr.Reporting(progress=False)}
 MODEL = Recipe("default", steps=0)
 Parts = tuple[lr.SequenceData, lr.SequenceData, lr.SequenceData]
@@ -56,21 +58,38 @@ def averaged(ensemble: lr.Ensemble, data: lr.SequenceData, head: str) -> np.ndar
     return np.mean([member.posterior(data, device="cpu").rates(head, DRAWS).mean(0) for member in ensemble.members], 0)
 
 
-def told(ensemble: lr.Ensemble, train: lr.SequenceData, *, anew: bool) -> lr.SequenceData:
-    """Return training trials, and after them `COPIES` of each with hidden units drawn from the ensemble's rates.
-
-    Args:
-        anew: whether their shown units are drawn as well.
-    """
+def told(ensemble: lr.Ensemble, train: lr.SequenceData, way: str) -> lr.SequenceData:
+    """Return the training trials, and after them `COPIES` of each that the ensemble made in this way."""
     rng = np.random.default_rng(0)
     counts = {head: [train.observations[head].double().numpy()] for head in ("shown", "hidden")}
-    rates = {head: averaged(ensemble, train, head) for head in counts}
-    for _ in range(COPIES):
-        shown = rng.poisson(rates["shown"]).astype(float) if anew else counts["shown"][0]
-        drawn = lr.SequenceData.from_arrays({"shown": shown, "hidden": counts["hidden"][0]}, dt=0.02)
-        hidden = rng.poisson(averaged(ensemble, drawn, "hidden") if anew else rates["hidden"]).astype(float)
-        counts["shown"].append(shown), counts["hidden"].append(hidden)
-    return lr.SequenceData.from_arrays({head: np.concatenate(each) for head, each in counts.items()}, dt=0.02)
+    if way == "trials replicated":
+        drawn = ensemble.posterior(train, device="cpu").predictive(COPIES)
+        made = {head: list(drawn[head].double().numpy()) for head in counts}
+    else:
+        rates = {head: averaged(ensemble, train, head) for head in counts}
+        made = {"shown": COPIES * counts["shown"], "hidden": COPIES * [rates["hidden"]]}
+        if way == "all units drawn":
+            made["shown"] = [rng.poisson(rates["shown"]).astype(float) for _ in range(COPIES)]
+            heads = [{"shown": shown, "hidden": counts["hidden"][0]} for shown in made["shown"]]
+            given = [lr.SequenceData.from_arrays(each, dt=0.02) for each in heads]
+            made["hidden"] = [averaged(ensemble, each, "hidden") for each in given]
+        made["hidden"] = [rng.poisson(each).astype(float) for each in made["hidden"]]
+    arrays = {head: np.concatenate([*counts[head], *made[head]]) for head in counts}
+    return lr.SequenceData.from_arrays(arrays, dt=0.02)
+
+
+def distilled(ensemble: lr.Ensemble, parts: Parts, way: str, work: Path) -> list[str]:
+    """Fit one model to what the ensemble made, and return its row, or what an earlier run left."""
+    file = work / f"{way}.json"
+    if not file.exists():
+        data = told(ensemble, parts[0], way)
+        start = time.process_time()
+        student = lr.fit(*build(MODEL, data.spec), data, parts[1], seed=0, **QUIET)
+        spent, taken = time.process_time() - start, int(student.history["step"][-1]) + 1
+        cells = scored([expected(student, part) for part in parts[1:]], parts)
+        file.write_text(json.dumps([f"distilled, {way}", *cells, f"{taken:,}", f"{spent:.0f} more"]))
+    found: list[str] = json.loads(file.read_text())
+    return found
 
 
 def scored(rates: list[np.ndarray], parts: Parts) -> list[str]:
@@ -105,14 +124,9 @@ def main() -> None:
             [f"rates of the first {count}, averaged", *scored(mean, parts), "", f"{seconds * count / SEEDS:.0f}"]
         )
         print(rows[-1], flush=True)
-    for name, anew in (("hidden units drawn", False), ("all units drawn", True)):
-        drawn = told(ensemble, parts[0], anew=anew)
-        start = time.process_time()
-        student = lr.fit(*build(MODEL, drawn.spec), drawn, parts[1], seed=0, **QUIET)
-        spent, taken = time.process_time() - start, int(student.history["step"][-1]) + 1
-        cells = scored([expected(student, part) for part in parts[1:]], parts)
-        rows.append([f"distilled, {name}", *cells, f"{taken:,}", f"{spent:.0f} more"])
-        print(rows[-1], student.stop_reason, flush=True)
+    for way in WAYS:
+        rows.append(distilled(ensemble, parts, way, options.work))
+        print(rows[-1], flush=True)
         options.out.write_text(table(rows))
     print(options.out.read_text())
 
