@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from latentrnn import datasets as datasets
 from latentrnn import interpret as interpret  # xarray is imported when something is asked
 from latentrnn import plotting as plotting  # matplotlib is imported when something is drawn
 from latentrnn.criticism import PIT as PIT

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "latentrnn"
 ROOMS = {
     "support": "argument checks, seeding, devices, strict JSON, former names, private symbols of torch and Pyro",
     "data": "from arrays, files and spike times to the one data object, and its views",
+    "datasets": "recordings that packages ship, and files of public formats",
     "models": "the generative program and its parts",
     "inference.guides": "the guide, its families and encoders",
     "inference.filters": "the particle filter, offline and online, and one-step-ahead densities",
