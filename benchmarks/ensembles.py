@@ -9,7 +9,7 @@ Then one model of the same kind is fitted with default settings to what the ense
 
 - "hidden units drawn": the shown units as they were recorded, the hidden ones drawn from the ensemble's mean rates;
 - "all units drawn": shown units drawn from its mean rates as well, and the hidden ones from its rates given these;
-- "trials replicated": all units of a trial from one draw of its latents, which vary as much as those of recorded trials.
+- "trials replicated": all units of a trial from one draw of its latents, which vary as much as recorded trials do.
 
 Validation trials, as recorded, say which is kept; the test is looked at once for each row. The ensemble and what was
 distilled from it are kept in `--work`.

@@ -30,6 +30,7 @@ ROOMS = {
     "export": "ArviZ and netCDF",
     "criticism": "checks, scores, calibration, comparison",
     "interpret": "gates, memories and dynamics of a fitted model as quantities with names, units and intervals",
+    "pages": "a fitted model as one page to read and to send",
 }
 ORDER = list(ROOMS)
 

@@ -362,6 +362,17 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "dtype": torch.float32,
             },
         ),
+        "report": (
+            lr.report,
+            {
+                "posterior": memory.posterior(of["smooth"][:4]),
+                "path": "fit.html",
+                "title": "a fit",
+                "criticism": None,
+                "comparison": None,
+                "num_samples": 4,
+            },
+        ),
         "criticise": (
             lr.criticise,
             {"posterior": memory.posterior(of["smooth"][:4]), "heads": ["y"], "num_samples": 4, "level": 0.5},
