@@ -2,8 +2,9 @@
 
 `python benchmarks/step_time.py` writes `benchmarks/results/step_time.md`. After every step of our fit, taken inside
 `lr.fit` as users call it, the rivals take one of theirs, so that whatever else the machine does meets all alike; the
-ratios are those of neighbouring steps. The rivals are in `benchmarks/rivals/`; where the folder LATENTRNN_SHARED or
-../shared has `references/plain_torch.py` and `per_step_pyro.py`, written by others, they take their steps too.
+ratios are those of neighbouring steps. A second table has the matrix products by themselves. The rivals are in
+`benchmarks/rivals/`; where the folder LATENTRNN_SHARED or ../shared has `references/plain_torch.py` and
+`per_step_pyro.py`, written by others, they take their steps too.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ import pyro
 import torch
 
 import latentrnn as lr
+from benchmarks.products import Products, products_of
 from benchmarks.rivals.per_step import PerStep
 from benchmarks.rivals.plain import DeepMarkov, Innovations
+from latentrnn.inference.fitting.loss import TrainingLoss, scored_steps
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCES = Path(os.environ.get("LATENTRNN_SHARED", ROOT.parent / "shared")) / "references"
@@ -190,6 +193,13 @@ def measure(shape: str, steps: int) -> dict[str, np.ndarray]:
     return {name: np.array(values[WARM_UP:]) for name, values in seconds.items()}
 
 
+def products(shape: str) -> tuple[Products, Products]:
+    """The matrix products of a step of ours and of one in plain torch."""
+    data, model, guide = ours(shape)
+    loss = TrainingLoss(model, guide, lr.ELBO(), scored_steps(data))
+    return products_of(lambda: loss(data, 1.0)[0].backward()), products_of(rivals_of(shape)["plain torch"])
+
+
 def ratio(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
     """Median of the paired ratios, with the 95% interval of a bootstrap over pairs."""
     pairs = first / second
@@ -232,6 +242,18 @@ def row(shape: str, threads: int, seconds: dict[str, np.ndarray]) -> str:
     return f"| {shape} | {threads} | {times} | {' | '.join(against(*pair) for pair in pairs)} |"
 
 
+def floor_row(shape: str, threads: int, seconds: dict[str, np.ndarray]) -> str:
+    """One line of the table of what the matrix products take by themselves."""
+    clock, plain = clock_of(threads), float(np.median(seconds["plain torch"]))
+    cells = []
+    for name, found in zip(("ours", "plain torch"), products(shape), strict=True):
+        alone, step = found.seconds(clock), float(np.median(seconds[name]))
+        cells += [f"{found.operations / 1e9:.1f}", f"{1e3 * alone:.0f}", f"{1e3 * (step - alone):.0f}"]
+        if name == "ours":
+            least = alone / plain
+    return f"| {shape} | {threads} | {' | '.join(cells)} | {least:.2f} |"
+
+
 def main() -> None:
     """Time every shape on one thread and on all, each in a process of its own, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -244,17 +266,20 @@ def main() -> None:
         torch.set_num_threads(options.threads[0])
         shape = SHAPES[options.one]
         steps = options.steps if shape != JSB else max(options.steps // 2, 6)
-        print(row(shape, options.threads[0], measure(shape, steps)))
+        seconds = measure(shape, steps)
+        print(floor_row(shape, options.threads[0], seconds))
+        print(row(shape, options.threads[0], seconds))
         return
-    rows = []
+    rows, floors = [], []
     for threads in options.threads:
         for index in range(len(SHAPES)):
             command = [sys.executable, __file__, "--one", str(index), "--threads", str(threads)]
             done = subprocess.run([*command, "--steps", str(options.steps)], capture_output=True, text=True, check=True)
-            rows.append(done.stdout.strip().splitlines()[-1])
+            floor, found = done.stdout.strip().splitlines()[-2:]
+            floors.append(floor), rows.append(found)
             print(rows[-1], flush=True)
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
-    options.out.write_text("\n".join([*heading(where), *rows]) + "\n")
+    options.out.write_text("\n".join([*heading(where), *rows, *floor_heading(), *floors]) + "\n")
 
 
 def heading(where: str) -> list[str]:
@@ -276,6 +301,21 @@ def heading(where: str) -> list[str]:
         "| shape | threads | ours | plain torch | reference | per-step Pyro | its reference | ours / plain | "
         "ours / reference | plain / reference | per-step Pyro / its reference | per-step Pyro / ours |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+
+
+def floor_heading() -> list[str]:
+    """What stands above the rows of the products."""
+    return [
+        "",
+        "The matrix products of a step by themselves, one by one with their operands in the cache, in ms, beside what "
+        "the rest of the step takes;",
+        "the last column is the ratio to plain torch that a step of ours would have if all but its products took no "
+        "time.",
+        "",
+        "| shape | threads | ours: 10^9 operations | products | rest | plain torch: 10^9 operations | products | rest "
+        "| our products / plain torch |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
 
 

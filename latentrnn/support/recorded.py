@@ -98,7 +98,7 @@ def _graph(arguments: Sequence[Tensor], steps: list[_Step], result: Any) -> Grap
         return nodes[id(value)]
 
     for step in steps:
-        if step.operation is torch.ops.aten.detach.default:
+        if step.operation in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
             nodes[id(step.result)] = node_of(step.arguments[0])  # the same numbers by another name
             continue
         given = map_aggregate((step.arguments, step.named), node_of)
@@ -134,8 +134,9 @@ def _fastest(step: _Step) -> Any:
     if any(isinstance(value, list) and any(entry is None for entry in value) for value in step.arguments):
         return step.operation  # an index that leaves an axis whole: torch's own functions refuse it
     name = operation_schema(step.operation).name.removeprefix("aten::")
-    if isinstance(found := getattr(torch, name, None), BuiltinFunctionType):
-        return found
+    for room in (torch, torch.nn.functional):
+        if isinstance(found := getattr(room, name, None), BuiltinFunctionType):
+            return found
     return found if isinstance(found := getattr(Tensor, name, None), MethodDescriptorType) else step.operation
 
 

@@ -414,3 +414,20 @@ def test_grades_have_probabilities() -> None:
     states = torch.randn(SEQUENCES, STEPS, HIDDEN, dtype=torch.float64)
     found = head.probabilities(head(states, head.inputs(data)))
     np.testing.assert_allclose(n(found), grade_probabilities(head, predictor(head, states)), atol=1e-12)
+
+
+def test_counts_of_a_sequence_have_the_derivatives_of_their_density() -> None:
+    torch.manual_seed(0)
+    data = lr.SequenceData.from_arrays({"y": np.random.default_rng(0).poisson(1.0, (2, 3, 2))})
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(4), latent=lr.Deterministic(), observations={"y": lr.Poisson()})
+    head, y = model.observations["y"], data.observations["y"].double()
+    for shape in ((2, 3, 2), (4, 2, 3, 2)):  # draws share the counts
+        eta = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+        def log_prob(eta: torch.Tensor) -> torch.Tensor:
+            return head.distribution(eta, head.inputs(data)).log_prob(y)
+
+        direct = (y * eta - eta.exp() - torch.lgamma(y + 1)).sum((-2, -1))
+        torch.testing.assert_close(log_prob(eta), direct)
+        assert torch.autograd.gradcheck(log_prob, eta)
+        assert torch.autograd.gradgradcheck(log_prob, eta)

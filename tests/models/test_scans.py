@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import latentrnn as lr
-from latentrnn.models.scans import gru_scan, layer_of, layout, run, run_directions, vanilla_scan
+from latentrnn.models.scans import gru, gru_scan, layer_of, layout, run, run_directions, vanilla_scan
 from tests.registry import shake
 
 KERNELS: dict[str, Callable[..., nn.RNNBase]] = {
@@ -24,10 +24,18 @@ every_kernel = pytest.mark.parametrize("kind", KERNELS)
 every_way = pytest.mark.parametrize("way", WAYS)
 
 
-@pytest.fixture(params=[2**20, 24, 1], ids=["one chunk", "chunks of two steps", "chunks of one"], autouse=True)
+@pytest.fixture(
+    params=[(2**20, 2**20), (2**20, 0), (24, 0), (1, 2**20)],
+    ids=["one chunk", "one chunk of large steps", "chunks of two large steps", "chunks of one"],
+    autouse=True,
+)
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sequences are 5 steps of 3 rows with 4 units, so that the last of several chunks is shorter."""
-    monkeypatch.setattr(layout, "CHUNK", request.param)
+    """Sequences are 5 steps of 3 rows with 4 units, so that the last of several chunks is shorter.
+
+    Of large steps a GRU's backward takes other operations.
+    """
+    monkeypatch.setattr(layout, "CHUNK", request.param[0])
+    monkeypatch.setattr(gru, "LARGE", request.param[1])
 
 
 class Setting(NamedTuple):

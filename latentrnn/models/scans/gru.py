@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +28,14 @@ from latentrnn.models.scans.transforms import (
 )
 from latentrnn.models.scans.vmap_members import MembersGRU
 from latentrnn.support.private_symbols import never_traced, transforms_active, within_transform
+
+# numbers in the states of a step from which passes over them cost more than calls
+LARGE = 16_384
+
+tanh_backward = torch.ops.aten.tanh_backward.grad_input
+sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+# the gradient of Huber's loss where it is a square: two operations in one pass
+product_of_difference = torch.ops.aten.huber_loss_backward.out
 
 
 @never_traced
@@ -83,11 +92,11 @@ def _reference(
 
 
 class _Gates:
-    """Buffers of a chunk: r, z and U_n h + c_n, and n; before the loop what the inputs say of them."""
+    """Buffers of a chunk: U_n h + c_n, r and z, and n; before the loop what the inputs say of them."""
 
     def __init__(self, hidden: int, everything: Tensor, candidate: Tensor) -> None:
         self.all, self.candidate = everything, candidate
-        self.open, self.recurrent = everything.split([2 * hidden, hidden], -1)
+        self.recurrent, self.open = everything.split([hidden, 2 * hidden], -1)
         self.reset, self.update = self.open.chunk(2, -1)
 
     def project_inputs(self, layout: ScanLayout, chunk: Chunk, layers: list[Layer]) -> None:
@@ -110,7 +119,7 @@ def _forward(
     layout: ScanLayout = DenseLayout(*shape) if order is None else PackedLayout(*shape, order)
     trajectory, kept = layout.trajectory(state), []
     # transposed copies: the product of a few rows with a matrix as it lies is a quarter to a third faster
-    onto = layout.together([layer.weight.t().contiguous() for layer in layers])
+    onto = layout.together([layer.weight.roll(layout.hidden, 0).t().contiguous() for layer in layers])
     h, *states = layout.path(trajectory)
     gates: Any = None
     for chunk in layout.chunks():
@@ -163,22 +172,27 @@ class _GRUScan(torch.autograd.Function):
         biases, learned = inputs.new_zeros(layout.count, 4 * hidden), any(needed[2:])
         carry = layout.carry(gradients[1])
         laid, there = None if gradients[0] is None else layout.laid(gradients[0]), None
+        path, large = layout.path(trajectory), layout.count * layout.rows * hidden >= LARGE
+        write: Callable[..., None] = _write_directly if large else _write_by_slopes
         for chunk in reversed(layout.chunks()):
             gates = _Gates(hidden, *kept[-2:])
             del kept[-2:]
             if there is None or there.shape[1] != chunk.entries:
-                there, factors, total = (layout.buffer(chunk, *size) for size in ((hidden,), (4, hidden), (4, hidden)))
-            buffers = (there, factors, total, total.flatten(-2)[..., hidden:], gates.update)
-            steps = list(zip(*(layout.views(buffer, chunk) for buffer in buffers), strict=True))[::-1]
+                there, total = layout.buffer(chunk, hidden), layout.buffer(chunk, 4, hidden)
+                factors = None if large else torch.empty_like(total)
             before = [layout.before(trajectory, k, chunk) for k in range(layout.count)]
-            for k, own in enumerate(before):
-                _slopes(gates, k, own, factors[k])
             layout.read(laid, there, chunk)
+            buffers = (there, total.flatten(-2)[..., hidden:], gates.update)
+            steps = list(zip(*(layout.views(buffer, chunk) for buffer in buffers), strict=True))[::-1]
+            if factors is None:
+                given = _gates_by_step(layout, chunk, gates, path, total)
+            else:
+                given = _slopes_by_step(layout, chunk, gates, before, factors, total)
             last, first = steps[0][0], steps[-1][0]
             last.add_(active_rows(carry, last))
             carry.zero_()
-            for s, (there_t, factor_t, total_t, to_state_t, z_t) in enumerate(steps):
-                torch.mul(there_t.unsqueeze(-2), factor_t, out=total_t)
+            for s, ((there_t, to_state_t, z_t), given_t) in enumerate(zip(steps, given, strict=True)):
+                write(there_t, *given_t)
                 earlier = active_rows(carry if there_t is first else steps[s + 1][0], there_t).addcmul_(there_t, z_t)
                 layout.add_product(earlier, to_state_t, weight)
 
@@ -199,19 +213,77 @@ class _GRUScan(torch.autograd.Function):
         return (None, None, None, to_inputs, to_start, *to_weights)
 
 
-def _slopes(gates: _Gates, k: int, before: Tensor, out: Tensor) -> None:
-    """Write what d h_t is multiplied by to be that of n, r, z before their functions and of U_n h + c_n.
+def _slopes_by_step(
+    layout: ScanLayout, chunk: Chunk, gates: _Gates, before: list[Tensor], factors: Tensor, total: Tensor
+) -> Sequence[tuple[Tensor, ...]]:
+    """Return what `_write_by_slopes` is given of each step of a chunk, the last first.
+
+    What d h_t is multiplied by to be that of n, r, z before their functions and of U_n h + c_n is taken for all steps.
 
     Args:
-        gates: of a chunk, after its steps.
-        k: the direction.
-        before: its states before, (entry, hidden).
-        out: (entry, 4, hidden).
+        layout, chunk: of the loop.
+        gates: of the chunk, after its steps.
+        before: in each direction the states before, (entry, hidden).
+        factors: (direction, entry, 4, hidden), which are written over.
+        total: the same, where their products with the gradients go.
     """
-    r, z, u, n = gates.reset[k], gates.update[k], gates.recurrent[k], gates.candidate[k]
-    of_n, of_r, of_z, of_u = out.unbind(-2)
-    rest = 1 - z
-    torch.addcmul(rest, rest * n, n, value=-1, out=of_n)  # (1 - z) (1 - n^2)
-    torch.mul(of_n, r, out=of_u)
-    torch.addcmul(of_u, of_u, r, value=-1, out=of_r).mul_(u)
-    torch.sub(before, n, out=of_z).mul_(z).mul_(rest)
+    for k, own in enumerate(before):
+        r, z, u, n = gates.reset[k], gates.update[k], gates.recurrent[k], gates.candidate[k]
+        of_n, of_r, of_z, of_u = factors[k].unbind(-2)
+        rest = torch.rsub(z, 1)
+        tanh_backward(rest, n, grad_input=of_n)  # (1 - z) (1 - n^2)
+        torch.mul(of_n, r, out=of_u)
+        sigmoid_backward(torch.mul(of_n, u, out=rest), r, grad_input=of_r)
+        sigmoid_backward(torch.sub(own, n, out=rest), z, grad_input=of_z)
+    return list(zip(layout.views(factors, chunk), layout.views(total, chunk), strict=True))[::-1]
+
+
+def _write_by_slopes(there: Tensor, factors: Tensor, total: Tensor) -> None:
+    """Write the gradients of n, r, z before their functions and of U_n h + c_n: few calls."""
+    torch.mul(there.unsqueeze(-2), factors, out=total)
+
+
+def _gates_by_step(
+    layout: ScanLayout, chunk: Chunk, gates: _Gates, path: list[Tensor], total: Tensor
+) -> Sequence[tuple[Tensor, ...]]:
+    """Return what `_write_directly` is given of each step of a chunk, the last first.
+
+    Args:
+        layout, chunk, gates, total: as of `_slopes_by_step`.
+        path: what the loop sees of the states, of h_0 first.
+    """
+    flat = total.flatten(-2)
+    of_n, of_z = total.select(-2, 0), total.select(-2, 2)
+    with_u = gates.all[..., : 2 * layout.hidden].unflatten(-1, (2, layout.hidden))
+    buffers = [
+        gates.update,
+        gates.candidate,
+        gates.open,
+        with_u,
+        of_n,
+        of_z,
+        flat[..., layout.hidden : 3 * layout.hidden],
+        total[..., 1::2, :],
+    ]
+    before = path[chunk.first : chunk.first + chunk.length]
+    return list(zip(before, *(layout.views(buffer, chunk) for buffer in buffers), strict=True))[::-1]
+
+
+def _write_directly(
+    there: Tensor,
+    before: Tensor,
+    z: Tensor,
+    n: Tensor,
+    opened: Tensor,
+    with_u: Tensor,
+    of_n: Tensor,
+    of_z: Tensor,
+    of_open: Tensor,
+    of_r_and_u: Tensor,
+) -> None:
+    """Write the gradients of n, r, z before their functions and of U_n h + c_n: few passes."""
+    product_of_difference(there, active_rows(before, there), n, 0, math.inf, grad_input=of_z)  # d h (h - n)
+    torch.addcmul(there, there, z, value=-1, out=of_n)
+    tanh_backward(of_n, n, grad_input=of_n)
+    torch.mul(of_n.unsqueeze(-2), with_u, out=of_r_and_u)
+    sigmoid_backward(of_open, opened, grad_input=of_open)
