@@ -43,6 +43,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "batches of 64": {"batch_size": 64},
     "batches of 48": {"batch_size": 48},
     "batches of 16": {"batch_size": 16},
+    "batches of 12": {"batch_size": 12},
     "batches of 4": {"batch_size": 4},
     "averaging 0.98": {"optimizer": lr.AdamW(averaging=0.98)},
     "averaging 0.999": {"optimizer": lr.AdamW(averaging=0.999)},

@@ -32,8 +32,8 @@ from latentrnn.support.deprecations import former_arguments
 from latentrnn.support.devices import resolve_device
 from latentrnn.support.isolation import isolated, matrix_products, random_state
 
-LARGEST_BATCH = 64  # sequences, where no batch size is given
-SMALLER = {"random": (4, 16), "known": (16, 4)}  # by latents: the part of few sequences that a batch is, and its least
+LARGEST_BATCH, SMALLEST_BATCH = 64, 16  # sequences, where no batch size is given
+PART_OF_FEW, PART_WHERE_NOTHING_IS_DRAWN = 4, 16  # batches of so many make up few sequences
 JUDGED_FROM = 200  # steps, before which a guide has not learned what its family can say
 
 
@@ -75,8 +75,8 @@ def fit(
             the fit ends when that has brought nothing (`EarlyStopping` has the rule).
         batch_size: sequences per step at most. A pass over the data takes as few steps as that allows, of batches whose
             sizes differ by one at most, and every sequence weighs the same in it. None: 64, or, where the transition
-            is a network, a quarter of fewer than 256 sequences, but at least 16; where nothing is drawn and no number
-            of steps is given, a sixteenth of fewer than 1,024, but at least 4.
+            is a network, a quarter of fewer than 256 sequences, or a sixteenth of fewer than 1,024 where nothing is
+            drawn and no number of steps is given, but at least 16.
         objective: the bound that is maximised: `ELBO`, `IWAE`, `Renyi` or `FIVO`, with its draws per step, KL warm-up
             and coordinated dropout.
         optimizer: `AdamW` or `Adam`, with its learning-rate schedule, and what it does about a loss that diverges.
@@ -193,8 +193,8 @@ def suited_batch_size(model: Any, train: Any, steps: int | None) -> int:
     if not known or not model.transition.is_network:
         return LARGEST_BATCH
     drawn = bool(model.latent_sites()) or bool(model.given.sampled)
-    part, least = SMALLER["random" if drawn or steps is not None else "known"]
-    return min(max(len(train) // part, least), LARGEST_BATCH)
+    part = PART_OF_FEW if drawn or steps is not None else PART_WHERE_NOTHING_IS_DRAWN
+    return min(max(len(train) // part, SMALLEST_BATCH), LARGEST_BATCH)
 
 
 def check_arguments(

@@ -30,7 +30,7 @@ def model(data: lr.SequenceData, kind: str) -> lr.LatentRNN:
     [
         ("drawn", None, {1: 16, 60: 16, 100: 25, 300: 64}),  # latents
         ("prior", None, {60: 16, 300: 64}),  # a parameter
-        ("known", None, {1: 4, 60: 4, 194: 12, 600: 37, 2000: 64}),  # nothing: batches alone bring noise
+        ("known", None, {1: 16, 60: 16, 194: 16, 600: 37, 2000: 64}),  # nothing: batches alone bring noise
         ("known", 50, {60: 16, 100: 25, 300: 64}),  # as many steps are as many passes as before
         ("numbers", None, {60: 64}),  # nothing is learned by heart
     ],
@@ -42,10 +42,10 @@ def test_a_batch_is_a_part_of_few_sequences_by_what_is_drawn(kind: str, steps: i
 
 @pytest.mark.parametrize("vectorised", [False, True])
 def test_a_fit_and_an_ensemble_take_it(vectorised: bool) -> None:
-    data = counts(80)
+    data = counts(272)
     pair = model(data, "known"), lr.Guide(model(data, "known"))
     settings = {"stopping": lr.EarlyStopping(max_steps=2), "reporting": lr.Reporting(progress=False)}
     found = lr.fit_ensemble(*pair, data, seeds=[0, 1], vectorised=vectorised, **settings)
-    assert [member.settings["batch_size"] for member in found.members] == [5, 5]
+    assert [member.settings["batch_size"] for member in found.members] == [17, 17]
     given = lr.fit_ensemble(*pair, data, seeds=[0], vectorised=vectorised, batch_size=7, **settings)
     assert given.members[0].settings["batch_size"] == 7
