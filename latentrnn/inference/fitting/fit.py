@@ -192,8 +192,8 @@ def suited_batch_size(model: Any, train: Any, steps: int | None) -> int:
     known = isinstance(model, LatentRNN) and isinstance(train, SequenceData | StoredSequences)
     if not known or not model.transition.is_network:
         return LARGEST_BATCH
-    drawn = bool(model.latent_sites()) or bool(model.given.sampled)
-    part = PART_OF_FEW if drawn or steps is not None else PART_WHERE_NOTHING_IS_DRAWN
+    usual = steps is not None or model.latent_sites() or model.given.sampled
+    part = PART_OF_FEW if usual else PART_WHERE_NOTHING_IS_DRAWN
     return min(max(len(train) // part, SMALLEST_BATCH), LARGEST_BATCH)
 
 
