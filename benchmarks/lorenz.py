@@ -34,6 +34,7 @@ import multiprocessing
 import platform
 import shutil
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -47,12 +48,15 @@ import scipy
 import torch
 from scipy.ndimage import gaussian_filter1d
 
-import latentrnn as lr
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # where `examples` is
+
+import latentrnn as lr  # noqa: E402
+from examples.simulate import attractor as attractor  # noqa: E402
+from examples.simulate import lorenz as lorenz  # noqa: E402
+
 BIN = 0.01  # seconds
 SPEED = 3.0  # units of the Lorenz system's time per second
-SUBSTEPS = 3  # Runge-Kutta steps per bin
 TRAIN, VALIDATION, TEST = 14, 2, 4  # trials of a condition
 LOADING = 0.8  # standard deviation of a log-rate over time
 STARTS = 500_000  # particles of the smoother
@@ -66,24 +70,6 @@ Array = np.ndarray
 
 
 # -- the data -------------------------------------------------------------------------------------------------------
-
-
-def lorenz(starts: Array, steps: int, *, per_bin: int = SUBSTEPS) -> Array:
-    """The path from each start, (start, time, 3), the start itself being the first step; Runge-Kutta of order four."""
-
-    def slope(z: Array) -> Array:
-        x, y, w = z[..., 0], z[..., 1], z[..., 2]
-        return np.stack([10.0 * (y - x), x * (28.0 - w) - y, x * y - 8.0 / 3.0 * w], -1)
-
-    dt, z, path = SPEED * BIN / per_bin, starts, [starts]
-    for _ in range(steps - 1):
-        for _ in range(per_bin):
-            first = slope(z)
-            second = slope(z + dt / 2 * first)
-            third = slope(z + dt / 2 * second)
-            z = z + dt / 6 * (first + 2 * second + 2 * third + slope(z + dt * third))
-        path.append(z)
-    return np.stack(path, -2)
 
 
 @dataclass(frozen=True)
@@ -126,12 +112,6 @@ class Protocol:
     repeated: Trials
     new: Trials
     starts: Array  # latents of the conditions, (condition, time, 3)
-
-
-def attractor(rng: np.random.Generator, runs: int, steps: int) -> Array:
-    """Long paths on the attractor, (run, time, 3)."""
-    start = 8.0 * rng.normal(size=(runs, 3)) + [0.0, 0.0, 25.0]
-    return lorenz(lorenz(start, 500)[:, -1], steps)
 
 
 def simulate(seed: int, *, conditions: int = 65, neurons: int = 30, steps: int = 100, unseen: int = 260) -> Protocol:

@@ -203,6 +203,47 @@ def delayed(seed: int, trials: int, *, delay: int = 60, distraction: float = 0.3
     return Delayed(inputs, inputs[:, 0] + noise * rng.normal(size=(trials, 1)))
 
 
+class Restarts(NamedTuple):
+    """A memory that is emptied now and then, cues, and what was recorded of it."""
+
+    inputs: Array  # (trial, time, 1)
+    cue: Array  # (trial, time, 1), 0 or 1
+    memory: Array  # (trial, time, 1)
+    response: Array  # (trial, time, 1)
+
+
+def restarts(
+    seed: int, trials: int, *, informative: bool = True, steps: int = 60, kept: float = 0.95, noise: float = 0.1
+) -> Restarts:
+    """Simulate a memory whose past is worth nothing from a change on, of which a cue tells, or does not.
+
+        m_t = kept (1 - u_t) m_{t-1} + x_t,   x_t ~ Normal(0, 0.3),   y_t ~ Normal(m_t, noise)
+
+    u marks changes, one in fifteen steps. Where cues tell nothing, the memory goes on through as many.
+
+    Args:
+        seed: of inputs, cues and noise, the same whether cues tell or not.
+        trials: number of trials.
+        informative: whether a cue is a change.
+        steps: of each trial; the first is no change.
+        kept: share of the memory that is left a step later.
+        noise: standard deviation of what is recorded.
+
+    References:
+        Cho, van Merrienboer, Gulcehre, Bahdanau, Bougares, Schwenk, Bengio. Learning phrase representations using RNN
+        encoder-decoder for statistical machine translation. 2014 (a reset gate drops what is irrelevant from then on).
+    """
+    rng = np.random.default_rng(seed)
+    inputs, cue = 0.3 * rng.normal(size=(trials, steps)), (rng.random((trials, steps)) < 1 / 15).astype(float)
+    cue[:, 0] = 0.0
+    memory, state = np.zeros_like(inputs), np.zeros(trials)
+    for t in range(steps):
+        state = kept * np.where(informative & (cue[:, t] > 0), 0.0, state) + inputs[:, t]
+        memory[:, t] = state
+    response = memory + noise * rng.normal(size=memory.shape)
+    return Restarts(*(each[..., None] for each in (inputs, cue, memory, response)))
+
+
 class Forgetting(NamedTuple):
     """Items that were rehearsed now and then, and whether they were recalled when asked for."""
 
@@ -484,10 +525,11 @@ class Junctions(NamedTuple):
     ceiling: float  # share of right answers of who knows all but what nobody observed
 
 
-def junctions(seed: int, number: int, *, absent: float = 0.3) -> Junctions:
+def junctions(seed: int, number: int, *, absent: float = 0.3, branch: float = 0.0) -> Junctions:
     """Simulate splice junctions that are used only where a factor that nobody observed is present.
 
         donor: CAG|GTAAGT,   acceptor: thirteen pyrimidines, then CAG|G,   all but GT and AG themselves now and then off
+        branch point, of a share of acceptors: CTGAC, its A 27 to 20 bases before the junction
 
     Half of the windows have a site, half of the others GT or AG in its place and nothing around it. Where the factor
     is absent, a site is labelled as none: no reader of the sequence is right more often than the ceiling.
@@ -496,6 +538,7 @@ def junctions(seed: int, number: int, *, absent: float = 0.3) -> Junctions:
         seed: of sequences and factor.
         number: of windows.
         absent: share of windows without the factor.
+        branch: share of acceptors with a branch point.
 
     References:
         Shapiro, Senapathy. RNA splice junctions of different classes of eukaryotes: sequence statistics and functional
@@ -511,6 +554,10 @@ def junctions(seed: int, number: int, *, absent: float = 0.3) -> Junctions:
         bases[acceptor & kept[:, place], place] = base
     rows, tract = np.nonzero(acceptor)[0][:, None], np.arange(14, 27)
     bases[rows, tract] = np.where(kept[rows, tract], rng.choice([1, 3], (len(rows), 13)), bases[rows, tract])
+    branched = np.flatnonzero(acceptor & (np.random.default_rng([seed, 1]).random(number) < branch))
+    adenosine = np.random.default_rng([seed, 2]).integers(3, 11, len(branched))
+    for place, base in zip(range(-3, 2), (1, 3, 2, 0, 1), strict=True):
+        bases[branched, adenosine + place] = base
     gt = donor | (decoy & (np.arange(number) % 2 == 0))
     ag = acceptor | (decoy & (np.arange(number) % 2 == 1))
     bases[gt, 30:32], bases[ag, 28:30] = (2, 3), (0, 2)
@@ -590,6 +637,72 @@ def angle_memory(seed: int, trials: int, *, steps: int = 40, neurons: int = 24, 
     preferred = np.linspace(0.0, 2 * np.pi, neurons, endpoint=False)
     spikes = rng.poisson(np.exp(1.2 * np.cos(angle[..., None] - preferred))).astype(float)
     return Angles(cue, velocity[..., None], angle, spikes, dt)
+
+
+def lorenz(starts: Array, steps: int, *, step: float = 0.03, parts: int = 3) -> Array:
+    """Return the path of the Lorenz system from each start, (start, time, 3), the start itself being the first step.
+
+        dx/dt = 10 (y - x),   dy/dt = x (28 - z) - y,   dz/dt = x y - 8/3 z
+
+    Args:
+        starts: (start, 3).
+        steps: of each path.
+        step: of the system's time, from one to the next.
+        parts: Runge-Kutta steps, of order four, in each.
+
+    References:
+        Lorenz. Deterministic nonperiodic flow. 1963.
+        Sprott. Chaos and time-series analysis. 2003 (exponents 0.906, 0, -14.572).
+    """
+
+    def slope(state: Array) -> Array:
+        x, y, z = state[..., 0], state[..., 1], state[..., 2]
+        return np.stack([10.0 * (y - x), x * (28.0 - z) - y, x * y - 8.0 / 3.0 * z], -1)
+
+    dt, state, path = step / parts, starts, [starts]
+    for _ in range(steps - 1):
+        for _ in range(parts):
+            first = slope(state)
+            second = slope(state + dt / 2 * first)
+            third = slope(state + dt / 2 * second)
+            state = state + dt / 6 * (first + 2 * second + 2 * third + slope(state + dt * third))
+        path.append(state)
+    return np.stack(path, -2)
+
+
+def attractor(rng: np.random.Generator, runs: int, steps: int) -> Array:
+    """Return paths on the attractor of the Lorenz system, 0.03 of its time from step to step, (run, time, 3)."""
+    start = 8.0 * rng.normal(size=(runs, 3)) + [0.0, 0.0, 25.0]
+    return lorenz(lorenz(start, 500)[:, -1], steps)
+
+
+class Chaos(NamedTuple):
+    """The state of a chaotic system, and spikes of neurons that are driven by it."""
+
+    latents: Array  # (trial, time, 3), of variance one
+    spikes: Array  # (trial, time, neuron)
+    dt: float  # seconds per bin; one unit of the system's time is a second
+
+
+def chaos(seed: int, trials: int, *, steps: int = 25, neurons: int = 500) -> Chaos:
+    """Simulate a population that the Lorenz system drives.
+
+        y_t ~ Poisson(exp(C z_t)),   columns of C 0.8 long,   bins of 30 ms
+
+    Args:
+        seed: of starts, loadings and spikes.
+        trials, steps, neurons: how many.
+
+    References:
+        Pandarinath, O'Shea, Collins, Jozefowicz, Stavisky, Kao, Trautmann, Kaufman, Ryu, Hochberg, Henderson, Shenoy,
+        Abbott, Sussillo. Inferring single-trial neural population dynamics using sequential auto-encoders. 2018.
+    """
+    rng = np.random.default_rng(seed)
+    paths = attractor(rng, trials, steps)
+    latents = (paths - paths.mean((0, 1))) / paths.std((0, 1))
+    loading = rng.normal(size=(3, neurons))
+    loading *= 0.8 / np.linalg.norm(loading, axis=0)
+    return Chaos(latents, rng.poisson(np.exp(latents @ loading)).astype(float), 0.03)
 
 
 class Gain(NamedTuple):

@@ -13,6 +13,8 @@ from scipy.special import expit
 from examples.simulate import (
     angle_memory,
     attention,
+    attractor,
+    chaos,
     clicks,
     delayed,
     depression,
@@ -20,9 +22,11 @@ from examples.simulate import (
     flip_flop,
     forgetting,
     leaky,
+    lorenz,
     market,
     methylation,
     reaches,
+    restarts,
     stays,
     trains,
     valve,
@@ -202,8 +206,22 @@ def test_returns_follow_losses_and_sentiment() -> None:
         lambda s: enhancers(s, 9),
         lambda s: reaches(s, 9),
         lambda s: market(s, 9),
+        lambda s: restarts(s, 9),
+        lambda s: chaos(s, 3, neurons=4)[:2],
     ],
-    ids=["depression", "attention", "valve", "delayed", "forgetting", "methylation", "enhancers", "reaches", "market"],
+    ids=[
+        "depression",
+        "attention",
+        "valve",
+        "delayed",
+        "forgetting",
+        "methylation",
+        "enhancers",
+        "reaches",
+        "market",
+        "restarts",
+        "chaos",
+    ],
 )
 def test_a_seed_says_what_is_simulated(simulator: Callable[[int], Any]) -> None:
     first, again, other = simulator(0), simulator(0), simulator(1)
@@ -233,3 +251,32 @@ def test_a_heading_goes_by_its_velocity_and_neurons_prefer_angles() -> None:
     near = np.cos(found.angle[..., None] - preferred) > 0.95
     rate = found.spikes[near].mean()
     assert abs(rate - np.exp(1.2 * 0.983)) < 6 * np.sqrt(rate / near.sum()) + 0.02
+
+
+def test_a_memory_is_emptied_at_cues_that_tell_of_a_change() -> None:
+    found, through = restarts(0, 60), restarts(0, 60, informative=False)
+    np.testing.assert_array_equal(found.cue, through.cue)
+    cues = found.cue[..., 0] > 0
+    assert 0.05 < cues.mean() < 0.08
+    np.testing.assert_allclose(found.memory[cues], found.inputs[cues])  # nothing of the past
+    np.testing.assert_allclose(through.memory[..., 0], recursion(through.inputs[..., 0], 0.95), atol=1e-12)
+    assert (found.response - found.memory).std() == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_population_follows_lorenz_attractor() -> None:
+    starts = attractor(np.random.default_rng(0), 5, 2)[:, -1]
+    path = lorenz(starts, 2, step=1e-5)
+    x, y, z = starts.T
+    slope = np.stack([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z], -1)
+    np.testing.assert_allclose((path[:, 1] - path[:, 0]) / 1e-5, slope, rtol=1e-2, atol=1e-2)
+    found = chaos(0, 40, neurons=6)
+    np.testing.assert_allclose(found.latents.std((0, 1)), 1.0)
+    regressors = np.concatenate([found.latents, np.ones_like(found.latents[..., :1])], -1).reshape(-1, 4)
+    weights = np.zeros((4, 6))
+    for _ in range(20):  # Newton's steps of a Poisson regression
+        rates, counts = np.exp(regressors @ weights), found.spikes.reshape(-1, 6)
+        for k in range(6):
+            curvature = regressors.T @ (rates[:, k : k + 1] * regressors)
+            weights[:, k] += np.linalg.solve(curvature, regressors.T @ (counts - rates)[:, k])
+    np.testing.assert_allclose(np.linalg.norm(weights[:3], axis=0), 0.8, atol=0.2)
+    np.testing.assert_allclose(weights[3], 0.0, atol=0.25)
