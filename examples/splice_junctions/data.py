@@ -13,6 +13,7 @@ BASES, KINDS = "ACGT", ("EI", "IE", "N")  # donor (exon to intron), acceptor (in
 
 NEAR = range(10, 42)  # positions around the junction, which is between 29 and 30
 MIDDLE = slice(25, 35)  # within five bases of it
+CENTRES = np.array([-25, -18, -12, -8, -5, -3, -1.5, 0, 1.5, 3, 5, 8, 12, 20])  # of bumps that tell the place, in bases
 
 
 def recorded(folder: Path) -> Junctions:
@@ -28,10 +29,11 @@ def recorded(folder: Path) -> Junctions:
 
 
 def as_sequences(found: Junctions, shuffled: np.random.Generator | None = None) -> lr.SequenceData:
-    """Windows with the place of each base, in tens of bases from the junction, and labels, shuffled or not."""
+    """Windows with the place of each base, as bumps that are the narrower the nearer the junction, and labels."""
     kind = found.kind if shuffled is None else shuffled.permutation(found.kind)
-    place = np.broadcast_to((np.arange(60) - 29.5) / 10, found.bases.shape)
-    covariates = {"base": found.bases[..., None], "place": place[..., None]}
+    away = (np.arange(60)[:, None] - 29.5 - CENTRES) / np.maximum(np.gradient(CENTRES), 1.0)
+    place = np.broadcast_to(np.exp(-0.5 * away**2), (len(kind), *away.shape))
+    covariates = {"base": found.bases[..., None], "place": place}
     return lr.SequenceData.from_arrays({"kind": kind[:, None]}, covariates, per_sequence=["kind"])
 
 

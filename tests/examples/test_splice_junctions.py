@@ -13,6 +13,7 @@ from examples.gallery import SHARED
 from examples.simulate import junctions
 from examples.splice_junctions.data import MIDDLE, NEAR, as_sequences, recorded, sites
 from examples.splice_junctions.demo import outcome
+from examples.splice_junctions.mutations import REGION, places
 
 
 def test_windows_are_read_once_and_without_unknown_bases(tmp_path: Path) -> None:
@@ -31,6 +32,21 @@ def test_sites_are_where_another_base_does_most_harm() -> None:
     change[0, 20:22] = [[-3.0, -3.0, 0.0, -3.0], [-3.0, -3.0, -3.0, 0.0]]
     change[1, 18:20] = [[0.0, -2.0, -2.0, -2.0], [-2.0, -2.0, 0.0, -2.0]]
     assert sites(change) == {"donor": "GT at +0", "acceptor": "AG at -2"}
+
+
+def test_branch_points_are_where_the_consensus_is() -> None:
+    window = np.full((3, 60), 2)
+    window[0, 5:10] = [1, 3, 2, 0, 1]  # CTGAC
+    window[1, 5:10] = [1, 2, 3, 0, 1]  # the same bases in another order
+    window[2, 30:35] = [1, 3, 2, 0, 1]  # outside of the region
+    assert np.argwhere(places(window)).tolist() == [[0, 8 - REGION[0]]]
+    assert np.argwhere(places(window, scrambled=True)).tolist() == [[1, 8 - REGION[0]]]
+    plain, branched = junctions(0, 2000), junctions(0, 2000, branch=0.9)
+    np.testing.assert_array_equal(plain.kind, branched.kind)
+    assert places(plain.bases)[plain.kind == 1].any(1).mean() < 0.25
+    assert places(branched.bases)[plain.kind == 1].any(1).mean() > 0.85
+    others = plain.kind == 0
+    np.testing.assert_array_equal(plain.bases[others], branched.bases[others])
 
 
 @pytest.mark.slow
