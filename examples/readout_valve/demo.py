@@ -32,18 +32,23 @@ from examples.gallery import Result, options
 from examples.simulate import Array, Valve, valve
 
 WEIGHT = 1.5  # planted
+QUIET = lr.Reporting(progress=False)
 
 
-def opened(found: Valve, seed: int, steps: int) -> tuple[Array, Array, float]:
-    """Fit an LSTM; return its output gates, the log rate's slope by each of them, and how far the formula is off."""
+def as_sequences(found: Valve) -> lr.SequenceData:
     covariates = {"stimulus": found.stimulus, "cue": found.cue}
-    data = lr.SequenceData.from_arrays({"spikes": found.counts}, covariates, dt=found.dt, dtype=torch.float64)
-    heads = {"spikes": lr.Poisson()}
+    return lr.SequenceData.from_arrays({"spikes": found.counts}, covariates, dt=found.dt, dtype=torch.float64)
+
+
+def opened(found: Valve, others: Valve, seed: int, steps: int) -> tuple[Array, Array, float]:
+    """Output gates of an LSTM (of three starts the best on other trials), the log rate's slope by them, its error."""
+    data, heads = as_sequences(found), {"spikes": lr.Poisson()}
     model = lr.LatentRNN(data.spec, transition=lr.LSTM(2), latent=lr.Deterministic(), observations=heads).double()
-    guide, settings = lr.Guide(model).double(), {"reporting": lr.Reporting(progress=False), "batch_size": 256}
-    optimizer = lr.AdamW(2e-2, weight_decay=0.0)
-    result = lr.fit(model, guide, data, steps=steps, seed=seed, optimizer=optimizer, **settings)
-    posterior = result.posterior(data)
+    settings = {"batch_size": 256, "optimizer": lr.AdamW(2e-2, weight_decay=0.0), "reporting": QUIET}
+    guide, starts = lr.Guide(model).double(), range(3 * seed, 3 * seed + 3)
+    fits = [lr.fit(model, guide, data, steps=steps, seed=start, **settings) for start in starts]
+    best = max(fits, key=lambda fit: float(fit.posterior(as_sequences(others)).evidence("exact").values.sum()))
+    posterior = best.posterior(data)
     measured = lr.interpret.head_sensitivity(posterior, "spikes", "output", num_samples=1).isel(sample=0, output=0)
     traces = lr.interpret.trace(posterior, 1).isel(sample=0)
     weight = posterior.model.observations["spikes"].readout.weight.detach().numpy()[0]
@@ -64,23 +69,21 @@ def by_regression(found: Valve, lags: int = 20) -> Array:
 
 
 def agree(one: Array, other: Array) -> float:
-    """Correlation."""
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and range in words."""
     return f"{np.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
 
 
 def main() -> None:
     """Fit, measure, check the claim, and draw."""
     given = options(__file__)
-    trials, seeds, steps = (100, 1, 400) if given.smoke else (150, 3, 800)
-    found = valve(0, trials)
+    trials, seeds, steps = (100, 1, 400) if given.smoke else (150, 3, 500)
+    found, others = valve(0, trials), valve(1, 50)
     gate, memory = found.gate[..., 0], found.memory[..., 0]
     planted = WEIGHT * np.tanh(memory) * gate * (1 - gate)
-    gates, slopes, errors = zip(*(opened(found, seed, steps) for seed in range(seeds)), strict=True)
+    gates, slopes, errors = zip(*(opened(found, others, seed, steps) for seed in range(seeds)), strict=True)
     opens = [max(agree(each[..., unit], gate) for unit in range(2)) for each in gates]
     follows = [agree(slope.sum(-1), planted) for slope in slopes]
     baseline = agree(by_regression(found), planted)
@@ -101,7 +104,7 @@ def main() -> None:
     figure.savefig(given.out / "readout_valve.png", dpi=80)
     Result(
         claim="the measured derivative of the log rate by the logit of an LSTM's output gate is w tanh(c) o (1 - o) to "
-        "1e-6, and follows that of the planted valve (mean [lowest, highest] of seeds)",
+        "1e-6, and follows that of the planted valve (mean [lowest, highest] of seeds, each the best of three starts)",
         found=f"off by at most {max(errors):.0e}; output gate against the planted valve r {spread(opens)}; derivative "
         f"against the planted one r {spread(follows)}",
         baseline="Poisson regression on lags of stimulus and of stimulus times cue: derivative by the cue against the "
