@@ -10,6 +10,7 @@ from latentrnn.plotting.dynamics import phase_portrait as phase_portrait
 from latentrnn.plotting.dynamics import trajectories as trajectories
 from latentrnn.plotting.gates import band as band
 from latentrnn.plotting.gates import gate_map as gate_map
+from latentrnn.plotting.heads import head_gradients as head_gradients
 from latentrnn.plotting.history import history as history
 from latentrnn.plotting.memories import gate_sensitivity as gate_sensitivity
 from latentrnn.plotting.memories import gradient_flow as gradient_flow

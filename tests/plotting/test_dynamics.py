@@ -73,3 +73,17 @@ def test_fits_are_drawn_beside_each_other() -> None:
     ax.figure.canvas.draw()
     with pytest.raises(ValueError, match="paths, others"):
         plotting.alignment(paths, paths[:1])
+
+
+def test_gradients_of_heads_are_drawn_along_a_fit() -> None:
+    cosine = np.stack([np.eye(3) + 0.1 * k for k in range(4)])
+    norm = 10.0 ** np.arange(12).reshape(4, 3)
+    pull, way = plotting.head_gradients(range(4), norm, cosine, ["a", "b", "c"], axes=[new_axes(), new_axes()])
+    np.testing.assert_allclose([line.get_ydata() for line in pull.get_lines()], norm.T)
+    drawn = {line.get_label(): line.get_ydata() for line in way.get_lines()[:3]}
+    assert set(drawn) == {"a, b", "a, c", "b, c"}
+    np.testing.assert_allclose(drawn["a, c"], [0.0, 0.1, 0.2, 0.3])
+    with pytest.raises(ValueError, match="4 steps and 2 heads"):
+        plotting.head_gradients(range(4), norm, cosine, ["a", "b"])
+    with pytest.raises(ValueError, match="expected 2, got 1"):
+        plotting.head_gradients(range(4), norm, cosine, ["a", "b", "c"], axes=[new_axes()])
