@@ -16,8 +16,6 @@ from latentrnn.models.observations.exposure import ExposedCounts
 from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.links import Link, as_link
 from latentrnn.models.observations.observation import refuse_outside
-from latentrnn.models.scans.transforms import gradient_wanted
-from latentrnn.support.private_symbols import transforms_active
 
 LARGEST_PART = 2**22  # log-factorials that are held at once
 LARGEST_RATE = 1e6  # a free-running model that explodes shows up as huge counts, not as NaN
@@ -127,36 +125,8 @@ class PoissonCounts(dist.Independent):
         if mask is not None:
             entries = torch.where(mask, value * self.log_rate - self.log_rate.exp(), 0.0)
             return entries.sum(axes) - constant
-        if gradient_wanted(self.log_rate) and not value.requires_grad and not transforms_active():
-            found: Tensor = _CountedRates.apply(value, self.log_rate, axes)
-            return found - constant
-        return _counted_rates(value, self.log_rate, self.log_rate.exp(), axes) - constant
-
-
-def _counted_rates(value: Tensor, log_rate: Tensor, rate: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Return the sum of y log(rate) - rate over the axes, the last ones."""
-    return torch.linalg.vecdot(value.flatten(axes[0]), log_rate.flatten(axes[0])) - rate.sum(axes)
-
-
-class _CountedRates(torch.autograd.Function):
-    """`_counted_rates` with the gradient of the log-rates, y - rate, in one difference."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, log_rate: Tensor, axes: tuple[int, ...]) -> Tensor:
-        rate = log_rate.exp()
-        ctx.axes = axes
-        ctx.save_for_backward(value, log_rate, rate)
-        return _counted_rates(value, log_rate, rate, axes)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None]:
-        value, log_rate, rate = ctx.saved_tensors
-        if torch.is_grad_enabled():  # it is to be differentiated again
-            rate = log_rate.exp()
-        weight = gradients[0].reshape(*gradients[0].shape, *(1 for _ in ctx.axes))
-        found = value - rate
-        found = found * weight if torch.is_grad_enabled() else found.mul_(weight)
-        return None, found.sum_to_size(log_rate.shape), None
+        counted = torch.linalg.vecdot(value.flatten(axes[0]), self.log_rate.flatten(axes[0]))
+        return counted - self.log_rate.exp().sum(axes) - constant
 
 
 def log_factorials(counts: Tensor, mask: Tensor | None) -> Tensor:
