@@ -78,9 +78,10 @@ def converged(settings: Settings, state: TrainingState, validated: bool) -> str:
     fell = ""
     if improvement.falls:
         fell = f", nor since the learning rate fell to {state.learning_rate_factor:.2g} of its height"
+    what, waited = _what(settings, validated), improvement.waited
     return (
-        f"converged: the {_what(settings, validated)} has not improved beyond its error for {improvement.waited} "
-        f"evaluations{fell}; {kept} kept{_left(state)}"
+        f"converged: the {what} has not improved beyond its error for {waited} evaluations{fell}; {kept} "
+        f"kept{_left(state)}"
     )
 
 
@@ -97,7 +98,9 @@ def limited(limit: str, settings: Settings, state: TrainingState) -> str:
 
 
 def _what(settings: Settings, validated: bool) -> str:
-    return f"{'validation' if validated else 'training'} {settings.objective.name.upper()}"
+    monitor = settings.stopping.monitor
+    judge = f"log-likelihood of {' and '.join(monitor)}" if monitor else settings.objective.name.upper()
+    return f"{'validation' if validated else 'training'} {judge}"
 
 
 def _left(state: TrainingState) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +20,18 @@ from latentrnn.support.isolation import random_state
 
 VALIDATION_SEED = 20_231  # every evaluation uses the same random numbers, so that only the weights differ
 EVALUATED_AT_ONCE = 256  # sequences; how many decides which random numbers each gets
+
+
+class Bounds(NamedTuple):
+    """An evaluation.
+
+    Attributes:
+        total: the bound of every sequence, (sequence,), nats, on the CPU.
+        judged: what weights are judged by, likewise: the same, or E_q[log p(y | z)] of the monitored heads alone.
+    """
+
+    total: Tensor
+    judged: Tensor
 
 
 class Watched:
@@ -42,8 +57,8 @@ class Watched:
         """Return whether the weights that a step left are to be evaluated."""
         return (step + 1) % self.settings.stopping.every == 0 or step + 1 == self.settings.steps
 
-    def bounds(self, model: nn.Module, guide: nn.Module) -> Tensor:
-        """Return the bound of every sequence, (sequence,), nats, on the CPU."""
+    def bounds(self, model: nn.Module, guide: nn.Module) -> Bounds:
+        """Return the bound of every sequence, and what it is judged by."""
         raise NotImplementedError
 
     @property
@@ -57,30 +72,40 @@ class Validation(Watched):
     """Evaluates weights on validation sequences, without the KL of parameters, which the training data have paid."""
 
     @property
+    def monitor(self) -> Sequence[str]:
+        """Heads whose log-likelihood judges; with none the bound does."""
+        return self.settings.stopping.monitor
+
+    @property
     def scored_steps(self) -> int:
         """Base steps that are scored, of all sequences."""
         return scored_steps(self.data)
 
-    def bounds(self, model: nn.Module, guide: nn.Module) -> Tensor:
+    def bounds(self, model: nn.Module, guide: nn.Module) -> Bounds:
         with torch.no_grad(), random_state(VALIDATION_SEED, self.data.device):
             return bounds_by_sequence(
-                self.settings.objective, model, guide, self.data, self.num_particles,
-                batch_size=self._at_once(), windows=self.windows, processes=self.processes,
+                self.settings.objective, model, guide, self.data, self.num_particles, batch_size=self._at_once(),
+                windows=self.windows, processes=self.processes, monitor=self.monitor,
             )  # fmt: skip
 
-    def bound(self, model: nn.Module, guide: nn.Module) -> float:
-        """Return the bound, nats per sequence."""
+    def bound(self, model: nn.Module, guide: nn.Module) -> tuple[float, float]:
+        """Return the bound and what it is judged by, nats per sequence."""
         objective, particles = self.settings.objective, self.num_particles
+        if self.monitor:
+            return means(self.bounds(model, guide))
         with torch.no_grad(), random_state(VALIDATION_SEED, self.data.device):
-            return validation_bound(
+            bound = validation_bound(
                 objective, model, guide, self.data, particles, self._at_once(), self.windows, self.processes
             )
+        return bound, bound
 
-    def judge(self, state: TrainingState, bound: float, step: int) -> bool:
-        """Write a bound into the history, count evaluations without improvement, and return whether it is the best."""
+    def judge(self, state: TrainingState, bound: float, judged: float, step: int) -> bool:
+        """Write an evaluation into the history, count those without improvement, and return whether it is the best."""
         state.history.setdefault("validation_step", []).append(step)
         state.history.setdefault(f"validation_{self.settings.objective.name}", []).append(bound)
-        best = bound > state.best_bound
+        if self.monitor:
+            state.history.setdefault(monitored_name(self.monitor), []).append(judged)
+        best = judged > state.best_bound
         warming_up = self.settings.kl_weight(step) < 1
         state.evaluations_without_improvement = 0 if best or warming_up else state.evaluations_without_improvement + 1
         return best
@@ -90,8 +115,9 @@ class Validation(Watched):
         patience, count = self.settings.stopping.patience, state.evaluations_without_improvement
         if step + 1 == self.settings.steps or patience is None or count < patience:
             return False
+        what = f"log-likelihood of {' and '.join(self.monitor)}" if self.monitor else "ELBO"
         state.stop_reason = (
-            f"converged: the validation ELBO has not improved for {count} evaluations; the weights of step "
+            f"converged: the validation {what} has not improved for {count} evaluations; the weights of step "
             f"{state.best_step} are kept"
         )
         return True
@@ -114,7 +140,7 @@ class TrainingBound(Watched):
         count = len(self.data)
         return torch.linspace(0, count - 1, min(count, EVALUATED_AT_ONCE), dtype=torch.float64).long()
 
-    def bounds(self, model: nn.Module, guide: nn.Module) -> Tensor:
+    def bounds(self, model: nn.Module, guide: nn.Module) -> Bounds:
         with torch.no_grad(), random_state(VALIDATION_SEED, self.data.device):
             return bounds_by_sequence(
                 self.settings.objective, model, guide, self.data, self.num_particles, rows=self.rows,
@@ -134,8 +160,9 @@ def bounds_by_sequence(
     windows: WindowPlan | None = None,
     processes: SingleProcess | None = None,
     parameters: bool = False,
-) -> Tensor:
-    """Return the objective's bound of each sequence, (sequence,), nats, in double precision on the CPU.
+    monitor: Sequence[str] = (),
+) -> Bounds:
+    """Return the objective's bound of each sequence, in double precision on the CPU, and what weights are judged by.
 
     Where an objective does not tell the bounds of single sequences, those of a batch are alike. The caller sets the
     random state.
@@ -147,13 +174,17 @@ def bounds_by_sequence(
         windows: how long ones are cut.
         processes: that share each batch.
         parameters: whether the KL of parameters with priors counts, the same for every sequence.
+        monitor: heads whose log-likelihood judges; with none the bound does.
+
+    Raises:
+        ValueError: heads are monitored, of which the objective does not tell the log-likelihood by sequence.
     """
     processes = processes or SingleProcess()
     if isinstance(data, StoredSequences) and windows is not None:
         data = data.in_windows()
     rows = torch.arange(len(data)) if rows is None else rows
     whole = len(rows) == len(data) and len(data) <= batch_size and not isinstance(data, StoredSequences)
-    found = torch.zeros(len(rows), dtype=torch.float64)
+    found = torch.zeros(2, len(rows), dtype=torch.float64)
     begin = 0
     for positions in [None] if whole else rows.split(batch_size):
         batch = processes.share(data, positions)  # type: ignore[arg-type]
@@ -165,9 +196,31 @@ def bounds_by_sequence(
             bounds = torch.stack([_of_each(step, share.held, len(data)) for step in steps]).sum(0)
             kl = steps[0].terms.kl.get(PARAMETERS) if parameters else None
             bounds = bounds if kl is None else bounds - float(kl.detach()) / len(data)
-            found[begin + share.start : begin + share.stop] = bounds
+            judged = torch.stack([_of_heads(step, monitor) for step in steps]).sum(0) if monitor else bounds
+            found[:, begin + share.start : begin + share.stop] = torch.stack([bounds, judged])
         begin += share.whole
-    return processes.add(found).cpu()
+    return Bounds(*processes.add(found).cpu())
+
+
+def means(bounds: Bounds) -> tuple[float, float]:
+    """Return the averages over sequences of a bound and of what it is judged by."""
+    return float(bounds.total.mean()), float(bounds.judged.mean())
+
+
+def monitored_name(monitor: Sequence[str]) -> str:
+    """Return what the log-likelihood of monitored heads is called in a fit's history."""
+    return f"validation_log_likelihood/{'+'.join(monitor)}"
+
+
+def _of_heads(step: Step, monitor: Sequence[str]) -> Tensor:
+    """Return the log-likelihood of the monitored heads of each sequence of a batch, (sequence,), nats."""
+    heads = step.terms.heads_by_sequence
+    if heads is None:
+        raise ValueError(
+            f"fit: weights are judged by the log-likelihood of {list(monitor)}, which this objective does not tell by "
+            "sequence (`Terms.heads_by_sequence`); leave out EarlyStopping(monitor=...), to judge by the bound"
+        )
+    return torch.stack([heads[name].detach().to("cpu", torch.float64) for name in monitor]).sum(0)
 
 
 def _of_each(step: Step, sequences: int, plate: int) -> Tensor:

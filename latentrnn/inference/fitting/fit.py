@@ -11,6 +11,7 @@ import torch
 from latentrnn.data import SequenceData, StoredSequences
 from latentrnn.inference.fitting.checkpoints.manager import CheckpointManager, identity_of, seed_begun_with
 from latentrnn.inference.fitting.distributed.processes import launched_processes
+from latentrnn.inference.fitting.monitoring import check_monitored
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.fitting.settings.checkpointing import Checkpointing
 from latentrnn.inference.fitting.settings.compute import Compute
@@ -80,7 +81,7 @@ def fit(
         objective: the bound that is maximised: `ELBO`, `IWAE`, `Renyi` or `FIVO`, with its draws per step, KL warm-up
             and coordinated dropout.
         optimizer: `AdamW` or `Adam`, with its learning-rate schedule, and what it does about a loss that diverges.
-        stopping: `EarlyStopping`: when validation ends the fit, and its limits, steps and seconds.
+        stopping: `EarlyStopping`: when validation ends the fit, by which heads, and its limits, steps and seconds.
         start_from: go on from the weights of this result instead of drawing new ones.
         checkpointing: `Checkpointing`, for a fit that goes on where it was killed; None writes no checkpoints.
         compute: `Compute`: device, processes, digits of matrix products, windows over long sequences.
@@ -105,7 +106,7 @@ def fit(
     """
     size = suited_batch_size(model, train, steps) if batch_size is None else batch_size
     settings = Settings(steps, size, objective, optimizer, stopping, compute, reporting)
-    check_arguments(model, guide, train, validation, objective, start_from)
+    check_arguments(model, guide, train, validation, objective, start_from, stopping)
     if checkpointing is not None:
         check_kind_of("fit", "checkpointing", checkpointing, Checkpointing)
     window = compute.window
@@ -204,6 +205,7 @@ def check_arguments(
     validation: Any,
     objective: Objective,
     start_from: Any,
+    stopping: EarlyStopping,
 ) -> None:
     """Check what `fit` is told of model, guide and data.
 
@@ -215,6 +217,7 @@ def check_arguments(
     for name in objective.likelihood_weights:
         if name not in model.observations:
             raise ValueError(f"fit: head_weights names {name!r}; the model has {sorted(model.observations)}")
+    check_monitored(model, guide, stopping.monitor, validated=validation is not None)
     _check_start(model, guide, train, start_from)
 
 

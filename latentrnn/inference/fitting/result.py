@@ -24,7 +24,8 @@ class FitResult:
         history: per report `step`, `elbo` and its terms (nats per sequence, training batch, true weights),
             `kl_weight`, `learning_rate`; per evaluation `validation_step`, `validation_elbo` (nats per sequence,
             without the KL of parameters with priors, which is that of the training data).
-            Another objective's bound stands under its own name: `iwae` and `validation_iwae`.
+            Another objective's bound stands under its own name: `iwae` and `validation_iwae`. Where heads were
+            monitored, `validation_log_likelihood/<heads>` is what judged.
         stop_reason: which rule or limit ended the fit, and what to try next; of one without a number of steps also what
             remained to be gained by the same bound at the same learning rate, with the error of that estimate.
         best_step: the step whose weights are kept.
@@ -91,8 +92,8 @@ class FitResult:
         save(self, path)
 
     def __repr__(self) -> str:
-        bounds = [name for name in self.history if name.startswith("validation_") and name != "validation_step"]
-        (name,) = bounds or ["elbo"]
+        judged = [name for name in self.history if name.startswith("validation_") and name != "validation_step"]
+        name = max(judged, key=lambda each: "/" in each, default="elbo")  # that of monitored heads, where there are any
         values = self.history.get(name) or [float("nan")]
         best = f"best_step={self.best_step}, {name.removeprefix('validation_')}={max(values):.4g} nats per sequence"
         given = remark(self.model, self.guide)

@@ -20,7 +20,7 @@ from latentrnn.inference.fitting.checkpoints.unfinished import Unfinished
 from latentrnn.inference.fitting.distributed.processes import ProcessLost, SingleProcess, Terminated
 from latentrnn.inference.fitting.divergence import Divergence, DivergenceMonitor
 from latentrnn.inference.fitting.ending import Level, converged, limited
-from latentrnn.inference.fitting.evaluation import TrainingBound, Validation, Watched
+from latentrnn.inference.fitting.evaluation import Bounds, TrainingBound, Validation, Watched, means
 from latentrnn.inference.fitting.extremes import farthest_input
 from latentrnn.inference.fitting.loss import TrainingLoss, scored_steps
 from latentrnn.inference.fitting.reports import (
@@ -296,9 +296,9 @@ class Trainer:
         self.average.swap()
         self.model.eval(), self.guide.eval()  # without dropout and its like, which belong to training
         try:
-            bound = self.validation.bound(self.model, self.guide)
-            if self.validation.judge(state, bound, step):
-                state.best_bound, state.best_step, state.best = bound, step, self._weights()
+            bound, judged = self.validation.bound(self.model, self.guide)
+            if self.validation.judge(state, bound, judged, step):
+                state.best_bound, state.best_step, state.best = judged, step, self._weights()
         finally:
             self.model.train(), self.guide.train()
             self.average.swap()
@@ -313,7 +313,7 @@ class Trainer:
         bounds = self._bounds()
         if self.validation is not None:
             self._keep_best(bounds, step)
-        self.level.see(state, bounds, step)
+        self.level.see(state, bounds.judged, step)
         state.unevaluated_step = None
         if self.validation is not None and not self._call_back("evaluation"):
             return False
@@ -325,7 +325,7 @@ class Trainer:
         self._fall()
         return True
 
-    def _bounds(self) -> Tensor:
+    def _bounds(self) -> Bounds:
         """Return the bounds of the sequences that are watched, at the weights that would be kept."""
         assert self.watched is not None
         self.average.swap()
@@ -336,13 +336,13 @@ class Trainer:
             self.model.train(), self.guide.train()
             self.average.swap()
 
-    def _keep_best(self, bounds: Tensor, step: int) -> None:
+    def _keep_best(self, bounds: Bounds, step: int) -> None:
         """Write the bound of the validation sequences into the history, and keep its weights if it is the best."""
         assert self.validation is not None
-        bound = float(bounds.mean())
-        if self.validation.judge(self.state, bound, step):
+        bound, judged = means(bounds)
+        if self.validation.judge(self.state, bound, judged, step):
             self.average.swap()
-            self.state.best_bound, self.state.best_step, self.state.best = bound, step, self._weights()
+            self.state.best_bound, self.state.best_step, self.state.best = judged, step, self._weights()
             self.average.swap()
 
     def _fall(self) -> None:

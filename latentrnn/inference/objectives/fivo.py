@@ -63,7 +63,7 @@ class FIVO(Objective):
         scale = at.data.total / at.data.num_sequences
         kl = parameter_kl(fixed, recorder.trace, at.data)
         bound = scale * run.log_evidence.sum() - at.kl_weight * kl
-        terms = elbo_terms(at.model, at.guide, at.data, guide_data=at.guide_data)
+        terms = elbo_terms(at.model, at.guide, at.data, guide_data=at.guide_data, by_sequence=at.by_sequence)
         if guide.parameter_sites is not None:
             terms = terms._replace(kl=terms.kl | {PARAMETERS: kl.detach()})
         terms = terms.reweighted(at.weights) if at.weights else terms

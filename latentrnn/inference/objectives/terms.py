@@ -32,12 +32,14 @@ class Terms(NamedTuple):
         floored: the same, each sequence's raised to the free bits; None where there are none.
         by_sequence: the bound of each sequence without the KL of parameters, (sequence,), nats, unweighted; None where
             nobody asked, or the objective does not tell.
+        heads_by_sequence: by head E_q[log p(y | z)] of each sequence, likewise.
     """
 
     log_likelihood: dict[str, Tensor]
     kl: dict[str, Tensor]
     floored: dict[str, Tensor] | None = None
     by_sequence: Tensor | None = None
+    heads_by_sequence: dict[str, Tensor] | None = None
 
     def elbo(self, kl_weight: float = 1.0) -> Tensor:
         """Return log-likelihood minus KL; the weight is one for the true ELBO."""
@@ -73,18 +75,21 @@ def elbo_terms(
         analytic_kl: whether to use closed forms.
         guide_data: what the guide is shown instead of `data` (coordinated dropout).
         free_bits: KL of a sequence and local site to which a lower one is raised in `Terms.floored`, nats.
-        by_sequence: whether `Terms.by_sequence` is wanted.
+        by_sequence: whether `Terms.by_sequence` and `Terms.heads_by_sequence` are wanted.
     """
     guide_trace, model_trace = paired_traces(model, guide, data, num_particles, guide_data)
     log_likelihood: dict[str, Tensor] = {}
     kl: dict[str, Tensor] = {}
     floored: dict[str, Tensor] = {}
+    heads: dict[str, Tensor] = {}
     own = torch.zeros(data.num_sequences, dtype=data.dtype, device=data.device) if by_sequence else None
     for name, site in sampled_sites(model_trace):
         if site["is_observed"]:
             value = _weighted_log_prob(site)
             log_likelihood[name] = value.sum() / num_particles
-            own = None if own is None else own + _by_sequence(value, num_particles) / site["scale"]
+            if own is not None:
+                heads[name] = _by_sequence(value, num_particles) / site["scale"]
+                own = own + heads[name]
             continue
         term = name if name in LATENTS else PARAMETERS
         other = guide_trace.nodes[name]
@@ -99,7 +104,7 @@ def elbo_terms(
             floored[term] = _by_sequence(value, num_particles).clamp_min(free_bits * site["scale"]).sum()
     if JOINT in guide_trace.nodes:
         kl[PARAMETERS] = kl[PARAMETERS] + _weighted_log_prob(guide_trace.nodes[JOINT]).sum() / num_particles
-    return Terms(log_likelihood, kl, kl | floored if free_bits else None, own)
+    return Terms(log_likelihood, kl, kl | floored if free_bits else None, own, heads if by_sequence else None)
 
 
 def _divergence(q: Any, p: Any) -> Tensor:

@@ -65,20 +65,21 @@ class WeightedDraws:
         self._share.value = share
 
     def _terms(self) -> Terms:
-        log_likelihood, kl = {}, {}
+        log_likelihood, kl, heads = {}, {}, {}
         scale = self.at.data.total / self.at.data.num_sequences
         with torch.no_grad():
             for name, site in sampled_sites(self.model_trace):
                 if site["is_observed"]:
                     value = site["fn"].log_prob(site["value"])
-                    log_likelihood[name] = self.at.weights.get(name, 1.0) * scale * value.mean(0).sum()
+                    heads[name] = value.mean(0)
+                    log_likelihood[name] = self.at.weights.get(name, 1.0) * scale * heads[name].sum()
                 elif name in LATENTS:
                     other = self.guide_trace.nodes[name]
                     loss = other["fn"].log_prob(other["value"]) - site["fn"].log_prob(site["value"])
                     kl[name] = scale * loss.mean(0).sum()
             if self.at.guide.parameter_sites is not None:
                 kl[PARAMETERS] = self.parameter_kl.detach()
-        return Terms(log_likelihood, kl)
+        return Terms(log_likelihood, kl, heads_by_sequence=heads)
 
     def total(self, values: Tensor) -> Tensor:
         """Return what values of each sequence, (sequence,), amount to for the whole plate, less the parameters' KL."""

@@ -242,7 +242,7 @@ def test_bounds_of_sequences_average_to_the_bound(name: str, window: int | None)
     with torch.no_grad(), random_state(1, torch.device("cpu")):
         expected = validation_bound(*given, 3, plan)
     with torch.no_grad(), random_state(1, torch.device("cpu")):
-        found = bounds_by_sequence(*given, batch_size=3, windows=plan)
+        found = bounds_by_sequence(*given, batch_size=3, windows=plan).total
     assert found.shape == (7,)
     assert float(found.mean()) == pytest.approx(expected, rel=1e-9)
     assert len(set(found.tolist())) == 7
@@ -256,7 +256,7 @@ def test_rows_and_parameters_of_training_bounds() -> None:
     bounds = []
     for rows, parameters in ((None, False), (None, True), (torch.tensor([1, 4]), False)):
         with torch.no_grad(), random_state(1, torch.device("cpu")):
-            bounds.append(bounds_by_sequence(lr.ELBO(), model, guide, data, 2, rows=rows, parameters=parameters))
+            bounds.append(bounds_by_sequence(lr.ELBO(), model, guide, data, 2, rows=rows, parameters=parameters).total)
     given, whole, some = bounds
     paid = (given - whole).numpy()
     np.testing.assert_allclose(paid, paid[0], rtol=1e-9)
@@ -278,7 +278,7 @@ def test_terms_that_are_not_the_bounds_are_not_believed() -> None:
     data = make_data(4)
     model, guide = (part.double().eval() for part in make_parts(data))
     with torch.no_grad():
-        found = bounds_by_sequence(Written(), model, guide, data, 1)
+        found = bounds_by_sequence(Written(), model, guide, data, 1).total
     np.testing.assert_allclose(found.numpy(), 5.0)
 
 

@@ -78,6 +78,8 @@ class Settings:
             continued: whether the fit goes on from another's weights.
         """
         objective, optimizer, stopping = _named(self.objective), _named(self.optimizer), _named(self.stopping)
+        if monitor := stopping.pop("monitor"):  # else described as before heads could be named: what began then goes on
+            stopping["monitor"] = list(monitor)
         found = {
             "steps": self.steps,
             "batch_size": self.batch_size,

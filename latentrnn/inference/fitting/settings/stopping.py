@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from latentrnn.support.arguments import LARGEST_COUNT, check_number, check_size, is_integer, settle
+from latentrnn.support.arguments import LARGEST_COUNT, check_names, check_number, check_size, is_integer, settle
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,13 @@ class EarlyStopping:
         num_particles: draws per evaluation.
         max_steps: a limit of a fit of no given number of steps, by default 50,000.
         max_time: a limit of any fit, seconds, those before a resume with them; with it alone, steps have none.
+        monitor: names of heads whose log-likelihood on validation sequences, E_q[log p(y | z)], decides in the place of
+            the ELBO when to stop and which weights to keep: of one outcome beside hundreds of measurements, which weigh
+            more in the sum. The encoder must not see them. The history has the ELBO all the same.
 
     Raises:
         ValueError: a value below one, or no time at all.
+        TypeError: a `monitor` that is no list of names.
 
     References:
         Dhaka, Catalina, Andersen, Magnusson, Huggins, Vehtari. Robust, accurate stochastic optimization for variational
@@ -41,6 +46,7 @@ class EarlyStopping:
     num_particles: int = 4
     max_steps: int | None = None
     max_time: float | None = None
+    monitor: Sequence[str] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if self.patience is not None and (not is_integer(self.patience) or self.patience < 1):
@@ -54,6 +60,7 @@ class EarlyStopping:
             every=_count("EarlyStopping", "every", self.every),
             patience=None if self.patience is None else int(self.patience),
             num_particles=_count("EarlyStopping", "num_particles", self.num_particles),
+            monitor=tuple(check_names("EarlyStopping", "monitor", self.monitor)),
         )
 
 
