@@ -217,7 +217,8 @@ def check_arguments(
     for name in objective.likelihood_weights:
         if name not in model.observations:
             raise ValueError(f"fit: head_weights names {name!r}; the model has {sorted(model.observations)}")
-    check_monitored(model, guide, stopping.monitor, validated=validation is not None)
+    if stopping.monitor:
+        check_monitored(model, guide, stopping.monitor, validated=validation is not None)
     _check_start(model, guide, train, start_from)
 
 

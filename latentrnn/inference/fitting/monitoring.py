@@ -15,8 +15,6 @@ def check_monitored(model: LatentRNN, guide: Guide, given: Sequence[str], *, val
         ValueError: no validation sequences; an unknown head; one that the encoder sees, whose log-likelihood would tell
             how well it is copied.
     """
-    if not given:
-        return
     if not validated:
         raise ValueError(
             f"fit: EarlyStopping(monitor={list(given)}) says what validation sequences are judged by; give validation"
