@@ -65,6 +65,7 @@ from latentrnn.inference import Cosine as Cosine
 from latentrnn.inference import Counterfactual as Counterfactual
 from latentrnn.inference import CouplingReport as CouplingReport
 from latentrnn.inference import Diagnosis as Diagnosis
+from latentrnn.inference import DrivenMarkov as DrivenMarkov
 from latentrnn.inference import EarlyStopping as EarlyStopping
 from latentrnn.inference import Encoder as Encoder
 from latentrnn.inference import Ensemble as Ensemble

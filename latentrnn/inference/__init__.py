@@ -28,6 +28,7 @@ from latentrnn.inference.guides.encoders import Encoder as Encoder
 from latentrnn.inference.guides.encoders import RNNEncoder as RNNEncoder
 from latentrnn.inference.guides.encoders import StepEncoder as StepEncoder
 from latentrnn.inference.guides.families import Combiner as Combiner
+from latentrnn.inference.guides.families import DrivenMarkov as DrivenMarkov
 from latentrnn.inference.guides.families import Family as Family
 from latentrnn.inference.guides.families import Flow as Flow
 from latentrnn.inference.guides.families import GaussianChain as GaussianChain

@@ -24,7 +24,7 @@ SYSTEM = System(
 
 def by_quadrature(counts: torch.Tensor) -> float:
     """Log density of one step's counts, a sum over a grid of innovations whose tails reach far out."""
-    line = torch.linspace(-7.0, 7.0, 2001, dtype=DOUBLE).sinh() / 20
+    line = torch.linspace(-7.0, 7.0, 801, dtype=DOUBLE).sinh() / 20
     width = torch.gradient(line)[0]
     u = torch.stack(torch.meshgrid(line, line, indexing="ij"), -1)
     prior = torch.distributions.StudentT(SYSTEM.degrees, 0.0, SYSTEM.scale).log_prob(u).sum(-1)

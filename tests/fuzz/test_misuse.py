@@ -144,6 +144,7 @@ COMPONENTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "StepEncoder": (lr.StepEncoder, {"hidden_sizes": (3,), "observes": ["y"], "mask_input": True, "read_in": 2}),
     "Markov": (lr.Markov, {"hidden_size": 3, "mixing": "shared"}),
+    "DrivenMarkov": (lr.DrivenMarkov, {"hidden_size": 3, "mixing": "shared"}),
     "GaussianChain": (lr.GaussianChain, {"readings": 2, "full": True}),
     "Flow": (lr.Flow, {"base": lr.MeanField(), "layers": 1, "hidden_size": 3}),
     "PerSequence": (lr.PerSequence, {"base": lr.MeanField()}),
@@ -158,7 +159,7 @@ COMPONENTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "KLWarmUp": (lr.KLWarmUp, {"fraction": 0.2, "start": 0.1}),
     "EarlyStopping": (
         lr.EarlyStopping,
-        {"every": 2, "patience": 2, "num_particles": 2, "max_steps": 9, "max_time": 60.0},
+        {"every": 2, "patience": 2, "num_particles": 2, "max_steps": 9, "max_time": 60.0, "monitor": ["y"]},
     ),
     "Rollback": (lr.Rollback, {"times": 2, "factor": 0.5, "tolerance": 20.0}),
     "ELBO": (lr.ELBO, {"sticking_the_landing": False, "free_bits": 0.1}),

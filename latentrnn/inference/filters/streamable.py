@@ -42,8 +42,8 @@ def check_guide(guide: Guide, *, particles: bool) -> None:
         raise ValueError(f"OnlineFilter: {family!r} knows the sequences of its fit alone; it needs an encoder")
     if particles and not family.stepwise:
         raise ValueError(
-            f"OnlineFilter: the steps of {type(family).__name__} lean on later ones, so that particles cannot come "
-            "from it; use Markov or MeanField, or the guide alone (num_particles=None)"
+            f"OnlineFilter: steps of {type(family).__name__} lean on later ones, or on all before, so that particles "
+            "cannot come from it; use Markov or MeanField, or the guide alone (num_particles=None)"
         )
 
 

@@ -31,9 +31,9 @@ class Guide(nn.Module):
     Args:
         model: the model whose sites it covers; read once, for their shapes.
         encoder: summarises the data for local latents; it may be left out where the model has none.
-        family: of the local latents: `MeanField`, `Markov`, `GaussianChain`, a `Flow` on top of one of them, or
-            `PerSequence` parameters for one of them. By default `Markov` where the latent is a state that is drawn at
-            every step (`MarkovNormal`, `RecurrentNormal`), else `MeanField`.
+        family: of the local latents: `MeanField`, `Markov`, `DrivenMarkov`, `GaussianChain`, a `Flow` on top of one of
+            them, or `PerSequence` parameters for one of them. By default `Markov` where the latent is a state that is
+            drawn at every step (`MarkovNormal`, `RecurrentNormal`), else `MeanField`.
         global_family: of the parameters with priors: "normal" (independent, for any number of them), "multivariate"
             (up to some 2,000), "low_rank" (independent, and correlated along a few directions), "flow" (some 500) or
             "point" (no spread).

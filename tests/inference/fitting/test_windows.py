@@ -138,7 +138,7 @@ def test_a_read_in_of_sessions_goes_through_windows() -> None:
     assert not agree(added_up(model, guide, absent, values, 4), densities(model, guide, data, values))
 
 
-@pytest.mark.parametrize("family", [lr.Markov(3), lr.Flow(lr.MeanField())], ids=repr)
+@pytest.mark.parametrize("family", [lr.Markov(3), lr.DrivenMarkov(3), lr.Flow(lr.MeanField())], ids=repr)
 @pytest.mark.parametrize("latent", ["innovations ar1", "markov normal"])
 def test_families_go_on_from_the_window_before(family: lr.Family, latent: str) -> None:
     data, model, _ = parts_of(("gru", latent, "poisson"))

@@ -26,6 +26,7 @@ FAMILIES = {
     "mean field": lr.MeanField(),
     "markov": lr.Markov(5),
     "markov, mixing of steps": lr.Markov(5, mixing="step"),
+    "driven markov": lr.DrivenMarkov(5),
     "combiner": lr.Combiner(),
     "chain": lr.GaussianChain(),
     "chain of one reading": lr.GaussianChain(readings=1),
@@ -212,7 +213,7 @@ def test_a_saved_guide_is_the_same_guide(family: str, tmp_path: Path) -> None:
     assert torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if "flow" not in name])
+@pytest.mark.parametrize("family", [name for name in FAMILIES if "flow" not in name and "driven" not in name])
 @pytest.mark.parametrize("latent", ["innovations", "markov normal"])
 def test_proposals_multiply_to_the_family(family: str, latent: str) -> None:
     model, guide, data = setting(family, latent)
@@ -236,6 +237,42 @@ def test_proposals_multiply_to_the_family(family: str, latent: str) -> None:
         total = total + torch.where(data.valid[:, t], step, standard)
         before = z_t
     torch.testing.assert_close(total, trace.nodes[along]["fn"].log_prob(values[along]), rtol=0, atol=1e-9)
+
+
+def driven() -> tuple[Any, Any, Tensor]:
+    """A site of a driven family, its matrix, and a draw with particles."""
+    _, guide, data = setting("driven markov", "innovations student t")
+    torch.manual_seed(0)
+    with pyro.plate("particles", 3, dim=-2):
+        node = poutine.trace(guide).get_trace(data).nodes["innovations"]
+    return node["fn"], guide.local.steps["innovations"].memory.weight, node["value"]
+
+
+def test_driven_draws_are_what_moves_a_markov_state() -> None:
+    law, memory, u = driven()
+    c, valid = law.driven(u.clone()), law.states.valid
+    torch.testing.assert_close(c, law.driven(u), rtol=0, atol=1e-12)  # kept, and recovered
+    before = torch.cat([torch.zeros_like(c[..., :1, :]), c[..., :-1, :]], -2)
+    expected = torch.where(valid.unsqueeze(-1), c - before @ memory.T, c)
+    torch.testing.assert_close(u, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(law.last(u), c[..., -1, :])
+    # the volume of the map is one
+    size = u[0, 0].numel()
+    jacobian = torch.autograd.functional.jacobian(lambda x: law.driven(x)[0, 0], u.detach())[:, :, 0, 0]
+    assert abs(float(torch.linalg.slogdet(jacobian.reshape(size, size))[1])) < 1e-9
+
+
+def test_the_density_of_a_driven_draw_is_that_of_its_states() -> None:
+    law, _, u = driven()
+    found = law.log_prob(u)
+    torch.testing.assert_close(found, law.log_prob(u.clone()), rtol=0, atol=1e-9)
+    torch.testing.assert_close(found, law.states.log_prob(law.driven(u).clone()), rtol=0, atol=1e-9)
+
+
+def test_no_particles_come_from_a_driven_family() -> None:
+    _, guide, data = setting("driven markov")
+    with pytest.raises(ValueError, match="DrivenMarkov cannot be drawn step by step; use MeanField"):
+        guide.local.proposals(guide.variational_parameters(data), data)
 
 
 # -- flows ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from latentrnn.inference.guides.families.combiner import Combiner as Combiner
 from latentrnn.inference.guides.families.default import default_family as default_family
+from latentrnn.inference.guides.families.driven_markov import DrivenMarkov as DrivenMarkov
 from latentrnn.inference.guides.families.family import Family as Family
 from latentrnn.inference.guides.families.family import Proposals as Proposals
 from latentrnn.inference.guides.families.flow import Flow as Flow

@@ -85,9 +85,16 @@ class Markov(Family):
         for site in self.trajectories:
             step, valid = self.steps[site.name], data.valid if data.padded else None
             last = None if before is None else before[f"guide/{site.name}"]
-            values[site.name] = draw(site.name, MarkovPath(step, parameters[site.name], start, valid, last))
-            data.carry_out(f"guide/{site.name}", values[site.name][..., -1, :])
+            path = self._path(step, parameters[site.name], start, valid, last)
+            values[site.name] = draw(site.name, path)
+            data.carry_out(f"guide/{site.name}", path.last(values[site.name]))
         return values
+
+    def _path(
+        self, step: MarkovStep, parameters: Tensor, start: Tensor | None, valid: Tensor | None, last: Tensor | None
+    ) -> Any:
+        """Return the distribution of a trajectory; arguments: see `MarkovPath`."""
+        return MarkovPath(step, parameters, start, valid, last)
 
     def proposals(self, parameters: dict[str, Tensor], data: SequenceData) -> Proposals:
         return _Stepwise(self, parameters)
@@ -211,6 +218,11 @@ class MarkovPath(TorchDistribution):
         new._drawn = self._drawn
         TorchDistribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
         return new
+
+    @staticmethod
+    def last(value: Tensor) -> Tensor:
+        """Return z_T of a path, (..., dim), from which a window goes on."""
+        return value[..., -1, :]
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         shape = torch.Size(sample_shape) + self.batch_shape
