@@ -111,9 +111,9 @@ if __name__ == "__main__":
     main()
 
 # %% [markdown]
-# One seed with a state of four units and beta ~ Normal(0, 0.3), which validation trials chose (13, 4 and 8 trials of a
-# dose to fit, choose and test): a gated gain is 0.60 (s.e. 0.19) nats a trial ahead of none, and 2.51 (0.65) behind one
-# that stands still; its gate falls with the dose (rank correlation -0.31). Ridge regression on counts orders doses with
-# 0.53 to 0.57; on counts before the odour, which know of the drift from block to block alone, with 0.33 to 0.39.
+# One seed with a state of four units and beta ~ Normal(0, 0.3), which validation trials preferred to no prior within
+# their error (13, 4 and 8 trials of a dose to fit, choose and test): a gated gain is 0.60 (s.e. 0.19) nats a trial
+# ahead of none, 2.51 (0.65) behind one that stands still; its gate falls with the dose (rank correlation -0.31). Ridge
+# regression on counts orders doses with 0.53 to 0.57; on counts before the odour, which know drift alone, 0.33 to 0.39.
 # What to try next: tell the dose (`inputs=["stimulus", "dose"]`) and ask by `interpret.contrast` what it does; a gate
 # for each of several odours; the grasshopper's receptor (`examples/grasshopper`), whose gate closes after every spike.
