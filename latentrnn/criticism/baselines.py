@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import SequenceData
-from latentrnn.inference.posterior.forecast import Forecast
+from latentrnn.inference.posterior.forecast import Forecast, axes_ahead
 from latentrnn.support.arguments import check_kind_of, check_size
 
 
@@ -93,4 +93,5 @@ def _each(data: SequenceData, horizon: int, one: Callable[[Tensor, int], Tensor]
             path = one(values[:first], end - first)
             found.append(torch.nn.functional.pad(path, (0, 0, 0, most - (end - first)), value=torch.nan))
         samples[name] = torch.stack(found, 1)
-    return Forecast(samples, data.names, data.spec.dt)
+    axes = None if data.times is not None else axes_ahead(data, horizon, samples, None)  # times to come are not known
+    return Forecast(samples, data.names, data.spec.dt, axes=axes)

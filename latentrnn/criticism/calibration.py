@@ -15,6 +15,7 @@ from latentrnn.support.isolation import generator as generator_of
 from latentrnn.support.isolation import isolated
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.axes import Axes
 
 SAME = 1e-6  # relative difference of means, or of log-probabilities, that are taken as one
@@ -61,6 +62,13 @@ class TimeRescaling:
     def within_99(self) -> Tensor:
         """Channels whose distance is within the 99% bound (False without intervals)."""
         return self.statistic <= self.bound_99
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """A row for each channel: intervals, distance, its bounds and p-value, serial correlation, merged spikes."""
+        import pandas
+
+        names = ("num_intervals", "statistic", "bound_95", "bound_99", "p_value", "serial_correlation", "num_merged")
+        return pandas.DataFrame({name: getattr(self, name).cpu().numpy() for name in names}).rename_axis("channel")
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
         """Draw the Kolmogorov-Smirnov plot, see `latentrnn.plotting.time_rescaling`."""

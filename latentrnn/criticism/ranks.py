@@ -20,6 +20,7 @@ from latentrnn.support.arguments import check_number, check_seed
 from latentrnn.support.isolation import generator as generator_of
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.axes import Axes
 
 LARGEST_GRID = 50  # points at which a distribution of ranks is compared with the uniform one
@@ -57,6 +58,20 @@ class Coverage:
     def within(self) -> Tensor:
         """Whether the count is inside the binomial bounds, (level, quantity)."""
         return (self.covered >= self.bounds[:, :1]) & (self.covered <= self.bounds[:, 1:])
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """A row for each quantity and level: its nominal probability, the share found, and the bounds of that share."""
+        import pandas
+
+        low, high = (self.bounds / self.num_simulations).T
+        columns = {"level": self.level, "rate": None, "lower": low, "upper": high, "within": None}
+        parts = []
+        for column, name in enumerate(self.names):
+            values = columns | {"rate": self.rate[:, column], "within": self.within[:, column]}
+            frame = pandas.DataFrame({key: value.cpu().numpy() for key, value in values.items() if value is not None})
+            frame.insert(0, "quantity", name)
+            parts.append(frame)
+        return pandas.concat(parts, ignore_index=True)
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
         """Draw shares against nominal levels, see `latentrnn.plotting.coverage`."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from latentrnn.inference.evidence.pareto import LARGEST_GOOD, tail_shape
 from latentrnn.support.arguments import check_choice, check_number, check_size
+
+if TYPE_CHECKING:
+    import pandas
 
 PRIOR_SHARE = 0.2  # of the particles of a filter with the proposal "mixture" that come from the prior
 PROPOSALS = ("guide", "prior", "mixture")
@@ -98,6 +102,7 @@ class Evidence:
             "elbo" and where the evidence is exact.
         spread: standard deviation of log Z over independent filters, nats, (sequence,); None but for "smc".
         proposal: where the particles of "smc" came from, see `SMC`; None for the others.
+        names: of the sequences, where they are known.
         doubt: of a mixture, whether a member that matters to a sequence is doubtful, (sequence,); None otherwise.
 
     References:
@@ -115,6 +120,7 @@ class Evidence:
     spread: Tensor | None = None
     proposal: str | None = None
     doubt: Tensor | None = None
+    names: tuple[str, ...] | None = None
 
     @property
     def total(self) -> float:
@@ -175,6 +181,26 @@ class Evidence:
         if bad := int(self.doubtful.sum()):
             text += f"; not to be believed for {bad} of {len(self.values)} sequences, try {self.remedy}"
         return text
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """The estimate of every sequence, nats, with its Monte Carlo error and what is known of how good it is.
+
+        Columns are "log_evidence" ("elbo" for that bound), "standard_error", "effective_sample_size", "pareto_k" and
+        "spread" where there are any, and "doubtful".
+        """
+        import pandas
+
+        columns = {
+            "elbo" if self.kind == "elbo" else "log_evidence": self.values,
+            "standard_error": self.standard_error,
+        }
+        for name in ("effective_sample_size", "pareto_k", "spread"):
+            if (value := getattr(self, name)) is not None:
+                columns[name] = value
+        columns["doubtful"] = self.doubtful
+        index = None if self.names is None else list(self.names)
+        found = pandas.DataFrame({name: value.cpu().numpy() for name, value in columns.items()}, index)
+        return found.rename_axis("sequence")
 
     def warn(self, owner: str, name: str, *, stacklevel: int = 3) -> None:
         """Warn (UserWarning) where some of it is not to be believed.

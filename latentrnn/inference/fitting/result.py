@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latentrnn.data import DataSpec, SequenceData, SequenceKey
 from latentrnn.inference.fitting.saving.save import save
@@ -13,6 +13,9 @@ from latentrnn.inference.guides.windows import Window
 from latentrnn.inference.posterior.conditioning import remark
 from latentrnn.inference.posterior.posterior import Posterior
 from latentrnn.models.state_space import LatentRNN
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,21 @@ class FitResult:
             self.model, self.guide, data, result=self, device=device, seed=seed, window=window,
             max_elements=max_elements,
         )  # fmt: skip
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """The history by step: what each report says of a training batch, and each evaluation of the validation data.
+
+        They go by clocks of their own; what was not looked at at a step is NaN there. Bounds and their terms are in
+        nats per sequence, columns as the names of `history`.
+        """
+        import pandas
+
+        evaluated = [name for name in self.history if name.startswith("validation_")]
+        reports = {name: values for name, values in self.history.items() if name not in evaluated}
+        clocks = ((reports, "step"), ({name: self.history[name] for name in evaluated}, "validation_step"))
+        frames = [pandas.DataFrame(records).set_index(clock) for records, clock in clocks if clock in records]
+        found = pandas.concat(frames, axis=1).sort_index() if frames else pandas.DataFrame()
+        return found.rename_axis("step")
 
     def save(self, path: str | Path) -> None:
         """Write weights (safetensors) and description (JSON) into the folder `path`; `latentrnn.load` reads it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
 from latentrnn.inference.posterior.refinement import refined
 from latentrnn.models.sites import LATENTS
 from latentrnn.support.arguments import check_size
+
+if TYPE_CHECKING:
+    import pandas
 
 MOMENT_DRAWS = 512  # of guide and prior, for the divergence of each dimension
 GRADIENTS = 16  # estimates of one gradient
@@ -90,6 +94,20 @@ class Diagnosis:
     def verdict(self) -> str:
         """What was found, in plain words, with what to try next."""
         return " ".join(ADVICE[finding] for finding in self.findings)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """A row for each rung of the evidence: nats per sequence, its Monte Carlo error, the largest k-hat."""
+        import pandas
+
+        rows = {
+            kind: {
+                "nats_per_sequence": rung.total / len(rung.values),
+                "standard_error": rung.total_standard_error / len(rung.values),
+                "largest_pareto_k": float("nan") if rung.pareto_k is None else float(rung.pareto_k.max()),
+            }
+            for kind, rung in self.rungs.items()
+        }
+        return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("rung")
 
     def __repr__(self) -> str:
         return f"Diagnosis({', '.join(self.findings)}: {self.gap:.2f} nats per sequence from the ELBO to the last rung)"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pyro
 import torch
+from numpy.typing import NDArray
 from pyro import poutine
 from torch import Tensor
 
 from latentrnn.data import SequenceData
+from latentrnn.data.calendar import Calendar
 from latentrnn.data.ingest.names import check_mapping
 from latentrnn.data.views.horizon import extend
 from latentrnn.inference.posterior.draws.sampler import PosteriorSampler, SampledRollout
@@ -20,11 +23,33 @@ from latentrnn.inference.posterior.sample_scores import aligned_samples, coverag
 from latentrnn.models.features.gap import gaps
 from latentrnn.models.rollout import Rollout
 from latentrnn.models.state_space import LatentRNN
-from latentrnn.support.arguments import check_selection, check_size
+from latentrnn.support.arguments import check_number, check_selection, check_size
+from latentrnn.support.clock import step_length
 from latentrnn.support.isolation import isolated
 from latentrnn.support.shown import shapes
 
+if TYPE_CHECKING:
+    import pandas
+
 Density = Callable[[str, Tensor, Tensor], Tensor]
+
+
+class HeadAxes(NamedTuple):
+    """When the frames of a head's forecast begin, and what its channels are called.
+
+    Attributes:
+        times: since a sequence's first step, seconds or steps, (sequence, frame); NaN where there is no frame.
+        channels: names.
+        unit: of the times, "s" or "step".
+        dates: when that is, (sequence, frame), in UTC where the calendar has a time zone; None for data without dates.
+        calendar: of the recording, which says how dates are shown.
+    """
+
+    times: Tensor
+    channels: tuple[str, ...]
+    unit: str
+    dates: NDArray[np.datetime64] | None = None
+    calendar: Calendar | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +64,14 @@ class Forecast:
         names: names of the sequences.
         dt: seconds per base step, None for unit or irregular steps.
         density: (head, observed, mask) to log-densities; None where there are samples only.
+        axes: head to when its frames are and what its channels are called; None where that is not known.
     """
 
     samples: dict[str, Tensor]
     names: tuple[str, ...]
     dt: float | None
     density: Density | None = field(default=None, repr=False)
+    axes: Mapping[str, HeadAxes] | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         return f"Forecast({shapes(self.samples, ('samples', 'sequences', 'frames', 'channels'))})"
@@ -57,6 +84,50 @@ class Forecast:
     def quantiles(self, head: str, probabilities: float | Sequence[float] = (0.05, 0.5, 0.95)) -> Tensor:
         """Return quantiles over samples, (quantile, sequence, frame, channel) (type 6: order statistic p (S + 1))."""
         return quantiles(self._of(head), probabilities)
+
+    def to_dataframe(self, *, prob: float = 0.9) -> pandas.DataFrame:
+        """Return mean, standard deviation and central interval of every entry, a row each.
+
+        Args:
+            prob: of the interval.
+
+        Returns:
+            A data frame with the columns "head", "sequence", "frame" (from 1, the first after the end), "time" (when
+            the frame begins, since the sequence's first step, in the unit that `attrs["time_unit"]` names), "date"
+            where the recording came with dates, "channel", "mean", "sd", and the ends of the interval (e.g. "5%" and
+            "95%").
+
+        Raises:
+            ValueError: a probability out of range.
+        """
+        import pandas
+
+        prob = check_number("to_dataframe", "prob", prob, above=0, below=1)
+        ends = [round((1 - prob) / 2, 12), round((1 + prob) / 2, 12)]
+        columns = ["mean", "sd", *(f"{100 * end:g}%" for end in ends)]
+        frames = []
+        for head, samples in self.samples.items():
+            _, sequences, count, channels = samples.shape
+            axes = None if self.axes is None else self.axes[head]
+            spread = samples.std(0) if len(samples) > 1 else torch.full_like(samples[0], torch.nan)
+            values = [samples.mean(0), spread, *quantiles(samples, ends)]
+            index = pandas.MultiIndex.from_product(
+                [[head], self.names, range(1, count + 1), range(channels) if axes is None else axes.channels],
+                names=["head", "sequence", "frame", "channel"],
+            )
+            frame = pandas.DataFrame(dict(zip(columns, (v.flatten().numpy() for v in values), strict=True)), index)
+            times = torch.full((sequences, count), torch.nan) if axes is None else axes.times
+            frame.insert(0, "time", times.unsqueeze(-1).expand(-1, -1, channels).flatten().numpy())
+            dated = []
+            if axes is not None and axes.dates is not None and axes.calendar is not None:
+                frame.insert(1, "date", axes.calendar.index(np.repeat(axes.dates.reshape(-1), channels)))
+                dated = ["date"]
+            frames.append(frame[frame["mean"].notna()].reset_index())
+        found = pandas.concat(frames, ignore_index=True)
+        found = found[["head", "sequence", "frame", "time", *dated, "channel", *columns]]
+        if self.axes:
+            found.attrs["time_unit"] = next(iter(self.axes.values())).unit  # heads share a clock
+        return found
 
     @isolated
     def crps(self, head: str, observed: Any, mask: Any = None) -> Tensor:
@@ -143,7 +214,45 @@ def forecast(
             parts[name].append(_ahead(value, rollout.data, name, horizon))
     samples = {name: _joined(found) for name, found in parts.items()}
 
-    return Forecast(samples, data.names, data.spec.dt, _PathDensity(rollouts, num_samples, horizon))
+    axes = axes_ahead(data, horizon, names, later.times)
+    return Forecast(samples, data.names, data.spec.dt, _PathDensity(rollouts, num_samples, horizon), axes)
+
+
+def axes_ahead(data: SequenceData, horizon: int, heads: Iterable[str], times: Tensor | None) -> dict[str, HeadAxes]:
+    """Return when the frames after every sequence's end begin, and what channels are called, by head.
+
+    Args:
+        data: the recording.
+        horizon: base steps.
+        heads: that run along time.
+        times: seconds of all steps with those to come, (sequence, time), where steps are irregular.
+    """
+    found = {}
+    for name in heads:
+        head = data.spec.heads[name]
+        first = torch.from_numpy(data.host_lengths // head.clock)[:, None]
+        end = torch.from_numpy((data.host_lengths + horizon) // head.clock)[:, None]
+        frames = first + torch.arange(int((end - first).max()))
+        if times is None:
+            at = frames * head.clock * step_length(data.spec.dt)
+        else:
+            at = times.cpu().gather(1, (frames * head.clock).clamp(max=times.shape[1] - 1))
+        at = torch.where(frames < end, at.double(), torch.nan)
+        unit = "step" if times is None and data.spec.dt is None else "s"
+        dates = None if data.calendar is None else _dates(data.calendar, frames * head.clock, at, times, data.spec.dt)
+        found[name] = HeadAxes(at, tuple(head.channel_names), unit, dates, data.calendar)
+    return found
+
+
+def _dates(
+    calendar: Calendar, steps: Tensor, seconds: Tensor, times: Tensor | None, dt: float | None
+) -> NDArray[np.datetime64]:
+    """Return the dates of steps (sequence, frame), by the seconds at which they are where steps are irregular."""
+    if times is None:
+        rows = [calendar.at(row, own, dt) for row, own in enumerate(steps.numpy())]
+    else:
+        rows = [calendar.after(row, np.nan_to_num(own)) for row, own in enumerate(seconds.numpy())]
+    return np.where(seconds.isnan().numpy(), np.datetime64("NaT", "ns"), np.stack(rows))
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ from latentrnn.support.shortcuts import shortcut
 
 if TYPE_CHECKING:
     import pandas
+    import xarray
 
 
 class Posterior:
@@ -444,7 +446,7 @@ class Posterior:
             ValueError: an unknown kind, for "smc" a guide whose family cannot be drawn step by step, or for "exact"
                 something that is left to integrate: latents that are drawn, or parameters with priors.
         """
-        return densities.evidence(self._sampler, kind, num_particles)
+        return replace(densities.evidence(self._sampler, kind, num_particles), names=self.data.names)
 
     @isolated
     def diagnose(
@@ -564,6 +566,11 @@ class Posterior:
     def summary(self, **settings: Any) -> pandas.DataFrame:
         """Return mean, spread and interval of every parameter, for chains with R-hat; see `latentrnn.summary`."""
         return shortcut("summary")(self, **settings)
+
+    @isolated
+    def to_xarray(self, **settings: Any) -> xarray.Dataset:
+        """Return draws of parameters, latents and rates with named axes; see `latentrnn.export.posterior_to_xarray`."""
+        return shortcut("posterior_to_xarray")(self, **settings)
 
     @isolated
     def power_scaling(self, **settings: Any) -> Any:

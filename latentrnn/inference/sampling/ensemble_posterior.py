@@ -25,6 +25,7 @@ from latentrnn.support.shortcuts import shortcut
 
 if TYPE_CHECKING:
     import pandas
+    import xarray
 
 TOLD_BY = 0.01  # a member with less of a sequence's density does not decide how far to trust it
 
@@ -266,6 +267,11 @@ class EnsemblePosterior:
     def summary(self, **settings: Any) -> pandas.DataFrame:
         """Return mean, spread and interval of every parameter of the mixture; see `latentrnn.summary`."""
         found: pandas.DataFrame = shortcut("summary")(self, **settings)
+        return found
+
+    def to_xarray(self, **settings: Any) -> xarray.Dataset:
+        """Return pooled draws of parameters and rates with named axes; see `latentrnn.export.posterior_to_xarray`."""
+        found: xarray.Dataset = shortcut("posterior_to_xarray")(self, **settings)
         return found
 
     def factors(self, num_samples: int = 100) -> Any:

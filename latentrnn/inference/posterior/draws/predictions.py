@@ -97,22 +97,21 @@ def values_of(trace: Trace) -> dict[str, Tensor]:
     return {name: value.detach().squeeze(1).cpu() for name, value in values.items()}
 
 
+def rate_chunks(sampler: PosteriorSampler, head: str, num_samples: int) -> Iterator[Chunk]:
+    """Yield E[y | latents, parameters] of each draw of one head; NaN in padding."""
+    observation = sampler.model.observations[head]
+    for sampled in sampler.rollouts(num_samples, parts=True):
+        data, count = sampled.rollout.data, sampled.num_samples
+        mean = observation.mean(sampled.rollout.distribution(head).expand((count, data.num_sequences)))
+        yield from _chunks_of_head(head, padding_to_nan(mean, data, head), data, sampled.indices)
+
+
 def rates(sampler: PosteriorSampler, head: str, num_samples: int, *, keep_samples: bool) -> Tensor:
     """Return E[y | latents, parameters] of each draw, (sample, sequence, time, channel), or of their mean alone."""
-    observation = sampler.model.observations[head]
-    whole = ChunkedArrays(num_samples if keep_samples else 1, sampler.data)
     with sampler.drawing():
-        for sampled in sampler.rollouts(num_samples, parts=True):
-            data, index, count = sampled.rollout.data, sampled.indices, sampled.num_samples
-            mean = observation.mean(sampled.rollout.distribution(head).expand((count, data.num_sequences)))
-            mean = padding_to_nan(mean, data, head)
-            add = False
-            if not keep_samples:
-                add, mean = index.samples.start > 0, mean.mean(0, keepdim=True) * (count / num_samples)
-                index = index._replace(samples=slice(0, 1))
-            for chunk in _chunks_of_head(head, mean, data, index):
-                whole.put(chunk, add=add)
-    return whole.arrays[head] if keep_samples else whole.arrays[head][0]
+        chunks = rate_chunks(sampler, head, num_samples)
+        put_together = collected if keep_samples else averaged
+        return put_together(chunks, num_samples, sampler.data)[head]
 
 
 def replicate_chunks(
@@ -207,6 +206,17 @@ def collected(chunks: Iterable[Chunk], num_samples: int, data: SequenceData) -> 
     for chunk in chunks:
         whole.put(chunk)
     return whole.arrays
+
+
+def averaged(chunks: Iterable[Chunk], num_samples: int, data: SequenceData) -> dict[str, Tensor]:
+    """Return means over draws by name, (sequence, ...); memory is that of one draw and of one chunk."""
+    whole = ChunkedArrays(1, data)
+    for chunk in chunks:
+        samples = chunk.indices.samples
+        mean = chunk.values.mean(0, keepdim=True) * (len(chunk.values) / num_samples)
+        part = chunk._replace(values=mean, indices=chunk.indices._replace(samples=slice(0, 1)))
+        whole.put(part, add=samples.start > 0)
+    return {name: value[0] for name, value in whole.arrays.items()}
 
 
 def concatenate_sequences(parts: Sequence[Tensor], steps: int) -> Tensor:
