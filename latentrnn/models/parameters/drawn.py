@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, cast
 
@@ -155,7 +156,7 @@ class OverDraws(nn.Module):
 def _one_draw(value: Tensor, own: int) -> Tensor:
     """Return a single draw, whose leading axes are all of length one, without them."""
     leading = value.dim() - own
-    return value.reshape(value.shape[leading:]) if value.shape[:leading].numel() == 1 else value
+    return value.reshape(value.shape[leading:]) if math.prod(value.shape[:leading]) == 1 else value
 
 
 def _axis(value: Tensor, own: int) -> int | None:

@@ -10,6 +10,7 @@ from latentrnn.models.scans.library import reverse_within as reverse_within
 from latentrnn.models.scans.library import run as run
 from latentrnn.models.scans.library import run_directions as run_directions
 from latentrnn.models.scans.packed_layout import PackedRows as PackedRows
+from latentrnn.models.scans.transforms import PLAIN as PLAIN
 from latentrnn.models.scans.transforms import gradient_wanted as gradient_wanted
 from latentrnn.models.scans.transforms import gradients_by_autograd as gradients_by_autograd
 from latentrnn.models.scans.transforms import over_members as over_members

@@ -22,6 +22,7 @@ from latentrnn.models.scans.layout import (
 )
 from latentrnn.models.scans.packed_layout import LengthOrder, PackedLayout
 from latentrnn.models.scans.transforms import (
+    PLAIN,
     gradient_wanted,
     gradients_by_autograd,
     over_members,
@@ -70,6 +71,8 @@ def gru_scan(
         if over_members() and lengths is None and within_transform(*(tensor for tensor in flat if tensor is not None)):
             outputs = MembersGRU.apply(directions, inputs, state, *flat[2:])
             return outputs, final_states(outputs, directions, None)
+        return _reference(directions, lengths, *flat)
+    if not PLAIN.issuperset(map(type, flat)):
         return _reference(directions, lengths, *flat)
     order = None if lengths is None else LengthOrder(lengths, len(inputs))
     if gradient_wanted(*(tensor for tensor in flat if tensor is not None)):

@@ -7,7 +7,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+# what hand-written loops take. Tensors of other classes, as those with Pyro's provenance, from which it draws graphs of
+# models, follow operations one by one, and not what happens in buffers.
+PLAIN = frozenset({Tensor, nn.Parameter, type(None)})
 
 _over_members = ContextVar("over_members", default=False)
 _recorded = ContextVar("recorded", default=False)

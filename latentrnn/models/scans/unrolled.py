@@ -13,6 +13,7 @@ from latentrnn.models.scans.adjoint import Adjoint, Known
 from latentrnn.models.scans.operations import BackwardRecorder, Call, Key, NotRepeatableError, Recorder, key_of
 from latentrnn.models.scans.replay import Replay, paired
 from latentrnn.models.scans.transforms import (
+    PLAIN,
     gradient_wanted,
     gradients_by_autograd,
     over_members,
@@ -67,7 +68,7 @@ def _applies(owner: nn.Module, inputs: Tensor, state: Tensor) -> bool:
         return False
     if transforms_active() or over_members() or modes_active() or torch.is_autocast_enabled(state.device.type):
         return False
-    if torch.compiler.is_compiling() or hooked(owner):
+    if torch.compiler.is_compiling() or hooked(owner) or not PLAIN.issuperset((type(inputs), type(state))):
         return False
     parameters = list(owner.parameters())
     swapped = not all(isinstance(each, nn.Parameter) for each in parameters)  # by `torch.func.functional_call`

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from latentrnn.models.scans.layout import DenseLayout, Layer, ScanLayout, active_rows, split_layers, step_by_step
 from latentrnn.models.scans.packed_layout import LengthOrder, PackedLayout
-from latentrnn.models.scans.transforms import gradient_wanted, gradients_by_autograd
+from latentrnn.models.scans.transforms import PLAIN, gradient_wanted, gradients_by_autograd
 from latentrnn.support.private_symbols import never_traced, transforms_active
 
 
@@ -40,7 +40,7 @@ def vanilla_scan(
     inputs = inputs.to(layers[0].weight.dtype).transpose(0, 1).contiguous()
     layout, relu = tuple(reverse), nonlinearity == "relu"
     flat: Any = (inputs, state, *(tensor for layer in layers for tensor in layer))
-    if transforms_active():
+    if transforms_active() or not PLAIN.issuperset(map(type, flat)):
         return _reference(layout, lengths, relu, *flat)
     order = None if lengths is None else LengthOrder(lengths, len(inputs))
     if gradient_wanted(*(tensor for tensor in flat if tensor is not None)):

@@ -14,6 +14,7 @@ from latentrnn.inference.guides.families.family import SMALLEST_SCALE, START_SCA
 from latentrnn.inference.guides.families.markov import Markov, MarkovStep
 from latentrnn.models.latents import LatentSite
 from latentrnn.models.scans import (
+    PLAIN,
     PackedRows,
     active_rows,
     gradient_wanted,
@@ -105,7 +106,7 @@ def combiner_scan(
     """
     features = features.to(recurrent.dtype)
     inputs = (start.expand(*noise.shape[:-2], -1), features, noise, valid, recurrent, bias, out, out_bias)
-    if transforms_active():
+    if transforms_active() or not PLAIN.issuperset(map(type, inputs)):
         return _reference(*inputs)
     entries = PackedRows(valid, noise.shape[:-2], noise.shape[-2])
     if gradient_wanted(start, features, recurrent, bias, out, out_bias):

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from latentrnn.inference.guides.families.draw_gradients import DrawGradients
 from latentrnn.inference.guides.families.family import SMALLEST_SCALE, START_SCALE, positive
 from latentrnn.models.scans import (
+    PLAIN,
     PackedRows,
     active_rows,
     gradient_wanted,
@@ -63,7 +64,7 @@ def markov_scan(
     weights = weights._replace(mixing=weights.mixing.to(parameters.dtype))
     start = start.expand(*noise.shape[:-2], start.shape[-1])
     inputs = (start, parameters, noise, valid, *weights)
-    if transforms_active():
+    if transforms_active() or not PLAIN.issuperset(map(type, inputs)):
         return _reference(*inputs)
     entries = PackedRows(valid, noise.shape[:-2], noise.shape[-2])
     if gradient_wanted(start, parameters, *weights):

@@ -17,7 +17,7 @@ from latentrnn.models.latents.kalman.filter import (
     recursion,
     times,
 )
-from latentrnn.models.scans.transforms import gradient_wanted, gradients_by_autograd
+from latentrnn.models.scans.transforms import PLAIN, gradient_wanted, gradients_by_autograd
 from latentrnn.support.private_symbols import transforms_active
 
 
@@ -33,7 +33,7 @@ def log_normaliser(dynamics: Dynamics, information: Information) -> tuple[Tensor
         Koopman, Shephard. Exact score for time series models in state space form. 1992.
     """
     inputs = (*dynamics[:5], *information)
-    if not transforms_active() and gradient_wanted(*inputs):
+    if not transforms_active() and PLAIN.issuperset(map(type, inputs)) and gradient_wanted(*inputs):
         found: tuple[Tensor, Tensor] = _LogNormaliser.apply(dynamics.valid, *inputs)
         return found
     filtered = kalman_filter(dynamics, information)
