@@ -13,6 +13,7 @@ from latentrnn.plotting.calibration import time_rescaling as draw_time_rescaling
 from latentrnn.support.arguments import check_choice, check_seed
 from latentrnn.support.isolation import generator as generator_of
 from latentrnn.support.isolation import isolated
+from latentrnn.support.notebooks import ShownInNotebooks
 
 if TYPE_CHECKING:
     import pandas
@@ -22,7 +23,7 @@ SAME = 1e-6  # relative difference of means, or of log-probabilities, that are t
 
 
 @dataclass(frozen=True)
-class TimeRescaling:
+class TimeRescaling(ShownInNotebooks):
     """Outcome of the time-rescaling test; one entry per channel.
 
     Attributes:

@@ -15,6 +15,7 @@ from latentrnn.criticism.statistics import KINDS, Kind, Statistic, StatisticFunc
 from latentrnn.inference.posterior.priors.predictive import PriorPredictive
 from latentrnn.plotting.checks import predictive_check as draw_predictive_check
 from latentrnn.support.arguments import check_choice, check_integer, check_kind_of, check_number, check_selection
+from latentrnn.support.notebooks import ShownInNotebooks
 
 if TYPE_CHECKING:
     import pandas
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PredictiveCheck:
+class PredictiveCheck(ShownInNotebooks):
     """Outcome of a predictive check; `print(check)` shows the table.
 
     Attributes:

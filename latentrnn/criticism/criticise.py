@@ -16,6 +16,7 @@ from latentrnn.criticism.pit import PIT, predictive_pit
 from latentrnn.inference.posterior.diagnosis import Diagnosis
 from latentrnn.plotting.axes import grid_of_axes
 from latentrnn.support.arguments import check_integer, check_number, check_selection
+from latentrnn.support.notebooks import ShownInNotebooks
 
 if TYPE_CHECKING:
     import pandas
@@ -28,7 +29,7 @@ SHOWN = 3  # rows of a check that are put into words; the table has them all
 
 
 @dataclass(frozen=True)
-class Criticism:
+class Criticism(ShownInNotebooks):
     """What `criticise` found; `print` shows the words, `to_dataframe` has every number, `plot` the pictures.
 
     Attributes:

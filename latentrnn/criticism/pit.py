@@ -16,13 +16,14 @@ from latentrnn.plotting.simulation_based import pit as draw_pit
 from latentrnn.support.arguments import check_flag, check_seed, check_size
 from latentrnn.support.isolation import generator as generator_of
 from latentrnn.support.isolation import isolated
+from latentrnn.support.notebooks import ShownInNotebooks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
-class PIT:
+class PIT(ShownInNotebooks):
     """P(replicate <= observed) of every scored entry of a head, randomised within ties.
 
     Attributes:

@@ -13,6 +13,7 @@ from latentrnn.inference.posterior.draws.stored_draws import StoredDraws
 from latentrnn.inference.posterior.posterior import Posterior
 from latentrnn.support import arviz_generations
 from latentrnn.support.arguments import check_choice, check_flag, check_kind_of, check_number, check_seed, check_size
+from latentrnn.support.notebooks import ShownInNotebooks
 from latentrnn.support.shortcuts import provides_shortcut
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ DRAWS, FEWER = 4000, 1000  # of a guide: where likelihoods are exact, and where 
 
 
 @dataclass(frozen=True, repr=False)
-class PowerScaling:
+class PowerScaling(ShownInNotebooks):
     """How sensitive parameters are to their priors and to the likelihood; `print(scaling)` shows the table.
 
     Attributes:

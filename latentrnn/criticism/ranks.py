@@ -18,6 +18,7 @@ from latentrnn.plotting.simulation_based import coverage as draw_coverage
 from latentrnn.plotting.simulation_based import rank_ecdf as draw_rank_ecdf
 from latentrnn.support.arguments import check_number, check_seed
 from latentrnn.support.isolation import generator as generator_of
+from latentrnn.support.notebooks import ShownInNotebooks
 
 if TYPE_CHECKING:
     import pandas
@@ -30,7 +31,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Coverage:
+class Coverage(ShownInNotebooks):
     """How often central intervals held the true value; one row per level, one column per quantity.
 
     Attributes:
@@ -96,7 +97,7 @@ class Coverage:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(ShownInNotebooks):
     """Ranks of true values among posterior draws, one row per simulation and one column per quantity.
 
     With L draws every rank 0, ..., L has probability 1 / (L + 1) if the posterior is right. Ranks that pile up at both

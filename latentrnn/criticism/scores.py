@@ -21,6 +21,7 @@ from latentrnn.criticism.spikes import (
 )
 from latentrnn.inference.evidence.evidence import Evidence
 from latentrnn.support.arguments import check_kind_of
+from latentrnn.support.notebooks import ShownInNotebooks
 
 Unit = Literal["bits/spike", "bits/symbol", "nats/step", "nats/sequence", "AUROC", "Brier", "concordance"]
 
@@ -29,7 +30,7 @@ LEAST_RATE = 1e-9
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(ShownInNotebooks):
     """A score with the standard error over its blocks; `float(score)` is its value.
 
     Attributes:

@@ -25,6 +25,7 @@ from latentrnn.data.views.sessions import join
 from latentrnn.support.arguments import is_integer
 from latentrnn.support.deprecations import former_attributes
 from latentrnn.support.devices import read_device
+from latentrnn.support.notebooks import ShownInNotebooks
 
 if TYPE_CHECKING:
     import xarray
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 @former_attributes
 @dataclass(frozen=True, eq=False, repr=False)
-class SequenceData(FromArrays, InMemory, SequenceRecord):
+class SequenceData(FromArrays, InMemory, SequenceRecord, ShownInNotebooks):
     """Sequences of observations and covariates, padded to one length, in the user's units.
 
     Made by `from_arrays` or `from_spike_times`, which check everything, and never by the constructor. Treat it

@@ -26,8 +26,10 @@ from latentrnn.models.assembly import (
 )
 from latentrnn.models.component import from_config
 from latentrnn.models.couplings import Coupling
+from latentrnn.models.equations import equations
 from latentrnn.models.features import CovariateReader, Feature
 from latentrnn.models.features.gap import elapsed
+from latentrnn.models.graph import ModelGraph, graph
 from latentrnn.models.latents import Latent, LatentSite
 from latentrnn.models.module_dict import NamedModules
 from latentrnn.models.observations import Observation
@@ -42,6 +44,7 @@ from latentrnn.models.transitions.transition import concatenate_channels
 from latentrnn.support.arguments import check_size
 from latentrnn.support.clock import step_length
 from latentrnn.support.deprecations import former_methods
+from latentrnn.support.notebooks import ShownInNotebooks
 from latentrnn.support.private_symbols import handlers, replace_child
 from latentrnn.support.shortcuts import shortcut
 
@@ -52,7 +55,7 @@ CHECKED_AT_ONCE = 2**22  # entries of a head
 
 
 @former_methods
-class LatentRNN(nn.Module):
+class LatentRNN(nn.Module, ShownInNotebooks):
     """A state-space model whose transition is a recurrent network.
 
         s_0 ~ p(s_0),  u_t ~ p(u_t | u_{t-1}),  h_t = transition(s_{t-1}, [inputs_t, feedback(y_{<t}), u_t]),
@@ -445,6 +448,23 @@ class LatentRNN(nn.Module):
             inputs=[item if isinstance(item, str) else from_config(item) for item in config["inputs"]],
             max_elements=config.get("max_elements"),
         )
+
+    def equations(self) -> list[str]:
+        """Return how the model makes data, a line each: what is drawn, the step of the state, and every head."""
+        return equations(self)
+
+    def graph(self) -> ModelGraph:
+        """Return the declared parts and what goes into what: drawn in a notebook, `to_mermaid()`, `to_dot()`.
+
+        `pyro.render_model(model, (data,))` draws the sites that Pyro sees instead.
+        """
+        return graph(self)
+
+    def _shown(self) -> tuple[list[str], list[Any]]:
+        parts = {"transition": self.transition, "latent": self.latent, "inputs": self.inputs}
+        parts |= {f"observations[{name!r}]": head for name, head in self.observations.items()}
+        named = [f"{name}: {part!r}" for name, part in parts.items()]
+        return [*self.equations(), "", *named, *map(repr, self.couplings)], [self.parameters_table()]
 
     def __repr__(self) -> str:
         couplings = f", couplings={list(self.couplings)!r}" if len(self.couplings) else ""

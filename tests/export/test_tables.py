@@ -89,6 +89,14 @@ def test_averages_do_not_depend_on_the_parts(result: lr.FitResult) -> None:
         assert whole[name].shape == parts[name].shape
 
 
+def test_averages_in_windows_are_those_of_the_draws(result: lr.FitResult) -> None:
+    for most in (None, 60):
+        windowed = result.posterior(make_data(), device="cpu", window=lr.Window(4, overlap=2), max_elements=most)
+        found, draws = windowed.to_xarray(num_samples=DRAWS, average=True), windowed.to_xarray(num_samples=DRAWS)
+        for name, value in found.items():
+            np.testing.assert_allclose(value, draws[name].mean("sample", skipna=False), rtol=1e-4, atol=1e-6)
+
+
 def test_parts_can_be_left_out(posterior: lr.Posterior) -> None:
     found = posterior.to_xarray(num_samples=2, heads=["choice"], latents=False)
     assert set(found.data_vars) == {"choice_rate", "spikes.readout.baseline"}

@@ -34,12 +34,13 @@ from latentrnn.data.views import splits as splitting
 from latentrnn.data.views.selection import select_spec
 from latentrnn.data.views.time_slices import check_clocks, check_stretch
 from latentrnn.support.devices import read_device
+from latentrnn.support.notebooks import ShownInNotebooks
 
 CPU = torch.device("cpu")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class StoredSequences(FromArrays):
+class StoredSequences(FromArrays, ShownInNotebooks):
     """Sequences in files, which `fit` reads batch by batch, the next one while the present one is fitted.
 
     Made by `from_arrays` from whatever is cut like an array: `np.load(path, mmap_mode="r")`, `np.memmap`, an h5py

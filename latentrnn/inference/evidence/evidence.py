@@ -12,6 +12,7 @@ from torch import Tensor
 
 from latentrnn.inference.evidence.pareto import LARGEST_GOOD, tail_shape
 from latentrnn.support.arguments import check_choice, check_number, check_size
+from latentrnn.support.notebooks import ShownInNotebooks
 
 if TYPE_CHECKING:
     import pandas
@@ -84,7 +85,7 @@ class AIS:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Evidence(ShownInNotebooks):
     """Log evidence, or a bound on it, per sequence; printed, it says whether it is to be believed.
 
     Attributes:

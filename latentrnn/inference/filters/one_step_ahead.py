@@ -15,10 +15,11 @@ from latentrnn.data import SequenceKey
 from latentrnn.inference.filters.particle_filter import ParticleFilter, counts_in_steps
 from latentrnn.models.observations import Observation
 from latentrnn.models.rollout import Rollout
+from latentrnn.support.notebooks import ShownInNotebooks
 
 
 @dataclass(frozen=True)
-class OneStepAhead:
+class OneStepAhead(ShownInNotebooks):
     """log p(y_t | y_{<t}, covariates_{<=t}) of one head.
 
     Attributes:

@@ -537,6 +537,15 @@ class OnlineFilter:
 
     # -- on and off ----------------------------------------------------------------------------------------------------
 
+    def __repr__(self) -> str:
+        if self.exact:
+            how = "exact"
+        elif self.num_particles is None:
+            how = "no particles, by the guide"
+        else:
+            how = f"{self.num_particles} particles from the {self.proposal}"
+        return f"OnlineFilter(heads {list(self.heads)}, {how}{f', {self.shape[0]} draws' if self.draws else ''})"
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return everything that the next update needs besides the weights of model and guide, as tensors by name.
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
-from latentrnn.inference.fitting.convergence import Gain, grouped, remaining, standard_error
+from latentrnn.inference.fitting.convergence import Gain, drift, grouped, remaining, standard_error
 from latentrnn.inference.fitting.settings.optimizers import Staircase
 from latentrnn.inference.fitting.settings.settings import Settings
-from latentrnn.inference.fitting.state import TrainingState
+from latentrnn.inference.fitting.state import ALL_STEPS, TrainingState
 
 OF_THE_ERROR = 0.02  # of the standard error of a score over sequences
 PER_NUMBER = 0.05  # nats of the whole data for each learned number: a third of a standard deviation, squared, over two
+FEWEST = 8  # records of the second half of a fit, from which a rise can be told
 SMALLEST = 1e-3  # nats per sequence, where a single validation sequence has no such error
 
 
@@ -95,6 +97,27 @@ def limited(limit: str, settings: Settings, state: TrainingState) -> str:
         f"{limit}: {given:,.12g} {unit}{own} were over before the fit had converged{_left(state)}; go on with "
         f"start_from=result, or with a checkpoint, resume=True and a larger {limit}"
     )
+
+
+def all_steps(history: Mapping[str, Sequence[float]], objective: str) -> str:
+    """Return the stop reason of a fit that took the steps that it was given: whether the bound still rose at the end.
+
+    Of what was recorded, the last quarter is held against the quarter before; a rise is more than twice its error.
+
+    Args:
+        history: of the fit; the bound of validation sequences counts where there are any.
+        objective: name of the bound.
+    """
+    validated = f"validation_{objective}" in history
+    trace = history.get(f"validation_{objective}" if validated else objective, ())
+    said = f"{ALL_STEPS}; the {'validation' if validated else 'training'} {objective.upper()}"
+    trace = [value for value in trace[len(trace) // 2 :] if math.isfinite(value)]
+    if len(trace) < FEWEST:
+        return f"{said} was recorded too seldom to tell whether it was still rising"
+    gain = drift(trace)
+    if gain.value <= 2 * gain.error:
+        return f"{said} no longer rose beyond its noise"
+    return f"{said} was still rising, by {gain} nats per sequence over the last quarter: try increasing `steps`"
 
 
 def _what(settings: Settings, validated: bool) -> str:

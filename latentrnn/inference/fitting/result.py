@@ -13,13 +13,14 @@ from latentrnn.inference.guides.windows import Window
 from latentrnn.inference.posterior.conditioning import remark
 from latentrnn.inference.posterior.posterior import Posterior
 from latentrnn.models.state_space import LatentRNN
+from latentrnn.support.notebooks import ShownInNotebooks
 
 if TYPE_CHECKING:
     import pandas
 
 
 @dataclass(frozen=True)
-class FitResult:
+class FitResult(ShownInNotebooks):
     """A fitted model and guide, and how they came to be.
 
     Attributes:
@@ -109,10 +110,25 @@ class FitResult:
         """Write weights (safetensors) and description (JSON) into the folder `path`; `latentrnn.load` reads it."""
         save(self, path)
 
-    def __repr__(self) -> str:
+    @property
+    def _bound(self) -> str:
+        """The bound that decides which weights are kept, as the history calls it."""
         judged = [name for name in self.history if name.startswith("validation_") and name != "validation_step"]
-        name = max(judged, key=lambda each: "/" in each, default="elbo")  # that of monitored heads, where there are any
-        values = self.history.get(name) or [float("nan")]
-        best = f"best_step={self.best_step}, {name.removeprefix('validation_')}={max(values):.4g} nats per sequence"
+        return max(judged, key=lambda each: "/" in each, default="elbo")  # of monitored heads, where there are any
+
+    def _shown(self) -> tuple[list[str], list[Any]]:
+        of = "validation sequences" if self._bound.startswith("validation_") else "training batches"
+        name = self._bound.removeprefix("validation_").upper()
+        values = self.history.get(self._bound) or [float("nan")]
+        lines = [
+            f"best {name} of {of}: {max(values):.4g} nats per sequence, at step {self.best_step}",
+            self.stop_reason,
+        ]
+        lines += [given] if (given := remark(self.model, self.guide)) else []
+        return [*lines, *self.events], [self.to_dataframe().tail(8)] if self.history else []
+
+    def __repr__(self) -> str:
+        values = self.history.get(self._bound) or [float("nan")]
+        best = f"best_step={self.best_step}, {self._bound}={max(values):.4g} nats per sequence"
         given = remark(self.model, self.guide)
         return f"FitResult({best}, stop_reason={self.stop_reason!r}" + (f"; {given})" if given else ")")

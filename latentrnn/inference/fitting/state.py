@@ -12,7 +12,7 @@ from torch import Tensor
 from latentrnn.inference.fitting.convergence import Improvement
 from latentrnn.inference.fitting.snapshots import Snapshot
 
-ALL_STEPS = "steps: all steps were taken; if the ELBO was still rising, try increasing `steps`"
+ALL_STEPS = "steps: all steps were taken"
 
 
 @dataclass

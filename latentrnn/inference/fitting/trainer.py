@@ -19,7 +19,7 @@ from latentrnn.inference.fitting.checkpoints.record import capture, check_tensor
 from latentrnn.inference.fitting.checkpoints.unfinished import Unfinished
 from latentrnn.inference.fitting.distributed.processes import ProcessLost, SingleProcess, Terminated
 from latentrnn.inference.fitting.divergence import Divergence, DivergenceMonitor
-from latentrnn.inference.fitting.ending import Level, converged, limited
+from latentrnn.inference.fitting.ending import FEWEST, Level, all_steps, converged, limited
 from latentrnn.inference.fitting.evaluation import Bounds, TrainingBound, Validation, Watched, means
 from latentrnn.inference.fitting.extremes import farthest_input
 from latentrnn.inference.fitting.loss import TrainingLoss, scored_steps
@@ -38,7 +38,7 @@ from latentrnn.inference.fitting.rollback import RollbackPolicy, described
 from latentrnn.inference.fitting.settings.optimizers import Staircase
 from latentrnn.inference.fitting.settings.settings import Settings
 from latentrnn.inference.fitting.snapshots import Average, Snapshot, in_order, put_back, take_snapshot
-from latentrnn.inference.fitting.state import TrainingState
+from latentrnn.inference.fitting.state import ALL_STEPS, TrainingState
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.windows import WindowPlan
 from latentrnn.models.state_space import LatentRNN
@@ -213,7 +213,10 @@ class Trainer:
         return True
 
     def conclude(self) -> None:
-        """Keep the weights that are to be kept."""
+        """Keep the weights that are to be kept, and say of a fit that took all of its steps whether it still gained."""
+        state = self.state
+        if state.stop_reason.startswith(ALL_STEPS) and len(state.history.get("step", ())) >= 2 * FEWEST:
+            state.stop_reason = all_steps(state.history, self.settings.objective.name)
         self.average.swap()
         if math.isfinite(self.state.best_bound):
             self.model.load_state_dict(self.state.best[0])

@@ -17,10 +17,11 @@ from latentrnn.models.starting_weights import draw_weights
 from latentrnn.models.state_space import LatentRNN, refuse_param_store, sequence_plate
 from latentrnn.support.arguments import check_choice, check_size
 from latentrnn.support.deprecations import former_methods
+from latentrnn.support.notebooks import ShownInNotebooks
 
 
 @former_methods
-class Guide(nn.Module):
+class Guide(nn.Module, ShownInNotebooks):
     """q(parameters) q(latents | data), as a Pyro program with the model's sites and plate.
 
     What is known of a sequence comes from the encoder, so that the posterior of a new sequence is one evaluation
@@ -161,6 +162,10 @@ class Guide(nn.Module):
         family = from_config(config["family"]) if "family" in config else MeanField()
         rank = config.get("global_rank")
         return cls(model, encoder=encoder, family=family, global_family=config["global_family"], global_rank=rank)
+
+    def _shown(self) -> tuple[list[str], list[Any]]:
+        drawn = ", ".join(site.name for site in self.sites) or "nothing local"
+        return [f"of {drawn}", f"encoder: {self.encoder!r}", f"family: {self.local!r}"], []
 
     def __repr__(self) -> str:
         return f"Guide(sites={[site.name for site in self.sites]}, encoder={self.encoder!r}, family={self.local!r})"

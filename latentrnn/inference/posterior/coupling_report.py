@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
+from latentrnn.support.notebooks import ShownInNotebooks
 
 
 @dataclass(frozen=True)
-class CouplingReport:
+class CouplingReport(ShownInNotebooks):
     """E_q[penalty] of one coupling, unweighted; no part of any density.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
 from latentrnn.inference.posterior.refinement import refined
 from latentrnn.models.sites import LATENTS
 from latentrnn.support.arguments import check_size
+from latentrnn.support.notebooks import ShownInNotebooks
 
 if TYPE_CHECKING:
     import pandas
@@ -58,7 +59,7 @@ ADVICE = {
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(ShownInNotebooks):
     """What `Posterior.diagnose` found; `str` prints a table and the verdict.
 
     Attributes:
@@ -108,6 +109,9 @@ class Diagnosis:
             for kind, rung in self.rungs.items()
         }
         return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("rung")
+
+    def _shown(self) -> tuple[list[str], list[Any]]:
+        return [repr(self), self.verdict], [self.to_dataframe()]
 
     def __repr__(self) -> str:
         return f"Diagnosis({', '.join(self.findings)}: {self.gap:.2f} nats per sequence from the ELBO to the last rung)"

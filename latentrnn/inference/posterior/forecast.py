@@ -26,6 +26,7 @@ from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_number, check_selection, check_size
 from latentrnn.support.clock import step_length
 from latentrnn.support.isolation import isolated
+from latentrnn.support.notebooks import ShownInNotebooks
 from latentrnn.support.shown import shapes
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class HeadAxes(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Forecast:
+class Forecast(ShownInNotebooks):
     """Paths after the end of every sequence, in the data's units.
 
     Frame k of a head on the base clock is k + 1 steps ahead; a slow head has the frames that are complete by then,

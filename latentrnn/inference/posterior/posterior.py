@@ -41,6 +41,7 @@ from latentrnn.inference.posterior.refinement import refined
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_choice, check_kind_of, check_seed, check_size
 from latentrnn.support.isolation import isolated
+from latentrnn.support.notebooks import ShownInNotebooks
 from latentrnn.support.shortcuts import shortcut
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     import xarray
 
 
-class Posterior:
+class Posterior(ShownInNotebooks):
     """q(latents | data) and q(parameters) of a model, with everything that follows from them.
 
     All results are on the CPU, in the data's own units, log-probabilities in nats. Calling a method twice gives the

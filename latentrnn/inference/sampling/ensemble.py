@@ -29,12 +29,13 @@ from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_flag, check_kind_of, check_list, check_seed, check_size
 from latentrnn.support.deprecations import former_arguments
 from latentrnn.support.isolation import isolated
+from latentrnn.support.notebooks import ShownInNotebooks
 
 OPTIMAL = 1e-9  # nats per sequence that other weights could still gain
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(ShownInNotebooks):
     """A mixture of fits: p(y) = sum_k w_k p_k(y).
 
     Attributes:
@@ -77,6 +78,11 @@ class Ensemble:
     def load(path: str | os.PathLike[str], *, spec: DataSpec | None = None) -> Ensemble:
         """Read what `save` wrote, on the CPU; `spec` is compared with the saved one, as by `latentrnn.load`."""
         return Ensemble(*load_ensemble(path, spec=spec))
+
+    def _shown(self) -> tuple[list[str], list[Any]]:
+        weights = self.weights.tolist()
+        lines = [f"{weight:.3f}: {member!r}" for weight, member in zip(weights, self.members, strict=True)]
+        return lines, []
 
     def __repr__(self) -> str:
         shown = ", ".join(f"seed {m.seed}: {w:.3f}" for m, w in zip(self.members, self.weights.tolist(), strict=True))

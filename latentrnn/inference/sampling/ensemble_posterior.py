@@ -21,6 +21,7 @@ from latentrnn.inference.posterior.posterior import Posterior
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_kind_of, check_list, check_size
 from latentrnn.support.isolation import isolated
+from latentrnn.support.notebooks import ShownInNotebooks
 from latentrnn.support.shortcuts import shortcut
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Seen:
     used: frozenset[SequenceKey]
 
 
-class EnsemblePosterior:
+class EnsemblePosterior(ShownInNotebooks):
     """What a mixture of fits believes about sequences, p(y) = sum_k w_k p_k(y).
 
     It has the methods of a `Posterior`. Members are weighed as given, whatever a sequence says of them, with one

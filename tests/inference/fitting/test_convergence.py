@@ -27,6 +27,7 @@ from latentrnn.inference.fitting.convergence import (
     remaining,
     split_r_hat,
 )
+from latentrnn.inference.fitting.ending import all_steps
 from latentrnn.inference.fitting.evaluation import bounds_by_sequence, validation_bound
 from latentrnn.inference.fitting.reports import left_in_bar
 from latentrnn.inference.fitting.state import TrainingState
@@ -559,3 +560,13 @@ def test_a_fit_that_converges_early_ends_early() -> None:
     best, _ = learned(1e-2, steps=600)
     numbers = sum(parameter.numel() for parameter in result.model.parameters())
     assert total(result, data) > total(best, data) - 0.1 * numbers
+
+
+def test_a_fit_of_given_steps_says_whether_its_bound_still_rose() -> None:
+    rng = np.random.default_rng(0)
+    noise, steps = rng.normal(size=80), np.arange(80)
+    rising = all_steps({"elbo": list(0.1 * steps + 0.1 * noise)}, "elbo")
+    assert "the training ELBO was still rising, by 1.990 +- 0.035 nats per sequence" in rising  # 20 steps of 0.1
+    flat = all_steps({"validation_elbo": list(noise), "elbo": list(0.1 * steps)}, "elbo")
+    assert flat == "steps: all steps were taken; the validation ELBO no longer rose beyond its noise"
+    assert "too seldom" in all_steps({"validation_iwae": [1.0, 2.0], "iwae": list(noise)}, "iwae")

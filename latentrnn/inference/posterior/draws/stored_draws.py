@@ -23,10 +23,11 @@ from latentrnn.inference.posterior.draws.mixing import rank_normalised_r_hat
 from latentrnn.models.latents import LatentSite
 from latentrnn.models.sites import LATENTS
 from latentrnn.models.state_space import sequence_plate
+from latentrnn.support.notebooks import ShownInNotebooks
 
 
 @dataclass(frozen=True)
-class Chains:
+class Chains(ShownInNotebooks):
     """How Markov chains went.
 
     Attributes:

@@ -25,12 +25,13 @@ from latentrnn.models.features.gap import gaps
 from latentrnn.models.rollout import Rollout
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_choice, check_size, is_integer
+from latentrnn.support.notebooks import ShownInNotebooks
 from latentrnn.support.private_symbols import replace_child
 from latentrnn.support.shown import shapes
 
 
 @dataclass(frozen=True, eq=False)
-class Counterfactual:
+class Counterfactual(ShownInNotebooks):
     """The rollout that sequences would have taken.
 
     Attributes:

@@ -27,6 +27,7 @@ from latentrnn.models.sites import parameter_site
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_flag, check_kind_of, check_seed, check_size
 from latentrnn.support.isolation import isolated
+from latentrnn.support.notebooks import ShownInNotebooks
 
 if TYPE_CHECKING:
     import pandas
@@ -43,7 +44,7 @@ OFF = "check_priors=False leaves this check out (of fit, Reporting(check_priors=
 
 
 @dataclass(frozen=True)
-class PriorCheck:
+class PriorCheck(ShownInNotebooks):
     """Simple statistics of data beside those of draws from the priors; `print(check)` shows the table.
 
     Attributes:

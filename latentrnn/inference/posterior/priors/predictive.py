@@ -17,6 +17,7 @@ from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_flag, check_kind_of, check_seed, check_selection, check_size
 from latentrnn.support.isolation import isolated
+from latentrnn.support.notebooks import ShownInNotebooks
 from latentrnn.support.shortcuts import provides_shortcut, shortcut
 from latentrnn.support.shown import shapes
 
@@ -36,7 +37,7 @@ def prior_sampler(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PriorPredictive(Mapping[str, Tensor]):
+class PriorPredictive(Mapping[str, Tensor], ShownInNotebooks):
     """Draws from a model alone: by head, as `Posterior.predictive` returns them, with what they were made from.
 
     Equal positions on the sample axis belong together. Units are those of the data, times as in the parameters'

@@ -13,6 +13,7 @@ from torch import Tensor
 from latentrnn.inference.sampling.uncertainty.directions import Direction
 from latentrnn.inference.sampling.uncertainty.quantities import Entries, Layout
 from latentrnn.support.arguments import check_number
+from latentrnn.support.notebooks import ShownInNotebooks
 
 if TYPE_CHECKING:
     import pandas
@@ -43,7 +44,7 @@ class Remaining:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Uncertainty:
+class Uncertainty(ShownInNotebooks):
     """The uncertainty of a quantity that follows from what was learned, in the quantity's own units.
 
     `mean`, `sd` and `interval` have the form in which the quantity came: a tensor, or a dict of tensors.
@@ -149,6 +150,9 @@ class Uncertainty:
         }  # fmt: skip
         numbers = {name: value.numpy() for name, value in columns.items()}
         return WholeTable({**numbers, "unit": list(self.units), "note": list(self.notes)}, index=list(self.entries))
+
+    def _shown(self) -> tuple[list[str], list[Any]]:
+        return [repr(self)], [self.summary()]
 
     def __repr__(self) -> str:
         values = zip(self.entries, self._means.tolist(), self._sd.tolist(), self.units, strict=True)
