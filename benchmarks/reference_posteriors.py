@@ -33,9 +33,11 @@ DRAWS, WARM_UP, CHAINS = 1000, 500, 4
 # of each chain, where tails are heavy or neighbouring draws much alike
 MORE_DRAWS = {
     "stochastic_volatility_sp500_small": 2500,
+    "stochastic_volatility_log_sp500_small": 2500,
     "gp_pois_regr": 4000,
 }
-NONCENTRED = ("stochastic_volatility_sp500_small", "stochastic_volatility_log_sp500_small", "gp_pois_regr")
+# gp_pois_regr is not: its counts say more of the latents than the prior does, and a draw is worth a third noncentred
+NONCENTRED = ("stochastic_volatility_sp500_small", "stochastic_volatility_log_sp500_small")
 # mean and standard deviation by benchmarks/volatility_quadrature.py, where the reference has missed a tail
 QUADRATURE = {
     "stochastic_volatility_sp500_small": {
@@ -418,7 +420,7 @@ def main() -> None:
         "The largest deviation of `stochastic_volatility_sp500_small` is that of `mean_log_volatility`, whose tail "
         "the references of both volatilities have missed: where persistence is near one it is hardly known, and a "
         "hundredth of the posterior's mass holds two fifths of its variance (`volatility_quadrature.md`). Noncentred "
-        "chains have the tail.",
+        "chains have the tail; centred ones of the log returns, 5000 draws each, missed it as their reference does.",
         "",
         "| reference | by | parameters | mean off | sd off | R-hat | effective draws | per second |",
         "|---|---|---|---|---|---|---|---|",
