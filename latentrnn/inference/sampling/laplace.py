@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyro
 import torch
 from torch import Tensor
 
@@ -138,7 +139,7 @@ def _newton(marginal: Marginal, family: MultivariateParameters, steps: int) -> t
         while True:
             # against negative curvature the absolute value still descends (Nocedal and Wright, section 3.4)
             direction = vectors @ (slope / (eigenvalues.abs() + damping).clamp_min(1e-8))
-            with torch.no_grad():
+            with torch.no_grad(), pyro.validation_enabled(False):  # a step too far is shortened, not refused
                 after = energy(flat - direction)
             if bool(torch.isfinite(after)) and float(after) <= float(value) + 1e-9 * abs(float(value)):
                 break

@@ -16,6 +16,7 @@ import latentrnn as lr
 from tests import oracles
 from tests.inference.guides.test_parameters import PRIORS, make
 from tests.linear_gaussian import ExactGuide, Problem, as_data, as_model, random_problem
+from tests.models import learned_parameters
 from tests.oracles import Array
 
 
@@ -171,3 +172,14 @@ def test_errors() -> None:
         lr.laplace(regression.model, regression.data.batch(torch.tensor([0, 2])))
     with pytest.raises(ValueError, match="given holds another model"):
         lr.laplace(drawn, data, given=lr.laplace(regression.model, regression.data, device="cpu"))
+
+
+@pytest.mark.slow
+def test_a_step_to_where_there_is_no_density_is_shortened() -> None:
+    """Degrees of freedom that a step puts on the edge of their support, two, have no density there."""
+    case = next(case for case in learned_parameters.cases() if case.name == "Volatility.df")
+    model, data, site, _ = learned_parameters.planted(case, 2)
+    found = (
+        lr.laplace(model, data, device="cpu", check_priors=False).posterior(data, device="cpu").parameters(100)[site]
+    )
+    assert bool(((found > 2) & found.isfinite()).all())
