@@ -202,12 +202,16 @@ def main() -> None:
     before = options.out.read_text().splitlines() if options.out.exists() else []
     table = {begin: line for begin in begins for line in before if line.startswith(begin)}
     least = bounds(options.simulations)
+
+    def write() -> None:
+        taken = [table[begin] for begin in begins if begin in table]
+        options.out.write_text("\n".join([*lines, *taken, "", *least, ""]))
+
+    write()
     for index in options.rows:
         table[begins[index]] = row(*ROWS[index], options.simulations)
         print(table[begins[index]], flush=True)
-        options.out.write_text(
-            "\n".join([*lines, *(table[begin] for begin in begins if begin in table), "", *least, ""])
-        )
+        write()
 
 
 if __name__ == "__main__":
