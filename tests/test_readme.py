@@ -31,6 +31,23 @@ PREAMBLES = {
         stimulus = generator.normal(size=(20, 40, 1))
         counts = generator.poisson(numpy.exp(0.5 * stimulus - 0.5 + numpy.array([0.0, 0.3, -0.3])))
     """,
+    # A table as a historian exports it: two dozen pumps for two days, rows missing and out of order.
+    "pumps": """
+        import numpy
+        import pandas
+        import latentrnn as lr
+        generator = numpy.random.default_rng(0)
+        rows = []
+        for pump in range(24):
+            load = generator.uniform(0.5, 1.5, size=48)
+            heat = 40 + 5 * numpy.convolve(load, 0.5 ** numpy.arange(8))[:48] + generator.normal(size=48)
+            for hour in range(48):
+                when = pandas.Timestamp("2024-03-01") + pandas.Timedelta(hours=hour)
+                seen = load[hour] if generator.random() < 0.9 else None
+                rows.append({"pump": f"P{pump:02}", "site": ("harbour", "mill")[pump % 2], "when": when.isoformat(),
+                             "load": seen, "temperature": heat[hour]})
+        pandas.DataFrame(rows).sample(frac=0.97, random_state=0).to_csv("pumps.csv", index=False)
+    """,
     # Two populations that share a slow rhythm; the spec of these is the one that the block's own data have.
     "populations": """
         import numpy
@@ -198,7 +215,7 @@ def test_blocks_are_found_with_their_lines_and_comments() -> None:
         ("~~~python\nx\n~~~\n", "expected every Python block between"),
         (
             "<!-- preamble: mine -->\n```python\nx\n```\n",
-            "line 3: expected 'preamble: recording | populations | long | sessions'",
+            "line 3: expected 'preamble: recording | pumps | populations | long | sessions'",
         ),
         ("<!-- skip: no -->\n```python\nx\n```\n", "line 3: expected"),
     ],
