@@ -178,7 +178,10 @@ class DataSpec:
 
 
 def _to_json(item: HeadSpec | CovariateSpec) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(item).items()}
+    found = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(item).items()}
+    if found.get("levels", ()) is None:  # unknown to earlier versions, whose fits go on only as what they began as
+        del found["levels"]
+    return found
 
 
 def _from_json(content: dict[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def calls() -> dict[str, Call]:
     points = of.fixed_points(posterior, {"x": 0.0, "symbol": 1.0}, num_starts=8, descent=20)
     held = {"covariates": {"x": 0.0, "symbol": 1.0}, "past": "mean", "regime": None, "gap": None}
     return {
-        "adaptation": (of.adaptation, {"effect": effect, "head": "y", "onset": 1, "steady": 2}),
+        "adaptation": (of.adaptation, {"effect": effect, "head": "y", "onset": 1, "steady": 2, "within": None}),
         "align": (of.align, {"a": posterior, "b": posterior, "num_samples": 2, "folds": 2}),
         "attention": (of.attention, {"posterior": posterior, "head": "label", "num_samples": 2}),
         "attractor": (of.attractor, {"points": points, "horizon": None}),

@@ -267,6 +267,26 @@ def tagged() -> lr.SequenceData:
     return lr.SequenceData.from_arrays({"y": np.ones((3, 4, 1))}, metadata=tags)
 
 
+@cache
+def nlb() -> dict[str, Any]:
+    """What a submission is made of: held-in and held-out counts in bins of 20 ms, the latter unseen by the guide."""
+    counts = np.ones((3, 4, 2))
+    data = lr.SequenceData.from_arrays({"seen": counts, "hidden": counts}, dt=0.02)
+    heads = {"seen": lr.Poisson(), "hidden": lr.Poisson()}
+    model = lr.LatentRNN(data.spec, transition=lr.GRU(1), latent=lr.Innovations(1), observations=heads)
+    posterior = lr.Posterior(model, lr.Guide(model, encoder=lr.RNNEncoder(1, observes=["seen"])), data)
+    return {
+        "path": "submission.h5",
+        "dataset": "mc_maze_20",
+        "train": posterior,
+        "evaluation": posterior,
+        "heldin": "seen",
+        "heldout": "hidden",
+        "forward_steps": 0,
+        "num_samples": 2,
+    }
+
+
 def briefly(fit: Callable[..., Any]) -> Callable[..., Any]:
     """Return a fit that takes one step where no number of steps is given, which is no mistake."""
 
@@ -363,6 +383,11 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "dtype": torch.float32,
             },
         ),
+        "to_lfads": (
+            lr.to_lfads,
+            {"path": "lfads.h5", "posteriors": {"train": posterior}, "heads": ["y"], "num_samples": 2},
+        ),
+        "to_nlb": (lr.to_nlb, nlb()),
         "report": (
             lr.report,
             {

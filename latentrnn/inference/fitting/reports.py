@@ -53,12 +53,19 @@ def row_of(report: Report, sequences: int) -> dict[str, float]:
 def write_row(row: Mapping[str, float], history: dict[str, list[float]]) -> None:
     """Write what `row_of` returned into the history: every number at the end of its name's list.
 
+    A term that a window of long sequences does not have, as only the first has that of the initial state, adds nothing
+    to its bound: it is zero there, so that all lists go by the same steps.
+
     Args:
         row: numbers by name, nats per sequence.
         history: of the fit, added to in place; a name that is new begins a list.
     """
+    before = len(history.get("step", []))
     for name, value in row.items():
-        history.setdefault(name, []).append(value)
+        history.setdefault(name, [0.0] * before).append(value)
+    for name, values in history.items():
+        if name not in row and not name.startswith("validation_") and len(values) == before:
+            values.append(0.0)
 
 
 def shown_in_bar(row: Mapping[str, float], sequences: int, steps: int) -> dict[str, str]:

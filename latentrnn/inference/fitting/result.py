@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentrnn.data import DataSpec, SequenceData, SequenceKey
+from latentrnn.inference.fitting.history import by_step
 from latentrnn.inference.fitting.saving.save import save
 from latentrnn.inference.guides.guide import Guide
 from latentrnn.inference.guides.windows import Window
@@ -99,12 +100,8 @@ class FitResult(ShownInNotebooks):
         """
         import pandas
 
-        evaluated = [name for name in self.history if name.startswith("validation_")]
-        reports = {name: values for name, values in self.history.items() if name not in evaluated}
-        clocks = ((reports, "step"), ({name: self.history[name] for name in evaluated}, "validation_step"))
-        frames = [pandas.DataFrame(records).set_index(clock) for records, clock in clocks if clock in records]
-        found = pandas.concat(frames, axis=1).sort_index() if frames else pandas.DataFrame()
-        return found.rename_axis("step")
+        names, rows = by_step(self.history)
+        return pandas.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis("step")
 
     def save(self, path: str | Path) -> None:
         """Write weights (safetensors) and description (JSON) into the folder `path`; `latentrnn.load` reads it."""

@@ -105,7 +105,7 @@ def test_the_weights_that_are_kept_are_the_best_for_what_judges() -> None:
     assert by_bound.best_step == steps[int(np.argmax(elbo))]
     # an outcome by chance is best told at the beginning; the measurements go on gaining
     assert by_outcome.best_step < by_bound.best_step
-    assert f"best_step={by_outcome.best_step}, log_likelihood/died={max(judged):.4g}" in repr(by_outcome)
+    assert f"best_step={by_outcome.best_step}, validation_log_likelihood/died={max(judged):.4g}" in repr(by_outcome)
 
 
 @pytest.mark.parametrize("steps", [None, 400])

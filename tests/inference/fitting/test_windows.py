@@ -373,6 +373,21 @@ def test_an_encoder_never_sees_in_a_window_what_dropout_hid(monkeypatch: pytest.
             assert not torch.isin(inside[~hidden], inside[hidden]).any()
 
 
+def test_lists_of_the_history_go_by_the_same_steps() -> None:
+    """The initial state has a KL in the first window alone; in the others it adds nothing, and the bound is the sum."""
+    result = fit(recording(), compute=lr.Compute("cpu", window=lr.Window(7)), batch_size=2, steps=14)
+    history = result.history
+    terms = [name for name in history if name.partition("/")[0] in ("log_likelihood", "kl")]
+    assert {len(history[name]) for name in terms} == {len(history["step"])}
+    sums = [
+        sum(history[name][i] * (1 if name.startswith("log") else -1) for name in terms)
+        for i in range(len(history["step"]))
+    ]
+    assert sums == pytest.approx(history["elbo"])
+    assert 0.0 in history["kl/initial"]
+    assert result.to_dataframe()["kl/initial"].tolist() == history["kl/initial"]
+
+
 @pytest.mark.parametrize("killed_at", [4, 6])
 def test_a_fit_in_windows_goes_on_bit_for_bit(tmp_path: Path, killed_at: int) -> None:
     data = recording()

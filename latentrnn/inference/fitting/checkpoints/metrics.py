@@ -6,8 +6,9 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
+from latentrnn.inference.fitting.history import by_step
+
 METRICS = "metrics.csv"
-CLOCKS = ("step", "validation_step")  # of reports and of evaluations
 
 
 def metrics_table(history: Mapping[str, Sequence[float]]) -> str:
@@ -27,14 +28,9 @@ def metrics_table(history: Mapping[str, Sequence[float]]) -> str:
         2,-2.0,-2.5
         <BLANKLINE>
     """
-    columns = [name for name in history if name not in CLOCKS]
-    rows: dict[int, dict[str, float]] = {}
-    for name in columns:
-        steps = history["validation_step" if name.startswith("validation_") else "step"]
-        for step, value in zip(steps, history[name], strict=True):
-            rows.setdefault(int(step), {})[name] = value
+    names, rows = by_step(history)
     file = io.StringIO()
-    writer = csv.DictWriter(file, ["step", *columns], lineterminator="\n")
+    writer = csv.DictWriter(file, ["step", *names], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({"step": step, **rows[step]} for step in sorted(rows))
+    writer.writerows({"step": step, **row} for step, row in rows.items())
     return file.getvalue()
