@@ -88,9 +88,7 @@ def _of_part(posterior: Posterior, heads: Sequence[str] | None, count: int) -> d
     along_time = [name for name, head in model.observations.items() if head.head.per_step and head.head.clock == 1]
     chosen = along_time if heads is None else check_selection("to_lfads", "heads", heads, along_time, "per-step head")
     if not chosen:
-        raise ValueError(
-            "to_lfads: heads must name one per-step head at least, and the model must have one; found none"
-        )
+        raise ValueError("to_lfads: expected one per-step head at least, found none")
     found = {"output_params": torch.cat([posterior.mean(name, count) for name in chosen], -1)}
     with_factors = [name for name in chosen if isinstance(model.observations[name].readout, FactorReadout)]
     if with_factors:
