@@ -48,7 +48,15 @@ def read_metadata(
 
 
 def taken(metadata: Metadata, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """The metadata of the sequences at `rows`."""
+    """Return the metadata of some sequences.
+
+    Args:
+        metadata: by name (sequence,).
+        rows: positions of the sequences, (chosen,).
+
+    Returns:
+        By name (chosen,).
+    """
     return {name: values[rows] for name, values in metadata.items()}
 
 

@@ -64,7 +64,11 @@ def named_columns(option: str, given: Any, columns: Sequence[Any]) -> dict[str, 
 
 
 def is_category(column: pandas.Series) -> bool:
-    """Whether a column holds names instead of numbers."""
+    """Return whether a column holds names instead of numbers: text, categories or Python objects; booleans are numbers.
+
+    Args:
+        column: (row,).
+    """
     import pandas
 
     kind = column.dtype

@@ -25,7 +25,12 @@ OWN = ("sequence", "num_steps", "context_steps", "seconds", "date")  # coordinat
 
 
 def read_dataset(dataset: Any, observations: Any, covariates: Any, *, dt: Any, sampling: str) -> FromTable:
-    """Read a dataset; see `SequenceData.from_xarray`."""
+    """Return the arguments of `from_arrays` that a dataset holds; those here are of `SequenceData.from_xarray`.
+
+    Raises:
+        TypeError: it is no dataset.
+        ValueError: a variable is not there or has an axis of another name, or steps are not equally long.
+    """
     if not hasattr(dataset, "data_vars") or not hasattr(dataset, "coords"):
         raise TypeError(f"from_xarray: expected an xarray.Dataset, found {type(dataset).__name__}")
     heads = _chosen("observations", observations, dataset)

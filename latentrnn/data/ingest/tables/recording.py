@@ -29,7 +29,12 @@ class Trials(NamedTuple):
 
 
 def read_recording(observations: Any, covariates: Any, *, trials: Any, dt: Any) -> FromTable:
-    """Read a recording; see `SequenceData.from_pynapple`."""
+    """Return the arguments of `from_arrays` that a recording holds; those here are of `SequenceData.from_pynapple`.
+
+    Raises:
+        TypeError: something is no object of pynapple.
+        ValueError: a trial is shorter than a bin, or a covariate does not last as long.
+    """
     heads, inputs = _named("observations", observations), _named("covariates", covariates)
     if not heads:
         raise ValueError("observations: expected at least one head, found none")

@@ -61,7 +61,12 @@ def read_table(
     missing_covariates: Any,
     levels: Any,
 ) -> FromTable:
-    """Read a table; see `SequenceData.from_dataframe`."""
+    """Return the arguments of `from_arrays` that a table holds; those here are of `SequenceData.from_dataframe`.
+
+    Raises:
+        TypeError: something is of the wrong type.
+        ValueError: a column is not there, rows are not at equal distances, or two have the same time.
+    """
     table = _as_table(frame)
     columns = list(table.columns)
     groups, metadata = column_names("group", group, columns), column_names("metadata", metadata, columns)
