@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import latentrnn as lr
-from latentrnn.inference.filters.online import Now
+from latentrnn.inference.online.filter import Now
 
 HIDDEN, CHANNELS, LATENT = 64, 100, 4
 

@@ -3,9 +3,7 @@
 from latentrnn.inference.evidence.evidence import AIS as AIS
 from latentrnn.inference.evidence.evidence import SMC as SMC
 from latentrnn.inference.evidence.evidence import Evidence as Evidence
-from latentrnn.inference.filters.filtered_state import FilteredState as FilteredState
 from latentrnn.inference.filters.one_step_ahead import OneStepAhead as OneStepAhead
-from latentrnn.inference.filters.online import OnlineFilter as OnlineFilter
 from latentrnn.inference.filters.particle_filter import ParticleFilter as ParticleFilter
 from latentrnn.inference.fitting.distributed.processes import ProcessLost as ProcessLost
 from latentrnn.inference.fitting.fit import fit as fit
@@ -45,6 +43,8 @@ from latentrnn.inference.objectives.objective import Objective as Objective
 from latentrnn.inference.objectives.renyi import Renyi as Renyi
 from latentrnn.inference.objectives.terms import Terms as Terms
 from latentrnn.inference.objectives.terms import elbo_terms as elbo_terms
+from latentrnn.inference.online.filter import OnlineFilter as OnlineFilter
+from latentrnn.inference.online.filtered_state import FilteredState as FilteredState
 from latentrnn.inference.posterior.coupling_report import CouplingReport as CouplingReport
 from latentrnn.inference.posterior.diagnosis import Diagnosis as Diagnosis
 from latentrnn.inference.posterior.draws.stored_draws import Chains as Chains

@@ -12,7 +12,7 @@ import torch
 import latentrnn as lr
 from latentrnn.inference.posterior.draws.stored_draws import StoredDraws
 from tests import oracles
-from tests.inference.filters.streamed import steps_of
+from tests.inference.online.streamed import steps_of
 from tests.linear_gaussian import as_data, as_model, random_problem
 from tests.models.test_latents_linear_gaussian import make, posterior_of, summed, with_priors_on_all
 

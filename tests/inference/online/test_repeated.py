@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 import latentrnn as lr
-from latentrnn.inference.filters.repeated import COMPARED, KINDS, RepeatedStep, repeatable
-from tests.inference.filters.streamed import STREAMED, setting, steps_of
+from latentrnn.inference.online.repeated import COMPARED, KINDS, RepeatedStep, repeatable
+from tests.inference.online.streamed import STREAMED, setting, steps_of
 from tests.registry import LATENTS, TRANSITIONS
 
 READ = ("binary words", "binary words, driven", "binary words history")  # whose families look at values

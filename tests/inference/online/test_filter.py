@@ -17,7 +17,7 @@ from latentrnn.inference.filters.particle_filter import ParticleFilter
 from latentrnn.inference.guides.families.gaussian_chain import GaussianChain
 from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
 from tests import oracles
-from tests.inference.filters.streamed import LENGTH, STREAMED, setting, steps_of
+from tests.inference.online.streamed import LENGTH, STREAMED, setting, steps_of
 from tests.linear_gaussian import as_data, as_model, random_problem
 from tests.registry import (
     LATENTS,

@@ -15,14 +15,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latentrnn.data import SequenceData
-from latentrnn.inference.filters.exact_step import exact_step, is_summed_out, joined_covariance
-from latentrnn.inference.filters.filtered_state import FilteredState
-from latentrnn.inference.filters.parameter_draws import check_draws, draw_parameters, normalised, weighed, with_draws
 from latentrnn.inference.filters.particles import Moved, ParticleDynamics, Particles
-from latentrnn.inference.filters.repeated import RepeatedStep, repeatable
 from latentrnn.inference.filters.resampling import effective_sample_size
-from latentrnn.inference.filters.stream import Read, Stream
-from latentrnn.inference.filters.streamable import (
+from latentrnn.inference.guides.fitted import Fitted
+from latentrnn.inference.online.exact_step import exact_step, is_summed_out, joined_covariance
+from latentrnn.inference.online.filtered_state import FilteredState
+from latentrnn.inference.online.parameter_draws import check_draws, draw_parameters, normalised, weighed, with_draws
+from latentrnn.inference.online.repeated import RepeatedStep, repeatable
+from latentrnn.inference.online.stream import Read, Stream
+from latentrnn.inference.online.streamable import (
     check_guide,
     check_session,
     fix_parameters,
@@ -30,7 +31,6 @@ from latentrnn.inference.filters.streamable import (
     parts_with_checks,
     steps_to_remember,
 )
-from latentrnn.inference.guides.fitted import Fitted
 from latentrnn.models.component import floating_type
 from latentrnn.models.features.gap import gaps
 from latentrnn.models.latents import Carry

@@ -19,7 +19,7 @@ import latentrnn as lr
 from latentrnn.inference.filters.particle_filter import ParticleFilter
 from latentrnn.inference.posterior.draws.sampler import PosteriorSampler
 from latentrnn.inference.posterior.draws.stored_draws import StoredDraws
-from tests.inference.filters.streamed import LENGTH, STREAMED, steps_of
+from tests.inference.online.streamed import LENGTH, STREAMED, steps_of
 from tests.linear_gaussian import Array
 from tests.models.priors_everywhere import names, with_priors
 from tests.models.test_priors_of_features import FEATURES, PLACES

@@ -1,0 +1,1 @@
+"""Sequences as they come in, step by step."""
