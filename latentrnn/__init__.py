@@ -193,6 +193,7 @@ from latentrnn.models import ZeroInflatedGamma as ZeroInflatedGamma
 from latentrnn.models import ZeroInflatedPoisson as ZeroInflatedPoisson
 from latentrnn.models import per_session as per_session
 from latentrnn.pages import report as report
+from latentrnn.study import Study as Study
 from latentrnn.support.deprecations import former_name
 
 __version__ = "0.2.0.dev0"

@@ -35,7 +35,7 @@ SHOWN = (
     "SequenceData", "StoredSequences", "LatentRNN", "Guide", "FitResult", "Posterior", "EnsemblePosterior",
     "Ensemble", "Evidence", "Diagnosis", "Criticism", "PredictiveCheck", "PriorCheck", "PowerScaling", "TimeRescaling",
     "Calibration", "Coverage", "PIT", "Score", "Forecast", "Counterfactual", "CouplingReport", "OneStepAhead",
-    "PriorPredictive", "Chains", "Uncertainty",
+    "PriorPredictive", "Chains", "Uncertainty", "Study",
 )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ ROOMS = {
     "criticism": "checks, scores, calibration, comparison",
     "interpret": "gates, memories and dynamics of a fitted model as quantities with names, units and intervals",
     "pages": "a fitted model as one page to read and to send",
+    "study": "comparison runs: models, seeds and settings, shared by processes, that survive kills",
 }
 ORDER = list(ROOMS)
 

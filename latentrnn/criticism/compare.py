@@ -29,10 +29,18 @@ _SCALES = {"log": 1.0, "negative_log": -1.0, "deviance": -2.0}
 
 
 @dataclass(frozen=True)
-class _Pointwise:
-    values: Tensor  # log density per unit, nats (unit,)
-    monte_carlo: Tensor  # its Monte Carlo standard error (unit,)
-    evidence: Evidence | None = None  # where it comes from
+class Pointwise:
+    """Log densities of held-out units under one model.
+
+    Attributes:
+        values: log density per unit, nats (unit,).
+        monte_carlo: its Monte Carlo standard error (unit,).
+        evidence: where it comes from; None where it is none of this package.
+    """
+
+    values: Tensor
+    monte_carlo: Tensor
+    evidence: Evidence | None = None
 
 
 def compare(
@@ -128,14 +136,14 @@ def compare(
             f"models: {number} units (each a {unit}) are too few for a standard error of their difference, need "
             f"{MINIMUM_UNITS}; compare one_step_ahead results with a block_length="
         )
-    frame = _frame(pointwise, scale, method)
+    frame = ranked(pointwise, scale, method)
     frame.attrs.update(unit=unit, num_units=number, held_out=True)
     return frame
 
 
 def _evidence(
     models: Mapping[str, Any], kind: str | SMC | AIS, num_particles: int, held_out: bool
-) -> dict[str, _Pointwise]:
+) -> dict[str, Pointwise]:
     reference_name, reference = next(iter(models.items()))
     outside = {name: model for name, model in models.items() if isinstance(model, OutsideEvidence)}
     own = {name: model for name, model in models.items() if name not in outside}
@@ -160,16 +168,16 @@ def _evidence(
     for name, posterior in models.items():
         if name in outside:
             values = posterior.log_prob[orders[name]]
-            pointwise[name] = _Pointwise(values, torch.zeros_like(values))
+            pointwise[name] = Pointwise(values, torch.zeros_like(values))
             continue
         evidence = posterior.evidence(kind, num_particles=num_particles)
         evidence.warn("compare", repr(name), stacklevel=4)
         values, errors = (part.to(torch.float64)[orders[name]] for part in (evidence.values, evidence.standard_error))
-        pointwise[name] = _Pointwise(values, errors, evidence)
+        pointwise[name] = Pointwise(values, errors, evidence)
     return pointwise
 
 
-def _one_step_ahead(models: Mapping[str, Any], block_length: int | None, held_out: bool) -> dict[str, _Pointwise]:
+def _one_step_ahead(models: Mapping[str, Any], block_length: int | None, held_out: bool) -> dict[str, Pointwise]:
     reference_name, reference = next(iter(models.items()))
     kept = block_sums(reference.scored.to(torch.float64), block_length) > 0
     pointwise = {}
@@ -185,7 +193,7 @@ def _one_step_ahead(models: Mapping[str, Any], block_length: int | None, held_ou
         values = item.log_prob.to(torch.float64).masked_fill(~item.scored, 0.0)[order]
         error = torch.zeros_like(values) if item.standard_error is None else item.standard_error.to(values)[order]
         error = error.masked_fill(~item.scored[order], 0.0)
-        pointwise[name] = _Pointwise(
+        pointwise[name] = Pointwise(
             block_sums(values, block_length)[kept], block_sums(error.square(), block_length)[kept].sqrt()
         )
     return pointwise
@@ -211,7 +219,13 @@ def _check_same(name: str, other: str, head: str, entries: tuple[Tensor, ...], v
         raise ValueError(f"{name}: observations of head {head!r} differ from those of {other!r}")
 
 
-def _frame(pointwise: Mapping[str, _Pointwise], scale: str, method: str) -> pandas.DataFrame:
+def ranked(pointwise: Mapping[str, Pointwise], scale: str, method: str) -> pandas.DataFrame:
+    """Return the table of `compare`: a row per model, best first, with paired differences to the best.
+
+    Args:
+        pointwise: model name to log densities of the same units in the same order, finite.
+        scale, method: as of `compare`.
+    """
     best = torch.stack([item.values for item in pointwise.values()]).amax(0)
     shifted = {name: elpd_data((item.values - best).clamp(min=-NEGLIGIBLE)) for name, item in pointwise.items()}
     frame = arviz_compare(shifted, method)
