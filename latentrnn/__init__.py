@@ -194,6 +194,8 @@ from latentrnn.models import ZeroInflatedPoisson as ZeroInflatedPoisson
 from latentrnn.models import per_session as per_session
 from latentrnn.pages import report as report
 from latentrnn.study import Study as Study
+from latentrnn.study import model_from_toml as model_from_toml
+from latentrnn.study import model_to_toml as model_to_toml
 from latentrnn.support.deprecations import former_name
 
 __version__ = "0.2.0.dev0"

@@ -25,6 +25,7 @@ from latentrnn.study.runs import Runner, read_scores
 from latentrnn.study.space import Range, Run, grid, read_settings, settings_by_model
 from latentrnn.study.storage import Space, Trials, quietly
 from latentrnn.study.table import Outcome, compared
+from latentrnn.study.toml_studies import study_arguments
 from latentrnn.support.arguments import (
     check_choice,
     check_flag,
@@ -174,6 +175,45 @@ class Study(ShownInNotebooks):
             self.folder / RUNS, self.models, by_model, train, validation, test, self.fit, every, kind,
             self.num_particles,
         )  # fmt: skip
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str]) -> Study:
+        """Read a study from a file, in which paths are relative to it.
+
+        ```toml
+        folder = "sweep"
+        seeds = [0, 1]
+        pruner = { class = "MedianPruner", n_warmup_steps = 50 }    # of Optuna; sampler likewise
+
+        [data]                                                      # as `latentrnn.datasets.data_file` has it
+        file = "trials.csv"
+        observations = { spikes = ["n1", "n2"] }
+        time = "t"
+        group = "trial"
+        split = { valid = 0.15, test = 0.15, seed = 0 }
+
+        [models]                                                    # functions of Python files, or TOML files
+        gru = "models.py:gru"
+        linear = "linear.toml"
+
+        [settings]
+        hidden = [8, 16]
+        "optimizer.learning_rate" = { low = 1e-4, high = 1e-2, log = true }
+
+        [fit]
+        steps = 400
+        ```
+
+        `trials`, `storage`, `name`, `kind`, `num_particles`, `checkpoint_every` and `heartbeat` are as of the class.
+
+        Args:
+            path: of the file.
+
+        Raises:
+            FileNotFoundError: there is no such file, or one that it names.
+            ValueError, TypeError: something in it is unknown, missing, or of the wrong kind.
+        """
+        return cls(**study_arguments(check_path("Study.from_toml", path)))
 
     # -- running -------------------------------------------------------------------------------------------------------
 

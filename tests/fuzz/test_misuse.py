@@ -781,6 +781,19 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "progress": False,
             },
         ),
+        "model_to_toml": (lr.model_to_toml, {"model": of["model"], "guide": None}),
+        "model_from_toml": (
+            lr.model_from_toml,
+            {
+                "source": {
+                    "transition": {"class": "GRU", "hidden_size": 2},
+                    "latent": {"class": "Deterministic"},
+                    "observations": {"y": {"class": "Gaussian"}},
+                },
+                "spec": data.spec,
+                "settings": {"transition.hidden_size": 3},
+            },
+        ),
         "Study": (
             lr.Study,
             {
