@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import latentrnn as lr
-from latentrnn.inference.online.filter import Now
+from latentrnn.inference.online.memory import Now
 
 HIDDEN, CHANNELS, LATENT = 64, 100, 4
 
@@ -63,13 +63,13 @@ def parts(online: lr.OnlineFilter) -> list[tuple[str, float]]:
     data = online.stream.put(online.stream.read(row, None, None))
     head = model.observations["spikes"]
     encoded = online.memory.encoded
-    numbers, _ = online.variational_parameters(data, encoded)
+    numbers, _ = online.followed.variational_parameters(data, encoded)
     assert online.memory.carry is not None
     a_t, carry = model.transition_inputs(data)[:, -1].expand(1, 1, 1, -1), online.memory.carry
     now = Now(data, a_t, None, {})
     mean = guide.local.filtered(numbers, None).mean.expand(1, 1, 1, -1)
     h_t = model.latent.output(model.transition, carry)
-    distribution = online.distribution("spikes", now, h_t, None)
+    distribution = online.followed.distribution("spikes", now, h_t, None)
 
     def median(call: Callable[[], object]) -> float:
         found = []
@@ -85,14 +85,14 @@ def parts(online: lr.OnlineFilter) -> list[tuple[str, float]]:
             "checking the support",
             median(lambda: head.check("spikes", data.observations["spikes"], data.masks["spikes"])),
         ),
-        ("encoder and the family's numbers", median(lambda: online.variational_parameters(data, encoded))),
+        ("encoder and the family's numbers", median(lambda: online.followed.variational_parameters(data, encoded))),
         ("moments of the family", median(lambda: guide.local.filtered(numbers, None))),
         ("transition inputs", median(lambda: model.transition_inputs(data))),
         (
             "transition and the prior of its step",
             median(lambda: model.latent.step(model.transition, carry, a_t, None).move(mean)),
         ),
-        ("head", median(lambda: online.distribution("spikes", now, h_t, None))),
+        ("head", median(lambda: online.followed.distribution("spikes", now, h_t, None))),
         ("rates", median(lambda: head.mean(distribution))),
     ]
 

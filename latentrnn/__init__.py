@@ -56,6 +56,8 @@ from latentrnn.inference import IWAE as IWAE
 from latentrnn.inference import SMC as SMC
 from latentrnn.inference import Adam as Adam
 from latentrnn.inference import AdamW as AdamW
+from latentrnn.inference import Alarm as Alarm
+from latentrnn.inference import Alarms as Alarms
 from latentrnn.inference import Callback as Callback
 from latentrnn.inference import Chains as Chains
 from latentrnn.inference import Checkpointing as Checkpointing
@@ -75,6 +77,7 @@ from latentrnn.inference import EnsemblePosterior as EnsemblePosterior
 from latentrnn.inference import Evidence as Evidence
 from latentrnn.inference import Family as Family
 from latentrnn.inference import FilteredState as FilteredState
+from latentrnn.inference import FilteredStates as FilteredStates
 from latentrnn.inference import FitResult as FitResult
 from latentrnn.inference import Flow as Flow
 from latentrnn.inference import Forecast as Forecast
@@ -102,6 +105,7 @@ from latentrnn.inference import Staircase as Staircase
 from latentrnn.inference import StepEncoder as StepEncoder
 from latentrnn.inference import Uncertainty as Uncertainty
 from latentrnn.inference import Window as Window
+from latentrnn.inference import calibrate_alarm as calibrate_alarm
 from latentrnn.inference import check_priors as check_priors
 from latentrnn.inference import coverage as coverage
 from latentrnn.inference import crps as crps

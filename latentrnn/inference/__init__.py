@@ -43,8 +43,12 @@ from latentrnn.inference.objectives.objective import Objective as Objective
 from latentrnn.inference.objectives.renyi import Renyi as Renyi
 from latentrnn.inference.objectives.terms import Terms as Terms
 from latentrnn.inference.objectives.terms import elbo_terms as elbo_terms
+from latentrnn.inference.online.alarm import Alarm as Alarm
+from latentrnn.inference.online.alarm import Alarms as Alarms
+from latentrnn.inference.online.alarm import calibrate_alarm as calibrate_alarm
 from latentrnn.inference.online.filter import OnlineFilter as OnlineFilter
 from latentrnn.inference.online.filtered_state import FilteredState as FilteredState
+from latentrnn.inference.online.filtered_state import FilteredStates as FilteredStates
 from latentrnn.inference.posterior.coupling_report import CouplingReport as CouplingReport
 from latentrnn.inference.posterior.diagnosis import Diagnosis as Diagnosis
 from latentrnn.inference.posterior.draws.stored_draws import Chains as Chains

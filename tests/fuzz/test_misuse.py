@@ -297,6 +297,14 @@ def briefly(fit: Callable[..., Any]) -> Callable[..., Any]:
     return limited
 
 
+def filter_of(result: lr.FitResult, *, seen: bool = False) -> lr.OnlineFilter:
+    """An online filter of a few particles, before its first step or after it."""
+    online = lr.OnlineFilter(result, num_particles=3)
+    if seen:
+        online.update({"y": [1.0, 0.0]}, {"x": [0.1]})
+    return online
+
+
 def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
     """Good calls of the world's methods: function and arguments."""
     of = world()
@@ -653,11 +661,35 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "check": True,
                 "session": None,
                 "num_draws": 2,
+                "streams": ["a", "b"],
+            },
+        ),
+        "follow": (lambda **k: next(filter_of(result).follow(**k)), {"data": data[:1]}),
+        "fresh": (filter_of(result).fresh, {"streams": 2, "seed": 1}),
+        "forecast of a filter": (
+            filter_of(result, seen=True).forecast,
+            {"horizon": 2, "covariates": {"x": np.zeros((2, 1))}, "times": None, "totals": None, "num_samples": 3},
+        ),
+        "pit of a step": (filter_of(result, seen=True).update({"y": [1.0, 0.0]}, {"x": [0.1]}).pit, {"head": "y"}),
+        "quantiles of a step": (
+            filter_of(result, seen=True).update({"y": [1.0, 0.0]}, {"x": [0.1]}).quantiles,
+            {"head": "y", "probabilities": [0.1, 0.9]},
+        ),
+        "calibrate_alarm": (
+            lr.calibrate_alarm,
+            {
+                "online": lr.OnlineFilter(many, num_particles=3),
+                "data": many.data,
+                "rate": 0.5,
+                "rate_of": "step",
+                "score": "tail",
+                "by": "channel",
+                "head": "y",
             },
         ),
         "update": (
             lambda **k: lr.OnlineFilter(result, num_particles=3).update(**k),
-            {"observation": {"y": [1.0, 0.0]}, "covariates": {"x": [0.1]}, "time": None},
+            {"observation": {"y": [1.0, 0.0]}, "covariates": {"x": [0.1]}, "time": None, "totals": None},
         ),
         "compare": (
             lr.compare,
@@ -908,8 +940,10 @@ def test_every_argument_of_every_call_is_taken_or_refused() -> None:
 
 # what calls return, or hand to a user's function; bases of classes of a user's own; and what takes no argument
 RESULTS = {
-    "Calibration", "Chains", "Counterfactual", "CouplingReport", "Coverage", "Criticism", "DataSpec", "Diagnosis",
-    "Ensemble", "Evidence", "FilteredState", "FitResult", "Forecast", "GatePlace", "OneStepAhead", "PIT",
+    "Alarm", "Alarms", "Calibration", "Chains", "Counterfactual", "CouplingReport", "Coverage", "Criticism", "DataSpec",
+    "Diagnosis",
+    "Ensemble", "Evidence", "FilteredState", "FilteredStates", "FitResult", "Forecast", "GatePlace", "OneStepAhead",
+    "PIT",
     "PowerScaling",
     "PredictiveCheck", "PriorCheck", "PriorPredictive", "ProcessLost", "Progress", "Reliability", "Score",
     "TimeRescaling", "Uncertainty",

@@ -26,7 +26,7 @@ def draw_parameters(model: LatentRNN, guide: Guide, number: int) -> Draws:
 
 
 def with_draws(model: LatentRNN, draws: Draws) -> LatentRNN:
-    """Return a model under all draws at once, on the first of the axes (draw, particle, sequence)."""
+    """Return a model under all draws at once, on the first of the axes (draw, particle, stream)."""
     return model.with_parameters({name: value[:, None, None] for name, value in draws.items()})
 
 
@@ -40,17 +40,17 @@ def normalised(log_weights: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     return mass, torch.where(alive, log_weights - torch.where(alive, mass, 0.0), equal)
 
 
-def weighed(log_weights: Tensor, log_densities: Tensor) -> tuple[float, Tensor]:
-    """Return log p(y_t | y_{<t}) of a mixture of draws, nats, and their log-weights given y_t too.
+def weighed(log_weights: Tensor, log_densities: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log p(y_t | y_{<t}) of a mixture of draws, nats, (stream,), and their log-weights given y_t too.
 
     Args:
-        log_weights: given y_{<t}, (draw, 1, 1), with a mass of one.
+        log_weights: given y_{<t}, (draw, 1, stream), with a mass of one.
         log_densities: log p(y_t | y_{<t}) under each of them, nats, in the same shape.
     """
     # under a draw that is ruled out states may have grown beyond what numbers hold, and with them the density
     joint = torch.where(log_weights.isneginf(), log_weights, log_weights + log_densities)
     mass, found = normalised(joint, 0)
-    return float(mass), found
+    return mass.flatten(), found
 
 
 def check_draws(state: Mapping[str, Tensor], draws: Draws) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pyro
 import torch
@@ -12,7 +13,9 @@ from latentrnn.models.features import Feature
 from latentrnn.models.observations import Observation
 from latentrnn.models.readouts import Readout
 from latentrnn.models.state_space import LatentRNN
+from latentrnn.support.arguments import check_names, check_size, is_integer
 from latentrnn.support.isolation import random_state
+from latentrnn.support.shown import shown
 
 PARAMETER_DRAWS = 256
 
@@ -47,11 +50,38 @@ def check_guide(guide: Guide, *, particles: bool) -> None:
         )
 
 
-def check_session(model: LatentRNN, session: object) -> None:
-    """Raise a ValueError for a session that the model does not know; None is any."""
-    sessions = sorted({head.session for head in model.spec.heads.values() if head.session is not None})
-    if session is not None and (not isinstance(session, str) or session not in sessions):
-        raise ValueError(f"OnlineFilter: unknown session {session!r}; the model has {sessions}")
+def check_streams(streams: Any) -> tuple[str, ...] | None:
+    """Return the names of streams; None for one sequence without a name.
+
+    Raises:
+        TypeError, ValueError: neither names nor a number, or a name twice.
+    """
+    if streams is None:
+        return None
+    if is_integer(streams):
+        return tuple(map(str, range(check_size("OnlineFilter", "streams", streams))))
+    names = tuple(check_names("OnlineFilter", "streams", streams))
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"OnlineFilter: streams must be distinct names; found {shown(list(names))}")
+    return names
+
+
+def check_sessions(model: LatentRNN, session: Any, streams: int) -> tuple[str, ...] | None:
+    """Return the session of every stream; None where it is any.
+
+    Raises:
+        ValueError: a session that the model does not know, or not one for each stream.
+    """
+    if session is None:
+        return None
+    known = sorted({head.session for head in model.spec.heads.values() if head.session is not None})
+    several = isinstance(session, list | tuple)
+    for each in session if several else [session]:
+        if not isinstance(each, str) or each not in known:
+            raise ValueError(f"OnlineFilter: unknown session {each!r}; the model has {known}")
+    if several and len(session) != streams:
+        raise ValueError(f"OnlineFilter: expected one session for each of {streams} streams; found {len(session)}")
+    return tuple(session) if several else (session,) * streams
 
 
 def heads_of_steps(model: LatentRNN) -> dict[str, Observation]:

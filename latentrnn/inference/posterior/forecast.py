@@ -336,14 +336,14 @@ class _Noting(dict[str, Tensor]):
         return super().__getitem__(name)
 
 
-def used_covariates(model: LatentRNN, data: SequenceData) -> set[str]:
-    """Return the covariates that the model (not the guide) looks at."""
+def used_covariates(model: LatentRNN, data: SequenceData, heads: Iterable[str] | None = None) -> set[str]:
+    """Return the covariates that the model (not the guide) looks at; of the heads only some, where they are named."""
     noting = _Noting(data.covariates)
     probe = replace(data, covariates=noting)
     with torch.no_grad():
         model.transition_inputs(probe)
-        for head in model.observations.values():
-            head.inputs(probe)
+        for name in model.observations if heads is None else heads:
+            model.observations[name].inputs(probe)
     return noting.asked
 
 

@@ -138,6 +138,9 @@ class Gaussian(Observation):
             return StepwiseLowRankNormal(self._location(eta), factor, own, inputs.mask, inputs.partial)
         return StepwiseMultivariateNormal(self._location(eta), self.noise_scale_tril, inputs.mask, inputs.partial)
 
+    def marginals(self, distribution: dist.Distribution) -> Any:
+        return distribution.marginals() if self.joint else super().marginals(distribution)
+
     def entry_log_prob(self, distribution: dist.Distribution, value: Tensor) -> Tensor:
         if not self.joint:
             return super().entry_log_prob(distribution, value)
@@ -212,6 +215,10 @@ class StepwiseMultivariateNormal(TorchDistribution):
         shape = torch.Size(sample_shape) + self.loc.shape
         noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         return self.loc + per_entry(noise, self.scale_tril)
+
+    def marginals(self) -> dist.Normal:
+        """Return the distribution of every entry by itself, no mask applied."""
+        return dist.Normal(self.loc, self.scale_tril.square().sum(-1).sqrt(), validate_args=False)
 
     def completed(self, value: Tensor, mask: Tensor) -> Tensor:
         """Return a draw given the observed entries: one of all, corrected by what it has wrong of them."""

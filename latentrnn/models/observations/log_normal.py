@@ -81,6 +81,10 @@ class LogNormalEntries(Entries):
         log = inside_positive(value).log()
         return -0.5 * ((log - loc) / scale) ** 2 - scale.log() - log - 0.5 * math.log(2 * math.pi)
 
+    def cdf(self, value: Tensor) -> Tensor:
+        loc, scale = self.parameters
+        return torch.special.ndtr((inside_positive(value).log() - loc) / scale)
+
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         loc, scale = self.expanded_parameters(sample_shape)
         return (loc + scale * torch.randn_like(loc)).exp()

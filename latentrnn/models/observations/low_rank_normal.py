@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
+import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
@@ -52,6 +53,11 @@ class StepwiseLowRankNormal(TorchDistribution):
         own = torch.randn(torch.Size(sample_shape) + self.loc.shape, dtype=self.loc.dtype, device=self.loc.device)
         shared = torch.randn(*own.shape[:-1], self.factor.shape[-1], dtype=own.dtype, device=own.device)
         return self.loc + self.scale * own + per_entry(shared, self.factor)
+
+    def marginals(self) -> dist.Normal:
+        """Return the distribution of every entry by itself, no mask applied."""
+        scale = (self.scale**2 + self.factor.square().sum(-1)).sqrt()
+        return dist.Normal(self.loc, scale, validate_args=False)
 
     def step_log_prob(self, value: Tensor) -> Tensor:
         """Return log-densities per step, nats, (..., time), zero where nothing is observed."""

@@ -19,6 +19,7 @@ from latentrnn.models.features.units import like_the_others, units_of_all
 from latentrnn.models.feedback import History
 from latentrnn.models.gain import StimulusGain
 from latentrnn.models.observations.encoder_input import EncoderInput
+from latentrnn.models.observations.entries import unmasked_entries
 from latentrnn.models.observations.head_inputs import HeadInputs
 from latentrnn.models.observations.head_units import HeadUnits
 from latentrnn.models.parameters.drawn import with_values
@@ -234,6 +235,13 @@ class Observation(HeadUnits):
         A family that joins channels has one density per step: (..., time, 1).
         """
         return distribution.base_dist.log_prob(value)
+
+    def marginals(self, distribution: dist.Distribution) -> Any:
+        """Return the distribution of every entry by itself, batch shape (..., time, channel), no mask applied.
+
+        None for a family that joins channels and whose entries have none in closed form.
+        """
+        return None if self.joint else unmasked_entries(distribution)
 
     def mean(self, distribution: dist.Distribution) -> Tensor:
         """Return E[y], (..., time, channel), in the data's own units."""

@@ -90,6 +90,10 @@ class LogRatePoisson(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         return value * self.log_rate - self.log_rate.exp() - torch.lgamma(value + 1)
 
+    def cdf(self, value: Tensor) -> Tensor:
+        below = torch.special.gammaincc(value.floor().clamp_min(0) + 1, self.log_rate.exp())
+        return torch.where(value < 0, 0.0, below)
+
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         with torch.no_grad():
             rate = self.log_rate.exp().clamp(max=LARGEST_RATE).expand(torch.Size(sample_shape) + self.batch_shape)

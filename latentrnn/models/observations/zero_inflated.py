@@ -176,6 +176,11 @@ class ZeroInflatedCounts(Entries):
         poisson = F.logsigmoid(-zero_logit) + value * log_mean - log_mean.exp() - torch.lgamma(value + 1)
         return torch.where(value == 0, torch.logaddexp(F.logsigmoid(zero_logit), poisson), poisson)
 
+    def cdf(self, value: Tensor) -> Tensor:
+        log_mean, zero_logit = self.parameters
+        counts = torch.special.gammaincc(value.floor().clamp_min(0) + 1, log_mean.exp())
+        return torch.where(value < 0, 0.0, torch.sigmoid(zero_logit) + torch.sigmoid(-zero_logit) * counts)
+
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         with torch.no_grad():
             log_mean, zero_logit = self.expanded_parameters(sample_shape)
@@ -209,6 +214,12 @@ class ZeroOrGamma(Entries):
         positive = torch.where(value > 0, value, 1.0)
         gamma = F.logsigmoid(-zero_logit) + self._gamma(log_mean, log_shape).log_prob(positive)
         return torch.where(value > 0, gamma, F.logsigmoid(zero_logit))
+
+    def cdf(self, value: Tensor) -> Tensor:
+        log_mean, zero_logit, log_shape = self.parameters
+        gamma = self._gamma(log_mean, log_shape).cdf(inside_positive(value))
+        gamma = torch.where(value > 0, gamma, 0.0)
+        return torch.where(value < 0, 0.0, torch.sigmoid(zero_logit) + torch.sigmoid(-zero_logit) * gamma)
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         with torch.no_grad():

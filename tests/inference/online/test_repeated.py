@@ -30,7 +30,7 @@ def streamed(
     """Two filters of the guide alone, of which one repeats nothing, and the steps of a recording."""
     model, guide, data = setting(observation, latent, transition, steps=STEPS)
     filters = [lr.OnlineFilter(lr.Posterior(model, guide, data), num_particles=None, proposal="guide") for _ in "ab"]
-    filters[1].repeated = RepeatedStep(repeats=False)
+    filters[1].way.repeated = RepeatedStep(repeats=False)
     return filters[0], filters[1], steps_of(data)
 
 
@@ -51,9 +51,9 @@ def hold(observation: str, latent: str, transition: str | None = None) -> None:
     repeating, plain, told = streamed(observation, latent, transition)
     for step in told:
         agree(repeating.update(**step), plain.update(**step))
-    assert not plain.repeated._programs
+    assert not plain.way.repeated._programs
     own = repeatable(repeating.model, repeating.guide) and observation not in READ
-    assert bool(repeating.repeated._programs) == own
+    assert bool(repeating.way.repeated._programs) == own
 
 
 @pytest.mark.parametrize("observation", STREAMED)
@@ -85,11 +85,11 @@ def test_draws_of_parameters_and_missing_entries() -> None:
     source = lr.Posterior(model, guide, data)
     options = {"num_particles": None, "proposal": "guide", "num_draws": 5}
     repeating, plain = (lr.OnlineFilter(source, **options) for _ in "ab")
-    plain.repeated = RepeatedStep(repeats=False)
+    plain.way.repeated = RepeatedStep(repeats=False)
     for t, row in enumerate(counts[0]):
         shown = None if t % 7 == 3 else np.where(rng.random(2) < 0.3, np.nan, row)
         agree(repeating.update(shown), plain.update(shown))
-    assert repeating.repeated._programs
+    assert repeating.way.repeated._programs
 
 
 def test_off_and_on_again_and_copies(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_off_and_on_again_and_copies(tmp_path: Path) -> None:
     for step in told[:12]:
         repeating.update(**step), plain.update(**step)
     copied = copy.deepcopy(repeating)
-    assert not copied.repeated._programs  # they are of other places in memory
+    assert not copied.way.repeated._programs  # they are of other places in memory
     repeating.save(tmp_path / "state.safetensors")
     for step in told[12:18]:
         repeating.update(**step)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from latentrnn.data import SequenceData
-from latentrnn.models.latents.kalman.filter import Information, identity_like, times
+from latentrnn.models.latents.kalman.filter import Filtered, Information, identity_like, times
 from latentrnn.models.latents.rollout_protocol import RolloutProtocol
 from latentrnn.models.observations import Gaussian, Observation
 from latentrnn.models.observations.entries import unmasked_entries
@@ -117,6 +117,17 @@ class GaussianHeads:
         head, frames = self.observations[name], self.data.observations[name].shape[1]
         roots = head.at_clock(root.flatten(-2), frames).unflatten(-1, root.shape[-2:])
         return _widened(self.given(name, loc, mask), self.slope(name).loading.unsqueeze(-3) @ roots, mask)
+
+    def predicted_last(self, name: str, filtered: Filtered) -> Any:
+        """Return a head's distribution at the last step of all alone, before that is seen.
+
+        Args:
+            name: of a head on the base clock.
+            filtered: of the last step.
+        """
+        inputs = self.inputs[name]._replace(mask=None).at(self.data.num_steps - 1)
+        given = self.heads[name](filtered.predicted_loc, inputs, None)
+        return _widened(given, self.slope(name).loading.unsqueeze(-3) @ filtered.predicted_tril, None)
 
     def slope(self, name: str) -> Slope:
         """Return how a head's mean follows the state; it is found once."""
