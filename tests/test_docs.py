@@ -6,12 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_readme import python_blocks, run
+from tests.test_readme import python_blocks, run, short_fits
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "extending.md"
 CHOOSING = DOCS / "choosing.md"
 INTERPRET = DOCS / "interpret.md"
+SHORT = sorted({page for page in DOCS.rglob("*.md") if python_blocks(page.read_text())} - {PAGE, CHOOSING, INTERPRET})
+
+__all__ = ["short_fits"]  # a fixture
+
+
+@pytest.mark.usefixtures("short_fits")
+@pytest.mark.parametrize("page", SHORT, ids=[page.relative_to(DOCS).as_posix() for page in SHORT])
+def test_tours_and_how_tos_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(python_blocks(page.read_text()), str(page))
 
 
 def test_the_page_on_extending_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

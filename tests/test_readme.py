@@ -23,6 +23,7 @@ import pytest
 import latentrnn as lr
 
 README = Path(__file__).resolve().parents[1] / "README.md"
+DOCS = README.parent / "docs"
 
 PREAMBLES = {
     "recording": """
@@ -76,7 +77,7 @@ PREAMBLES = {
     """,
 }
 
-# The path that every change of the package keeps walkable, word for word. The README shows it too.
+# The paths that every change of the package keeps walkable, word for word.
 WHOLE_PATH = """
 import latentrnn as lr
 
@@ -172,7 +173,7 @@ def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-MOST_STEPS = 30  # of a fit of the README, which shows the path; where long fits lead is known from other tests
+MOST_STEPS = 30  # of a fit of a page that shows the path; where long fits lead is known from other tests
 
 
 @pytest.fixture
@@ -192,13 +193,19 @@ def test_the_blocks_of_the_readme_run_in_order(tmp_path: Path) -> None:
     namespace = run(python_blocks(README.read_text()), str(README))
     assert (tmp_path / "runs" / "gru").exists()
     assert {"result", "check", "idata"} <= namespace.keys()
-    held_out = namespace["test"].observations["heldout"]  # type: ignore[attr-defined]
-    assert tuple(namespace["rates"].shape) == tuple(held_out.shape)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("block", [WHOLE_PATH, CO_SMOOTHING], ids=["whole path", "co-smoothing"])
-def test_the_readme_shows_the_path_word_for_word(block: str) -> None:
-    assert block.strip() in README.read_text()
+@pytest.mark.parametrize(
+    ("block", "page"),
+    [
+        (WHOLE_PATH, README),
+        (WHOLE_PATH, DOCS / "tour" / "bayesian.md"),
+        (CO_SMOOTHING, DOCS / "howto" / "co_smoothing.md"),
+    ],
+    ids=["whole path", "whole path in the tour", "co-smoothing"],
+)
+def test_pages_show_the_path_word_for_word(block: str, page: Path) -> None:
+    assert block.strip() in page.read_text()
 
 
 def test_blocks_are_found_with_their_lines_and_comments() -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DOTS_PER_INCH = 110
+WIDE = 6.5  # inches from which on a figure is not made to fit a phone: it scrolls, so that its letters can be read
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; max-width: 60rem; margin: 0 auto; padding: 1rem; }
@@ -19,14 +20,17 @@ h1 { font-size: 1.6rem; margin: .5rem 0 0; }
 h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; border-bottom: 1px solid #ccc; }
 pre { background: #f5f5f5; padding: .6rem; font-size: .85rem; white-space: pre-wrap; word-break: break-word; }
 img { max-width: 100%; height: auto; display: block; margin: .5rem 0; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
+.wide { overflow-x: auto; } .wide img { min-width: 38rem; } table { border-collapse: collapse; font-size: .85rem; }
 th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 .quiet { color: #666; font-size: .85rem; } li { margin: .25rem 0; }
-nav a { margin-right: .8rem; }
+nav { display: flex; flex-wrap: wrap; gap: .2rem .8rem; }
 @media print {
-  nav { display: none; } body { max-width: none; }
-  h2 { break-after: avoid; } img, table { break-inside: avoid; }
+  @page { margin: 15mm; }
+  nav { display: none; } body { max-width: none; padding: 0; font-size: 11pt; }
+  .wide { overflow: visible; } .wide img { min-width: 0; } table { font-size: 8pt; }
+  th, td { white-space: normal; overflow-wrap: anywhere; padding: .1rem .3rem; }
+  h2 { break-after: avoid; } img, tr, pre { break-inside: avoid; }
 }
 """
 
@@ -97,6 +101,8 @@ def figure(ax: Axes, alternative: str) -> str:
     assert drawn is not None
     file = io.BytesIO()
     drawn.savefig(file, format="png", dpi=DOTS_PER_INCH)
+    wide = drawn.get_figwidth() > WIDE
     pyplot.close(drawn)
     content = base64.b64encode(file.getvalue()).decode()
-    return f'<img alt="{html.escape(alternative, quote=True)}" src="data:image/png;base64,{content}">'
+    image = f'<img alt="{html.escape(alternative, quote=True)}" src="data:image/png;base64,{content}">'
+    return f'<div class="wide">{image}</div>' if wide else image

@@ -78,7 +78,7 @@ def report(
     lead = items(found) if found else paragraph("No check that applies found anything wrong.")
     sections = {
         "Data": text(posterior.data),
-        "Model": text(posterior.model) + text(posterior.guide) + table(posterior.model.parameters_table()),
+        "Model": _model(posterior),
         "Fit": "" if result is None else _fit(result),
         "Parameters": _parameters(posterior, num_samples),
         "Predictions": _predictions(posterior, num_samples),
@@ -89,6 +89,12 @@ def report(
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page(title, lead, sections), encoding="utf-8")
     return target
+
+
+def _model(posterior: Any) -> str:
+    """The model in equations, its parts as they were declared, the guide, and the parameters."""
+    parts = text(posterior.model) + text(posterior.guide)
+    return text("\n".join(posterior.model.equations())) + parts + table(posterior.model.parameters_table())
 
 
 def _fit(result: Any) -> str:

@@ -37,9 +37,9 @@ class Observation(HeadUnits):
     """One head: eta_t = readout(h_t) + gain(stimulus_t, h_t) + D x_t + history_t;  y_t ~ family(link(eta_t)).
 
     A per-channel family is one short class: `outputs_per_channel`, and `family(eta)`. Families that join channels
-    override `distribution`.
+    override `distribution`. The arguments are those of every family, keyword-only.
 
-    Args (of every family, keyword-only):
+    Args:
         gain: a `StimulusGain`, or None.
         feedback: a `History` of the head's own past, or None.
         covariates: covariates (names or features) that act on the head directly, eta += D x_t.
