@@ -3,6 +3,7 @@
 # make test-versions  a selection of them with the newest and the oldest versions of what the package needs (.ci/versions)
 # make lint types  ruff and mypy; make format rewrites the files in place
 # make fuzz        random cases, many of them: make fuzz FACTOR=20 SEED=0; `make test` runs a few
+# make docs        the documentation site, with its notebooks, into build/site; start at build/site/index.html
 # make bench       speed and quality against rivals
 # make examples    every example in its smoke mode; make gallery: the gallery's in full, into examples/results
 
@@ -15,13 +16,13 @@ INSTALLED := $(VENV)/.installed
 # files are kept, since every process compiles all else
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo test test-slow test-versions fuzz lint format types examples gallery bench clean
+.PHONY: install demo test test-slow test-versions fuzz lint format types docs examples gallery bench clean
 .DEFAULT_GOAL := test
 
 # The stamp is newer than what it was made from, or the environment is brought up to date (never built twice).
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet -c constraints.txt -e '.[examples,dev]'
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[examples,dev,docs]'
 	touch $@
 
 install: $(INSTALLED)
@@ -56,6 +57,11 @@ format: $(INSTALLED)
 types: $(INSTALLED)
 	$(PY) -m mypy
 
+# Warnings are errors, links of pages to pages and anchors among them. Links to other sites are not asked for, since a
+# build must pass without a network. Notebooks run, two processes of one thread each.
+docs: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(PY) -m sphinx -c docs -j 2 -W --keep-going -q . build/site
+
 # Every example is a directory with a demo.py that takes --out and, for a run of seconds, --smoke.
 examples: $(INSTALLED)
 	set -e; for script in examples/*/demo.py; do \
@@ -71,4 +77,4 @@ bench: $(INSTALLED)
 	set -e; for script in benchmarks/*.py; do echo "$$script"; $(PY) "$$script"; done
 
 clean:
-	rm -rf build dist demo runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build docs/reference/generated dist demo runs .pytest_cache .mypy_cache .ruff_cache

@@ -65,6 +65,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "latentrnn"
 html_context = {"default_mode": "auto"}  # light or dark as the reader's system; unset, the theme complains of it
 html_static_path = ["_static"]
+html_extra_path = ["_root"]  # what leads from the root of the site to its start page
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_show_sphinx = False

@@ -41,12 +41,18 @@ for trial, onset in enumerate(rng.integers(5, 35, trials)):
 kept = np.exp(-dt / 0.2)
 hidden = rng.normal(size=(trials, steps, 1))
 for step in range(1, steps):
-    hidden[:, step] = kept * hidden[:, step - 1] + np.sqrt(1 - kept**2) * hidden[:, step]
+    hidden[:, step] = (
+        kept * hidden[:, step - 1] + np.sqrt(1 - kept**2) * hidden[:, step]
+    )
 response, loading = rng.normal(0.8, 0.4, neurons), rng.normal(0.0, 0.6, neurons)
-planted = 0.4 * np.exp(stimulus * response + hidden * loading)  # expected counts per bin
+planted = 0.4 * np.exp(
+    stimulus * response + hidden * loading
+)  # expected counts per bin
 counts = rng.poisson(planted)
 
-data = lr.SequenceData.from_arrays({"spikes": counts}, covariates={"stimulus": stimulus}, dt=dt)
+data = lr.SequenceData.from_arrays(
+    {"spikes": counts}, covariates={"stimulus": stimulus}, dt=dt
+)
 train, valid, test = data.split(0.7, 0.15, 0.15, seed=0)
 data
 
@@ -58,7 +64,11 @@ data
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
 image = left.imshow(
-    counts[0].T, aspect="auto", cmap="Greys", extent=(0, steps * dt, neurons - 0.5, -0.5), interpolation="none"
+    counts[0].T,
+    aspect="auto",
+    cmap="Greys",
+    extent=(0, steps * dt, neurons - 0.5, -0.5),
+    interpolation="none",
 )
 fig.colorbar(image, ax=left, label="spikes per bin of 20 ms")
 left.set(xlabel="time (s)", ylabel="neuron", title="one trial")
@@ -94,7 +104,9 @@ model
 
 # %%
 quiet = lr.Reporting(progress=False)
-result = lr.fit(model, guide, train, validation=valid, seed=0, steps=400, reporting=quiet)
+result = lr.fit(
+    model, guide, train, validation=valid, seed=0, steps=400, reporting=quiet
+)
 print(result.stop_reason)
 lr.plotting.history(result.history)
 plt.show()
@@ -107,7 +119,9 @@ plt.show()
 
 # %%
 posterior = result.posterior(test)
-rates = posterior.rates("spikes", num_samples=100)  # (sample, sequence, time, channel), expected counts per bin
+rates = posterior.rates(
+    "spikes", num_samples=100
+)  # (sample, sequence, time, channel), expected counts per bin
 truth = planted[[int(name) for name in test.names]]
 liveliest = int(truth[0].var(0).argmax())
 
@@ -147,8 +161,18 @@ plt.show()
 
 # %% tags=["remove-stderr"]
 heads = {"spikes": lr.Poisson()}
-simple = lr.LatentRNN(data.spec, transition=lr.GRU(16), latent=lr.Deterministic(), observations=heads)
-rival = lr.fit(simple, lr.Guide(simple), train, validation=valid, seed=0, steps=400, reporting=quiet).posterior(test)
+simple = lr.LatentRNN(
+    data.spec, transition=lr.GRU(16), latent=lr.Deterministic(), observations=heads
+)
+rival = lr.fit(
+    simple,
+    lr.Guide(simple),
+    train,
+    validation=valid,
+    seed=0,
+    steps=400,
+    reporting=quiet,
+).posterior(test)
 lr.compare({"hidden input": posterior, "stimulus alone": rival}).round(1)
 
 # %% [markdown]
@@ -159,16 +183,28 @@ lr.compare({"hidden input": posterior, "stimulus alone": rival}).round(1)
 # trial:
 
 # %%
-effect = lr.interpret.contrast(posterior, lr.interpret.do("stimulus", 0.0), num_samples=100)
-interval = lr.interpret.summarise(-effect[["spikes"]] / dt)["spikes"].isel(sequence=0, spikes_channel=liveliest)
-without = planted[int(test.names[0]), :, liveliest] / np.exp(stimulus[int(test.names[0]), :, 0] * response[liveliest])
+effect = lr.interpret.contrast(
+    posterior, lr.interpret.do("stimulus", 0.0), num_samples=100
+)
+interval = lr.interpret.summarise(-effect[["spikes"]] / dt)["spikes"].isel(
+    sequence=0, spikes_channel=liveliest
+)
+without = planted[int(test.names[0]), :, liveliest] / np.exp(
+    stimulus[int(test.names[0]), :, 0] * response[liveliest]
+)
 
 fig, ax = plt.subplots(figsize=(5, 3), layout="constrained")
 ax.fill_between(
-    time, interval.sel(statistic="lower"), interval.sel(statistic="upper"), alpha=0.3, label="posterior, 90%"
+    time,
+    interval.sel(statistic="lower"),
+    interval.sel(statistic="upper"),
+    alpha=0.3,
+    label="posterior, 90%",
 )
 ax.plot(time, interval.sel(statistic="mean"))
-ax.plot(time, (truth[0, :, liveliest] - without) / dt, "k--", linewidth=1, label="planted")
+ax.plot(
+    time, (truth[0, :, liveliest] - without) / dt, "k--", linewidth=1, label="planted"
+)
 ax.set(xlabel="time (s)", ylabel="spikes per second", title="what the stimulus brings")
 ax.legend(frameon=False)
 plt.show()
@@ -187,5 +223,5 @@ assert again.evidence("elbo").total == posterior.evidence("elbo").total
 posterior.to_xarray(num_samples=20)
 
 # %% [markdown]
-# Next: the page that is nearest to what you do, under [Start here](../start.md), or [which parts to
-# choose](../choosing.md).
+# Next: the page that is nearest to what you do, under
+# [Start here](../start.md), or [which parts to choose](../choosing.md).
