@@ -5,13 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from latentrnn.criticism.discrepancies import Discrepancy, Row, discrepancy, global_p_value, rows
-from latentrnn.criticism.statistics import KINDS, Kind, Statistic, StatisticFunction, default_statistics
+from latentrnn.criticism.statistics import (
+    CELLS,
+    KINDS,
+    Kind,
+    Statistic,
+    StatisticFunction,
+    default_statistics,
+    response,
+    response_cells,
+)
 from latentrnn.inference.posterior.priors.predictive import PriorPredictive
 from latentrnn.plotting.checks import predictive_check as draw_predictive_check
 from latentrnn.support.arguments import check_choice, check_integer, check_kind_of, check_number, check_selection
@@ -20,6 +30,8 @@ from latentrnn.support.notebooks import ShownInNotebooks
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
+
+MOST_FEATURES = 4  # of covariates together, by each of which means are compared
 
 
 @dataclass(frozen=True)
@@ -152,7 +164,8 @@ def posterior_predictive_check(
         posterior: a `Posterior`; its seed decides the draws.
         heads: names of the heads to check; default all that the model has.
         statistics: `{"name": function}` with `function(values, mask)` from
-            `(*sample, sequence, time, channel)` to `(*sample, ...)`; default by kind of head.
+            `(*sample, sequence, time, channel)` to `(*sample, ...)`; default by kind of head, and, where the data have
+            four features of covariates or fewer, the head's mean by thirds of each and of its last ten steps.
         kinds: `{"head": "count" | "continuous" | "categorical"}` where the values do not say it.
         num_samples: replicates; 200 is the least that can flag anything at level 0.01.
         latents: from their posterior, or afresh from the prior.
@@ -255,7 +268,10 @@ def _check(
             continue
         labels = tuple(data.spec.heads[name].channel_names)
         chosen = (
-            default_statistics(observed, mask, kind=kinds.get(name), dt=_seconds_per_frame(data.spec, name))
+            (
+                *default_statistics(observed, mask, kind=kinds.get(name), dt=_seconds_per_frame(data.spec, name)),
+                *_responses(data, name, kinds.get(name)),
+            )
             if statistics is None
             else tuple(Statistic(label, function) for label, function in statistics.items())
         )
@@ -265,6 +281,22 @@ def _check(
     if not discrepancies:
         raise ValueError(f"heads: nothing to check, no scored entry in {names}")
     return PredictiveCheck(tuple(discrepancies), global_p_value(discrepancies), level, num_samples, words, non_finite)
+
+
+def _responses(data: Any, head: str, kind: Kind | None) -> tuple[Statistic, ...]:
+    """How a head answers to each covariate, where these are few, and along the steps at which it is recorded."""
+    per_step = [name for name, values in data.covariates.items() if values.dim() == 3]
+    features = [(name, k) for name in per_step for k in range(data.covariates[name].shape[-1])]
+    if kind == "categorical" or len(features) > MOST_FEATURES or data.observations[head].dim() == 2:
+        return ()
+    if data.spec.heads[head].clock != 1:
+        return ()
+    found = []
+    for name, feature in features:
+        cells = response_cells(data.covariates[name][..., feature], data.valid)
+        label = name if data.covariates[name].shape[-1] == 1 else data.spec.covariates[name].feature_names[feature]
+        found.append(Statistic(f"mean by {label}", partial(response, cells=cells), labels=CELLS))
+    return tuple(found)
 
 
 def _checked_kinds(kinds: Any, modelled: Sequence[str]) -> Mapping[str, Kind]:

@@ -14,6 +14,7 @@ from latentrnn.criticism.checks import PredictiveCheck, posterior_predictive_che
 from latentrnn.criticism.held_out import check_posterior
 from latentrnn.criticism.pit import PIT, predictive_pit
 from latentrnn.inference.posterior.diagnosis import Diagnosis
+from latentrnn.models import DirichletMultinomial, Multinomial
 from latentrnn.plotting.axes import grid_of_axes
 from latentrnn.support.arguments import check_integer, check_number, check_selection
 from latentrnn.support.notebooks import ShownInNotebooks
@@ -189,6 +190,8 @@ def criticise(
         if pit is not None:
             calibration[name] = pit
         head = posterior.model.observations[name]
+        if isinstance(head, Multinomial | DirichletMultinomial):
+            skipped[f"totals of {name}"] = "replicates share them with the data; how many there are needs another head"
         if not head.head.per_step or not head.counts_events:
             continue
         times = tried(f"time rescaling of {name}", partial(_rescaled, posterior, name))

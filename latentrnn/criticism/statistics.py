@@ -23,6 +23,7 @@ KINDS: tuple[Kind, ...] = ("count", "continuous", "categorical")
 StatisticFunction = Callable[[Tensor, Tensor], Tensor]
 
 NAN = float("nan")
+CELLS = tuple(f"{now} after {before}" for now in ("low", "middle", "high") for before in ("low", "middle", "high"))
 
 
 @dataclass(frozen=True)
@@ -272,6 +273,41 @@ def channel_correlation(values: Tensor, mask: Tensor) -> Tensor:
     correlation = _ratio(covariance, deviation[..., :, None] * deviation[..., None, :])
     i, j = torch.triu_indices(values.shape[-1], values.shape[-1], 1)
     return correlation[..., i, j]
+
+
+def response(values: Tensor, mask: Tensor, *, cells: Tensor) -> Tensor:
+    """Mean over the entries of each cell of what was given, `(*sample, channel, cell)`; NaN where a cell has none.
+
+    Args:
+        values: `(*sample, sequence, time, channel)`.
+        mask: True where an entry counts, broadcastable to `values`.
+        cells: which cell each step belongs to, 0 to 8, `(sequence, time)`; as of `response_cells`.
+    """
+    of_cells = [mean(values, mask & (cells == cell).unsqueeze(-1)) for cell in range(len(CELLS))]
+    return torch.stack(of_cells, -1)
+
+
+def response_cells(covariate: Tensor, valid: Tensor, *, steps: int = 10) -> Tensor:
+    """Sort steps by thirds of a covariate, and by thirds of its mean over the steps before, `(sequence, time)`.
+
+    What answers to a covariate in proportion differs among the former; what adapts, or lets it in at times, differs
+    among the latter, the covariate being equal.
+
+    Args:
+        covariate: one feature, `(sequence, time)`.
+        valid: steps that are no padding, `(sequence, time)`.
+        steps: how many before; the covariate is zero before the start.
+    """
+    level = covariate.to(torch.float64).masked_fill(~valid, 0.0)
+    sums = torch.cat([level.new_zeros(len(level), 1), level.cumsum(-1)], -1)[:, :-1]  # of all steps before
+    earlier = torch.cat([sums.new_zeros(len(sums), steps), sums[:, :-steps]], -1)[:, : sums.shape[1]]
+    return 3 * _thirds(level, valid) + _thirds((sums - earlier) / steps, valid)
+
+
+def _thirds(values: Tensor, valid: Tensor) -> Tensor:
+    seen = values[valid].sort().values
+    low, high = seen[max(len(seen) // 3 - 1, 0)], seen[2 * len(seen) // 3]
+    return (values > low).long() + (values >= high).long()
 
 
 def population_coupling(values: Tensor, mask: Tensor) -> Tensor:

@@ -167,3 +167,28 @@ def test_errors_say_what_is_wrong(case, field):
     call, message = ERRORS[case]
     with pytest.raises(ValueError, match=message):
         call(*field)
+
+
+def test_steps_are_sorted_by_a_covariate_and_by_its_last_steps():
+    covariate = torch.tensor([[0.0, 3.0, 3.0, 3.0, 1.0, 2.0]])
+    valid = torch.ones(1, 6, dtype=torch.bool)
+    # sums of the two steps before: 0, 0, 3, 6, 6, 4
+    cells = st.response_cells(covariate, valid, steps=2)
+    assert [st.CELLS[cell] for cell in cells[0].tolist()] == [
+        "low after low", "high after low", "high after middle",
+        "high after high", "low after high", "middle after middle",
+    ]  # fmt: skip
+    padded = st.response_cells(torch.cat([covariate, torch.full((1, 2), 9.0)], 1), torch.arange(8)[None] < 6, steps=2)
+    assert padded[:, :6].equal(cells)
+
+
+def test_means_of_cells_are_those_of_their_entries():
+    rng = torch.Generator().manual_seed(0)
+    values = torch.rand(3, 4, 6, 2, generator=rng)
+    mask = torch.rand(4, 6, 2, generator=rng) < 0.8
+    cells = torch.randint(0, 8, (4, 6), generator=rng)
+    found = st.response(values, mask, cells=cells)
+    assert found.shape == (3, 2, 9)
+    assert found[..., 8].isnan().all()
+    there = mask[..., 1] & (cells == 4)
+    torch.testing.assert_close(found[2, 1, 4], values[2, ..., 1][there].double().mean())
