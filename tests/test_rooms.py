@@ -33,6 +33,7 @@ ROOMS = {
     "interpret": "gates, memories and dynamics of a fitted model as quantities with names, units and intervals",
     "pages": "a fitted model as one page to read and to send",
     "study": "comparison runs: models, seeds and settings, shared by processes, that survive kills",
+    "cli": "the command line",
 }
 ORDER = list(ROOMS)
 

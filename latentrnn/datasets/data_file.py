@@ -122,7 +122,8 @@ def _table(path: Path, sheet: Any) -> pandas.DataFrame:
             return pandas.read_excel(path, sheet_name=0 if sheet is None else sheet)
         if suffix == ".txt":
             return pandas.read_csv(path, sep=None, engine="python")  # whatever separates its columns
-        return pandas.read_csv(path, sep="," if suffix == ".csv" else "\t")
+        # to the last digit, so that sequences are known again as those of the table that was written
+        return pandas.read_csv(path, sep="," if suffix == ".csv" else "\t", float_precision="round_trip")
     except ImportError as error:
         raise ModuleNotFoundError(
             f"data_file: what reads {suffix} files is not installed: pip install 'latentrnn[tables]'", name=error.name

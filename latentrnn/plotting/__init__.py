@@ -3,6 +3,7 @@
 from latentrnn.plotting.calibration import reliability as reliability
 from latentrnn.plotting.calibration import time_rescaling as time_rescaling
 from latentrnn.plotting.checks import predictive_check as predictive_check
+from latentrnn.plotting.comparison import comparison as comparison
 from latentrnn.plotting.dynamics import explained_variance as explained_variance
 from latentrnn.plotting.dynamics import fixed_points as fixed_points
 from latentrnn.plotting.dynamics import lyapunov as lyapunov

@@ -18,7 +18,7 @@ from latentrnn.inference.evidence.evidence import AIS, SMC
 from latentrnn.inference.fitting.checkpoints.manager import identity_of
 from latentrnn.inference.fitting.result import FitResult
 from latentrnn.inference.fitting.saving.load import load
-from latentrnn.plotting.axes import axes_or_new
+from latentrnn.plotting.comparison import comparison
 from latentrnn.study.fit_settings import fit_arguments
 from latentrnn.study.model_functions import check_model
 from latentrnn.study.runs import Runner, read_scores
@@ -397,14 +397,7 @@ class Study(ShownInNotebooks):
         Raises:
             ValueError: as of `table`.
         """
-        frame = self.table().iloc[::-1]
-        ax = axes_or_new(ax)
-        rows = range(len(frame))
-        ax.errorbar(-frame["elpd_diff"], rows, xerr=2 * frame["dse"], fmt="o", color="C0", capsize=2)
-        ax.axvline(0.0, color="0.7", linewidth=0.8, zorder=0)
-        ax.set_yticks(rows, list(frame.index))
-        ax.set_xlabel(f"log evidence against the best, nats ({frame.attrs['num_units']} sequences)")
-        return ax
+        return comparison(self.table(), ax=ax)
 
     def optuna(self) -> Any:
         """Return Optuna's own study, for its plots, importances and dashboard.
