@@ -79,7 +79,7 @@ def _place_of_users(error: Exception) -> str | None:
 def _plain_warnings(name: str) -> Iterator[None]:
     """Show warnings as a line each on standard error, without lines of code."""
 
-    def show(message: Any, category: Any, *rest: Any) -> None:
+    def show(message: Warning | str, *rest: Any, **more: Any) -> None:
         print(f"{name}: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
     with warnings.catch_warnings():
