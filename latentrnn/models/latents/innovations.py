@@ -174,7 +174,7 @@ class Innovations(Latent):
 
     def sites(self) -> list[LatentSite]:
         initial = [] if self.initial is None else [LatentSite(sites.INITIAL, self.initial, along_time=False)]
-        return [*initial, LatentSite(sites.INNOVATIONS, self.dim, along_time=True)]
+        return [*initial, LatentSite(sites.INNOVATIONS, self.dim, True, heavy_tailed=self.prior == "student_t")]
 
     def sample(self, transition: Transition, inputs: Tensor, data: SequenceData) -> Path:
         if data.carry_in is not None:

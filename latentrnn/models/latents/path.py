@@ -12,11 +12,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LatentSite:
-    """What a guide must know of a latent site: its name, its dimension, and whether it runs along time."""
+    """What a guide must know of a latent site.
+
+    Attributes:
+        name: of the site.
+        dim: of what is drawn, for each sequence or step.
+        along_time: whether one is drawn for every step.
+        heavy_tailed: whether its prior makes rare, large draws among small ones.
+    """
 
     name: str
     dim: int
     along_time: bool
+    heavy_tailed: bool = False
 
 
 class Path(NamedTuple):
