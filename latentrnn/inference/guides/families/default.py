@@ -18,8 +18,8 @@ def default_family(latent_sites: Iterable[LatentSite]) -> Family:
     A state that is drawn at every step hangs together along time by its own dynamics. Independent factors then say less
     of it than the data do, and the dynamics that are learned beneath them forget too fast (Turner and Sahani, Two
     problems with variational expectation maximisation for time-series models, 2011). Innovations are independent of
-    each other by their prior, and mostly stay so. Where they are rare and large they do not: when one came, and how large
-    it was, is told by where it has led, and independent factors spread it over the steps around.
+    each other by their prior, and mostly stay so. Where they are rare and large they do not: when one came, and how
+    large it was, is told by where it has led, and independent factors spread it over the steps around.
     """
     latent_sites = list(latent_sites)
     if any(site.name == sites.STATES for site in latent_sites):
