@@ -4,11 +4,16 @@ from latentrnn.plotting.calibration import reliability as reliability
 from latentrnn.plotting.calibration import time_rescaling as time_rescaling
 from latentrnn.plotting.checks import predictive_check as predictive_check
 from latentrnn.plotting.comparison import comparison as comparison
+from latentrnn.plotting.conditions import condition_trajectories as condition_trajectories
+from latentrnn.plotting.conditions import inferred_inputs as inferred_inputs
+from latentrnn.plotting.conditions import psth as psth
+from latentrnn.plotting.conditions import trial_raster as trial_raster
 from latentrnn.plotting.dynamics import explained_variance as explained_variance
 from latentrnn.plotting.dynamics import fixed_points as fixed_points
 from latentrnn.plotting.dynamics import lyapunov as lyapunov
 from latentrnn.plotting.dynamics import phase_portrait as phase_portrait
 from latentrnn.plotting.dynamics import trajectories as trajectories
+from latentrnn.plotting.forecasts import forecast_fan as forecast_fan
 from latentrnn.plotting.gates import band as band
 from latentrnn.plotting.gates import gate_map as gate_map
 from latentrnn.plotting.heads import head_gradients as head_gradients
@@ -20,6 +25,7 @@ from latentrnn.plotting.memories import spectrum as spectrum
 from latentrnn.plotting.memories import time_constants as time_constants
 from latentrnn.plotting.probes import probe as probe
 from latentrnn.plotting.rates import raster as raster
+from latentrnn.plotting.rates import rate_map as rate_map
 from latentrnn.plotting.rates import rates as rates
 from latentrnn.plotting.replication import alignment as alignment
 from latentrnn.plotting.replication import replication as replication

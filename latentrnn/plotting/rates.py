@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,8 @@ from latentrnn.support.clock import step_length
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+MOST_NAMES = 30  # of channels on one axis
 
 
 def raster(counts: Tensor, *, dt: float | None = None, start: float = 0.0, ax: Axes | None = None) -> Axes:
@@ -72,6 +75,52 @@ def rates(
     ax.plot(time, chosen.mean(0).tolist(), color=color, linewidth=1, label=label)
     ax.set_xlabel("steps" if dt is None else "time (s)")
     ax.set_ylabel("events per bin" if dt is None else "rate (Hz)")
+    return ax
+
+
+def rate_map(
+    rates: Tensor,
+    *,
+    names: Sequence[str] = (),
+    dt: float | None = None,
+    start: float = 0.0,
+    sort: bool = False,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the rates of many channels of one sequence as an image, a row each, with a scale beside it.
+
+    Args:
+        rates: expected count per bin, `(time, channel)`, one sequence of `posterior.mean(head)`.
+        names: of the channels, written where there are thirty or fewer.
+        dt: seconds per step, which turns counts per bin into events per second; None keeps them.
+        start: time of the first step, seconds or steps.
+        sort: whether channels are in the order of when their rates are highest.
+        ax: where to draw; default a new figure.
+
+    Raises:
+        ValueError: another number of axes, or not one name for each channel.
+    """
+    values = torch.as_tensor(rates, dtype=torch.float64)
+    if values.dim() != 2:
+        raise ValueError(f"rates: expected (time, channel) of one sequence, got {tuple(values.shape)}")
+    steps, channels = values.shape
+    if names and len(names) != channels:
+        raise ValueError(f"names: expected one for each of {channels} channels, got {len(names)}")
+    ax = axes_or_new(ax)
+    order = values.nan_to_num(-torch.inf).argmax(0).argsort(stable=True) if sort else torch.arange(channels)
+    step = step_length(dt)
+    image = ax.imshow(
+        (values / step)[:, order].T.numpy(),
+        aspect="auto",
+        interpolation="nearest",
+        cmap="cividis",
+        extent=(start, start + steps * step, channels - 0.5, -0.5),
+    )
+    if names and channels <= MOST_NAMES:
+        ax.set_yticks(range(channels), [str(names[k]) for k in order.tolist()])
+    ax.set_ylabel("channel" if not sort else "channel, by time of peak")
+    ax.set_xlabel("steps" if dt is None else "time (s)")
+    ax.figure.colorbar(image, ax=ax, label="events per bin" if dt is None else "rate (Hz)")
     return ax
 
 
