@@ -42,11 +42,12 @@ nb_execution_mode = "auto"
 nb_execution_timeout = 180  # seconds a cell
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+os.environ.pop("MPLBACKEND", None)  # figures of notebooks go into the page, whatever the job's backend
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # of a progress bar, which no page shows
 
 # The reference: a page for each name, from its docstring (plain text; see `_ext/plain_docstrings.py`).
 templates_path = [str(ROOT / "docs" / "_templates")]  # where autosummary looks is not where the theme does
-autosummary_generate = True
+autosummary_generate = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs" / "reference").glob("*.rst"))
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
