@@ -29,7 +29,7 @@ exclude_patterns = ["docs/_*", ".venv", ".git", "build", "demo", "runs", "**/__p
 
 extensions = [
     "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.viewcode",
-    "myst_nb", "sphinx_design", "plain_docstrings", "file_links",
+    "myst_nb", "sphinx_design", "plain_docstrings", "file_links", "shell_help",
 ]  # fmt: skip
 
 # Pages: MyST with anchors for headings, as a checkout shows them.

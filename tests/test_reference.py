@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import re
 from collections import Counter
@@ -11,6 +12,7 @@ from types import ModuleType
 import pytest
 
 import latentrnn as lr
+from latentrnn.cli.parser import parser
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 HEADS = (
@@ -70,3 +72,9 @@ def test_every_page_of_the_reference_is_in_its_index() -> None:
 def test_names_are_read_with_their_module() -> None:
     page = ".. currentmodule:: a.b\n\n.. autosummary::\n   :toctree: generated\n\n   one\n   two\n\nText\n\n   three\n"
     assert listed(page) == ["a.b.one", "a.b.two"]
+
+
+def test_every_command_of_the_shell_stands_on_its_page() -> None:
+    commands = next(action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)).choices
+    page = (REFERENCE / "shell.rst").read_text()
+    assert re.findall(r"^\.\. shell-help:: (\w+)$", page, re.MULTILINE) == list(commands)
