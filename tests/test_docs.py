@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,10 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "extending.md"
 CHOOSING = DOCS / "choosing.md"
 INTERPRET = DOCS / "interpret.md"
-SHORT = sorted({page for page in DOCS.rglob("*.md") if python_blocks(page.read_text())} - {PAGE, CHOOSING, INTERPRET})
+CALLBACKS = DOCS / "howto" / "callbacks.md"
+SHORT = sorted(
+    {page for page in DOCS.rglob("*.md") if python_blocks(page.read_text())} - {PAGE, CHOOSING, INTERPRET, CALLBACKS}
+)
 
 __all__ = ["short_fits"]  # a fixture
 
@@ -42,3 +47,48 @@ def test_the_page_on_opening_a_model_runs(tmp_path: Path, monkeypatch: pytest.Mo
     namespace = run(python_blocks(INTERPRET.read_text()), str(INTERPRET))
     assert namespace["short"].dims == ("statistic", "time", "unit")  # type: ignore[attr-defined]
     assert float(abs(namespace["effect"].spikes[:, :, :10]).max()) == 0.0  # type: ignore[attr-defined]
+
+
+class Recorder:
+    """Stands in for a logger's package, writer and run: any method may be called, and all calls are kept."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def method(*arguments: Any, **named: Any) -> Recorder:
+            self.calls.append((name, arguments, named))
+            return self
+
+        return method
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def named(self, name: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        return [(arguments, named) for found, arguments, named in self.calls if found == name]
+
+
+def test_the_page_on_callbacks_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stand-ins for the packages, whose calls are those that their manuals show."""
+    monkeypatch.chdir(tmp_path)
+    board, mlflow, wandb = Recorder(), Recorder(), Recorder()
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    namespace = run(python_blocks(CALLBACKS.read_text()), str(CALLBACKS))
+    scalars = board.named("add_scalar")
+    assert {name for (name, _, _), _ in scalars} >= {"elbo", "validation_elbo", "learning_rate"}
+    assert all(isinstance(value, float) for (_, value, _), _ in scalars)
+    steps = [named["step"] for _, named in mlflow.named("log_metrics")]
+    assert steps == sorted(steps)
+    assert steps[-1] == 19
+    logged = [metrics for (metrics,), _ in wandb.named("log")]
+    assert any("validation_elbo" in metrics for metrics in logged)
+    result = namespace["result"]
+    assert "good_enough" in result.stop_reason or "all steps" in result.stop_reason  # type: ignore[attr-defined]

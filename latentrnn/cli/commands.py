@@ -99,7 +99,8 @@ def compare_command(options: Any) -> Answer:
 def study_command(options: Any) -> Answer:
     """Do the runs of a study that are left, and compare."""
     path = Path(options.study)
-    study = Study.from_toml(path)
+    folder = None if options.out is None else Path(options.out)
+    study = Study.from_toml(path, folder=folder, fit=settings_given(dict(options.fit)))
     if not options.status:
         study.run(workers=options.workers, retry=options.retry, timeout=options.timeout, progress=not options.quiet)
     runs = study.to_dataframe()

@@ -19,7 +19,7 @@ from latentrnn.support.strict_json import dumps, loads
 RECORD = "command.json"
 OPTIONS = (
     "time", "group", "variable", "value", "metadata", "per_sequence", "dt", "sampling", "missing_covariates",
-    "standardise", "windows", "sheet",
+    "standardise", "windows", "context", "sheet",
 )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ def data_file(
     covariates: Any = None,
     *,
     windows: int | None = None,
+    context: int = 0,
     sheet: str | None = None,
     **options: Any,
 ) -> SequenceData:
@@ -41,6 +42,7 @@ def data_file(
         path: of the file.
         observations, covariates: columns or variables, as of the reader; none for what lfads-torch reads.
         windows: steps; long sequences are cut into windows of that many (`data.windows`).
+        context: with `windows`, steps before each that it sees and does not score.
         sheet: of a spreadsheet; the first by default.
         options: others of the reader: `time`, `group`, `metadata`, `dt`, `missing_covariates`, ...
 
@@ -68,7 +70,11 @@ def data_file(
     if not where.is_file():
         raise FileNotFoundError(f"data_file: no file {where}")
     data = _read(where, observations, covariates, sheet, options)
-    return data if windows is None else data.windows(check_size("data_file", "windows", windows))
+    if windows is None:
+        if context:
+            raise ValueError(f"data_file: context={context} is of windows; found none, windows=100")
+        return data
+    return data.windows(check_size("data_file", "windows", windows), context=context)
 
 
 def _read(path: Path, observations: Any, covariates: Any, sheet: Any, options: Mapping[str, Any]) -> SequenceData:

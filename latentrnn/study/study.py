@@ -177,7 +177,13 @@ class Study(ShownInNotebooks):
         )  # fmt: skip
 
     @classmethod
-    def from_toml(cls, path: str | os.PathLike[str]) -> Study:
+    def from_toml(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        fit: Mapping[str, Any] | None = None,
+    ) -> Study:
         """Read a study from a file, in which paths are relative to it.
 
         ```toml
@@ -208,12 +214,18 @@ class Study(ShownInNotebooks):
 
         Args:
             path: of the file.
+            folder: of the study, in the place of the file's.
+            fit: settings of the fit that stand in the place of the file's, by name.
 
         Raises:
             FileNotFoundError: there is no such file, or one that it names.
             ValueError, TypeError: something in it is unknown, missing, or of the wrong kind.
         """
-        return cls(**study_arguments(check_path("Study.from_toml", path)))
+        arguments = study_arguments(check_path("Study.from_toml", path))
+        if fit is not None:
+            check_kind_of("Study.from_toml", "fit", fit, dict)
+            arguments["fit"] = {**arguments.get("fit", {}), **fit}
+        return cls(**arguments | ({} if folder is None else {"folder": folder}))
 
     # -- running -------------------------------------------------------------------------------------------------------
 

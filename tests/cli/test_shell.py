@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +82,16 @@ def test_every_command_has_an_example_that_parses() -> None:
         for line in lines:
             if "$(" not in line:
                 assert module.parse(line.split()[1:]).command == name
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/howto/shell.md", "docs/howto/studies.md"])
+def test_lines_that_pages_show_parse(page: str) -> None:
+    text = (ROOT / page).read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("latentrnn ")]
+    for line in lines:
+        load_parser().parse(shlex.split(line, comments=True)[1:])
+    assert lines or page != "docs/howto/shell.md"
 
 
 def test_a_shell_fits_and_says_so_as_json(folder: Path) -> None:

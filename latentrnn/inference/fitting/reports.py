@@ -103,7 +103,8 @@ def call_back(
     """
     name = "step" if kind == "report" else "validation_step"
     step = int(state.history[name][-1])
-    terms = {k: v[-1] for k, v in state.history.items() if k.startswith("validation_") == (kind == "evaluation")}
+    new = {k: v[-1] for k, v in state.history.items() if k.startswith("validation_") == (kind == "evaluation")}
+    terms = {k: value for k, value in new.items() if k not in ("step", "validation_step")}
     history = MappingProxyType({name: tuple(values) for name, values in state.history.items()})
     progress = Progress(kind, step, MappingProxyType(terms), history, state.best_bound, state.best_step, model, guide)
     for callback in callbacks:
