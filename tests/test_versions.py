@@ -42,16 +42,16 @@ CASES: dict[str, tuple[dict[str, object], int, str]] = {
 }
 
 
-@pytest.mark.parametrize("which", ["newest", "oldest", "both"])
+@pytest.mark.parametrize("which", ["newest", "oldest", "installed", "all"])
 @pytest.mark.parametrize("case", CASES)
 def test_only_a_missing_interpreter_is_passed_over(case: str, which: str, tmp_path: Path) -> None:
     behaviour, status, said = CASES[case]
     done = run(tmp_path, which, behaviour)
     assert done.returncode == status, done.stdout + done.stderr
-    for name in ("newest", "oldest") if which == "both" else (which,):
+    for name in ("newest", "oldest", "installed") if which == "all" else (which,):
         assert said.format(name) in done.stdout
         assert ("!!!" in done.stdout) == said.startswith("!!!")
-    if which == "both" and said.startswith("!!!"):
+    if which == "all" and said.startswith("!!!"):
         assert done.stdout.strip().splitlines()[-1].startswith("!!!")  # the last thing that is read
 
 
@@ -60,16 +60,23 @@ def test_a_demo_that_fails_fails_the_newest(tmp_path: Path) -> None:
     assert run(tmp_path, "oldest", {"demo": 3}).returncode == 0  # which has none
 
 
-def test_one_of_two_is_enough_to_fail(tmp_path: Path) -> None:
+def test_every_python_that_is_asked_for_is_tried(tmp_path: Path) -> None:
+    done = run(tmp_path, "installed", {}, missing=("3.12",), pythons="3.11 3.12 3.13")
+    assert done.returncode == 0
+    assert done.stdout.count("versions, installed: ") == 3
+    assert "no Python 3.12 that runs was found" in done.stdout
+
+
+def test_one_of_them_is_enough_to_fail(tmp_path: Path) -> None:
     """No interpreter for the one, and tests that fail for the other."""
-    done = run(tmp_path, "both", {"tests": 1}, missing=("3.12", "3.13"))
+    done = run(tmp_path, "all", {"tests": 1}, missing=("3.12", "3.13"))
     assert done.returncode == 1
     assert SKIPPED.format("newest") in done.stdout
     assert "versions, oldest: FAILED with status 1" in done.stdout
 
 
 def run(
-    folder: Path, which: str, behaviour: dict[str, object], missing: tuple[str, ...] = ()
+    folder: Path, which: str, behaviour: dict[str, object], missing: tuple[str, ...] = (), pythons: str = "3.11"
 ) -> subprocess.CompletedProcess[str]:
     """Run the script with interpreters that behave so; none but these are to be found."""
     stand_ins = folder / "bin"
@@ -79,6 +86,7 @@ def run(
         file.write_text(INTERPRETER.format(**GOOD | behaviour | ({"there": 1} if version in missing else {})))
         file.chmod(0o755)
     environment = {"PATH": f"{stand_ins}:/usr/bin:/bin", "HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
+    environment["PYTHONS"] = pythons
     return subprocess.run(
         ["bash", str(SCRIPT), which], env=environment, capture_output=True, text=True, timeout=60, check=False
     )

@@ -23,6 +23,7 @@ def to_arviz(
     prior_predictive: bool = True,
     latents: bool = True,
     weights: bool = True,
+    pointwise: Literal["one_step_ahead"] | None = None,
     seed: int | None = None,
     container: Literal["auto", "inferencedata", "datatree"] = "auto",
 ) -> Any:
@@ -32,8 +33,10 @@ def to_arviz(
       readout, its gain) has the dim `{head}_channel`, a gain the last dim `{head}_stimulus`: the features of its
       stimulus, from the present on back. Other axes are called as the component declares them (`ParameterSpec.dims`):
       `{site}_unit`, `{site}_state`, `{site}_feature`, and `{site}_dim_0` where nothing is declared; features of
-      covariates have their names on them. Where the model has them the latents `states`, `innovations`, `switch`
-      (sequence, time, `{name}_dim`) and `initial` (sequence, `initial_dim`); without either there is no such group.
+      covariates have their names on them. Without parameters that have a posterior there is no such group.
+    - latents: where the model has them `states`, `innovations`, `switch` (sequence, time, `{name}_dim`) and `initial`
+      (sequence, `initial_dim`). In a group of their own, because `az.summary` and `az.plot_trace` make a row of every
+      entry of `posterior`; `az.plot_trace(..., group="latents")` and `az.extract` look here.
     - log_prior: log p(theta) of every draw by site, nats, all entries together, in the units in which the priors are
       stated; without the members of a `Population`, whose prior is learned, and without any of an ensemble.
     - posterior_predictive, prior_predictive: free-running replicates per head (sequence, time, `{head}_channel`), in
@@ -42,7 +45,8 @@ def to_arviz(
       out, nats; see below.
     - observed_data: per head, user units, NaN where unobserved.
     - constant_data: covariates (sequence, time, `{name}_feature`), `{head}_mask` (True where observed),
-      `{head}_total`, `num_steps`, `context_steps`, `seconds` where steps are irregular, `dt`.
+      `{head}_total`, `num_steps`, `context_steps`, `seconds` where steps are irregular, `dt`, and the metadata of the
+      sequences (condition, session, outcome) under their names.
 
     - sample_stats: for draws of `latentrnn.sample`, all of them exported, `diverging`; for an ensemble, whose draws are
       pooled, `member`.
@@ -67,6 +71,13 @@ def to_arviz(
     and `log_likelihood` `az.psens` (0.x) and `az.psense` (1.x) say how sensitive parameters are to either;
     `latentrnn.power_scaling` says it of every posterior of parameters, and has a container for ArviZ's plots.
 
+    With `pointwise="one_step_ahead"` the same group has log p(y_t | y_{<t}, theta) of every per-step head as well,
+    (sequence, time, `{head}_channel`), nats, NaN where nothing is scored; its attributes say what it is good for. Where
+    entries are independent given the parameters (no random latents, no feedback) it has the head's name, so that
+    `az.loo(..., var_name=head)` and `az.loo_pit` take it; elsewhere `{head}_one_step_ahead`, since the replicates are
+    not one step ahead and `az.loo_pit` would pair the two. `az.loo` is then told which: `var_name="log_likelihood"`
+    leaves out sequences.
+
     Args:
         posterior: what `FitResult.posterior(data)` returned.
         num_samples: draws per variable; 100 by default, all draws of Markov chains. A multiple of the chains.
@@ -76,6 +87,7 @@ def to_arviz(
             there are none, since its members have coordinates of their own.
         weights: whether to include the tensors of networks that have a `NetworkPrior`, thousands of numbers for every
             draw, of which `az.summary` makes as many rows; their scales are there all the same.
+        pointwise: "one_step_ahead", or None for the sequences' joint densities alone.
         seed: seed of all the draws; None for the posterior's own.
         container: "inferencedata" (ArviZ 0.x), "datatree" (ArviZ 1.x and arviz-base), or "auto" for what the installed
             ArviZ takes.
@@ -89,7 +101,7 @@ def to_arviz(
         TypeError: something else than a posterior.
     """
     check_posterior("to_arviz", posterior)
-    settings = checked("to_arviz", num_samples, num_particles, prior_predictive, latents, weights, seed)
+    settings = checked("to_arviz", num_samples, num_particles, prior_predictive, latents, weights, pointwise, seed)
     make = arviz_generations.container(check_choice("to_arviz", "container", container, arviz_generations.CONTAINERS))
     # xarray takes most of a second to import, which only those who export should wait for
     from latentrnn.export.groups import posterior_groups

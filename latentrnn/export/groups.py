@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import xarray as xr
 
+from latentrnn.export.pointwise import with_pointwise
 from latentrnn.export.variables import (
     Variable,
     are_whole,
@@ -27,6 +28,8 @@ from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 if TYPE_CHECKING:
     from latentrnn.inference.posterior.posterior import Posterior
 
+LATENTS = "latents"  # a group of their own: `az.summary` and `az.plot_trace` make a row of every entry of "posterior"
+
 
 def posterior_groups(
     posterior: Posterior | EnsemblePosterior,
@@ -37,6 +40,7 @@ def posterior_groups(
     latents: bool,
     seed: int | None,
     weights: bool = True,
+    pointwise: str | None = None,
 ) -> dict[str, xr.Dataset]:
     """Return {group: Dataset}; `to_arviz` documents the groups, the arguments and the dims."""
     posterior = posterior if seed is None else posterior.reseeded(seed)
@@ -54,11 +58,12 @@ def posterior_groups(
         weights=weights,
         drawn=list(replicates),
         whole=whole,
+        pointwise=pointwise,
     )
     groups, labelled = dict(small.groups), small.labelled
     if latents and not isinstance(posterior, EnsemblePosterior):
         drawn = drawn_dataset(of_latents(posterior.latents(num_samples)), labelled, chains)
-        groups["posterior"] = groups["posterior"].assign(drawn.data_vars)
+        groups[LATENTS] = drawn.assign_attrs(small.groups[LATENTS].attrs)
     for group, values in replicates.items():
         # a prior may go beyond all integers, which is no reason to take what the posterior draws for continuous
         integers = {head for head in whole if are_whole(values[head])}
@@ -95,12 +100,13 @@ def small_groups(
     drawn: Sequence[str],
     whole: set[str] | None = None,
     weights: bool = True,
+    pointwise: str | None = None,
 ) -> SmallGroups:
     """Return all groups without the draws of latents and replicates.
 
     Args:
         posterior: to be exported.
-        num_samples, num_particles, latents, weights: see `to_arviz`.
+        num_samples, num_particles, latents, weights, pointwise: see `to_arviz`.
         drawn: names of the groups of replicates.
         whole: heads that are whole numbers, in draws as in the data; None for what their families say.
     """
@@ -113,11 +119,11 @@ def small_groups(
     groups = {}
     parameters = _parameters(posterior, num_samples, labelled, weights=weights)
     sampled = bool(posterior.parameters(1))
-    if parameters.data_vars or latents:
+    if parameters.data_vars:
         groups["posterior"] = parameters
-        if latents:
-            shared = {dim: labelled[dim].variable for dim in ("sequence", "time")}
-            groups["posterior"] = groups["posterior"].assign_coords(shared)
+    if latents:
+        shared = {dim: labelled[dim].variable for dim in ("sequence", "time")}
+        groups[LATENTS] = xr.Dataset(coords=shared).assign_attrs(_given(posterior))
     if sampled and not isinstance(posterior, EnsemblePosterior):
         groups["log_prior"] = _log_prior(posterior, num_samples, labelled)
     if stats := _stats(posterior, num_samples):
@@ -126,6 +132,8 @@ def small_groups(
         dims = {dim for head in heads for dim in labelled[head].dims}
         groups[group] = xr.Dataset(coords={dim: labelled[dim].variable for dim in sorted(map(str, dims))})
     groups |= _integrated(posterior, labelled, num_particles, num_samples, sampled)
+    if pointwise is not None:
+        groups |= with_pointwise(posterior, groups, labelled, num_particles, num_samples)
     groups["observed_data"] = observed(labelled, heads, whole)
     groups["constant_data"] = constants(data, heads, labelled)
     found = {name: group.assign_attrs(source()) for name, group in groups.items()}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def prior_to_arviz(drawn: PriorPredictive, *, container: Literal["auto", "inferencedata", "datatree"] = "auto") -> Any:
     """Return what a model says before it has seen anything as the groups that `az.plot_*` understand.
 
-    - prior: parameters with priors under their site names, and the latents where they were kept.
+    - prior: parameters with priors under their site names; prior_latents: the latents where they were kept.
     - prior_predictive: the heads, in user units, NaN wherever the head is unobserved.
     - observed_data, constant_data: as of `to_arviz`.
 
@@ -49,16 +49,17 @@ def _groups(drawn: PriorPredictive) -> dict[str, xarray.Dataset]:
     labelled = data.to_xarray()
     observed = {head for head in heads if model.observations[head].discrete and variables.is_whole(data, head)}
     whole = {head for head in observed if variables.are_whole(drawn[head])}
-    named = variables.of_sites(model, drawn.parameters) | variables.of_latents(drawn.latents)
+    named, latents = variables.of_sites(model, drawn.parameters), variables.of_latents(drawn.latents)
     prior = variables.drawn_dataset(named, labelled, None)
     given = {} if drawn.conditional_on is None else {"conditional_on": drawn.conditional_on}
     replicated = variables.of_replicates(data, drawn.observations, whole, labelled)
     groups = {
         "prior": prior.assign_coords(variables.names_on_axes(model, prior)).assign_attrs(given),
+        "prior_latents": variables.drawn_dataset(latents, labelled, None).assign_attrs(given),
         "prior_predictive": variables.drawn_dataset(replicated, labelled, None).assign_attrs(given),
         "observed_data": variables.observed(labelled, heads, observed),
         "constant_data": variables.constants(data, heads, labelled),
     }
-    if not named:
-        del groups["prior"]
-    return {name: group.assign_attrs(variables.source()) for name, group in groups.items()}
+    empty = {name for name, found in (("prior", named), ("prior_latents", latents)) if not found}
+    kept = {name: group for name, group in groups.items() if name not in empty}
+    return {name: group.assign_attrs(variables.source()) for name, group in kept.items()}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-from latentrnn.support.arguments import check_flag, check_seed, check_size
+from latentrnn.support.arguments import check_choice, check_flag, check_seed, check_size
+
+POINTWISE = ("one_step_ahead",)
 
 
 class Settings(TypedDict):
@@ -15,6 +17,7 @@ class Settings(TypedDict):
     prior_predictive: bool
     latents: bool
     weights: bool
+    pointwise: str | None
     seed: int | None
 
 
@@ -33,6 +36,7 @@ def checked(
     prior_predictive: bool,
     latents: bool,
     weights: bool,
+    pointwise: str | None,
     seed: int | None,
 ) -> Settings:
     """Return the settings of an export.
@@ -47,5 +51,6 @@ def checked(
         "prior_predictive": check_flag(owner, "prior_predictive", prior_predictive),
         "latents": check_flag(owner, "latents", latents),
         "weights": check_flag(owner, "weights", weights),
+        "pointwise": None if pointwise is None else check_choice(owner, "pointwise", pointwise, POINTWISE),
         "seed": None if seed is None else check_seed(owner, seed),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from latentrnn.inference.posterior.posterior import Posterior
 
 _SAMPLE = ("chain", "draw")
+LATENTS = "latents"  # the group, see `groups.py`, whose import takes xarray's time
 
 
 @provides_shortcut
@@ -33,6 +34,7 @@ def to_netcdf(
     prior_predictive: bool = True,
     latents: bool = True,
     weights: bool = True,
+    pointwise: Literal["one_step_ahead"] | None = None,
     seed: int | None = None,
 ) -> Path:
     """Write the groups of `to_arviz` to a netCDF file, draws part by part; `arviz.from_netcdf` reads it.
@@ -43,7 +45,7 @@ def to_netcdf(
     Args:
         posterior: what `FitResult.posterior(data)` returned.
         path: of the file, which is written over.
-        num_samples, num_particles, prior_predictive, latents, weights, seed: see `to_arviz`.
+        num_samples, num_particles, prior_predictive, latents, weights, pointwise, seed: see `to_arviz`.
 
     Returns:
         The path.
@@ -55,7 +57,7 @@ def to_netcdf(
         TypeError: something else than a posterior.
     """
     check_posterior("to_netcdf", posterior)
-    settings = checked("to_netcdf", num_samples, num_particles, prior_predictive, latents, weights, seed)
+    settings = checked("to_netcdf", num_samples, num_particles, prior_predictive, latents, weights, pointwise, seed)
     path, seed = check_path("to_netcdf", path), settings["seed"]
     import h5netcdf  # only those who export should wait for it
 
@@ -75,13 +77,14 @@ def to_netcdf(
         latents=latents,
         weights=settings["weights"],
         drawn=replicates,
+        pointwise=settings["pointwise"],
     )
     path.unlink(missing_ok=True)
     for name, dataset in small.groups.items():
         dataset.to_netcdf(path, mode="a", group=name, engine="h5netcdf")
     drawn: dict[str, Iterable[Chunk]] = {}
     if latents and not isinstance(posterior, EnsemblePosterior):
-        drawn["posterior"] = posterior.latent_parts(small.num_samples)
+        drawn[LATENTS] = posterior.latent_parts(small.num_samples)
     for name in replicates:
         drawn[name] = posterior.replicate_parts(small.num_samples, prior=name == "prior_predictive")
     for group, chunks in drawn.items():
@@ -97,7 +100,7 @@ def _write_chunk(
     name, value, index, clock = chunk
     steps = [] if clock is None else [posterior.data.num_steps // clock]
     first = 0 if clock is None else index.steps.start // clock
-    if group == "posterior":
+    if group == LATENTS:
         dims: tuple[Any, ...] = ("sequence", *["time" for _ in steps], f"{name}_dim")
     else:
         dims = small.labelled[name].dims

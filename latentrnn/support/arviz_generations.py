@@ -87,7 +87,10 @@ def elpd(pointwise: Array, dim: str) -> Any:
 def compare(elpds: Mapping[str, Any], method: str) -> pandas.DataFrame:
     """Call `az.compare` on log-scale `ELPDData`."""
     if generation() == 0:
-        return library().compare(dict(elpds), ic="loo", method=method, scale="log", seed=0)
+        with warnings.catch_warnings():
+            # what this ArviZ does to its table is deprecated since pandas 3.1
+            warnings.filterwarnings("ignore", message="The inplace keyword in DataFrame")
+            return library().compare(dict(elpds), ic="loo", method=method, scale="log", seed=0)
     of_stats = import_module("arviz_stats").compare
     exactly = {"round_to": "none"} if "round_to" in signature(of_stats).parameters else {}
     return of_stats(dict(elpds), method=method, **exactly)

@@ -22,6 +22,7 @@ from tests.generations import CONTAINERS, NEEDS_ZERO, install_arviz
 DRAWS = 20
 GROUPS = {
     "posterior",
+    "latents",
     "posterior_predictive",
     "prior_predictive",
     "log_prior",
@@ -62,6 +63,8 @@ def test_dims_of_every_variable(container: str) -> None:
     expected = {
         "posterior": {
             "spikes.gain.beta": ("chain", "draw", "spikes_channel", "spikes_stimulus"),
+        },
+        "latents": {
             "states": (*sampled, "time", "states_dim"),
             "innovations": (*sampled, "time", "innovations_dim"),
             "initial": (*sampled, "initial_dim"),
@@ -106,7 +109,7 @@ def test_values_are_the_posteriors_and_nan_where_there_is_nothing() -> None:
     np.testing.assert_array_equal(observed[mask], posterior.data.observations["spikes"].numpy()[mask])
     assert np.isnan(observed[~mask]).all()
     assert np.isnan(groups["observed_data"]["field"].sel(sequence="a").values).tolist() == [[False], [True], [False]]
-    states = groups["posterior"]["states"].sel(sequence="c")
+    states = groups["latents"]["states"].sel(sequence="c")
     assert bool(states.isel(time=slice(4, None)).isnull().all()), "there is no state beyond the sequence's end"
     assert bool(states.isel(time=slice(4)).notnull().all())
     beta = posterior.parameters(DRAWS)["spikes.gain.beta"]
@@ -149,10 +152,12 @@ def test_parts_that_can_be_left_out() -> None:
     data = fake_data()
     assert set(groups_of(FakePosterior(data))) == GROUPS
     assert set(groups_of(FakePosterior(data), prior_predictive=False)) == GROUPS - {"prior_predictive"}
-    assert set(groups_of(FakePosterior(data), latents=False)["posterior"]) == {"spikes.gain.beta"}
+    assert set(groups_of(FakePosterior(data))["posterior"]) == {"spikes.gain.beta"}
+    assert set(groups_of(FakePosterior(data), latents=False)) == GROUPS - {"latents"}
     # with nothing drawn there is no posterior to show, and ArviZ is told so by its absence
     assert set(groups_of(FakePosterior(data, sites=False), latents=False)) == GROUPS - {
         "posterior",
+        "latents",
         "log_prior",
         "log_likelihood",
     } | {"log_evidence"}

@@ -101,8 +101,8 @@ def test_groups_of_point_estimates(point: lr.FitResult, container: str) -> None:
     exported = point.posterior(make_data(), device="cpu").to_arviz(
         num_samples=DRAWS, num_particles=4, container=container
     )
-    assert set(exported["posterior"].data_vars) == {"states", "innovations", "initial"}
-    assert exported["posterior"]["states"].shape == (1, DRAWS, 6, 8, 4)
+    assert set(exported["latents"].data_vars) == {"states", "innovations", "initial"}
+    assert exported["latents"]["states"].shape == (1, DRAWS, 6, 8, 4)
     for group in ("posterior_predictive", "prior_predictive"):
         assert exported[group]["spikes"].dims == ("chain", "draw", "sequence", "time", "spikes_channel")
         assert exported[group]["choice"].dtype.kind == "i"
@@ -132,7 +132,7 @@ def test_seeds(point: lr.FitResult) -> None:
         posterior.to_arviz(num_samples=3, num_particles=2, container="datatree", seed=seed) for seed in (None, 0, 1)
     )
     xr.testing.assert_identical(same.isomorphic(again) and same, again)
-    assert not same["posterior"].equals(other["posterior"])
+    assert not same["latents"].equals(other["latents"])
     assert posterior.seed == 0
 
 

@@ -60,11 +60,11 @@ def test_arviz_reads_the_file(tmp_path: Path) -> None:
     fitted = posterior("poisson")
     path = to_netcdf(fitted, tmp_path / "posterior.nc", **SETTINGS)
     idata = arviz_generations.library().from_netcdf(str(path))  # of either generation
-    assert idata.posterior.sizes["draw"] == 4
+    assert idata["latents"].sizes["draw"] == 4
     assert idata.posterior_predictive["y"].shape == (1, 4, 3, 11, 3)
-    assert not hasattr(read(to_netcdf(fitted, path, latents=False, **SETTINGS)).get("posterior"), "states")
+    assert idata["latents"]["states"].shape[:3] == (1, 4, 3)
     small = read(to_netcdf(fitted, path, latents=False, prior_predictive=False, **SETTINGS))
-    assert "posterior" not in small
+    assert "latents" not in small
     assert "prior_predictive" not in small
 
 

@@ -647,6 +647,7 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "num_particles": 2,
                 "prior_predictive": True,
                 "latents": True,
+                "pointwise": "one_step_ahead",
                 "seed": 0,
                 "container": "auto",
             },
@@ -665,6 +666,10 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
             },
         ),
         "follow": (lambda **k: next(filter_of(result).follow(**k)), {"data": data[:1]}),
+        "log_likelihood_one_step_ahead": (
+            posterior.log_likelihood_one_step_ahead,
+            {"head": "y", "num_particles": 2, "num_draws": 2},
+        ),
         "fresh": (filter_of(result).fresh, {"streams": 2, "seed": 1}),
         "forecast of a filter": (
             filter_of(result, seen=True).forecast,

@@ -36,7 +36,7 @@ from latentrnn.inference.posterior.interventions.counterfactual import Counterfa
 from latentrnn.inference.posterior.interventions.places import Steps
 from latentrnn.inference.posterior.interventions.replays import Replay, replays
 from latentrnn.inference.posterior.leaving_out import reason_against_loo
-from latentrnn.inference.posterior.one_step_ahead import one_step_ahead
+from latentrnn.inference.posterior.one_step_ahead import by_draw, one_step_ahead
 from latentrnn.inference.posterior.refinement import refined
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_choice, check_kind_of, check_seed, check_size
@@ -498,6 +498,27 @@ class Posterior(ShownInNotebooks):
             (draw, sequence), nats.
         """
         return densities.log_likelihood(self._sampler, num_particles, num_draws)
+
+    @isolated
+    def log_likelihood_one_step_ahead(self, head: str, num_particles: int = 64, num_draws: int = 50) -> Tensor:
+        """Return log p(y_t | y_{<t}, theta) of every entry of a head, under each draw of the parameters.
+
+        `one_step_ahead` averages over them, weighed by what each expected of the past.
+
+        Args:
+            head: the head's name.
+            num_particles: particles of the filter that integrates local latents out.
+            num_draws: draws of the parameters with priors, those of `parameters(num_draws)`; without any, one row.
+
+        Returns:
+            (draw, sequence, time, channel), nats, or (..., 1) for a family that joins channels; zero where nothing is
+            scored.
+
+        Raises:
+            ValueError: an unknown head, or one that `one_step_ahead` refuses.
+        """
+        self._head(head)
+        return by_draw(self._sampler, self.data, head, num_particles, num_draws)
 
     @isolated
     def log_prior(self, num_draws: int = 50) -> dict[str, Tensor]:

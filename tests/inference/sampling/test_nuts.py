@@ -171,7 +171,7 @@ def test_what_needs_a_density_of_latents_is_refused() -> None:
         posterior.log_likelihood()
     idata = posterior.to_arviz(num_samples=20)
     assert "log_likelihood" not in idata.groups()
-    assert idata.posterior["states"].shape[:3] == (2, 10, 2)
+    assert idata["latents"]["states"].shape[:3] == (2, 10, 2)
     other = lr.SequenceData.from_arrays({"y": np.ones((1, 3, 1))}, dtype=torch.float64)
     with pytest.raises(ValueError, match="1 of 1 sequences were not among those sampled"):
         lr.Posterior(posterior.model, posterior.guide, other, chains=posterior.chains).latents(2)

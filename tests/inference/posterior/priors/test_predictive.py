@@ -171,8 +171,9 @@ def check_dims(drawn: lr.PriorPredictive, data: lr.SequenceData) -> None:
     labelled = data.to_xarray()
     for name in drawn:
         assert groups["prior_predictive"][name].dims == ("chain", "draw", *labelled[name].dims)
-    assert set(groups["prior"].data_vars) == {*drawn.parameters, *drawn.latents}
-    for dataset in (groups["prior"].to_dataset(), groups["prior_predictive"].to_dataset()):
+    for group, kept in (("prior", drawn.parameters), ("prior_latents", drawn.latents)):
+        assert (set(groups[group].data_vars) if group in groups.children else set()) == set(kept)
+    for dataset in (groups[group].to_dataset() for group in groups.children if group.startswith("prior")):
         assert set(dataset.dims) == set(dataset.indexes), "every dim has a coordinate"
 
 
