@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import multiprocessing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,7 +155,14 @@ class Pruner:
         self.error: Exception | None = None
 
     def __call__(self, progress: Progress, /) -> bool:
-        """Report what has not been reported, and return whether to end."""
+        """Report what has not been reported, and return whether to end.
+
+        Raises:
+            SystemExit: the process that started this one is gone, as when a study is killed.
+        """
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            raise SystemExit(1)
         try:
             return self._ends(progress)
         except Exception as error:  # of the storage; the run is no result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -124,16 +125,15 @@ class Trials:
             ValueError: a study of this name was begun with something else.
         """
         with self._lock():
-            begun = self.study.user_attrs.get("definition")
-            if begun is None:
-                self.study.set_user_attr("definition", dict(definition))
-                return
-        for name, here in definition.items():
-            if begun.get(name) != here:
-                raise ValueError(
-                    f"Study: {self.folder} was begun with {name} {begun.get(name)!r:.300}; found {here!r:.300}; runs "
-                    "of both could not be compared: give what it was begun with, or another folder"
-                )
+            begun = self.study.user_attrs.get("definition", {})
+            for name, here in definition.items():
+                if begun.get(name, here) != here:
+                    raise ValueError(
+                        f"Study: {self.folder} was begun with {name} {begun[name]!r:.300}; found {here!r:.300}; runs "
+                        "of both could not be compared: give what it was begun with, or another folder"
+                    )
+            if begun != (whole := {**begun, **definition}):
+                self.study.set_user_attr("definition", whole)
 
     def all(self) -> list[Any]:
         """Every trial, by number."""
@@ -180,9 +180,8 @@ class Trials:
         begun, waiting_since = time.monotonic(), None
         while timeout is None or time.monotonic() - begun < timeout:
             optuna().storages.fail_stale_trials(self.study)
-            if space.trials is None:
-                self._queue(space, retry=retry)
-                retry = False
+            self._queue(space, retry=retry)
+            retry = False
             trials = self.all()
             if self._is_left(space, trials):
                 waiting_since = None
@@ -197,22 +196,19 @@ class Trials:
             time.sleep(min(1.0, self.heartbeat / 2))
 
     def _queue(self, space: Space, *, retry: bool) -> None:
-        """Queue the runs of a grid that no trial stands for."""
+        """Queue the runs of a grid that no trial stands for, and those that ended before their time."""
+        again = optuna().storages.RetryHeartbeatStaleTrialCallback(max_retry=None if retry else LIVES)
         with self._lock():
-            trials = self.all()
-            taken, deaths = set(), dict.fromkeys(space.grid, 0)
-            for trial in trials:
-                key = trial.user_attrs.get("run")
-                if key not in deaths or trial.user_attrs.get("surplus"):
-                    continue
-                status = self.status(trial)
-                deaths[key] += status == "died"
-                if status != "died" and not (retry and status == "failed"):
-                    taken.add(key)
+            stand = self.by_key()
             for key, run in space.grid.items():
-                if key not in taken and (retry or deaths[key] <= LIVES):
+                if key not in stand:
                     labels = {"run": key, "model": run.model, "seed": run.seed, "settings": _plain(run.settings)}
                     self.study.enqueue_trial({}, user_attrs=labels)
+            for trial in map(copy.deepcopy, stand.values()):
+                status = self.status(trial)
+                if status == "died" or (retry and status == "failed"):
+                    trial.user_attrs.pop("error", None)
+                    again(self.study, trial)
 
     def _is_left(self, space: Space, trials: list[Any]) -> bool:
         if any(trial.state == self.states.WAITING for trial in trials):

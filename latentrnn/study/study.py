@@ -22,7 +22,7 @@ from latentrnn.plotting.comparison import comparison
 from latentrnn.study.fit_settings import fit_arguments
 from latentrnn.study.model_functions import check_model
 from latentrnn.study.runs import Runner, read_scores
-from latentrnn.study.space import Range, Run, grid, read_settings, settings_by_model
+from latentrnn.study.space import Choices, Range, Run, grid, read_settings, settings_by_model
 from latentrnn.study.storage import Space, Trials, quietly
 from latentrnn.study.table import Outcome, compared
 from latentrnn.study.toml_studies import study_arguments
@@ -304,7 +304,19 @@ class Study(ShownInNotebooks):
             "fit": repr(self._described),
             "evidence": repr((self.kind, self.num_particles)),
             "trials": "drawn" if self.trials is not None else "a grid",
+            **self._meanings(),
         }
+
+    def _meanings(self) -> dict[str, str]:
+        """What labels of settings stand for, where that can be told again in another process."""
+        told = {
+            f"{name}={label}": repr(value)
+            for name, item in self.settings.items()
+            if isinstance(item, Choices)
+            for label, value in item.values.items()
+            if value is not label
+        }
+        return {name: text for name, text in told.items() if " at 0x" not in text}
 
     def _planned(self) -> int:
         return len(self.space.grid) if self.trials is None else self.trials

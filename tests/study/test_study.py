@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import latentrnn as lr
+from latentrnn.study.runs import Pruner
 from tests.study.sweeps import DIES_AT, STEPS, linear, rnn, study, walks
 
 optuna = pytest.importorskip("optuna")
@@ -216,6 +217,58 @@ def test_settings_are_drawn(tmp_path: Path) -> None:
     assert rates == frame["optimizer.learning_rate"].to_dict()
     more = study(tmp_path, **{**given, "trials": 7}).run(progress=False).to_dataframe()
     assert len(more) == 7
+
+
+class InterruptsOnce:
+    """As Ctrl-C in the middle of the third fit."""
+
+    def __init__(self) -> None:
+        self.fits = 0
+
+    def __call__(self, progress: lr.Progress, /) -> None:
+        self.fits += progress.kind == "report" and progress.step < 2
+        if self.fits == 3 and progress.step >= DIES_AT:
+            self.fits += 1
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("trials", [None, 4])
+def test_an_interrupted_run_goes_on(tmp_path: Path, trials: int | None) -> None:
+    reporting = lr.Reporting(progress=False, every=2, callbacks=[InterruptsOnce()])
+    fit = {"steps": STEPS, "batch_size": 8, "stopping.every": 4, "reporting": reporting}
+    given: dict[str, Any] = {"fit": fit, "trials": trials, "seeds": [0, 1]}
+    if trials is not None:
+        given["settings"] = {"hidden": {"low": 2, "high": 5}}
+    with pytest.raises(KeyboardInterrupt):
+        study(tmp_path, **given).run(progress=False)
+    before = study(tmp_path, **given).to_dataframe()
+    assert list(before["status"][:3]) == ["complete", "complete", "died"]
+    frame = study(tmp_path, **given).run(progress=False).to_dataframe()
+    assert set(frame["status"]) == {"complete"}
+    assert len(frame) == (4 if trials else 6)
+    assert frame.index[2] == before.index[2]
+    assert any("resumed" in event for event in study(tmp_path, **given).load(frame.index[2]).events)
+
+
+def test_a_label_means_what_it_meant(tmp_path: Path) -> None:
+    def labelled(**optimizers: lr.AdamW) -> lr.Study:
+        return study(tmp_path, settings={"optimizer": optimizers}, seeds=[0], fit={"steps": 2, "batch_size": 8})
+
+    labelled(slow=lr.AdamW(1e-3)).run(progress=False)
+    labelled(slow=lr.AdamW(1e-3), fast=lr.AdamW(1e-2)).run(progress=False)
+    with pytest.raises(ValueError, match="was begun with optimizer=slow"):
+        labelled(slow=lr.AdamW(1e-4)).run(progress=False)
+
+
+def test_a_worker_ends_with_whoever_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        @staticmethod
+        def is_alive() -> bool:
+            return False
+
+    monkeypatch.setattr("multiprocessing.parent_process", Gone)
+    with pytest.raises(SystemExit):
+        Pruner(None)(lr.Progress("report", 0, {}, {}, 0.0, 0))
 
 
 def broken(data: Any, hidden: int = 2) -> lr.LatentRNN:
