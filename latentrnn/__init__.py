@@ -49,6 +49,7 @@ from latentrnn.export import summary as summary
 from latentrnn.export import to_arviz as to_arviz
 from latentrnn.export import to_lfads as to_lfads
 from latentrnn.export import to_nlb as to_nlb
+from latentrnn.export import to_nwb as to_nwb
 from latentrnn.inference import AIS as AIS
 from latentrnn.inference import ELBO as ELBO
 from latentrnn.inference import FIVO as FIVO

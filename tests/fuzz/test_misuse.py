@@ -396,6 +396,17 @@ def calls() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
             {"path": "lfads.h5", "posteriors": {"train": posterior}, "heads": ["y"], "num_samples": 2},
         ),
         "to_nlb": (lr.to_nlb, nlb()),
+        "to_nwb": (
+            lr.to_nwb,
+            {
+                "path": "results.nwb",
+                "posterior": posterior,
+                "heads": ["y"],
+                "num_samples": 2,
+                "description": "a",
+                "session_start": None,
+            },
+        ),
         "report": (
             lr.report,
             {
