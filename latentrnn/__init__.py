@@ -26,6 +26,7 @@ from latentrnn.criticism import concordance as concordance
 from latentrnn.criticism import criticise as criticise
 from latentrnn.criticism import elpd_data as elpd_data
 from latentrnn.criticism import held_out_log_likelihood as held_out_log_likelihood
+from latentrnn.criticism import leave_future_out as leave_future_out
 from latentrnn.criticism import one_step_ahead_bits_per_spike as one_step_ahead_bits_per_spike
 from latentrnn.criticism import one_step_ahead_log_likelihood as one_step_ahead_log_likelihood
 from latentrnn.criticism import paired_difference as paired_difference

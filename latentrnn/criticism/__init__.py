@@ -14,6 +14,7 @@ from latentrnn.criticism.criticise import Criticism as Criticism
 from latentrnn.criticism.criticise import criticise as criticise
 from latentrnn.criticism.elpd import elpd_data as elpd_data
 from latentrnn.criticism.held_out import held_out_log_likelihood as held_out_log_likelihood
+from latentrnn.criticism.left_out import leave_future_out as leave_future_out
 from latentrnn.criticism.outcomes import Reliability as Reliability
 from latentrnn.criticism.outcomes import auroc as auroc
 from latentrnn.criticism.outcomes import bits_per_symbol as bits_per_symbol

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,9 +12,15 @@ from torch import Tensor
 
 from latentrnn.criticism.elpd import arviz_compare, elpd_data
 from latentrnn.criticism.held_out import check_held_out, check_no_bound, check_posterior
+from latentrnn.criticism.left_out import leave_one_out
 from latentrnn.criticism.outside import OutsideEvidence
 from latentrnn.criticism.spikes import block_sums, check_block_length, is_one_step_ahead
+from latentrnn.data import SequenceData
 from latentrnn.inference.evidence.evidence import AIS, SMC, Evidence
+from latentrnn.inference.fitting.result import FitResult
+from latentrnn.inference.posterior.posterior import Posterior
+from latentrnn.inference.sampling.ensemble import Ensemble
+from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_choice, check_flag
 
 if TYPE_CHECKING:
@@ -45,7 +52,9 @@ class Pointwise:
 
 def compare(
     models: Mapping[str, Any],
+    data: SequenceData | None = None,
     *,
+    leave_out: Literal["sequence"] | None = None,
     block_length: int | None = None,
     scale: Literal["log", "negative_log", "deviance"] = "log",
     method: Literal["stacking", "BB-pseudo-BMA", "pseudo-BMA"] = "stacking",
@@ -64,12 +73,19 @@ def compare(
 
         dse = sqrt(n Var_n[log p_best(y_n) - log p_model(y_n)])
 
+    With `leave_out="sequence"` the sequences are those that the posteriors were conditioned on, each left out in turn:
+    log p(y_n | y_{-n}) by importance weights over the draws of the parameters (PSIS). That means something only where
+    everything that was learned from them has a posterior (`Posterior.reason_against_loo`); anything else is refused.
+    For one long series whose future is left out see `leave_future_out`, whose results are compared here.
+
     `az.compare` takes exponentials of the log densities, which underflow below -745 nats; here each unit is first
     shifted by its best model, which changes neither differences nor weights.
 
     Args:
         models: `{"name": posterior}` or `{"name": one_step_ahead}`, at least two, all of the same held-out data; what
             another package says of these data joins them by `latentrnn.score_of`.
+        data: held-out sequences, of which `models` are fits (`FitResult`, `Ensemble`); None where they are posteriors.
+        leave_out: "sequence", or None for held-out data.
         block_length: steps per block, for `OneStepAhead`; longer than the correlations in the recording. None
             takes each sequence as a unit.
         scale: "log", "negative_log" or "deviance", as in ArviZ.
@@ -84,7 +100,8 @@ def compare(
         ArviZ's name, here of new data), `p_loo` (NaN: does not apply), `elpd_diff`, `weight`, `se`, `dse`, `warning`,
         `scale`, and `mc_se`, the Monte Carlo standard error of the total; of posteriors also `kind`, `ess` (the
         smallest effective sample size of a sequence, NaN where exact), `pareto_k` (the largest k-hat, NaN where exact)
-        and `doubtful` (sequences whose evidence is not to be believed, see `Evidence.doubtful`). `warning` is True
+        and `doubtful` (sequences whose evidence is not to be believed, see `Evidence.doubtful`), and `parameters`, how
+        many numbers the model has learned or drawn (of an ensemble's members together). `warning` is True
         where a number is doubtful, and where Monte Carlo error may decide the order: that of the difference to the
         best model exceeds both `dse` and half of the difference; use more particles. `frame.attrs` says what the unit
         is.
@@ -110,6 +127,9 @@ def compare(
     check_choice("compare", "scale", scale, _SCALES)
     check_choice("compare", "method", method, METHODS)
     held_out, block_length = check_flag("compare", "held_out", held_out), check_block_length(block_length)
+    if leave_out is not None:
+        check_choice("compare", "leave_out", leave_out, ("sequence",))
+    models = models if data is None else _posteriors(models, data)
     one_step = {name: is_one_step_ahead(model) for name, model in models.items()}
     for name, flag in one_step.items():
         if not flag and not isinstance(models[name], OutsideEvidence):
@@ -120,7 +140,13 @@ def compare(
             "models: a one-step-ahead density and an evidence are different quantities; got both, "
             f"one-step-ahead results being {[name for name, flag in one_step.items() if flag]}"
         )
-    if any(one_step.values()):
+    if leave_out is not None:
+        if any(one_step.values()) or any(isinstance(model, OutsideEvidence) for model in models.values()):
+            raise TypeError("leave_out='sequence' is of posteriors; found other results among the models")
+        if block_length is not None:
+            raise ValueError("block_length: only for one-step-ahead results; leave_out='sequence' leaves out sequences")
+        pointwise, unit = _left_out(models, num_particles), "sequence, left out"
+    elif any(one_step.values()):
         pointwise, unit = _one_step_ahead(models, block_length, held_out), _block_words(block_length)
     elif block_length is not None:
         raise ValueError("block_length: only for one-step-ahead results; evidence is per sequence")
@@ -137,8 +163,81 @@ def compare(
             f"{MINIMUM_UNITS}; compare one_step_ahead results with a block_length="
         )
     frame = ranked(pointwise, scale, method)
-    frame.attrs.update(unit=unit, num_units=number, held_out=True)
+    frame.attrs.update(unit=unit, num_units=number, held_out=leave_out is None)
+    if not any(one_step.values()):
+        frame["parameters"] = [_size(models[name]) for name in frame.index]
     return frame
+
+
+def _posteriors(models: Mapping[str, Any], data: SequenceData) -> dict[str, Any]:
+    """Return the posterior of some data under every fit; what an outside model says of them stays as it is."""
+    if not isinstance(data, SequenceData):
+        raise TypeError(f"compare: data must be SequenceData; found {type(data).__name__}")
+    found: dict[str, Any] = {}
+    for name, model in models.items():
+        if isinstance(model, OutsideEvidence):
+            found[name] = model
+        elif isinstance(model, FitResult | Ensemble):
+            found[name] = model.posterior(data)
+        else:
+            raise TypeError(
+                f"compare: data= goes with fits; expected a FitResult or an Ensemble under {name!r}, found "
+                f"{type(model).__name__}"
+            )
+    return found
+
+
+def _left_out(models: Mapping[str, Any], num_particles: int) -> dict[str, Pointwise]:
+    _, reference = next(iter(models.items()))
+    for name, posterior in models.items():  # every refusal before the first expensive evaluation
+        if not isinstance(posterior, Posterior):
+            raise TypeError(
+                f"compare: leave_out='sequence' weighs draws of one posterior; found {type(posterior).__name__} "
+                f"under {name!r}"
+            )
+        if (reason := posterior.reason_against_loo()) is not None:
+            raise ValueError(f"{name}: leaving a sequence out by weights means nothing: {reason}. Use held-out data")
+    orders = _same_data(models, reference)
+    pointwise = {}
+    for name, posterior in models.items():
+        evidence = leave_one_out(posterior, num_particles)
+        evidence.warn("compare", repr(name), stacklevel=4)
+        values, errors = evidence.values[orders[name]], evidence.standard_error[orders[name]]
+        pointwise[name] = Pointwise(values, errors, evidence)
+    return pointwise
+
+
+def _size(model: Any) -> float:
+    """Return how many numbers a model has learned, or drawn; NaN of an outside one."""
+    if isinstance(model, OutsideEvidence):
+        return math.nan
+    members = [each.model for each in getattr(model, "posteriors", [])] or [getattr(model, "model", None)]
+    if not all(isinstance(member, LatentRNN) for member in members):
+        return math.nan
+    learned = sum(value.numel() for member in members for value in member.parameters())
+    return float(learned + sum(value.numel() for member in members for _, value in member.parameter_sites().values()))
+
+
+def _same_data(models: Mapping[str, Any], reference: Any) -> dict[str, list[int]]:
+    """Return what brings every posterior's sequences into the order of one, of the same data and heads."""
+    reference_name, orders = next(iter(models)), {}
+    for name, posterior in models.items():
+        orders[name] = _pair(name, posterior.data.keys, reference_name, reference.data.keys)
+        _check_heads(name, posterior, reference_name, reference, orders[name])
+    return orders
+
+
+def _check_heads(name: str, posterior: Any, reference_name: str, reference: Any, order: list[int]) -> None:
+    heads, expected = (sorted(p.model.observations) for p in (posterior, reference))
+    if heads != expected:
+        raise ValueError(
+            f"{name}: scores heads {heads}, {reference_name!r} scores {expected}; joint densities of different "
+            "heads cannot be compared, compare one_step_ahead results of one head"
+        )
+    for head in heads:
+        entries = posterior.data.scored(head)[order], reference.data.scored(head)
+        values = posterior.data.observations[head][order], reference.data.observations[head]
+        _check_same(name, reference_name, head, entries, values)
 
 
 def _evidence(
@@ -153,16 +252,7 @@ def _evidence(
     for name, posterior in own.items():  # every refusal before the first expensive evaluation
         used = None if posterior.result is None else posterior.result.used
         orders[name] = _pair(name, posterior.data.keys, reference_name, reference.data.keys)
-        heads, expected = (sorted(p.model.observations) for p in (posterior, reference))
-        if heads != expected:
-            raise ValueError(
-                f"{name}: scores heads {heads}, {reference_name!r} scores {expected}; joint densities of different "
-                "heads cannot be compared, compare one_step_ahead results of one head"
-            )
-        for head in heads:
-            entries = posterior.data.scored(head)[orders[name]], reference.data.scored(head)
-            values = posterior.data.observations[head][orders[name]], reference.data.observations[head]
-            _check_same(name, reference_name, head, entries, values)
+        _check_heads(name, posterior, reference_name, reference, orders[name])
         check_held_out(name, posterior.data.keys, used, held_out=held_out)
     pointwise = {}
     for name, posterior in models.items():
