@@ -10,6 +10,7 @@ from latentrnn.data import DataSpec
 from latentrnn.models import sites
 from latentrnn.models.couplings import Coupling
 from latentrnn.models.features import CovariateReader, Feature, Gap
+from latentrnn.models.feedback import History
 from latentrnn.models.latents import Latent
 from latentrnn.models.observations import Observation
 from latentrnn.models.readouts import FactorReadout
@@ -172,7 +173,8 @@ def checked_couplings(couplings: Any, observations: Mapping[str, Observation], l
 
 
 def warn_where_time_is_ignored(transition: Transition, latent: Latent, modules: Iterable[Any], spec: DataSpec) -> None:
-    """Warn where steps have times of their own and no part of the model knows them."""
+    """Warn where steps have times of their own and no part of the model knows them, or one counts them all the same."""
+    modules = list(modules)
     knows = transition.timed or latent.timed or any(isinstance(part, Gap) for part in modules)
     if spec.irregular and not knows:
         warnings.warn(
@@ -182,3 +184,20 @@ def warn_where_time_is_ignored(transition: Transition, latent: Latent, modules: 
             UserWarning,
             stacklevel=3,
         )
+        return
+    gap = any(isinstance(part, Gap) for part in modules)
+    counting = sorted({type(part).__name__ for part in modules if _counts_steps(part)})
+    if spec.irregular and counting and not gap:
+        warnings.warn(
+            f"LatentRNN: the data have irregular times, but {', '.join(counting)} looks back by steps, whatever time "
+            "lies between them; tell it with inputs=[..., lr.Gap()]",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _counts_steps(part: Any) -> bool:
+    """Whether a part looks at other steps than the present one, by their number."""
+    if isinstance(part, Gap):
+        return False
+    return isinstance(part, History) or (isinstance(part, Feature) and bool(part.memory or part.lookahead))

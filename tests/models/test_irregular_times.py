@@ -6,11 +6,13 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
+import pyro
 import pytest
 import torch
 
 import latentrnn as lr
 from latentrnn.inference.guides.windows import window_plan
+from tests.registry import LATENTS, TRANSITIONS, latent_for, shake
 
 SEQUENCES, STEPS = 6, 12
 GAPS = np.random.default_rng(0).uniform(0.2, 2.0, (SEQUENCES, STEPS))
@@ -240,6 +242,52 @@ def test_what_decay_refuses() -> None:
 def test_a_transition_that_ignores_time_says_so(transition: lr.Transition) -> None:
     with pytest.warns(UserWarning, match=rf"irregular times, but {type(transition).__name__}\(hidden_size=2\) counts"):
         put_together(recorded(), transition)
+
+
+EVERY_PART = [(name, latent_for(name, "gaussian", "innovations")) for name in TRANSITIONS] + [
+    ("linear" if name.startswith("markov") else "gru", name) for name in LATENTS
+]
+
+
+@pytest.mark.parametrize(("transition", "latent"), EVERY_PART)
+def test_every_part_reads_the_time_between_steps_or_says_that_it_does_not(transition: str, latent: str) -> None:
+    """One behaviour for all: the density changes with the times, or a warning came with the model."""
+    rng = np.random.default_rng(0)
+    known = {"drive": rng.normal(size=(*VALUES.shape[:2], 1)), "stimulus": rng.normal(size=(*VALUES.shape[:2], 2))}
+    data, other = (
+        lr.SequenceData.from_arrays({"y": VALUES}, known, times=np.cumsum(gaps, 1), dtype=torch.float64)
+        for gaps in (GAPS, GAPS[:, ::-1])
+    )
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model = put_together(data, TRANSITIONS[transition](), LATENTS[latent]()).double()
+    told = any("counts steps, whatever time" in str(warning.message) for warning in said)
+    shake(model)
+    drawn = pyro.poutine.trace(model).get_trace(data)
+    densities = []
+    for each in (data, other):
+        with torch.no_grad():
+            replayed = pyro.poutine.trace(pyro.poutine.replay(model, trace=drawn)).get_trace(each)
+            densities.append(float(replayed.log_prob_sum()))
+    assert (densities[0] == densities[1]) == told
+
+
+@pytest.mark.parametrize("part", ["History", "Lags", "Convolution"])
+def test_parts_that_look_back_by_steps_say_so_beside_those_that_know_the_time(part: str) -> None:
+    drive = np.random.default_rng(0).normal(size=(*VALUES.shape[:2], 1))
+    data = lr.SequenceData.from_arrays({"y": VALUES}, {"x": drive}, times=np.cumsum(GAPS, 1))
+    inputs = {"History": ["x"], "Lags": [lr.Lags("x", 3)], "Convolution": [lr.Convolution("x", 1, widths=2)]}[part]
+
+    def make(inputs: list) -> None:
+        head = lr.Gaussian(feedback=lr.History(2) if part == "History" else None)
+        lr.LatentRNN(
+            data.spec, transition=lr.LeakyIntegrator(3), latent=lr.Deterministic(), observations={"y": head},
+            inputs=inputs,
+        )  # fmt: skip
+
+    with pytest.warns(UserWarning, match=f"irregular times, but {part} looks back by steps"):
+        make(inputs)
+    make([*inputs, lr.Gap()])  # which tells it
 
 
 def test_nothing_is_said_where_time_is_used_or_regular() -> None:
