@@ -160,8 +160,7 @@ class Pruner:
         Raises:
             SystemExit: the process that started this one is gone, as when a study is killed.
         """
-        parent = multiprocessing.parent_process()
-        if parent is not None and not parent.is_alive():
+        if is_orphan():
             raise SystemExit(1)
         try:
             return self._ends(progress)
@@ -179,6 +178,12 @@ class Pruner:
                 self.trial.report(value, int(step))
                 self.told = int(step)
         return bool(self.trial.should_prune())
+
+
+def is_orphan() -> bool:
+    """Return whether the process that started this one is gone."""
+    parent = multiprocessing.parent_process()
+    return parent is not None and not parent.is_alive()
 
 
 def bound_names(history: Mapping[str, Any]) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from latentrnn.inference.fitting.saving.load import load
 from latentrnn.plotting.comparison import comparison
 from latentrnn.study.fit_settings import fit_arguments
 from latentrnn.study.model_functions import check_model
-from latentrnn.study.runs import Runner, read_scores
+from latentrnn.study.runs import Runner, is_orphan, read_scores
 from latentrnn.study.space import Choices, Range, Run, grid, read_settings, settings_by_model
 from latentrnn.study.storage import Space, Trials, quietly
 from latentrnn.study.table import Outcome, compared
@@ -467,8 +467,12 @@ NUMBERS = ("objective", "elpd", "mc_se", "doubtful", "parameters", "seconds", "s
 
 
 def _work(study: Study, **how: Any) -> None:
-    with quietly():
-        study._work(study._trials(), **how)
+    try:
+        with quietly():
+            study._work(study._trials(), **how)
+    finally:
+        if is_orphan():  # the pool would wait for work from a process that is gone
+            os._exit(1)
 
 
 def _words(setting: Any) -> str:
