@@ -184,31 +184,29 @@ class Study(ShownInNotebooks):
         folder: str | os.PathLike[str] | None = None,
         fit: Mapping[str, Any] | None = None,
     ) -> Study:
-        """Read a study from a file, in which paths are relative to it.
+        """Read a study from a TOML file, in which paths are relative to it.
 
-        ```toml
-        folder = "sweep"
-        seeds = [0, 1]
-        pruner = { class = "MedianPruner", n_warmup_steps = 50 }    # of Optuna; sampler likewise
+            folder = "sweep"
+            seeds = [0, 1]
+            pruner = { class = "MedianPruner", n_warmup_steps = 50 }    # of Optuna; sampler likewise
 
-        [data]                                                      # as `latentrnn.datasets.data_file` has it
-        file = "trials.csv"
-        observations = { spikes = ["n1", "n2"] }
-        time = "t"
-        group = "trial"
-        split = { valid = 0.15, test = 0.15, seed = 0 }
+            [data]                                                      # as `latentrnn.datasets.data_file` has it
+            file = "trials.csv"
+            observations = { spikes = ["n1", "n2"] }
+            time = "t"
+            group = "trial"
+            split = { valid = 0.15, test = 0.15, seed = 0 }
 
-        [models]                                                    # functions of Python files, or TOML files
-        gru = "models.py:gru"
-        linear = "linear.toml"
+            [models]                                                    # functions of Python files, or TOML files
+            gru = "models.py:gru"
+            linear = "linear.toml"
 
-        [settings]
-        hidden = [8, 16]
-        "optimizer.learning_rate" = { low = 1e-4, high = 1e-2, log = true }
+            [settings]
+            hidden = [8, 16]
+            "optimizer.learning_rate" = { low = 1e-4, high = 1e-2, log = true }
 
-        [fit]
-        steps = 400
-        ```
+            [fit]
+            steps = 400
 
         `trials`, `storage`, `name`, `kind`, `num_particles`, `checkpoint_every` and `heartbeat` are as of the class.
 
