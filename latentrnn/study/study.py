@@ -188,6 +188,7 @@ class Study(ShownInNotebooks):
 
             folder = "sweep"
             seeds = [0, 1]
+            trials = 40                                                 # drawn; without it every combination
             pruner = { class = "MedianPruner", n_warmup_steps = 50 }    # of Optuna; sampler likewise
 
             [data]                                                      # as `latentrnn.datasets.data_file` has it
