@@ -68,6 +68,10 @@ examples: $(INSTALLED)
 		echo "$$script --smoke"; \
 		$(PY) "$$script" --smoke --out "build/smoke/$$(basename "$$(dirname "$$script")")"; \
 	done
+	set -e; for script in examples/workflows/*/demo.py; do \
+		echo "$$script --smoke"; \
+		$(PY) "$$script" --smoke --out "build/smoke/$$(basename "$$(dirname "$$script")")"; \
+	done
 	set -e; for script in examples/workflows/*/*.sh; do \
 		echo "$$script --smoke"; \
 		PATH="$(CURDIR)/$(VENV)/bin:$$PATH" "$$script" --smoke --out "build/smoke/$$(basename "$$(dirname "$$script")")"; \

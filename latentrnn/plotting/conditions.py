@@ -54,6 +54,7 @@ def trial_raster(
             )
         row += len(ticks)
     ax.set_ylim(row - 0.5, -0.5)
+    ax.yaxis.get_major_locator().set_params(integer=True)
     ax.set_ylabel("trial")
     ax.set_xlabel("steps" if dt is None else "time (s)")
     return ax
@@ -174,7 +175,7 @@ def inferred_inputs(
     """Draw one dimension of the inputs that a posterior inferred: means over trials and draws, with their errors.
 
     Args:
-        innovations: draws, (sample, trial, time, dim), as `posterior.latents()["latents.innovations"]`, NaN in padding.
+        innovations: draws, (sample, trial, time, dim), as `posterior.latents()["innovations"]`, NaN in padding.
         conditions: of each trial, (trial,); all together by default.
         dim: which one.
         dt: seconds per step; None for an axis in steps.

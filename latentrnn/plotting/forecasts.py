@@ -64,7 +64,7 @@ def forecast_fan(
     if np.issubdtype(when.dtype, np.datetime64):
         from matplotlib import dates
 
-        locator = dates.AutoDateLocator()
+        locator = dates.AutoDateLocator(minticks=3, maxticks=7)
         ax.xaxis.set_major_locator(locator)
         ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
     if label is not None:
