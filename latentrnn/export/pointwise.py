@@ -9,10 +9,10 @@ import torch
 import xarray as xr
 
 from latentrnn.export.variables import drawn_dataset
-from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 
 if TYPE_CHECKING:
     from latentrnn.inference.posterior.posterior import Posterior
+    from latentrnn.inference.sampling.ensemble_posterior import EnsemblePosterior
 
 GROUPS = ("log_likelihood", "log_evidence")
 
@@ -27,10 +27,8 @@ def with_pointwise(
     """Return the group of log-likelihoods, whichever it is, with log p(y_t | y_{<t}, theta) of every per-step head.
 
     Raises:
-        ValueError: an ensemble, or a posterior whose local latents were drawn by chains.
+        ValueError: a posterior whose local latents were drawn by chains.
     """
-    if isinstance(posterior, EnsemblePosterior):
-        raise ValueError("pointwise: members of an ensemble have draws of their own; export one member")
     name = next((group for group in GROUPS if group in groups), None)
     if name is None:
         raise ValueError("pointwise: local latents that chains have drawn are not integrated out by step; use None")

@@ -129,7 +129,8 @@ def log_likelihood_of_draws(sampler: PosteriorSampler, num_draws: int) -> Tensor
         for _, data in sampler.rows(per_chunk):
             _, trace = paired_traces(sampler.model, guide, data, num_draws)
             heads = [trace.nodes[name] for name in sampler.model.observations]
-            columns.append(sum(head["fn"].log_prob(head["value"]).double() for head in heads))
+            told = sum((head["fn"].log_prob(head["value"]).double() for head in heads), torch.zeros(()))
+            columns.append(told.expand(num_draws, len(data)))  # of one draw there is no axis
     return torch.cat(columns, 1).cpu()
 
 

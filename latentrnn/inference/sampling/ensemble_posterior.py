@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from latentrnn.data import SequenceKey
 from latentrnn.inference.evidence.evidence import AIS, SMC, Evidence
 from latentrnn.inference.filters.one_step_ahead import OneStepAhead
+from latentrnn.inference.posterior.coupling_report import CouplingReport
 from latentrnn.inference.posterior.draws.predictions import Chunk
 from latentrnn.inference.posterior.forecast import Forecast
 from latentrnn.inference.posterior.gain import GainSamples
+from latentrnn.inference.posterior.interventions.counterfactual import Counterfactual
 from latentrnn.inference.posterior.posterior import Posterior
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.support.arguments import check_kind_of, check_list, check_size
@@ -115,6 +117,10 @@ class EnsemblePosterior(ShownInNotebooks):
         """Return the mixture of the first sequences alone."""
         return self._of(lambda posterior: posterior.restricted(count))
 
+    def refined(self, steps: int = 100, **settings: Any) -> EnsemblePosterior:
+        """Return the mixture with every member's guide optimised for these sequences; see `Posterior.refined`."""
+        return self._of(lambda posterior: posterior.refined(steps, **settings))
+
     # -- draws -----------------------------------------------------------------------------------------------------
 
     @isolated
@@ -168,6 +174,55 @@ class EnsemblePosterior(ShownInNotebooks):
         samples = {name: torch.cat([part.samples[name] for part in parts]) for name in parts[0].samples}
         return dataclasses.replace(parts[0], samples=samples, density=density)
 
+    def counterfactual(
+        self,
+        covariates: Mapping[str, Any] | None = None,
+        clamp: Mapping[str, Any] | None = None,
+        *,
+        num_samples: int = 100,
+        **settings: Any,
+    ) -> Counterfactual:
+        """Return pooled rollouts under an intervention, those of `rates` where nothing is changed.
+
+        Arguments as of `Posterior.counterfactual`. `states` are in each member's own coordinates, of which the pooled
+        draws know the member (`members_of_draws`); a gate is held in every member alike.
+
+        Raises:
+            ValueError: members whose states have different sizes, and what `Posterior.counterfactual` refuses.
+        """
+        sizes = {p.model.transition.hidden_size for p in self.posteriors}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"counterfactual: members have states of {sorted(sizes)} units, which cannot be held or lesioned alike;"
+                " ask the members, posteriors[k].counterfactual"
+            )
+        parts = [p.counterfactual(covariates, clamp, num_samples=n, **settings) for p, n in self._shared(num_samples)]
+        rates = {name: torch.cat([part.rates[name] for part in parts]) for name in parts[0].rates}
+        states = torch.cat([part.states for part in parts])
+        return dataclasses.replace(parts[0], rates=rates, states=states)
+
+    def couplings(self, num_samples: int = 100) -> dict[str, CouplingReport]:
+        """Return E[penalty] of every coupling under the mixture, `num_samples` draws of each member.
+
+        See `Posterior.couplings`.
+        """
+        members = [posterior.couplings(num_samples) for posterior in self.posteriors]
+        found, weights = {}, self.weights.double()
+        for name, first in members[0].items():
+            parts = [member[name] for member in members]
+            values = torch.stack([part.values.double() for part in parts])
+            errors = torch.stack([part.standard_error.double() for part in parts])
+            together = torch.tensor([part.mean_standard_error for part in parts], dtype=torch.float64)
+            found[name] = dataclasses.replace(
+                first,
+                values=(weights @ values).to(first.values),
+                standard_error=(weights**2 @ errors**2).sqrt().to(first.values),
+                mean=float(weights @ values.mean(1)),
+                mean_standard_error=float((weights**2 @ together**2).sqrt()),
+                num_samples=num_samples * len(parts),
+            )
+        return found
+
     # -- densities -------------------------------------------------------------------------------------------------
 
     def evidence(self, kind: str | SMC | AIS = "iwae", num_particles: int = 64) -> Evidence:
@@ -211,6 +266,19 @@ class EnsemblePosterior(ShownInNotebooks):
         """
         rows = [(p.log_likelihood(num_particles, n), n) for p, n in self._shared(num_draws)]
         return torch.cat([row if len(row) == n else row.expand(n, -1) for row, n in rows])
+
+    def log_likelihood_one_step_ahead(self, head: str, num_particles: int = 64, num_draws: int = 50) -> Tensor:
+        """Return log p_k(y_t | y_{<t}, theta) of every entry, pooled as in `log_likelihood`, (draw, sequence, ...)."""
+        rows = [(p.log_likelihood_one_step_ahead(head, num_particles, n), n) for p, n in self._shared(num_draws)]
+        return torch.cat([row if len(row) == n else row.expand(n, *row.shape[1:]) for row, n in rows])
+
+    def log_likelihood_of_draws(self, num_draws: int = 50) -> Tensor:
+        """Return log p_k(y_n | z_n, theta) of pooled draws of parameters and latents, (draw, sequence), nats."""
+        return torch.cat([p.log_likelihood_of_draws(n) for p, n in self._shared(num_draws)])
+
+    def log_prior(self, num_draws: int = 50) -> dict[str, Tensor]:
+        """Return log p(theta) of the pooled draws of `parameters(num_draws)`: site to (draw,), nats."""
+        return self._pooled(num_draws, lambda p, n: p.log_prior(n))
 
     def reason_against_loo(self, *, fully_known: bool = False) -> str:
         """Return why PSIS-LOO of the pooled draws would mean nothing: see `Posterior.reason_against_loo`."""

@@ -208,6 +208,56 @@ def test_parameters_with_priors_are_pooled() -> None:
     assert found.log_likelihood(2, 6).shape == (6, 2)
 
 
+# members have coordinates, draws of chains and priors of their own, of which there is no mixture
+OF_A_MEMBER = {"latents", "latent_parts", "transition_runs", "replays", "diagnose", "power_scaling", "device"}
+ASKED: dict[str, tuple[Any, ...]] = {
+    "restricted": (2,), "reseeded": (1,), "refined": (1,), "mean": ("y", 3), "rates": ("y", 6), "predictive": (6,),
+    "prior_predictive": (6,), "parameters": (6,), "gain": ("y", 6), "couplings": (2,), "forecast": (2, {}),
+    "impute": ("y", 6), "counterfactual": (), "evidence": ("iwae", 4), "log_likelihood": (2, 6),
+    "log_likelihood_one_step_ahead": ("y", 2, 6), "log_prior": (6,), "log_likelihood_of_draws": (6,),
+    "reason_against_loo": (), "one_step_ahead": ("y",), "summary": (), "to_xarray": (), "factors": (), "to_arviz": (),
+    "to_netcdf": (), "replicate_parts": (6,), "seed": (), "conditional_on": (),
+}  # fmt: skip
+
+
+def test_whatever_is_asked_of_a_posterior_is_asked_of_a_mixture(tmp_path: Path) -> None:
+    """All that is public: it works, or the error says which members have it."""
+    public = {name for name in vars(lr.Posterior) if not name.startswith("_")}
+    assert public == OF_A_MEMBER | set(ASKED)
+    found = posterior()
+    for name, arguments in ASKED.items():
+        if name in ("gain", "forecast", "factors", "summary", "parameters", "log_prior"):
+            continue  # of other models: see the tests of each
+        value = getattr(found, name)
+        settings = {"num_particles": 4, "num_filters": 2} if name == "one_step_ahead" else {}
+        if name == "to_netcdf":
+            arguments = (tmp_path / "mixture.nc",)
+        if name.startswith("to_"):
+            settings = {"num_samples": 6} | ({} if name == "to_xarray" else {"num_particles": 2})
+        assert (value(*arguments, **settings) if callable(value) else value) is not None, name
+    for name in OF_A_MEMBER:
+        with pytest.raises(AttributeError, match=rf"no '{name}'; members have it: posteriors\[k\]\.{name}"):
+            getattr(found, name)
+
+
+def test_counterfactuals_and_densities_of_draws_are_pooled() -> None:
+    found = posterior()
+    counts = [int(n) for n in torch.bincount(found.members_of_draws(10), minlength=3)]
+    nothing = found.counterfactual(num_samples=10)
+    torch.testing.assert_close(nothing.rates["y"], found.rates("y", 10), equal_nan=True)
+    by_draw, ahead = found.log_likelihood_of_draws(10), found.log_likelihood_one_step_ahead("y", 4, 10)
+    start = 0
+    for member, count in zip(found.posteriors, counts, strict=True):
+        rows = slice(start, start + count)
+        start += count
+        torch.testing.assert_close(by_draw[rows], member.log_likelihood_of_draws(count))
+        one = member.log_likelihood_one_step_ahead("y", 4, count)
+        torch.testing.assert_close(ahead[rows], one.expand(count, *one.shape[1:]))
+    refined = found.refined(2)
+    assert isinstance(refined, lr.EnsemblePosterior)
+    assert torch.equal(refined.weights, found.weights)
+
+
 def test_what_is_of_one_member_alone_says_so() -> None:
     found = posterior()
     with pytest.raises(AttributeError, match=r"no 'latents'; members have it: posteriors\[k\]\.latents"):
