@@ -12,8 +12,8 @@
 # # Forecasts from a CSV file
 #
 # One long series, monthly, with dates: how warm the sea off Peru was, 1950 to 2010, where El Niño shows. We read it
-# from a CSV file, fit a network to the first 46 years, forecast a year ahead from each January of the years after, and
-# ask two things of the forecasts: are they better than naive ones, and do their intervals hold what they say?
+# from a CSV file, fit a network to the first 46 years, forecast a year ahead from each January of the years after,
+# and ask two things of the forecasts: are they better than naive ones, and do their intervals hold what they say?
 
 # %%
 import tempfile
@@ -73,9 +73,9 @@ train, valid
 # %% [markdown]
 # ## A model that feeds on its own past
 #
-# The state is a gated recurrent unit that reads the season and the last months of the series itself. What is random is
-# each month's value given the state, with tails as heavy as the data ask for; a forecast feeds its own samples back, so
-# that uncertainty grows with the horizon.
+# The state is a gated recurrent unit that reads the season and the last months of the series itself. What is random
+# is each month's value given the state, with tails as heavy as the data ask for; a forecast feeds its own samples
+# back, so that uncertainty grows with the horizon.
 
 # %%
 model = lr.LatentRNN(
@@ -143,8 +143,8 @@ plt.show()
 # %% [markdown]
 # ## Better than nothing?
 #
-# The continuous ranked probability score is the absolute error of a forecast that is a distribution, in degrees. Beside
-# ours: the same month of last year, and the same month of all the years that were learned from.
+# The continuous ranked probability score is the absolute error of a forecast that is a distribution, in degrees.
+# Beside ours: the same month of last year, and the same month of all the years that were learned from.
 
 # %%
 values = frame.temperature.to_numpy()

@@ -11,8 +11,8 @@
 # %% [markdown]
 # # A transition of your own
 #
-# Networks learn what you cannot write down. What you can write down belongs into the model: an equation is a class with
-# a `step`, its numbers have names, units and priors, and everything else (fits, chains, forecasts, checks,
+# Networks learn what you cannot write down. What you can write down belongs into the model: an equation is a class
+# with a `step`, its numbers have names, units and priors, and everything else (fits, chains, forecasts, checks,
 # interpretation, saving) works as with a GRU. Here: a cell that adapts. Its drive follows the light within tens of
 # milliseconds, and a slower current holds it back:
 #
@@ -111,8 +111,8 @@ train, test = data[:30], data[30:]
 # %% [markdown]
 # ## Priors, and a posterior
 #
-# What has a prior becomes a Pyro site with a posterior. Nothing is random in this model besides its fifteen numbers, so
-# that Laplace's approximation around their mode is quick and good. `lr.sample` would run NUTS on the same model,
+# What has a prior becomes a Pyro site with a posterior. Nothing is random in this model besides its fifteen numbers,
+# so that Laplace's approximation around their mode is quick and good. `lr.sample` would run NUTS on the same model,
 # `lr.fit` a variational posterior.
 
 # %%
@@ -195,5 +195,5 @@ ax.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# A fit of the class is saved and loaded like any other, as long as the class has been imported. More parts of your own,
-# families, encoders, laws between heads: [Extending](../extending.md).
+# A fit of the class is saved and loaded like any other, as long as the class has been imported. More parts of your
+# own, families, encoders, laws between heads: [Extending](../extending.md).
