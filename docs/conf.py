@@ -36,8 +36,8 @@ extensions = [
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 
-# Notebooks are percent scripts, which lint, format and diff as code; a build runs those that changed (after `make clean`
-# all), and what fails fails it.
+# Notebooks are percent scripts, which lint, format and diff as code; a build runs those that changed, after
+# `make clean` all, and what fails fails it.
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(ROOT / "build" / "notebooks")

@@ -21,12 +21,19 @@ def _script(env: Any, node: Any) -> str | None:
     return inside if (Path(env.srcdir) / inside).is_file() else None
 
 
+def _folder(env: Any, node: Any) -> bool:
+    """Whether a link of MyST means a folder of the repository."""
+    return (Path(env.srcdir) / posixpath.dirname(env.docname) / node["reftarget"]).is_dir()
+
+
 def _downloads(app: Any, doctree: nodes.document) -> None:
     for node in list(doctree.findall(addnodes.pending_xref)):
         if node.get("reftype") != "myst":
             continue
         found = _script(app.env, node)
-        if found is not None:
+        if found is None and node["refdomain"] != "doc" and _folder(app.env, node):
+            node.replace_self(node.children)  # a folder is nowhere to go to on a site
+        elif found is not None:
             download = addnodes.download_reference(
                 "", "", *node.children, reftarget=f"/{found}", refdoc=app.env.docname
             )

@@ -74,6 +74,17 @@ def _formulas(lines: list[str]) -> list[str]:
     return out
 
 
+def _whole_code(lines: list[str]) -> list[str]:
+    """The lines, those joined over whose ends a piece of code goes on."""
+    out: list[str] = []
+    for line in lines:
+        if out and out[-1].count("`") % 2 and line.strip():
+            out[-1] += " " + line.strip()
+        else:
+            out.append(line)
+    return out
+
+
 def convert(lines: list[str]) -> list[str]:
     """The lines of a docstring as reStructuredText with sections for napoleon.
 
@@ -81,7 +92,7 @@ def convert(lines: list[str]) -> list[str]:
         lines: as `inspect.getdoc` gives them.
     """
     out, doctest = [], False
-    for line in _formulas(lines):
+    for line in _formulas(_whole_code(lines)):
         if not line.startswith("\0"):
             out.append(line)
             continue
