@@ -223,7 +223,7 @@ class _Ahead:
         else:
             at = self.times[:, (frames * clock - self.first).clamp_min(0)]
         unit = "step" if self.times is None and spec.dt is None else "s"
-        return HeadAxes(at, tuple(spec.heads[name].channel_names), unit)
+        return HeadAxes(at, tuple(spec.heads[name].channel_names), unit, levels=spec.heads[name].levels)
 
     def _array(self, where: str, value: Any, shape: tuple[int, ...]) -> Tensor:
         found = to_tensor(where, value).double()

@@ -44,6 +44,7 @@ class HeadAxes(NamedTuple):
         unit: of the times, "s" or "step".
         dates: when that is, (sequence, frame), in UTC where the calendar has a time zone; None for data without dates.
         calendar: of the recording, which says how dates are shown.
+        levels: of each channel what its codes stand for, empty where they are numbers; None where all are.
     """
 
     times: Tensor
@@ -51,6 +52,7 @@ class HeadAxes(NamedTuple):
     unit: str
     dates: NDArray[np.datetime64] | None = None
     calendar: Calendar | None = None
+    levels: tuple[tuple[str, ...], ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +98,8 @@ class Forecast(ShownInNotebooks):
             A data frame with the columns "head", "sequence", "frame" (from 1, the first after the end), "time" (when
             the frame begins, since the sequence's first step, in the unit that `attrs["time_unit"]` names), "date"
             where the recording came with dates, "channel", "mean", "sd", and the ends of the interval (e.g. "5%" and
-            "95%").
+            "95%"). A channel whose codes stand for names has a row for each of them, which the column "level" says,
+            with its probability as "mean" and no deviation or interval; of other channels "level" is empty.
 
         Raises:
             ValueError: a probability out of range.
@@ -108,13 +111,13 @@ class Forecast(ShownInNotebooks):
         columns = ["mean", "sd", *(f"{100 * end:g}%" for end in ends)]
         frames = []
         for head, samples in self.samples.items():
-            _, sequences, count, channels = samples.shape
             axes = None if self.axes is None else self.axes[head]
+            labels, samples, shares = _by_level(samples, axes)
+            _, sequences, count, channels = samples.shape
             spread = samples.std(0) if len(samples) > 1 else torch.full_like(samples[0], torch.nan)
-            values = [samples.mean(0), spread, *quantiles(samples, ends)]
+            values = [samples.mean(0), *(v.masked_fill(shares, torch.nan) for v in (spread, *quantiles(samples, ends)))]
             index = pandas.MultiIndex.from_product(
-                [[head], self.names, range(1, count + 1), range(channels) if axes is None else axes.channels],
-                names=["head", "sequence", "frame", "channel"],
+                [[head], self.names, range(1, count + 1), range(channels)], names=["head", "sequence", "frame", "place"]
             )
             frame = pandas.DataFrame(dict(zip(columns, (v.flatten().numpy() for v in values), strict=True)), index)
             times = torch.full((sequences, count), torch.nan) if axes is None else axes.times
@@ -123,11 +126,37 @@ class Forecast(ShownInNotebooks):
             if axes is not None and axes.dates is not None and axes.calendar is not None:
                 frame.insert(1, "date", axes.calendar.index(np.repeat(axes.dates.reshape(-1), channels)))
                 dated = ["date"]
+            for place, name in enumerate(("channel", "level")):
+                frame[name] = [label[place] for label in labels] * (sequences * count)
             frames.append(frame[frame["mean"].notna()].reset_index())
         found = pandas.concat(frames, ignore_index=True)
-        found = found[["head", "sequence", "frame", "time", *dated, "channel", *columns]]
+        named = ["level"] if (found["level"] != "").any() else []
+        found = found[["head", "sequence", "frame", "time", *dated, "channel", *named, *columns]]
         if self.axes:
             found.attrs["time_unit"] = next(iter(self.axes.values())).unit  # heads share a clock
+        return found
+
+    def symbols(self, head: str) -> NDArray[np.object_]:
+        """Return the samples by the names that their codes stand for, (sample, sequence, frame, channel).
+
+        Args:
+            head: a head that was read from names (`SequenceData.from_dataframe`).
+
+        Returns:
+            Names; None where a sequence has no such frame.
+
+        Raises:
+            ValueError: an unknown head, or one whose values are numbers.
+        """
+        samples = self._of(head)
+        levels = None if self.axes is None else self.axes[head].levels
+        if levels is None or not all(levels):
+            raise ValueError(f"symbols: {head!r} has values that are numbers; see `samples`")
+        found = np.full(tuple(samples.shape), None, dtype=object)
+        for channel, names in enumerate(levels):
+            codes = samples[..., channel].numpy()
+            there = np.isfinite(codes)
+            found[..., channel][there] = np.asarray(names, dtype=object)[codes[there].astype(int)]
         return found
 
     @isolated
@@ -170,6 +199,22 @@ class Forecast(ShownInNotebooks):
         if not isinstance(head, str) or head not in self.samples:
             raise ValueError(f"unknown head {head!r}; the forecast has {sorted(self.samples)}")
         return self.samples[head]
+
+
+def _by_level(samples: Tensor, axes: HeadAxes | None) -> tuple[list[tuple[Any, str]], Tensor, Tensor]:
+    """Return channel and level of each column, samples with an indicator for every level, and which are indicators."""
+    channels = range(samples.shape[-1]) if axes is None else axes.channels
+    levels = None if axes is None else axes.levels
+    labels: list[tuple[Any, str]] = []
+    columns, shares = [], []
+    for place, channel in enumerate(channels):
+        values = samples[..., place]
+        names = () if levels is None else levels[place]
+        labels += [(channel, name) for name in names] or [(channel, "")]
+        codes = [torch.where(values.isnan(), torch.nan, (values == code).double()) for code in range(len(names))]
+        columns += codes or [values]
+        shares += [bool(names)] * max(len(names), 1)
+    return labels, torch.stack(columns, -1) if any(shares) else samples, torch.tensor(shares)
 
 
 def forecast(
@@ -241,7 +286,7 @@ def axes_ahead(data: SequenceData, horizon: int, heads: Iterable[str], times: Te
         at = torch.where(frames < end, at.double(), torch.nan)
         unit = "step" if times is None and data.spec.dt is None else "s"
         dates = None if data.calendar is None else _dates(data.calendar, frames * head.clock, at, times, data.spec.dt)
-        found[name] = HeadAxes(at, tuple(head.channel_names), unit, dates, data.calendar)
+        found[name] = HeadAxes(at, tuple(head.channel_names), unit, dates, data.calendar, head.levels)
     return found
 
 
