@@ -38,6 +38,8 @@ def trial_raster(
     Raises:
         ValueError: shapes that do not go together.
     """
+    from matplotlib.ticker import MaxNLocator
+
     values = _values("counts", counts, 2)
     groups = _groups(conditions, len(values))
     ax = axes_or_new(ax)
@@ -54,7 +56,7 @@ def trial_raster(
             )
         row += len(ticks)
     ax.set_ylim(row - 0.5, -0.5)
-    ax.yaxis.get_major_locator().set_params(integer=True)
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylabel("trial")
     ax.set_xlabel("steps" if dt is None else "time (s)")
     return ax
