@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +18,10 @@ PAGE = DOCS / "extending.md"
 CHOOSING = DOCS / "choosing.md"
 INTERPRET = DOCS / "interpret.md"
 CALLBACKS = DOCS / "howto" / "callbacks.md"
+POPULATION = DOCS / "howto" / "population.md"
 SHORT = sorted(
-    {page for page in DOCS.rglob("*.md") if python_blocks(page.read_text())} - {PAGE, CHOOSING, INTERPRET, CALLBACKS}
+    {page for page in DOCS.rglob("*.md") if python_blocks(page.read_text())}
+    - {PAGE, CHOOSING, INTERPRET, CALLBACKS, POPULATION}
 )
 
 __all__ = ["short_fits"]  # a fixture
@@ -92,3 +97,66 @@ def test_the_page_on_callbacks_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert any("validation_elbo" in metrics for metrics in logged)
     result = namespace["result"]
     assert "good_enough" in result.stop_reason or "all steps" in result.stop_reason  # type: ignore[attr-defined]
+
+
+class Reported(Exception):
+    """A member has reached the end of its iterations."""
+
+
+class FakeTune(ModuleType):
+    """Stands in for `ray.tune`: members one after the other, the second going on from the first one's checkpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("ray.tune")
+        self.folder, self.bounds, self.taken = folder, list[float](), list[str]()
+        self.given: Any = None
+        self.last: Any = None
+        self.RunConfig = self.TuneConfig = dict
+        self.Checkpoint = SimpleNamespace(from_directory=self.kept)
+
+    def loguniform(self, low: float, high: float) -> tuple[float, float]:
+        return low, high
+
+    def kept(self, folder: str) -> Any:
+        copy = self.folder / str(len(self.bounds))
+        shutil.copytree(folder, copy)
+
+        def as_directory() -> Any:
+            self.taken.append(copy.name)
+            return nullcontext(str(copy))
+
+        return SimpleNamespace(as_directory=as_directory)
+
+    def get_checkpoint(self) -> Any:
+        return self.given
+
+    def report(self, metrics: dict[str, float], *, checkpoint: Any) -> None:
+        self.bounds.append(metrics["bound"])
+        self.last = checkpoint
+        if len(self.bounds) % 3 == 0:
+            raise Reported
+
+    def Tuner(self, trainable: Any, *, param_space: Any, tune_config: Any, run_config: Any) -> Any:
+        assert tune_config["mode"] == "max"
+
+        def fit() -> Any:
+            for rate in (0.02, 0.01):
+                with pytest.raises(Reported):
+                    trainable({"learning_rate": rate})
+                self.given = self.last
+            return SimpleNamespace(get_best_result=lambda: SimpleNamespace(checkpoint=self.last))
+
+        return SimpleNamespace(fit=fit)
+
+
+def test_the_page_on_populations_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for Ray, whose calls are those that its manual shows."""
+    monkeypatch.chdir(tmp_path)
+    fake, ray, schedulers = FakeTune(tmp_path), ModuleType("ray"), ModuleType("ray.tune.schedulers")
+    ray.tune, schedulers.PopulationBasedTraining = fake, dict  # type: ignore[attr-defined]
+    for name, module in (("ray", ray), ("ray.tune", fake), ("ray.tune.schedulers", schedulers)):
+        monkeypatch.setitem(sys.modules, name, module)
+    namespace = run(python_blocks(POPULATION.read_text()), str(POPULATION))
+    assert len(fake.bounds) == 6
+    assert fake.taken == ["2", "5"]  # the second member began where the first one had come to
+    assert namespace["result"].settings["continued"]  # type: ignore[attr-defined]

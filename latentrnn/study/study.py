@@ -373,8 +373,9 @@ class Study(ShownInNotebooks):
 
         Returns:
             The columns of `latentrnn.compare`, with `dse` the error of a difference over sequences, and beside them
-            `seed_se` (its standard error over seeds; NaN where a configuration has one run), `runs`, `doubtful`,
-            `parameters` (learned numbers) and `seconds` (of a fit, on average).
+            `seed_se` (its standard error over seeds; NaN where a configuration has one run), `runs`, `pruned` (runs
+            that were ended early, without which the mean of those left is too good), `doubtful`, `parameters` (learned
+            numbers) and `seconds` (of a fit, on average).
 
         Raises:
             ValueError: there is no test data, no two configurations have a finished run, or fewer than five sequences.
@@ -382,7 +383,7 @@ class Study(ShownInNotebooks):
         check_choice("Study.table", "method", method, METHODS)
         if self.test is None:
             raise ValueError("Study.table: no sequences to compare on; give Study(test=...) some that no fit has seen")
-        return compared(self._outcomes(), method)
+        return compared(self._outcomes(), [self._run_of(trial) for trial in self._with_status("pruned")], method)
 
     def best(self) -> FitResult:
         """Load the run with the best objective (the bound of the validation sequences).
@@ -432,10 +433,13 @@ class Study(ShownInNotebooks):
             return self._trials().study
 
     def _outcomes(self) -> list[Outcome]:
+        done = self._with_status("complete")
+        return [Outcome(self._run_of(each), read_scores(self.folder / RUNS / each.user_attrs["run"])) for each in done]
+
+    def _with_status(self, status: str) -> list[Any]:
         with quietly():
             trials = self._trials()
-            done = [trial for trial in trials.by_key().values() if trials.status(trial) == "complete"]
-        return [Outcome(self._run_of(each), read_scores(self.folder / RUNS / each.user_attrs["run"])) for each in done]
+            return [trial for trial in trials.by_key().values() if trials.status(trial) == status]
 
     @staticmethod
     def _run_of(trial: Any) -> Run:

@@ -47,8 +47,13 @@ class Outcome:
         return row
 
 
-def compared(outcomes: Sequence[Outcome], method: str) -> pandas.DataFrame:
+def compared(outcomes: Sequence[Outcome], pruned: Sequence[Run], method: str) -> pandas.DataFrame:
     """Return the table of configurations, best first; see `Study.table`.
+
+    Args:
+        outcomes: of the runs that are complete.
+        pruned: runs that were ended early.
+        method: of the weights.
 
     Raises:
         ValueError: fewer than two configurations, or too few sequences.
@@ -76,6 +81,7 @@ def compared(outcomes: Sequence[Outcome], method: str) -> pandas.DataFrame:
     extra = {
         name: {
             "runs": len(group),
+            "pruned": sum(run.configuration == group[0].run.configuration for run in pruned),
             "seed_se": 0.0 if name == frame.index[0] else math.hypot(_error(totals[name]), _error(best)),
             "doubtful": sum(doubtful for _, _, doubtful in found[name]),
             "parameters": group[0].scores["parameters"],
@@ -83,7 +89,7 @@ def compared(outcomes: Sequence[Outcome], method: str) -> pandas.DataFrame:
         }
         for name, group in rows
     }
-    for column in ("runs", "seed_se", "doubtful", "parameters", "seconds"):
+    for column in ("runs", "pruned", "seed_se", "doubtful", "parameters", "seconds"):
         frame[column] = [extra[name][column] for name in frame.index]
     frame["warning"] = frame["warning"] | (frame["doubtful"] > 0)
     frame.attrs.update(unit="sequence", num_units=units, held_out=True)

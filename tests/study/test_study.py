@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 
 import latentrnn as lr
 from latentrnn.study.runs import Pruner
+from latentrnn.study.table import compared
 from tests.study.sweeps import DIES_AT, STEPS, linear, rnn, study, walks
 
 optuna = pytest.importorskip("optuna")
@@ -75,6 +77,7 @@ def test_differences_are_paired_as_by_hand(finished: lr.Study) -> None:
             over_seeds = sum(float(each.sum(1).var()) / 2 for each in (best, values[name]))
             assert table.loc[name, "seed_se"] == pytest.approx(math.sqrt(over_seeds), rel=1e-6)
     assert list(table["runs"]) == [2, 2, 2]
+    assert list(table["pruned"]) == [0, 0, 0]
     model = finished.load("rnn-hidden=3-seed=0").model
     assert table.loc["rnn, hidden=3", "parameters"] == sum(p.numel() for p in model.parameters())
     assert (table["seconds"] > 0).all()
@@ -174,7 +177,11 @@ def test_a_pruned_run_stops_early(tmp_path: Path) -> None:
     assert steps[1:] == [7, 7, 7]
     result = pruned.load(frame.index[1])
     assert result.history["step"][-1] < STEPS - 1
-    # it is not compared
+    # it is not compared, but counted
+    outcomes = [*pruned._outcomes(), *pruned._outcomes()]
+    outcomes[1] = replace(outcomes[1], run=replace(outcomes[1].run, model="another"))
+    runs = [pruned._run_of(trial) for trial in pruned._with_status("pruned")]
+    assert compared(outcomes, runs, "stacking")["pruned"].to_dict() == {"rnn": 1, "another": 0}
     assert "rnn" in frame.index[0]
     with pytest.raises(ValueError, match="at least 2 configurations with a finished run; found \\['rnn'\\]"):
         pruned.table()
@@ -193,6 +200,7 @@ def test_a_pruner_of_optuna_ends_what_is_worse_than_the_others(tmp_path: Path) -
     )
     frame = found.to_dataframe()
     assert frame.loc["linear-optimizer.learning_rate=1e-06-seed=0", "status"] == "pruned"
+    assert set(found.table()["pruned"]) == {0}  # of configurations with a run that was left
     assert (frame["status"] == "complete").sum() >= 1
 
 
