@@ -11,7 +11,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from latentrnn.cli.parser import parser
 
-COLUMNS = "88"  # as wide as the site's column
+COLUMNS = "72"  # as wide as the site's column
 
 
 class ShellHelp(SphinxDirective):

@@ -89,7 +89,8 @@ table.round(2)
 # one with a random start alone is refuted, however wrong its evidence may still be.
 
 # %%
-lr.plotting.comparison(table)
+fig, ax = plt.subplots(figsize=(8, 2.5), layout="constrained")
+lr.plotting.comparison(table, ax=ax)
 plt.show()
 
 # %% [markdown]
