@@ -58,6 +58,8 @@ def fit_arguments(owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
         >>> fit_arguments("fit", {"steps": 10, "optimizer.learning_rate": 0.01})["optimizer"].learning_rate
         0.01
     """
+    if not all(isinstance(name, str) for name in given):
+        raise TypeError(f"{owner}: settings of the fit go by names; found {shown(list(given))}")
     found: dict[str, Any] = {}
     # whole parts come before their fields, in whatever order they were given
     for name, value in sorted(given.items(), key=lambda item: item[0].count(".")):

@@ -189,7 +189,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         ValueError: it is not TOML.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
+        raise FileNotFoundError(f"no file {path}; expected one of TOML")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
