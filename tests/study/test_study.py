@@ -149,6 +149,16 @@ def test_processes_share_the_runs(tmp_path: Path) -> None:
     assert len(rest) <= 1
 
 
+def test_studies_share_a_database(tmp_path: Path) -> None:
+    """One of any URL that Optuna takes, where folders tell studies apart."""
+    given: dict[str, Any] = {"storage": f"sqlite:///{tmp_path}/all.db", "settings": {}, "seeds": [0]}
+    one = study(tmp_path / "one", **given).run(progress=False)
+    two = study(tmp_path / "two", **given, name="another").run(progress=False)
+    assert set(optuna.get_all_study_names(given["storage"])) == {"another", "one"}
+    assert len(one.to_dataframe()) == len(two.to_dataframe()) == 2
+    assert not (tmp_path / "one" / "study.db").exists()
+
+
 def test_a_study_goes_to_other_processes(tmp_path: Path) -> None:
     copy = pickle.loads(pickle.dumps(study(tmp_path, pruner=optuna.pruners.MedianPruner())))
     assert repr(copy) == repr(study(tmp_path))
