@@ -35,6 +35,7 @@ SYSTEMS = {  # by row of the gallery
     6: "input_attention",
     7: "readout_valve",
     8: "synaptic_depression",
+    10: "gait",
     16: "fading_memory",
     17: "dynamical_systems",
     22: "forgetting_curve",
@@ -48,7 +49,9 @@ SYSTEMS = {  # by row of the gallery
 }
 FAILED = "its claim did not hold"
 RECORDINGS = {  # by system: the folder of `--data` without which it cannot be run in full
+    "battery": "battery_leaf_cell",
     "clinical_gaps": "icu_physionet2012",
+    "gait": "gait_fda",
     "monkey_reach": "monkey_reach_bmi",
     "next_click": "clicks_msnbc323",
     "stimulus_gain": "locust_odour",

@@ -737,3 +737,85 @@ def gain(seed: int, trials: int, *, channels: int = 8, bins: int = 120, tau: flo
     beta = rng.normal(size=channels)
     counts = rng.poisson(0.5 * np.exp(beta * gate * stimulus[..., None]))
     return Gain(counts.astype(float), stimulus[..., None], gate / gate.max(), beta * gate.max(), dt)
+
+
+class Gait(NamedTuple):
+    """Joint angles of walkers, some of whom were given a load at their first stride."""
+
+    hip: Array  # (walker, time, 1), degrees
+    push: Array  # (walker, time, 1), force under the foot at the moment of loading, zero ever after
+    knee: Array  # (walker, time, 1), degrees
+    dt: float  # seconds
+
+
+def gait(seed: int, walkers: int, *, strides: int = 12, load: float = 0.6, dt: float = 0.04) -> Gait:
+    """Simulate gait whose knee remembers for hundreds of steps what was loaded on at the start.
+
+        phase_t = phase_{t-1} + 2 pi dt c,   c ~ Normal(0.9, 0.05) strides per second
+        hip_t  = 20 + 25 cos(phase_t) + noise,   push_t = L_t in the first second, else 0,   L ~ Uniform(0, 1)
+        knee_t = (1 - load L) (30 - 18 cos(phase_t + 0.6) - 14 cos(2 phase_t + 0.9)) + noise
+
+    The load shows in the force for five steps alone; the noise of either angle is of 1.5 degrees.
+
+    Args:
+        seed: of everything.
+        walkers, strides: how many; a stride takes some 28 steps.
+        load: by which share a full load stiffens the knee; zero leaves nothing to remember.
+        dt: seconds per step.
+
+    References:
+        Winter. Biomechanics and motor control of human movement. 2009 (courses of the joints).
+    """
+    rng, steps = np.random.default_rng(seed), round(strides / 0.9 / dt)
+    cadence, start = rng.normal(0.9, 0.05, (walkers, 1)), rng.uniform(0, 2 * np.pi, (walkers, 1))
+    phase = start + 2 * np.pi * dt * cadence * np.arange(steps)
+    weight = rng.random((walkers, 1))
+    begins = rng.integers(0, 20, (walkers, 1))
+    push = weight * ((np.arange(steps) >= begins) & (np.arange(steps) < begins + 5))
+    course = 30 - 18 * np.cos(phase + 0.6) - 14 * np.cos(2 * phase + 0.9)
+    loaded = 1 - load * weight * (np.arange(steps) >= begins)
+    hip, knee = 20 + 25 * np.cos(phase), loaded * course
+    hip, knee = (angle + 1.5 * rng.normal(size=angle.shape) for angle in (hip, knee))
+    return Gait(hip[..., None], push[..., None], knee[..., None], dt)
+
+
+class Battery(NamedTuple):
+    """A test of a cell, a number for each record."""
+
+    time: Array  # (record,), seconds
+    current: Array  # (record,), A, negative where it discharges
+    voltage: Array  # (record,)
+
+
+def battery(seed: int, rate: float, *, cycles: int = 4, memory: float = 1.0, every: float = 30.0) -> Battery:
+    """Simulate a cell that is discharged by 28 Ah, left alone, charged at 15 A and left alone, as often as that.
+
+        V = U(q) + 0.002 i + memory (0.001 r^1 + 0.0015 r^2 + 0.02 h),   q charge above that of the full cell, Ah
+        r^k: exponential averages of the current over 100 and 1500 s
+        h <- exp(-0.5 |dq|) h + (1 - exp(-0.5 |dq|)) sign(dq)
+
+    Args:
+        seed: of the noise, of 1 mV.
+        rate: of the discharge, in units of 30 A.
+        cycles: how many.
+        memory: of what the past adds; zero is a cell whose voltage says nothing of it.
+        every: seconds between records.
+
+    References:
+        Plett. Extended Kalman filtering for battery management systems of LiPB-based HEV battery packs. 2004.
+    """
+    rest = int(1800 / every)
+    steps = [round(28 * 3600 / (30 * rate) / every), round(28 * 3600 / 15 / every)]
+    once = [[-30 * rate] * steps[0], [0.0] * rest, [15.0] * steps[1], [0.0] * rest]
+    current = np.array([0.0] * rest + [value for part in once for value in part] * cycles)
+    moved = current * every / 3600
+    charge = np.minimum(np.cumsum(moved), 0.0)
+    slow = [leaky((1 - kept) * current[None], kept)[0] for kept in np.exp([-every / 100, -every / 1500])]
+    loop, path = 1.0, np.empty(len(current))
+    for t, step in enumerate(moved):
+        kept = np.exp(-0.5 * abs(step))
+        path[t] = loop = kept * loop + (1 - kept) * np.sign(step) if step else loop
+    open_circuit = 4.2 + 0.016 * charge - 0.4 * np.exp(-(charge + 30) / 1.5)
+    past = 0.001 * slow[0] + 0.0015 * slow[1] + 0.02 * path
+    noise = 0.001 * np.random.default_rng(seed).normal(size=len(current))
+    return Battery(every * np.arange(len(current)), current, open_circuit + 0.002 * current + memory * past + noise)

@@ -125,6 +125,8 @@ OTHERWISE = {  # by system: the simulator, and what it plants instead of what th
     "enhancer_decay": partial(simulate.enhancers, r=0.9),
     "clinical_gaps": partial(simulate.stays, informative=0.0),
     "next_click": partial(simulate.clicks, interest=0.0),
+    "gait": partial(simulate.gait, load=0.0),
+    "battery": partial(simulate.battery, memory=0.0),
     "monkey_reach": partial(simulate.reaches, tuning=0.0),
     "volatility": partial(simulate.market, effect=0.0),
 }

@@ -14,6 +14,7 @@ from examples.simulate import (
     angle_memory,
     attention,
     attractor,
+    battery,
     chaos,
     clicks,
     delayed,
@@ -21,6 +22,7 @@ from examples.simulate import (
     enhancers,
     flip_flop,
     forgetting,
+    gait,
     leaky,
     lorenz,
     market,
@@ -280,3 +282,33 @@ def test_a_population_follows_lorenz_attractor() -> None:
             weights[:, k] += np.linalg.solve(curvature, regressors.T @ (counts - rates)[:, k])
     np.testing.assert_allclose(np.linalg.norm(weights[:3], axis=0), 0.8, atol=0.2)
     np.testing.assert_allclose(weights[3], 0.0, atol=0.25)
+
+
+def test_a_load_stiffens_the_knee_long_after_it_showed() -> None:
+    found = gait(0, 400, strides=6, load=0.6)
+    showed = found.push[..., 0]
+    weight = showed.max(1)
+    assert ((showed > 0).sum(1) == 5).all()
+    assert np.flatnonzero(showed.any(0)).max() < 25
+    spread = found.knee[:, -80:, 0].std(1)
+    free = np.sqrt((18**2 + 14**2) / 2)  # of a knee without load, over whole strides
+    expected = np.sqrt(((1 - 0.6 * weight) * free) ** 2 + 1.5**2)
+    assert np.corrcoef(spread, expected)[0, 1] > 0.98
+    assert abs(np.mean(spread / expected) - 1) < 0.02
+    assert abs(np.corrcoef(gait(0, 400, load=0.0).knee[:, -80:, 0].std(1), weight)[0, 1]) < 0.2
+
+
+def test_a_cell_stands_higher_on_charge_and_creeps_at_rest() -> None:
+    found = battery(0, 1.0, cycles=1)
+    charge = np.cumsum(found.current) * 30 / 3600
+    assert charge.min() == pytest.approx(-28.0, abs=0.3)
+    down, up = (np.interp(14.0, *pair) for pair in (
+        (-charge[found.current < 0], found.voltage[found.current < 0]),
+        (-charge[found.current > 0][::-1], found.voltage[found.current > 0][::-1]),
+    ))  # fmt: skip
+    ohmic = 0.002 * 45
+    assert up - down > ohmic + 0.03
+    rest = found.voltage[60 + 112 : 60 + 112 + 60]
+    assert rest[-1] - rest[0] > 0.02
+    forgetful = battery(0, 1.0, cycles=1, memory=0.0).voltage[60 + 112 : 60 + 112 + 60]
+    assert abs(forgetful[-1] - forgetful[0]) < 0.006
