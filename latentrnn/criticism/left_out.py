@@ -89,7 +89,7 @@ def leave_future_out(
         Bürkner, Gabry, Vehtari. Approximate leave-future-out cross-validation for Bayesian time series models. 2020.
     """
     owner = "leave_future_out"
-    if not callable(fit):
+    if not callable(fit) or isinstance(fit, torch.nn.Module):  # a part of a model is callable, and fits nothing
         raise TypeError(f"{owner}: fit must be a function from the past to a fit; found {type(fit).__name__}")
     if not isinstance(data, SequenceData):
         raise TypeError(f"{owner}: data must be SequenceData; found {type(data).__name__}")

@@ -198,6 +198,7 @@ REFUSED = {
     "several": ({"data": sequences}, ValueError, "one long series; found 9 sequences"),
     "start": ({"start": 40}, ValueError, "start must leave steps to predict, below 40; found 40"),
     "head": ({"head": "z"}, ValueError, r"unknown head 'z'; expected one of \['y'\]"),
+    "part": ({"fit": lr.GRU(2)}, TypeError, "fit must be a function from the past to a fit; found GRU"),
     "fit": ({"fit": 3}, TypeError, "fit must be a function"),
     "result": ({"fit": lambda past: 3}, TypeError, "fit must return a FitResult"),
 }

@@ -80,7 +80,9 @@ def test_a_fan_is_made_of_quantiles_over_dates():
 
     draws = np.arange(101.0)[:, None] * np.ones(3)
     days = np.arange("2024-02-28", "2024-03-02", dtype="datetime64[D]")
-    ax = plotting.forecast_fan(draws, days, past=[1.0, 2.0], past_times=days[:2] - np.timedelta64(2, "D"), later=[1.0, 2.0, 3.0])
+    ax = plotting.forecast_fan(
+        draws, days, past=[1.0, 2.0], past_times=days[:2] - np.timedelta64(2, "D"), later=[1.0, 2.0, 3.0]
+    )
     median = ax.lines[1]
     np.testing.assert_allclose(median.get_ydata(), 50.0)
     assert median.get_xdata()[1] == np.datetime64("2024-02-29")
