@@ -43,6 +43,7 @@ SYSTEMS = {  # by row of the gallery
     25: "methylation_memory",
     26: "volatility",
     37: "clinical_gaps",
+    39: "forecast_horizons",
     45: "enhancer_decay",
     47: "next_click",
     50: "splice_junctions",

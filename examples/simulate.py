@@ -819,3 +819,23 @@ def battery(seed: int, rate: float, *, cycles: int = 4, memory: float = 1.0, eve
     past = 0.001 * slow[0] + 0.0015 * slow[1] + 0.02 * path
     noise = 0.001 * np.random.default_rng(seed).normal(size=len(current))
     return Battery(every * np.arange(len(current)), current, open_circuit + 0.002 * current + memory * past + noise)
+
+
+def autoregression(seed: int, series: int, steps: int, *, phi: float = 0.9, noise: float = 0.0) -> Array:
+    """Return series, (series, time, 1), of a stationary autoregression of first order, measured with noise.
+
+        x_t = phi x_{t-1} + Normal(0, sqrt(1 - phi^2)),   y_t = x_t + Normal(0, noise),   so that x has variance one
+
+    Args:
+        seed: of everything.
+        series, steps: how many.
+        phi: correlation of one step and the next, inside (-1, 1).
+        noise: standard deviation of what is added to every value; with any, y is no autoregression of first order.
+
+    References:
+        Hamilton. Time series analysis. 1994 (autoregressions, and their sums with noise).
+    """
+    rng = np.random.default_rng(seed)
+    shocks = np.sqrt(1 - phi**2) * rng.normal(size=(series, steps, 1))
+    shocks[:, 0] /= np.sqrt(1 - phi**2)
+    return leaky(shocks, phi) + noise * rng.normal(size=shocks.shape)

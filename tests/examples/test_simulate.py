@@ -14,6 +14,7 @@ from examples.simulate import (
     angle_memory,
     attention,
     attractor,
+    autoregression,
     battery,
     chaos,
     clicks,
@@ -312,3 +313,12 @@ def test_a_cell_stands_higher_on_charge_and_creeps_at_rest() -> None:
     assert rest[-1] - rest[0] > 0.02
     forgetful = battery(0, 1.0, cycles=1, memory=0.0).voltage[60 + 112 : 60 + 112 + 60]
     assert abs(forgetful[-1] - forgetful[0]) < 0.006
+
+
+def test_a_noisy_autoregression_has_the_correlations_that_the_equation_gives() -> None:
+    found = autoregression(0, 40_000, 12, phi=0.8, noise=0.5)[..., 0]
+    assert found.shape == (40_000, 12)
+    np.testing.assert_allclose(found.var(0), 1.25, rtol=0.04)
+    for lag in (1, 4, 9):
+        correlation = np.corrcoef(found[:, 0], found[:, lag])[0, 1]
+        assert correlation == pytest.approx(0.8**lag / 1.25, abs=0.03)
