@@ -41,11 +41,12 @@ class _Step(NamedTuple):
 def recorded(function: Callable[..., Any], *examples: Tensor) -> Callable[..., Any]:
     """Return a function that repeats what `function` does to examples: derivatives are operations like all others.
 
-    What depends on none of the arguments, nor on memory that they are views of, is not repeated. The results are those
-    of `function` for all arguments of these shapes, provided that which operations it makes does not depend on values.
+    What depends on none of the arguments, nor on memory that they are views of, is not repeated, but for draws of
+    torch's generators, which go on from where these are. The results are those of `function` for all arguments of these
+    shapes, provided that which operations it makes does not depend on values.
 
     Args:
-        function: from tensors to tensors, in tuples and dicts; it draws no random numbers.
+        function: from tensors to tensors, in tuples and dicts.
         examples: arguments.
 
     Raises:
@@ -69,8 +70,11 @@ class _Recording(TorchDispatchMode):
 
 
 def _varying(arguments: Sequence[Tensor], steps: list[_Step]) -> list[_Step]:
-    """Return the steps that depend on the arguments, be it through memory that such a step writes into."""
+    """Return the steps that depend on the arguments or on chance, be it through memory that such a step writes into."""
     memory = set(map(_memory, arguments))
+    for step in steps:
+        if torch.Tag.nondeterministic_seeded in step.operation.tags:
+            memory.update(map(_memory, (*_tensors(step.result), *step.written)))
     before = 0
     while len(memory) > before:
         before = len(memory)

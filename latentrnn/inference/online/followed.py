@@ -16,7 +16,7 @@ from latentrnn.inference.online.memory import Now
 from latentrnn.inference.online.parameter_draws import with_draws
 from latentrnn.inference.online.streamable import heads_of_steps
 from latentrnn.models.features.gap import gaps
-from latentrnn.models.observations import HeadInputs
+from latentrnn.models.observations import HeadInputs, Observation
 from latentrnn.models.rollout.double_precision import inputs_to_double, to_double
 from latentrnn.models.state_space import LatentRNN
 from latentrnn.models.transitions.transition import concatenate_channels
@@ -83,17 +83,23 @@ class Followed:
 
     def given(self, name: str, inputs: HeadInputs, now: Now, hidden: Tensor) -> dist.Distribution:
         """Return a head's distribution given the inputs of the present frame."""
-        history = now.fed_back[name].unsqueeze(-2) if name in now.fed_back else None
-        found: dist.Distribution = self.double_heads[name](
-            to_double(hidden.unsqueeze(-2)), inputs_to_double(inputs), to_double(history)
-        )
-        return found
+        return in_double(self.double_heads[name], hidden, inputs, self.history(name, now))
+
+    def history(self, name: str, now: Now) -> Tensor | None:
+        """Return what a head feeds back to itself at the present frame; None where it does not."""
+        return now.fed_back[name].unsqueeze(-2) if name in now.fed_back else None
 
     def variational_parameters(self, data: Any, encoded: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
         """Return those of the present step, and what the encoder remembers once it has taken that in."""
         assert self.guide.encoder is not None
         encoding, encoded = self.guide.encoder.advance(data, encoded)
         return self.guide.local.variational_parameters(encoding, data), encoded
+
+
+def in_double(head: Observation, hidden: Tensor, inputs: HeadInputs, history: Tensor | None) -> dist.Distribution:
+    """Return the distribution, at one frame, of a head that is in double precision."""
+    found: dist.Distribution = head(to_double(hidden.unsqueeze(-2)), inputs_to_double(inputs), to_double(history))
+    return found
 
 
 @contextmanager

@@ -34,9 +34,7 @@ def normalised(log_weights: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Return the mass of weights along an axis, nats, and them with a mass of one; equal ones where none has any."""
     mass = torch.logsumexp(log_weights, dim, keepdim=True)
     alive = mass.isfinite()
-    if bool(alive.all()):
-        return mass, log_weights - mass
-    equal = torch.full_like(log_weights, -math.log(log_weights.shape[dim]))
+    equal = -math.log(log_weights.shape[dim])
     return mass, torch.where(alive, log_weights - torch.where(alive, mass, 0.0), equal)
 
 

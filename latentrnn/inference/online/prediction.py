@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from torch import Tensor
 
 from latentrnn.data import SequenceData
 from latentrnn.data.ingest.plain_numbers import to_tensor
-from latentrnn.inference.online.followed import Followed
-from latentrnn.models.observations import Observation
+from latentrnn.inference.online.followed import Followed, in_double
+from latentrnn.models.observations import HeadInputs, Observation
 from latentrnn.models.observations.categorical import Categorical
 from latentrnn.models.observations.cumulative import cumulative, has_cdf, mass
+from latentrnn.models.readouts.readout import Surroundings
 from latentrnn.support.isolation import isolated, random_state
 
 DRAWS = 2000  # of a family that has no distribution function
@@ -172,6 +173,66 @@ class Prediction:
 
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(self._integer(purpose))
+
+
+class Kept(NamedTuple):
+    """What is kept of a step by particles, of which a prediction is made when it is asked for.
+
+    Attributes:
+        head: in double precision.
+        hidden: what readouts saw, (draw, particle, stream, hidden_size).
+        inputs: what else the head needed, as `copied` returned it.
+        history: what it fed back to itself.
+        observed, mask, log_weights, seed: see `Prediction`.
+    """
+
+    head: Observation
+    hidden: Tensor
+    inputs: tuple[tuple[Any, ...], tuple[Any, ...]]
+    history: Tensor | None
+    observed: Tensor
+    mask: Tensor
+    log_weights: Tensor
+    seed: tuple[int, ...]
+
+
+class LatePredictions(Mapping[str, Prediction]):
+    """Predictions by head that are made when they are first asked for."""
+
+    def __init__(self, kept: Mapping[str, Kept]) -> None:
+        self._kept = kept
+        self._made: dict[str, Prediction] = {}
+
+    @isolated
+    @torch.no_grad()
+    def __getitem__(self, name: str) -> Prediction:
+        if name not in self._made:
+            head, hidden, (inputs, surroundings), history, observed, mask, log_weights, seed = self._kept[name]
+            told = HeadInputs(*inputs)._replace(surroundings=Surroundings(*surroundings))
+            distribution = in_double(head, hidden, told, history)
+            marginals = head.marginals(distribution)
+            whole = distribution if marginals is None else None
+            self._made[name] = Prediction(name, head, marginals, whole, log_weights, observed, mask, seed)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kept)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._kept
+
+
+def copied(inputs: HeadInputs) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return inputs, and their surroundings, that do not lie in the buffers that the next step writes into."""
+
+    def own(value: Any) -> Any:
+        return value.clone() if isinstance(value, Tensor) else value
+
+    # without names, which a step that is repeated would not know
+    return tuple(map(own, inputs._replace(surroundings=None))), tuple(map(own, inputs.surroundings))
 
 
 def predictions(

@@ -61,17 +61,18 @@ class RepeatedStep:
 
         Args:
             kind: what decides which operations there are: with it the shapes, and all that is not among the tensors.
-            function: of the tensors, all that varies from call to call; no random numbers.
+            function: of the tensors, all that varies from call to call but for draws of torch's generator.
             tensors: its arguments, some of them perhaps in places that it knows itself.
         """
         program = self._programs.get(kind)
         return self._called(kind, function, tensors) if program is None else program(*tensors)
 
     def _called(self, kind: Hashable, function: Step, tensors: Sequence[Tensor]) -> Any:
-        found = function(*tensors)
         calls = self._calls.get(kind, 0)
         if not self.repeats or calls > COMPARED + 1 or (calls == 0 and len(self._calls) >= KINDS):
-            return found
+            return function(*tensors)
+        before = torch.get_rng_state()
+        found, after = function(*tensors), torch.get_rng_state()
         self._calls[kind] = calls + 1
         if calls == 1:
             try:
@@ -80,10 +81,13 @@ class RepeatedStep:
             except (NotImplementedError, RuntimeError):
                 self._calls[kind] = COMPARED + 2
         elif calls > 1:
-            if not _same(found, self._candidates[kind](*tensors)):
+            torch.set_rng_state(before)
+            again = self._candidates[kind](*tensors)
+            if not (_same(found, again) and torch.equal(torch.get_rng_state(), after)):
                 self._calls[kind] = COMPARED + 2
             elif calls == COMPARED + 1:
                 self._programs[kind] = self._candidates.pop(kind)
+        torch.set_rng_state(after)
         return found
 
 
