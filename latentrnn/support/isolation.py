@@ -80,10 +80,11 @@ def _modes_to_set_aside() -> list[AbstractContextManager[object]]:
     if not torch.is_grad_enabled():
         aside.append(torch.enable_grad())
     aside += [torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    new = torch.empty(0)  # which tells both defaults, in a fraction of the time that torch takes to look one up
     # only where it is needed: a context of torch.device makes every call of torch slower
-    if torch.get_default_device().type != "cpu":
+    if new.device.type != "cpu":
         aside.append(torch.device("cpu"))
-    if torch.get_default_dtype() != torch.float32:
+    if new.dtype != torch.float32:
         aside.append(_single_precision())
     return aside
 
@@ -114,8 +115,14 @@ def isolated(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def alone(*args: P.args, **kwargs: P.kwargs) -> R:
-        with isolation():
-            return function(*args, **kwargs)
+        with _TURNS as outermost:
+            aside = _modes_to_set_aside() if outermost else []
+            if not aside:  # most often: written out, as every step online comes by here
+                return function(*args, **kwargs)
+            with ExitStack() as stack:
+                for mode in aside:
+                    stack.enter_context(mode)
+                return function(*args, **kwargs)
 
     return alone
 

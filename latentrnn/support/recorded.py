@@ -50,7 +50,7 @@ def recorded(function: Callable[..., Any], *examples: Tensor) -> Callable[..., A
         examples: arguments.
 
     Raises:
-        RuntimeError: a step of Python depends on a value.
+        RuntimeError: a step of Python depends on a value, or draws from a generator of its own.
     """
     with _Recording() as recording, torch.autograd.set_multithreading_enabled(False):
         result = function(*examples)
@@ -73,6 +73,8 @@ def _varying(arguments: Sequence[Tensor], steps: list[_Step]) -> list[_Step]:
     """Return the steps that depend on the arguments or on chance, be it through memory that such a step writes into."""
     memory = set(map(_memory, arguments))
     for step in steps:
+        if any(isinstance(value, torch.Generator) for value in tree_leaves((step.arguments, step.named))):
+            raise RuntimeError("a generator of its own is no constant")
         if torch.Tag.nondeterministic_seeded in step.operation.tags:
             memory.update(map(_memory, (*_tensors(step.result), *step.written)))
     before = 0

@@ -19,9 +19,6 @@ from latentrnn.inference.online.prediction import Kept, LatePredictions, average
 from latentrnn.inference.online.repeated import RepeatedStep, repeatable
 from latentrnn.models.latents import Carry
 
-# what a step is given of those before it: all that a step writes anew, but for the random numbers
-REMEMBERED = ("value", "log_weights", "encoded", "log_draw_weights")
-
 
 class ByParticles:
     """Steps by particles, recorded and repeated where they do nothing but torch's operations.
@@ -43,9 +40,14 @@ class ByParticles:
         followed = self.followed
         due, carry = followed.heads_due(number), memory.carry
         seen = [name for name in due if bool(data.masks[name][:, -1].any())]
-        remembered = {name: getattr(memory, name) for name in REMEMBERED}
-        remembered |= {("past", name): past for name, past in memory.readout_memory.items()}
-        remembered |= {("history", name): window for name, window in memory.histories.items()}
+        remembered = {
+            "value": memory.value,
+            "log_weights": memory.log_weights,
+            "encoded": memory.encoded,
+            "log_draw_weights": memory.log_draw_weights,
+        }
+        remembered |= {f"past.{name}": past for name, past in memory.readout_memory.items()}
+        remembered |= {f"history.{name}": window for name, window in memory.histories.items()}
         if carry is not None:
             remembered |= {"state": carry.state, "innovation": carry.innovation}
         given = {name: value for name, value in remembered.items() if value is not None}
@@ -57,9 +59,12 @@ class ByParticles:
             known = dict(zip(given, tensors[len(tensors) - len(given) :], strict=True))
             before = memory._replace(
                 carry=Carry(known["state"], known.get("innovation")) if "state" in known else None,
-                readout_memory={name: known.get(("past", name)) for name in memory.readout_memory},
-                histories={name: known["history", name] for name in memory.histories},
-                **{name: known.get(name) for name in REMEMBERED},
+                value=known.get("value"),
+                log_weights=known["log_weights"],
+                readout_memory={name: known.get(f"past.{name}") for name in memory.readout_memory},
+                histories={name: known[f"history.{name}"] for name in memory.histories},
+                encoded=known.get("encoded"),
+                log_draw_weights=known.get("log_draw_weights"),
             )
             return self._told(data, due, seen, before)
 
@@ -71,13 +76,12 @@ class ByParticles:
         carry = Carry(changed.pop("state"), changed.pop("innovation"))
         memory = memory._replace(carry=carry, generator=generator, **changed)
         places = list(followed.heads)
-        predictions = LatePredictions(
-            {
-                name: Kept(followed.double_heads[name], *each, log_weights, (self.seed, number, places.index(name)))
-                for name, each in kept.items()
-            }
-        )
-        return memory, FilteredStates(number, names, **found, spread=None, predictions=predictions)
+        predictions = {}
+        for name, (hidden, inputs, history, observed, mask) in kept.items():
+            seed = self.seed, number, places.index(name)
+            head = followed.double_heads[name]
+            predictions[name] = Kept(head, hidden, inputs, history, observed, mask, log_weights, seed)
+        return memory, FilteredStates(number, names, **found, spread=None, predictions=LatePredictions(predictions))
 
     def _told(self, data: SequenceData, due: list[str], seen: Collection[str], memory: Memory) -> tuple[Any, ...]:
         """Return what is remembered of a step, what is known after it, and by head what predictions are made of.

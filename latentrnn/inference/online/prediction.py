@@ -232,7 +232,8 @@ def copied(inputs: HeadInputs) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         return value.clone() if isinstance(value, Tensor) else value
 
     # without names, which a step that is repeated would not know
-    return tuple(map(own, inputs._replace(surroundings=None))), tuple(map(own, inputs.surroundings))
+    around = tuple(map(own, inputs.surroundings))
+    return tuple(None if value is inputs.surroundings else own(value) for value in inputs), around
 
 
 def predictions(

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from latentrnn.data import DataSpec
 from latentrnn.data.ingest.plain_numbers import is_frame
 from latentrnn.support.shown import shown
+
+PLAIN = np.ndarray, Tensor, list, tuple  # known at a glance to have no names
 
 
 def is_series(value: Any) -> bool:
@@ -19,6 +22,8 @@ def is_series(value: Any) -> bool:
 
 def has_names(value: Any) -> bool:
     """Whether it is a row, or a table, with names."""
+    if type(value) in PLAIN:
+        return False
     return is_series(value) or is_frame(value)
 
 
