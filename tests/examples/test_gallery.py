@@ -129,6 +129,7 @@ OTHERWISE = {  # by system: the simulator, and what it plants instead of what th
     "battery": partial(simulate.battery, memory=0.0),
     "monkey_reach": partial(simulate.reaches, tuning=0.0),
     "volatility": partial(simulate.market, effect=0.0),
+    "batch_reactor": partial(simulate.reactor, react=0.0),
     "forecast_horizons": partial(simulate.autoregression, phi=0.5),
 }
 

@@ -29,6 +29,7 @@ from examples.simulate import (
     market,
     methylation,
     reaches,
+    reactor,
     restarts,
     stays,
     trains,
@@ -322,3 +323,16 @@ def test_a_noisy_autoregression_has_the_correlations_that_the_equation_gives() -
     for lag in (1, 4, 9):
         correlation = np.corrcoef(found[:, 0], found[:, lag])[0, 1]
         assert correlation == pytest.approx(0.8**lag / 1.25, abs=0.03)
+
+
+def test_a_reactor_keeps_its_matter_and_stops_where_nothing_reacts() -> None:
+    found = reactor(0, 50)
+    total = found.added.sum((1, 2))
+    purest = found.course[:, -1, 0]
+    assert (purest <= np.minimum(found.charge, total) + 1e-9).all()  # of one A and one B one C
+    assert (np.isfinite(found.product).sum(1) == 12).all()
+    errors = (found.product - found.course)[np.isfinite(found.product)]
+    assert errors.std() == pytest.approx(0.02, rel=0.15)
+    made = purest / np.clip(found.purity, 1e-9, None)  # C and D together
+    assert (made <= np.minimum(found.charge, total) * 1.05 + 0.02).all()
+    assert not reactor(0, 3, react=0.0).course.any()
