@@ -84,13 +84,19 @@ class Result:
 
 
 def options(file: str) -> argparse.Namespace:
-    """Return what the command line says to the example in `file`: `out`, a folder that is there, `data` and `smoke`."""
+    """Return what the command line says to the example in `file`.
+
+    Of it: `out`, a folder that is there; `data`; `smoke`; and `seeds`, which gives the range of so many seeds, from
+    `--first-seed` on: a claim whose bounds were set when its first seeds had been seen is put to others by it.
+    """
     name = Path(file).resolve().parent.name
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, default=Path("build") / name, help="folder for the results")
     parser.add_argument("--data", type=Path, default=SHARED, help="folder of recordings, where an example needs one")
     parser.add_argument("--smoke", action="store_true", help="fewer data and draws: the claim in a weaker form")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of the seeds")
     found = parser.parse_args()
+    found.seeds = lambda number: range(found.first_seed, found.first_seed + number)
     if not found.smoke and name in RECORDINGS and not (found.data / RECORDINGS[name]).is_dir():
         parser.error(f"no recordings in {found.data / RECORDINGS[name]}: give --data, or --smoke for simulated ones")
     found.out.mkdir(parents=True, exist_ok=True)

@@ -60,9 +60,9 @@ def going(found: Chaos, steps: int, seed: int) -> lr.Posterior:
 def main() -> None:
     """Fit, open, check the claims, and draw."""
     given = options(__file__)
-    seeds, bits, trials, steps = (1, 2, 100, 250) if given.smoke else (3, 3, 200, 500)
+    seeds, bits, trials, steps = (given.seeds(1), 2, 100, 250) if given.smoke else (given.seeds(3), 3, 200, 500)
     held, used, turned, gone = [], [], [], []
-    for seed in range(seeds):
+    for seed in seeds:
         used.append([])
         for number in range(1, bits + 1):
             found = flip_flop(seed, trials, bits=number)
@@ -76,34 +76,35 @@ def main() -> None:
         gone.append(drift(going(butterfly, 150 if given.smoke else 2200, seed), butterfly))
         print(held[-1][2:], used[-1], turned[-1][2:], gone[-1][1:], sep="\n", flush=True)
 
-    assert {each.told for each in held} == {2**bits}, "each word should be a point without unstable modes"
-    assert min(each.stable for each in held) >= 2**bits - 1, "where the state should be at rest, or nearly so in one"
+    told = [each.told for each in held]
+    assert min(told) >= 2**bits - 1, "words should be points without unstable modes, all but one in any seed"
+    assert told.count(2**bits) > len(told) / 2, "and all in most"
     assert min(each.right - each.by_counts for each in held) > 0, "states should be ahead of smoothed counts"
     assert min(each.explained - each.by_counts for each in gone) > 0, "of Lorenz's system they should be too"
     largest, rings = [each.exponents[0] for each in gone], [each.kind for each in turned].count("ring")
     if not given.smoke:
         assert min(each.saddles for each in held) >= 9, "most of the cube's twelve edges should have their saddle"
-        assert used == [[1, 2, 3]] * seeds, "every bit should take a dimension"
-        assert rings > seeds / 2, "what holds a heading should be a ring, in most seeds"
+        assert used == [[1, 2, 3]] * len(seeds), "every bit should take a dimension"
+        assert rings > len(seeds) / 2, "what holds a heading should be a ring, in most seeds"
         assert max(abs(each.radius - 1) for each in turned) < 0.1, "on which the headings should be"
         assert max(abs(each / LARGEST - 1) for each in largest) < 0.2, "neighbours should be parted nearly as fast"
 
     draw(given.out / "dynamical_systems.png", held[0], turned[0], gone)
     Result(
-        claim="from spikes alone: three bits are eight resting points with saddles between them, and one to three bits "
-        "take as many dimensions; a heading is a ring, in most seeds; Lorenz's largest exponent, 0.906, is found "
-        "within a fifth",
-        found=f"a point without unstable modes for each word, of which {ranged((e.stable for e in held), '.1f')} rest "
-        f"and the others are slow (slowest mode {ranged((e.slowest for e in held), '.1f')} s), "
+        claim="from spikes alone: three bits are eight points without unstable modes, in most seeds, with saddles "
+        "between them, and one to three bits take as many dimensions; a heading is a ring, in most seeds; Lorenz's "
+        "largest exponent, 0.906, is found within a fifth",
+        found=f"{ranged(told, '.1f')} words without unstable modes, {ranged((e.stable for e in held), '.1f')} at rest, "
+        f"the others slow (slowest mode {ranged((e.slowest for e in held), '.1f')} s), "
         f"{ranged((e.saddles for e in held), '.0f')} points with one unstable mode for a cube's 12 edges; dimensions "
-        f"for 95% of what is expected {used[0]}; rings in {rings} of {seeds} seeds, of "
+        f"for 95% of what is expected {used[0]}; rings in {rings} of {len(seeds)} seeds, of "
         f"{ranged((e.points for e in turned), '.0f')} fixed and slow points, "
         f"radius {ranged((e.radius for e in turned), '.2f')}; Lorenz: largest exponent {ranged(largest)} (s.e. "
         f"{max(e.errors[0] for e in gone):.3f} at most), middle {ranged(e.exponents[1] for e in gone)}, least "
         f"{ranged((e.exponents[2] for e in gone), '.1f')} (-14.6), dimension "
         f"{ranged((e.dimension for e in gone), '.2f')} (2.06); by states: bits {ranged(e.right for e in held)}, R2 "
         f"of heading {ranged(e.explained for e in turned)}, of Lorenz's latents {ranged(e.explained for e in gone)} "
-        f"(mean and range of {seeds} seeds)",
+        f"(mean and range of {len(seeds)} seeds)",
         baseline=f"smoothed counts: bits {ranged(e.by_counts for e in held)}, R2 of heading "
         f"{ranged(e.by_counts for e in turned)}, of Lorenz's latents {ranged(e.by_counts for e in gone)}; of what is "
         "stable, and of exponents, they say nothing",

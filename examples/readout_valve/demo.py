@@ -79,11 +79,11 @@ def spread(values: Sequence[float]) -> str:
 def main() -> None:
     """Fit, measure, check the claim, and draw."""
     given = options(__file__)
-    trials, seeds, steps = (100, 1, 400) if given.smoke else (150, 3, 500)
+    trials, seeds, steps = (100, given.seeds(1), 400) if given.smoke else (150, given.seeds(3), 500)
     found, others = valve(0, trials), valve(1, 50)
     gate, memory = found.gate[..., 0], found.memory[..., 0]
     planted = WEIGHT * np.tanh(memory) * gate * (1 - gate)
-    gates, slopes, errors = zip(*(opened(found, others, seed, steps) for seed in range(seeds)), strict=True)
+    gates, slopes, errors = zip(*(opened(found, others, seed, steps) for seed in seeds), strict=True)
     opens = [max(agree(each[..., unit], gate) for unit in range(2)) for each in gates]
     follows = [agree(slope.sum(-1), planted) for slope in slopes]
     baseline = agree(by_regression(found), planted)

@@ -72,12 +72,12 @@ def outcome(data: lr.SequenceData, seed: int, steps: int) -> Outcome:
 def main() -> None:
     """Fit, compare, ask, check the claim, and draw."""
     given = options(__file__)
-    seeds, steps = (1, 500) if given.smoke else (3, 800)
+    seeds, steps = (given.seeds(1), 500) if given.smoke else (given.seeds(3), 800)
     planted = junctions(0, 3000, branch=0.9)
     known = planted if given.smoke else recorded(given.data)
-    seen = [outcome(as_sequences(known), seed, steps) for seed in range(seeds)]
-    shuffled = [outcome(as_sequences(known, np.random.default_rng(seed)), seed, steps // 2) for seed in range(seeds)]
-    silent = seen if given.smoke else [outcome(as_sequences(planted), seed, steps // 2) for seed in range(seeds)]
+    seen = [outcome(as_sequences(known), seed, steps) for seed in seeds]
+    shuffled = [outcome(as_sequences(known, np.random.default_rng(seed)), seed, steps // 2) for seed in seeds]
+    silent = seen if given.smoke else [outcome(as_sequences(planted), seed, steps // 2) for seed in seeds]
     shares, none = ([e.saliency[MIDDLE].sum() / e.saliency.sum() for e in fits] for fits in (seen, shuffled))
     change = effects(seen[0].posterior)
     where, upstream = sites(change), change[1, 2:17]
@@ -87,9 +87,9 @@ def main() -> None:
         f"accuracy {ranged(e.accuracy for e in seen)}; share in the middle {ranged(shares)}, labels shuffled "
         f"{ranged(none)}, uniform 0.17; {where['donor']}, {where['acceptor']}; pyrimidines before acceptors "
         f"{tract:+.2f} in log-odds; {branches}; planted: accuracy {ranged(e.accuracy for e in silent)}, stated "
-        f"{ranged(e.confidence for e in silent)}, at most {planted.ceiling}; {sure} (mean and range of {seeds} seeds)"
+        f"{ranged(e.confidence for e in silent)}, at most {planted.ceiling}; {sure} (mean, range of {len(seeds)} seeds)"
     )
-    linear = [by_regression(known, seed) for seed in range(seeds)]
+    linear = [by_regression(known, seed) for seed in seeds]
     rival = f"logistic regression on 240 one-hot bases: accuracy {ranged(linear)}"
     print(found, rival, sep="\n")
 

@@ -77,20 +77,21 @@ def compared(found: Doses, seed: int) -> tuple[dict[str, Array], Array, Array]:
 
 
 # %%
-def main() -> None:
-    """Recover, compare, check the claims, and draw."""
+def main() -> None:  # recovers, compares, checks, draws
     given = options(__file__)
-    seeds, trials = (range(1), 24) if given.smoke else (range(3), 80)
+    seeds, trials = (given.seeds(1), 24) if given.smoke else (given.seeds(3), 80)
     gates, betas = zip(*(recovered(seed, trials, free=False) for seed in seeds), strict=True)
     loose = [] if given.smoke else [recovered(seed, trials, free=True)[1] for seed in seeds]
-    print("planted: gate", np.round(gates, 3), "beta", np.round(betas, 3), "with a free readout", np.round(loose, 3))
+    print("planted: gate", np.round(gates, 3), "beta", np.round(betas, 3), "free", np.round(loose, 3))
     assert min(betas) > 0.95, "gains should be recovered"
     assert min(gates) > 0.9, "and what gates them"
     if given.smoke:
         return
     assert min(loose) < 0.9, "with a free readout they should not be"
     found = recorded(given.data)
-    dose, (evidence, gate, share) = found.dose[folds(found)[2]], compared(found, 0)
+    dose, fits = found.dose[folds(found)[2]], [compared(found, seed) for seed in seeds]
+    evidence = {name: np.mean([fit[0][name] for fit in fits], 0) for name in RIVALS}
+    gate, share = np.mean([fit[1] for fit in fits], 0), np.concatenate([fit[2] for fit in fits])
     ahead = {rival: evidence["gated"] - evidence[rival] for rival in ("none", "linear")}
     none, still = ((gained.mean(), gained.std(ddof=1) / len(gained) ** 0.5) for gained in ahead.values())
     told, part = spearmanr(gate, dose), np.quantile(share, [0.05, 0.5, 0.95])
@@ -100,9 +101,9 @@ def main() -> None:
         claim="a planted gate and its gains are recovered where the readout is held back, and not where it is free; "
         "what a gated gain is worth in the locust's antennal lobe, and whether it tells the dose, is said, not claimed",
         found=f"planted, least of three seeds: gate r {min(gates):.3f}, beta r {min(betas):.3f} (with a free readout "
-        f"{min(loose):.3f}); locust, one seed, nats a trial: {none[0]:+.2f} (s.e. {none[1]:.2f}) ahead of no gain; "
-        f"held back, gain makes {shown(part, '.2f')} of the response; rank correlation "
-        f"of gate and dose {told.statistic:+.2f} (p = {told.pvalue:.2f})",
+        f"{min(loose):.3f}); locust, means of {len(seeds)} seeds, nats a trial: {none[0]:+.2f} (s.e. {none[1]:.2f}) "
+        f"ahead of no gain; held back, gain makes {shown(part, '.2f')} of the response; rank correlation of gate and "
+        f"dose {told.statistic:+.2f} (p = {told.pvalue:.2f})",
         baseline=f"a gain that stands still: the gated one is {still[0]:+.2f} (s.e. {still[1]:.2f}) ahead",
     ).write(given.out)
 
