@@ -410,21 +410,3 @@ def test_importing_costs_no_global_state() -> None:
     code = "import torch; before = torch.random.get_rng_state(); import latentrnn.inference.guides.families; "
     code += "assert torch.equal(before, torch.random.get_rng_state())"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.parametrize(
-    ("latent", "family"),
-    [
-        (lr.MarkovNormal(), lr.Markov),
-        (lr.RecurrentNormal(2), lr.Markov),
-        (lr.Innovations(2, prior="student_t"), lr.DrivenMarkov),
-        (lr.Innovations(2), lr.MeanField),
-        (lr.Innovations(2, prior="ar1"), lr.MeanField),
-        (lr.InitialState(2), lr.MeanField),
-    ],
-    ids=repr,
-)
-def test_the_default_family_follows_the_latent(latent: lr.Latent, family: type[lr.Family]) -> None:
-    data = lr.SequenceData.from_arrays({"y": torch.zeros(2, 4, 3)})
-    model = lr.LatentRNN(data.spec, transition=lr.GRU(2), latent=latent, observations={"y": lr.Gaussian()})
-    assert type(lr.Guide(model, encoder=lr.RNNEncoder(3)).local) is family
